@@ -7,19 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagorama.calls.instance_start import start as start
+    from dagorama.client.completed import as_completed as as_completed
     from dagorama.client.control import cancel as cancel
+    from dagorama.client.control import delete as delete
     from dagorama.client.control import retry_failed as retry_failed
     from dagorama.client.control import state as state
+    from dagorama.client.events import events as events
     from dagorama.client.large_values import put as put
+    from dagorama.client.logs import logs as logs
     from dagorama.client.progress import watch as watch
     from dagorama.client.results import aresolve as aresolve
-    from dagorama.client.results import as_completed as as_completed
     from dagorama.client.results import resolve as resolve
     from dagorama.client.results import resolve_all as resolve_all
     from dagorama.code_signature import calculate_function_hash as calculate_function_hash
     from dagorama.context import CurrentNode as CurrentNode
     from dagorama.context import cancelled as cancelled
     from dagorama.context import current as current
+    from dagorama.context import report as report
     from dagorama.decorators import dagorama as dagorama
     from dagorama.definition import DAGDefinition as DAGDefinition
     from dagorama.definition import DAGInstance as DAGInstance
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from dagorama.errors import DefinitionNotRegistered as DefinitionNotRegistered
     from dagorama.errors import FailedAttempt as FailedAttempt
     from dagorama.errors import FunctionNotFound as FunctionNotFound
+    from dagorama.errors import InstanceExists as InstanceExists
     from dagorama.errors import NodeCancelled as NodeCancelled
     from dagorama.errors import NodeFailed as NodeFailed
     from dagorama.errors import NotFound as NotFound
@@ -53,7 +59,13 @@ if TYPE_CHECKING:
     from dagorama.errors import WorkerLost as WorkerLost
     from dagorama.errors import WrongInstance as WrongInstance
     from dagorama.graph.submission import batch as batch
+    from dagorama.models.events import EventKind as EventKind
+    from dagorama.models.events import Gap as Gap
+    from dagorama.models.events import InstanceEnded as InstanceEnded
+    from dagorama.models.events import NodeEvent as NodeEvent
     from dagorama.models.failure import Failure as Failure
+    from dagorama.models.log_record import LogRecord as LogRecord
+    from dagorama.models.log_record import NodeReport as NodeReport
     from dagorama.models.outcome import outcome as outcome
     from dagorama.models.progress import FunctionProgress as FunctionProgress
     from dagorama.models.progress import Progress as Progress
@@ -72,23 +84,29 @@ if TYPE_CHECKING:
 _HOMES = {
     name: module
     for module, names in {
-        "dagorama.client.control": "cancel retry_failed state",
+        "dagorama.client.control": "cancel delete retry_failed state",
+        "dagorama.client.events": "events",
         "dagorama.client.large_values": "put",
+        "dagorama.client.logs": "logs",
         "dagorama.client.progress": "watch",
-        "dagorama.client.results": "aresolve as_completed resolve resolve_all",
+        "dagorama.client.completed": "as_completed",
+        "dagorama.client.results": "aresolve resolve resolve_all",
         "dagorama.code_signature": "calculate_function_hash",
-        "dagorama.context": "CurrentNode cancelled current",
+        "dagorama.context": "CurrentNode cancelled current report",
         "dagorama.decorators": "dagorama",
         "dagorama.definition": "DAGDefinition DAGInstance generate_instance_id",
         "dagorama.errors": (
             "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "
-            "DefinitionNotRegistered FailedAttempt FunctionNotFound NodeCancelled NodeFailed NotInInstance "
-            "NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
+            "DefinitionNotRegistered FailedAttempt FunctionNotFound InstanceExists NodeCancelled NodeFailed "
+            "NotInInstance NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
             "ResultRejected RetryLater SettingsError TamperedValue UnverifiedValue NotFound "
             "ValueNotReadable WorkerLost WrongInstance"
         ),
         "dagorama.graph.submission": "batch",
+        "dagorama.calls.instance_start": "start",
+        "dagorama.models.events": "EventKind Gap InstanceEnded NodeEvent",
         "dagorama.models.failure": "Failure",
+        "dagorama.models.log_record": "LogRecord NodeReport",
         "dagorama.models.outcome": "outcome",
         "dagorama.models.progress": "FunctionProgress Progress",
         "dagorama.models.promise": "DAGPromise",

@@ -9,10 +9,13 @@ import threading
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from dagorama.errors import NotInInstance, NotInNode
+
+if TYPE_CHECKING:
+    from logging import Logger, LoggerAdapter
 
 #: The attribute of a thread that holds the run which has started it.
 STARTED_BY = "_dagorama_started_by"
@@ -43,6 +46,17 @@ class CurrentNode:
         name, number = self.function.rpartition(":")[2], int.from_bytes(self.node_id.bytes[12:], "big")
         return f"{self.instance_id.hex[:8]} #{number} {name}, attempt {self.attempt}"
 
+    @property
+    def logger(self) -> LoggerAdapter[Logger]:
+        """The logger of the module of the function. Its records carry `instance`, `node`, `attempt` and `function`."""
+        import logging
+
+        carried = {
+            "instance": str(self.instance_id), "node": str(self.node_id), "attempt": self.attempt,
+            "function": self.function,
+        }  # fmt: skip
+        return logging.LoggerAdapter(logging.getLogger(self.function.partition(":")[0]), carried)
+
     def __str__(self) -> str:
         return f"{self.function} (instance {self.instance_id}, node {self.node_id}, attempt {self.attempt})"
 
@@ -56,6 +70,10 @@ class Function(Protocol):
 class Call(Protocol):
     """A node that was granted to a worker."""
 
+    @property
+    def node(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
     @property
     def instance(self) -> bytes: ...
     @property
@@ -80,10 +98,19 @@ class Attempt(Protocol):
         ...
 
 
+class Log(Protocol):
+    """The log of one attempt, and its reports; any thread may write to it. `source` is a LogSource."""
+
+    def write(self, source: int, data: bytes) -> None: ...
+    def add(self, level: int, logger: str, text: bytes) -> None: ...
+    def report(self, message: str, fraction: float | None) -> None: ...
+    def close(self) -> None: ...
+
+
 class RunningNode:
     """One attempt of a node, made by the worker. `is_cancelled` is called each time, from any thread."""
 
-    __slots__ = ("_call", "_is_cancelled", "attempt", "number")
+    __slots__ = ("_is_cancelled", "_open_log", "attempt", "call", "log", "number")
 
     def __init__(
         self,
@@ -91,15 +118,24 @@ class RunningNode:
         is_cancelled: Callable[[], bool] = never,
         attempt: Attempt | None = None,
         call: Call | None = None,
+        open_log: OpenLog | None = None,
     ) -> None:
         self.number = number  #: 1 for the first attempt
         self.attempt = attempt  #: the calls of the node; None when the run is over
+        self.call = call
+        self.log: Log | None = None  #: made when the node first prints, logs or reports something
         self._is_cancelled = is_cancelled
-        self._call = call
+        self._open_log = open_log
+
+    def opened_log(self) -> Log | None:
+        """Return the log of the attempt; None if the run is over or has none."""
+        if self.log is None and self.attempt is not None and self._open_log is not None:
+            self.log = self._open_log(self)
+        return self.log
 
     def described(self) -> CurrentNode | None:
         """Return the running node; None for a run that no worker has made. Most nodes do not ask."""
-        call = self._call
+        call = self.call
         if call is None:
             return None
         return CurrentNode(UUID(bytes=call.instance), UUID(bytes=call.id), self.number, call.work.name)
@@ -109,6 +145,8 @@ class RunningNode:
         return self._is_cancelled()
 
 
+#: Makes the log of a run that prints, logs or reports something.
+OpenLog = Callable[[RunningNode], Log]
 #: The run whose function this thread or task executes.
 current_run: ContextVar[RunningNode | None] = ContextVar("dagorama_current_run", default=None)
 
@@ -180,13 +218,33 @@ def current() -> CurrentNode:
     return found
 
 
+def report(message: str, fraction: float | None = None) -> None:
+    """Say how far the running node is, for `dagorama show` and `watch`; `fraction` is from 0 to 1.
+
+    The latest report is sent, at most once a second, and forgotten when the attempt ends. Raises NotInNode outside of
+    nodes, and ValueError for another fraction.
+    """
+    run = run_here()
+    if run is None or run.call is None:
+        raise NotInNode("no node runs here: call report() in a @dagorama method")
+    if fraction is not None and not 0 <= fraction <= 1:
+        raise ValueError(f"the fraction of a report is from 0 to 1, not {fraction!r}")
+    if (log := run.opened_log()) is not None:
+        log.report(message, fraction)
+
+
 def running() -> CurrentNode | None:
     """Return the running node; None outside of nodes, or if it is unknown which node runs here."""
+    run = known_run()
+    return None if run is None else run.described()
+
+
+def known_run() -> RunningNode | None:
+    """Return the run that the calling thread or task belongs to; None outside of nodes, or if it is unknown."""
     try:
-        run = run_here()
+        return run_here()
     except NotInInstance:
         return None
-    return None if run is None else run.described()
 
 
 # --- the attempt whose function runs here ----------------------------------------------------------
@@ -213,10 +271,23 @@ def attempt_here() -> Attempt | None:
 # --- an open batch() block ----------------------------------------------------------------------
 
 
+class StartedInstance(NamedTuple):
+    """An instance with an id that is not submitted yet."""
+
+    digest: bytes  #: of what it was started with
+    instance: Any
+    result: Any  #: of its entry point
+
+
+#: Instances that a batch() block or a running node has started, by definition and id.
+Started: TypeAlias = dict[tuple[str, str], StartedInstance]
+
+
 class Batch(Protocol):
     """The nodes that a `batch()` block has made so far."""
 
     over: bool
+    started: Started
 
     def has_instance(self, instance: bytes) -> bool:
         """Return whether the block has made the instance."""

@@ -10,7 +10,7 @@ from sys import _getframe
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from dagorama.functions import DecoratedFunction
+from dagorama.calls.functions import DecoratedFunction
 from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:

@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from inspect import isawaitable
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from dagorama.client.connection import connection
+from dagorama.client.connection import dagorama_context as dagorama_context
 from dagorama.client.control import cancel, retry_failed
 from dagorama.client.results import resolve as resolve
 from dagorama.context import current_attempt
 from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import given_to_new, note_assigned, note_constructed, remade
-from dagorama.graph.definitions import check_attached, instantiate
+from dagorama.graph.definitions import entry_promise, instantiate
 from dagorama.graph.launch import Launch
+from dagorama.graph.launch import generate_instance_id as generate_instance_id
 from dagorama.graph.reserved import OF_INSTANCES, check_class, refusal
-from dagorama.graph.scope import CallScope, ImmediateScope, InstanceScope
+from dagorama.graph.scope import CallScope, ImmediateScope
+from dagorama.graph.start_options import check_id
 from dagorama.models import instance_type, stored
 from dagorama.models.instance_type import InstanceType, is_bindable, is_data_descriptor, on_class
-from dagorama.models.promise import DAGPromise, as_uuid, restore_promise
+from dagorama.models.promise import DAGPromise, as_uuid
 from dagorama.user_code.names import class_name
 
 if TYPE_CHECKING:
-    from dagorama.api.api_pb2_grpc import DagoramaStub
     from dagorama.models.method_types import EntryOf, OnlyAny
     from dagorama.models.state import Retried
 
@@ -90,40 +91,38 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
     @overload
     def __call__(self: EntryOf[P, R], *args: P.args, **kwargs: P.kwargs) -> tuple[DAGInstance, DAGPromise[R]]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        launch = Launch(self, instance_within, set_scope)
-        try:
-            result = launch.instance.entrypoint(*args, **kwargs)
-        except BaseException:
-            launch.scope.close()
-            raise
-        if isawaitable(result) and not isinstance(result, DAGPromise):
-            return launch.finish_later(result)
-        return launch.finish(result)
+        return run_entry(Launch(self, instance_within, set_scope), args, kwargs)
 
-    @overload
-    @classmethod
-    def attach(cls: type[EntryOf[P, OnlyAny]], instance_id: UUID | str) -> tuple[DAGInstance, DAGPromise[Any]]: ...
     @overload
     @classmethod
     def attach(
-        cls: type[EntryOf[P, Coroutine[Any, Any, R]]], instance_id: UUID | str
+        cls: type[EntryOf[P, OnlyAny]], instance_id: UUID | str | None = None, *, id: str | None = None
+    ) -> tuple[DAGInstance, DAGPromise[Any]]: ...
+    @overload
+    @classmethod
+    def attach(
+        cls: type[EntryOf[P, Coroutine[Any, Any, R]]], instance_id: UUID | str | None = None, *, id: str | None = None
     ) -> tuple[DAGInstance, DAGPromise[R]]: ...
     @overload
     @classmethod
-    def attach(cls: type[EntryOf[P, R]], instance_id: UUID | str) -> tuple[DAGInstance, DAGPromise[R]]: ...
+    def attach(
+        cls: type[EntryOf[P, R]], instance_id: UUID | str | None = None, *, id: str | None = None
+    ) -> tuple[DAGInstance, DAGPromise[R]]: ...
     @classmethod
-    def attach(cls: Any, instance_id: UUID | str) -> Any:
+    def attach(cls: Any, instance_id: UUID | str | None = None, *, id: str | None = None) -> Any:
         """Return an instance that another process has created, and the promise of its entry point.
 
-        Raises NotFound if the broker has no such instance or it has no entry point, WrongInstance if it
-        belongs to another definition, DefinitionNotRegistered if this definition needs constructor arguments.
+        `id` is the one that `start(..., id=...)` has given to it, instead of `instance_id`. Raises NotFound if the
+        broker has no such instance or it has no entry point, WrongInstance if it belongs to another definition,
+        DefinitionNotRegistered if this definition needs constructor arguments.
         """
-        identifier = as_uuid(instance_id, "an instance's id")
-        info = connection().get_instance(identifier.bytes)
         name = class_name(cls)
-        check_attached(identifier, info, name)
-        promise = restore_promise(info.entry, identifier.bytes, f"{name}.entrypoint", None)
-        return DAGInstance(identifier, instantiate(cls)), promise
+        if (instance_id is None) is (id is None):
+            raise TypeError("attach() takes either the UUID of an instance or the id that start() has given to it")
+        uuid = as_uuid(instance_id, "an instance's id").bytes if instance_id is not None else b""
+        info = connection().get_instance(uuid) if uuid else connection().get_named_instance(name, check_id(id))
+        promise = entry_promise(name, info)
+        return DAGInstance(UUID(bytes=info.instance), instantiate(cls)), promise
 
     @classmethod
     def __subclasshook__(cls, subclass: type) -> bool:
@@ -140,8 +139,23 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
             """Run when the definition is called: a decorated method, or plain code that makes decorated calls."""
 
 
-#: The code of the frame between a caller and the entry point.
-ENTRY_CODE = DAGDefinition.__call__.__code__
+def run_entry(launch: Launch[DAGInstance], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run the entry point and submit the instance; return it with the result, or a coroutine if the entry is async.
+
+    The function that calls this one is taken for the one that the user has called.
+    """
+    try:
+        result = launch.instance.entrypoint(*args, **kwargs)
+    except BaseException:
+        launch.scope.close()
+        raise
+    if isawaitable(result) and not isinstance(result, DAGPromise):
+        return launch.finish_later(result)
+    return launch.finish(result)
+
+
+#: The code of the frame that calls the entry point; its caller's caller is the user's code.
+ENTRY_CODE = run_entry.__code__
 
 
 class DAGInstance:
@@ -279,19 +293,3 @@ def _restore_instance(instance_id: bytes, definition: DAGDefinition, attributes:
     instance = instance_within(instance_id, definition, ImmediateScope(definition))
     instance.__dict__.update(attributes)
     return instance
-
-
-# --- for programs written for dagorama 0.1.10 ----------------------------------------------------------
-
-
-@contextmanager
-def dagorama_context() -> Iterator[DagoramaStub]:
-    """Yield the stub of dagorama 0.1.10, on the channel of this process."""
-    yield connection().original
-
-
-def generate_instance_id() -> UUID:
-    """Create an instance without nodes; `DAGInstance(generate_instance_id(), definition)` adds them."""
-    instance_id = uuid4()
-    InstanceScope(instance_id.bytes).launch("", None)
-    return instance_id

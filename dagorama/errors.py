@@ -18,6 +18,7 @@ DagoramaError
 ├── FunctionNotFound (ValueError)          no such module, definition or function here: import path
 ├── DefinitionNotRegistered                the definition needs constructor arguments: register_definition
 ├── DefinitionDiffers                      a worker has registered another one than the caller's: make them alike
+├── InstanceExists (ValueError)            an id was given to an instance with other arguments: use another id
 ├── WrongInstance (ValueError)             a promise of one instance was given to another
 ├── ReservedName (TypeError)               a definition uses a name that dagorama needs: rename it
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
@@ -209,6 +210,10 @@ class DefinitionNotRegistered(DagoramaError):
 
 class DefinitionDiffers(DagoramaError):
     """A worker's registered definition differs from the caller's, which cannot be constructed there."""
+
+
+class InstanceExists(DagoramaError, ValueError):
+    """`start()` was given the id of an instance of the same definition that was started with other arguments."""
 
 
 class WrongInstance(DagoramaError, ValueError):

@@ -13,9 +13,9 @@ from types import MethodType, ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from dagorama.calls.functions import DecoratedFunction, decorated_method, from_wrapper
 from dagorama.definition import DAGDefinition, DAGInstance
 from dagorama.errors import FunctionNotFound
-from dagorama.functions import DecoratedFunction, decorated_method, from_wrapper
 from dagorama.graph import shipping
 from dagorama.graph.definitions import instantiate
 from dagorama.user_code.class_code import code_of

@@ -99,18 +99,33 @@ def node_log_level() -> str:
     return _log_level(environ.get("DAGORAMA_LOG_LEVEL") or "INFO")
 
 
-def _log_level(text: str | None) -> str:
+def captures_logs() -> bool:
+    """Return DAGORAMA_LOGS: whether a worker sends what its nodes print and log to the broker; raise SettingsError."""
+    return _flag("DAGORAMA_LOGS")
+
+
+def captured_log_level() -> str:
+    """Return the lowest level of records to send: DAGORAMA_LOGS_LEVEL, or `node_log_level`; raise SettingsError."""
+    text = environ.get("DAGORAMA_LOGS_LEVEL")
+    return _log_level(text, "DAGORAMA_LOGS_LEVEL") if _stripped(text) else node_log_level()
+
+
+def _log_level(text: str | None, name: str = "DAGORAMA_LOG_LEVEL") -> str:
     level = (_stripped(text) or _DEFAULTS.log_level).upper()
     if level not in LOG_LEVELS:
-        raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it must be one of {', '.join(LOG_LEVELS)}")
+        raise SettingsError(f"{name} is {text!r}: it must be one of {', '.join(LOG_LEVELS)}")
     return level
 
 
 def shared_files() -> bool:
     """Return DAGORAMA_SHARED_FILES: whether to use large values as files of a local broker; raise SettingsError."""
-    text = environ.get("DAGORAMA_SHARED_FILES", "").strip().lower()
+    return _flag("DAGORAMA_SHARED_FILES")
+
+
+def _flag(name: str) -> bool:
+    text = environ.get(name, "").strip().lower()
     if text not in _FLAGS:
-        raise SettingsError(f"DAGORAMA_SHARED_FILES is {text!r}: it must be 1 or 0")
+        raise SettingsError(f"{name} is {text!r}: it must be 1 or 0")
     return _FLAGS[text]
 
 
@@ -245,3 +260,5 @@ class WorkerOptions:
     exit_on_completion: bool = False  #: stop when the graph is drained
     definitions: bytes = b""  #: a pickled Shipment of the launching program's, for the children
     grace: float | None = None  #: seconds that running nodes get when it is told to stop; None: Settings.grace
+    health_port: int | None = None  #: port of /livez and /readyz over HTTP; 0: any free one, None: none
+    health_host: str = "127.0.0.1"  #: address of the HTTP ports

@@ -19,9 +19,11 @@ from grpc_health.v1._async import HealthServicer
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
 from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.recorder import Recorder
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.turns import collect_when_few
 from dagorama_broker.errors import BindError
+from dagorama_broker.monitoring.ports import BROKEN, LEAVING, Monitoring, monitored
 from dagorama_broker.rpc.auth import TokenRegistry
 from dagorama_broker.rpc.connections import Connections
 from dagorama_broker.rpc.interceptor import AuthInterceptor
@@ -36,6 +38,7 @@ from dagorama_broker.settings import Settings
 from dagorama_broker.store import open_store
 from dagorama_broker.store.descriptors import connections_within_limits
 from dagorama_broker.store.protocol import Store
+from dagorama_broker.store.sqlite.log_file import LogFile
 
 log = logging.getLogger("dagorama_broker")
 
@@ -50,6 +53,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: Milliseconds that a connection may stay open without a call, because it needs no token. Workers and waiting clients
 #: always have an open call; other clients reconnect automatically, within a few milliseconds.
 IDLE_MS = 30_000
+#: Names under which grpc.health.v1 reports the broker; the empty one stands for the whole server.
+SERVICES = ("", "dagorama.v1.Broker")
 #: Calls of one connection beyond the limit of all calls, which gRPC accepts so that the broker can refuse them.
 ROOM_TO_REFUSE = 100
 
@@ -70,6 +75,15 @@ class Served:
         return f"serving on {self.host}:{self.port}, store {self.store}, restored {restored} (epoch {self.epoch})"
 
 
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """How a broker tells that it serves, and learns that it should stop."""
+
+    ready: Callable[[Served], None]
+    stop: asyncio.Event
+    monitoring: Monitoring
+
+
 async def serve(settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None) -> None:
     """Serve until SIGTERM, SIGINT or `stop`. Raise StoreError or BindError, with one sentence."""
     _keep_freed_memory()
@@ -80,8 +94,8 @@ async def serve(settings: Settings, ready: Callable[[Served], None], stop: async
     access = TokenRegistry(Path(settings.tokens)) if settings.tokens else None
     store = open_store(settings.store)
     try:
-        async with _watched(access):
-            await _serve(settings, store, access, ready, stop)
+        async with monitored(settings) as monitoring, _watched(access):
+            await _serve(settings, store, access, _Life(ready, stop, monitoring))
     finally:
         await asyncio.to_thread(store.close)
 
@@ -103,9 +117,7 @@ async def _watched(access: TokenRegistry | None) -> AsyncIterator[None]:
         loop.remove_signal_handler(signal.SIGHUP)
 
 
-async def _serve(
-    settings: Settings, store: Store, access: TokenRegistry | None, ready: Callable[[Served], None], stop: asyncio.Event
-) -> None:
+async def _serve(settings: Settings, store: Store, access: TokenRegistry | None, life: _Life) -> None:
     epoch = await asyncio.to_thread(store.open)
     timing = Timing(settings.lease, settings.legacy_lease, settings.reconnect_wait)
     limits = Limits(
@@ -114,10 +126,13 @@ async def _serve(
         staged_memory=most_memory(settings.max_memory) // 2,
     )  # fmt: skip
     scheduler = Scheduler(epoch, limits, timing)
-    now = time.monotonic()
-    scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)
+    recorder = life.monitoring.record(scheduler)
+    await _restore(scheduler, store, recorder)
     cache = min(settings.cache_bytes, most_memory(settings.max_memory) // 3)
     broker = Broker(scheduler, store, cache, _keeping(settings))
+    life.monitoring.start(broker, recorder)
+    if (path := store.logs_path) is not None:
+        broker.logs.use(LogFile(path, settings.logs_max))
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
     memory = MemoryGuard(settings.max_memory, broker.memory_size)
@@ -127,22 +142,35 @@ async def _serve(
     await server.start()
     helpers = [
         asyncio.create_task(collect_when_few(scheduler.nodes)), asyncio.create_task(connections.watch(port)),
-        asyncio.create_task(_trim(memory)),
+        asyncio.create_task(_trim(memory)), asyncio.create_task(broker.logs.remove_unknown(broker.commits)),
     ]  # fmt: skip
     running = asyncio.create_task(broker.run())
-    running.add_done_callback(lambda _: stop.set())
-    await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    ready(Served(settings.host, port, repr(store), epoch, len(scheduler.instances), len(scheduler.nodes)))
+    running.add_done_callback(lambda _: life.stop.set())
+    for service in SERVICES:
+        await health.set(service, health_pb2.HealthCheckResponse.SERVING)
+    life.monitoring.obstacle = ""
+    life.ready(Served(settings.host, port, repr(store), epoch, len(scheduler.instances), len(scheduler.nodes)))
     try:
-        await stop.wait()
+        await life.stop.wait()
     finally:
+        life.monitoring.obstacle = BROKEN if running.done() else LEAVING
         await health.enter_graceful_shutdown()
         broker.say_leaving()
         await server.stop(GRACE)
         broker.stop()
         for helper in helpers:
             helper.cancel()
-        await running
+        try:
+            await running
+        finally:
+            await broker.logs.close()
+
+
+async def _restore(scheduler: Scheduler, store: Store, recorder: Recorder | None) -> None:
+    live, now = await asyncio.to_thread(store.live), time.monotonic()
+    scheduler.restore(live, now, time.time() - now)
+    if recorder is not None:
+        recorder.restored(live.instances)
 
 
 def _keeping(settings: Settings) -> RetentionPolicy:

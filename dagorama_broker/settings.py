@@ -58,6 +58,16 @@ class Settings:
         "", "DAGORAMA_BROKER_TLS_CLIENT_CA", plain_text, "Require client certificates signed by this CA, a PEM file"
     )
 
+    health_port: int | None = setting(
+        None, "DAGORAMA_HEALTH_PORT", port_number, "Serve /livez and /readyz over HTTP on this port, 0 for any free one"
+    )
+    metrics_port: int | None = setting(
+        None, "DAGORAMA_METRICS_PORT", port_number, "Serve /metrics over HTTP on this port, 0 for any free one"
+    )
+    health_host: str = setting(
+        "127.0.0.1", "DAGORAMA_HEALTH_HOST", host_name, "Address of the HTTP ports, which require no token"
+    )
+
     lease: float = setting(30.0, "DAGORAMA_LEASE", seconds, "Seconds of silence after which a worker counts as lost")
     heartbeat: float = setting(10.0, "DAGORAMA_HEARTBEAT", seconds, "Seconds between a worker's heartbeats")
     legacy_lease: float = setting(
@@ -114,6 +124,12 @@ class Settings:
     )  # fmt: skip
     large_grace: float = setting(
         3_600.0, "DAGORAMA_LARGE_GRACE", seconds, "Seconds for which an unreferenced large value is kept"
+    )
+    logs_max: int = setting(
+        1 << 30,
+        "DAGORAMA_LOGS_MAX",
+        positive_number,
+        "Bytes of nodes' logs that are kept; the oldest are removed first",
     )
 
     def __post_init__(self) -> None:

@@ -24,7 +24,9 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: A path below one of the folders of the repository.
-PATH = re.compile(r"(?<![\w/-])(?:dagorama|dagorama_broker|docs|tests|samples|benchmarks|proto)/[\w./-]+")
+PATH = re.compile(
+    r"(?<![\w/-])(?:dagorama|dagorama_broker|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
+)
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120
 
@@ -72,7 +74,7 @@ def test_every_path_exists(page: Path) -> None:
 
 
 def code() -> Iterator[Path]:
-    for folder in ("dagorama", "dagorama_broker", "proto", "tests", "benchmarks", "samples"):
+    for folder in ("dagorama", "dagorama_broker", "dagorama_monitoring", "proto", "tests", "benchmarks", "samples"):
         yield from (file for kind in ("*.py", "*.proto") for file in (ROOT / folder).rglob(kind))
     yield from (ROOT / name for name in ("Makefile", "pyproject.toml", "Dockerfile.broker", "build_protobuf.sh"))
 

@@ -100,22 +100,23 @@ def committed_text() -> Iterator[tuple[str, str]]:
 # --- the wheel ----------------------------------------------------------------------------------------
 
 
-def test_the_wheel_holds_every_module_of_both_packages(shipped: set[str]) -> None:
+def test_the_wheel_holds_every_module_of_all_packages(shipped: set[str]) -> None:
     modules = {
         str(file.relative_to(ROOT))
-        for package in ("dagorama", "dagorama_broker")
+        for package in ("dagorama", "dagorama_broker", "dagorama_monitoring")
         for file in (ROOT / package).rglob("*.py")
     }
     assert modules <= shipped
 
 
 def test_the_wheel_is_typed(shipped: set[str]) -> None:
-    assert {"dagorama/py.typed", "dagorama_broker/py.typed", "dagorama/api/broker_pb2.pyi"} <= shipped
+    packages = ("dagorama", "dagorama_broker", "dagorama_monitoring")
+    assert {"dagorama/api/broker_pb2.pyi", *(f"{package}/py.typed" for package in packages)} <= shipped
 
 
 def test_the_wheel_holds_neither_tests_nor_samples(shipped: set[str]) -> None:
     tops = {name.partition("/")[0] for name in shipped}
-    assert tops == {"dagorama", "dagorama_broker", f"dagorama-{PROJECT['version']}.dist-info"}
+    assert tops == {"dagorama", "dagorama_broker", "dagorama_monitoring", f"dagorama-{PROJECT['version']}.dist-info"}
 
 
 @pytest.mark.slow
@@ -205,7 +206,7 @@ def test_the_image_starts_the_broker_itself_so_that_signals_reach_it() -> None:
 
 def test_the_image_checks_its_health_without_a_shell() -> None:
     (check,) = arguments_of("HEALTHCHECK")
-    assert json.loads(check.partition("CMD ")[2]) == ["dagorama-broker", "health"]
+    assert json.loads(check.partition("CMD ")[2]) == ["dagorama", "healthcheck"]
 
 
 def test_the_image_runs_as_nobody_in_particular() -> None:
@@ -277,7 +278,8 @@ def healthy_while_serving(installed: Path, here: dict[str, str]) -> tuple[int, s
         try:
             said = (json.loads(line)["message"] for line in broker.stderr)
             port = next(found for message in said if (found := re.match(r"serving on [\d.]+:(\d+)", message)))
-            healthy = subprocess.run([program, "health", "--port", port[1]], capture_output=True, text=True, env=here)
+            check = [str(installed / "bin" / "dagorama"), "healthcheck", "--port", port[1]]
+            healthy = subprocess.run(check, capture_output=True, text=True, env=here)
         finally:
             broker.terminate()
         assert broker.wait(timeout=30) == 0

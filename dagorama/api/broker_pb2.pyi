@@ -110,6 +110,56 @@ FAILED: NodeState.ValueType  # 6
 CANCELLED: NodeState.ValueType  # 7
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _LogSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LogSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STDOUT: _LogSource.ValueType  # 0
+    STDERR: _LogSource.ValueType  # 1
+    LOGGING: _LogSource.ValueType  # 2
+    """a record of the module logging"""
+    DEATH: _LogSource.ValueType  # 3
+    """written when the process died"""
+
+class LogSource(_LogSource, metaclass=_LogSourceEnumTypeWrapper): ...
+
+STDOUT: LogSource.ValueType  # 0
+STDERR: LogSource.ValueType  # 1
+LOGGING: LogSource.ValueType  # 2
+"""a record of the module logging"""
+DEATH: LogSource.ValueType  # 3
+"""written when the process died"""
+Global___LogSource: _TypeAlias = LogSource  # noqa: Y015
+
+class _EventKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_CREATED: _EventKind.ValueType  # 0
+    EVENT_STARTED: _EventKind.ValueType  # 1
+    """granted to a worker"""
+    EVENT_RETRIED: _EventKind.ValueType  # 2
+    """an attempt has failed or was lost, and there will be another"""
+    EVENT_COMPLETED: _EventKind.ValueType  # 3
+    EVENT_FAILED: _EventKind.ValueType  # 4
+    EVENT_CANCELLED: _EventKind.ValueType  # 5
+
+class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
+
+EVENT_CREATED: EventKind.ValueType  # 0
+EVENT_STARTED: EventKind.ValueType  # 1
+"""granted to a worker"""
+EVENT_RETRIED: EventKind.ValueType  # 2
+"""an attempt has failed or was lost, and there will be another"""
+EVENT_COMPLETED: EventKind.ValueType  # 3
+EVENT_FAILED: EventKind.ValueType  # 4
+EVENT_CANCELLED: EventKind.ValueType  # 5
+Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
+
 @_typing.final
 class Function(_message.Message):
     """--- functions and nodes ---------------------------------------------------------------------------------
@@ -324,21 +374,59 @@ Global___Nodes: _TypeAlias = Nodes  # noqa: Y015
 class NewInstance(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DEFINITION_FIELD_NUMBER: _builtins.int
     ENTRY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     definition: _builtins.str
     """"package.module:Class" """
     entry: _builtins.bytes
     """id of the node whose promise the entry point returned; empty: none"""
+    name: _builtins.str
+    """Its user's id, at most 256 characters: refused with ALREADY_EXISTS if another instance of the definition has it."""
+    digest: _builtins.bytes
+    """of what it is started with, so that clients recognize a repetition; at most 64 bytes"""
+    priority: _builtins.int
+    """-128 to 127; nodes of instances of a higher one go first"""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """at most 16, of 64 and 256 characters"""
+
     def __init__(
         self,
         *,
         definition: _builtins.str = ...,
         entry: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+        priority: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "entry", b"entry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "digest", b"digest", "entry", b"entry", "labels", b"labels", "name", b"name", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,6 +484,7 @@ class WorkerMessage(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     DEATHS_FIELD_NUMBER: _builtins.int
     CLOSED_SLOTS_FIELD_NUMBER: _builtins.int
+    STACKS_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
     draining: _builtins.bool
     """send nothing more"""
@@ -413,6 +502,8 @@ class WorkerMessage(_message.Message):
     def closed_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """gone for good: what they hold comes back, and they are granted nothing more"""
 
+    @_builtins.property
+    def stacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___StackReply]: ...
     def __init__(
         self,
         *,
@@ -423,10 +514,11 @@ class WorkerMessage(_message.Message):
         draining: _builtins.bool = ...,
         deaths: _abc.Iterable[Global___SlotDeath] | None = ...,
         closed_slots: _abc.Iterable[_builtins.int] | None = ...,
+        stacks: _abc.Iterable[Global___StackReply] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_slots", b"closed_slots", "deaths", b"deaths", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports", "returns", b"returns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_slots", b"closed_slots", "deaths", b"deaths", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports", "returns", b"returns", "stacks", b"stacks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,6 +542,7 @@ class Hello(_message.Message):
     KEY_IDS_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
+    SHOWS_STACKS_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """1"""
     worker: _builtins.bytes
@@ -463,6 +556,8 @@ class Hello(_message.Message):
     """32 random bytes, known to this worker and its broker only: `worker` is the beginning of their SHA-256. Empty: the
     worker cannot prove that the id is its own, so it cannot replace a connected one or take up what was granted before.
     """
+    shows_stacks: _builtins.bool
+    """it answers `stacks`"""
     @_builtins.property
     def include_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -502,10 +597,11 @@ class Hello(_message.Message):
         key_ids: _abc.Iterable[_builtins.bytes] | None = ...,
         secret: _builtins.bytes = ...,
         grants: _abc.Iterable[Global___HeldGrant] | None = ...,
+        shows_stacks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "grants", b"grants", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "secret", b"secret", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "grants", b"grants", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "secret", b"secret", "shows_stacks", b"shows_stacks", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -587,6 +683,8 @@ class Results(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
     LARGE_OF_FIELD_NUMBER: _builtins.int
+    LOGS_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -627,6 +725,14 @@ class Results(_message.Message):
     def large_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """for each of them, the index of its node in `node`"""
 
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeLog]:
+        """of attempts that this slot runs, or that end with this message"""
+
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
+        """the latest of each of some running attempts"""
+
     def __init__(
         self,
         *,
@@ -642,10 +748,12 @@ class Results(_message.Message):
         failures: _abc.Iterable[Global___Failure] | None = ...,
         large: _abc.Iterable[_builtins.bytes] | None = ...,
         large_of: _abc.Iterable[_builtins.int] | None = ...,
+        logs: _abc.Iterable[Global___NodeLog] | None = ...,
+        reports: _abc.Iterable[Global___NodeReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "children", b"children", "failures", b"failures", "foreign", b"foreign", "functions", b"functions", "large", b"large", "large_of", b"large_of", "microseconds", b"microseconds", "node", b"node", "ref", b"ref", "ref_count", b"ref_count", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "children", b"children", "failures", b"failures", "foreign", b"foreign", "functions", b"functions", "large", b"large", "large_of", b"large_of", "logs", b"logs", "microseconds", b"microseconds", "node", b"node", "ref", b"ref", "ref_count", b"ref_count", "reports", b"reports", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -817,13 +925,17 @@ class BrokerMessage(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
+    STACKS_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """every report up to this sequence is durable; 0: nothing new"""
     done: _builtins.bool
     """what `until` asked for has come"""
     draining: _builtins.bool
     """the broker leaves; reconnect"""
+    drain: _builtins.bool
+    """leave: finish what runs, give back the rest, and end the process"""
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -842,6 +954,8 @@ class BrokerMessage(_message.Message):
     def left(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unschedulable]:
         """with `done`: queued nodes of its queues that no connected worker may run"""
 
+    @_builtins.property
+    def stacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___StackRequest]: ...
     def __init__(
         self,
         *,
@@ -853,11 +967,13 @@ class BrokerMessage(_message.Message):
         done: _builtins.bool = ...,
         draining: _builtins.bool = ...,
         cancel: _abc.Iterable[_builtins.int] | None = ...,
+        drain: _builtins.bool = ...,
         left: _abc.Iterable[Global___Unschedulable] | None = ...,
+        stacks: _abc.Iterable[Global___StackRequest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "draining", b"draining", "grants", b"grants", "left", b"left", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "drain", b"drain", "draining", b"draining", "grants", b"grants", "left", b"left", "refused", b"refused", "stacks", b"stacks", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1294,6 +1410,365 @@ class EarlierFailure(_message.Message):
 Global___EarlierFailure: _TypeAlias = EarlierFailure  # noqa: Y015
 
 @_typing.final
+class NodeLog(_message.Message):
+    """--- logs, reports and stacks of running nodes -----------------------------------------------------------
+
+    A part of the output of one attempt. Of each attempt the head and the tail are sent and kept; the bytes between them
+    are counted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    attempt: _builtins.int
+    sequence: _builtins.int
+    """counts up within the attempt, from 1; the broker drops a part that it has already"""
+    head: _builtins.bool
+    """it belongs to the head, which is kept; otherwise to the tail, whose latest parts are kept"""
+    left_out: _builtins.int
+    """bytes of text before this part that were dropped"""
+    first: _builtins.int
+    """microseconds since 1970: of its first record"""
+    last: _builtins.int
+    """and of its last one"""
+    records: _builtins.bytes
+    """a serialized LogRecords; the broker does not read it"""
+    number: _builtins.int
+    """of the attempt, for people: 1 for the first one"""
+    size: _builtins.int
+    """bytes of text in `records`"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        head: _builtins.bool = ...,
+        left_out: _builtins.int = ...,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+        records: _builtins.bytes = ...,
+        number: _builtins.int = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "first", b"first", "head", b"head", "last", b"last", "left_out", b"left_out", "node", b"node", "number", b"number", "records", b"records", "sequence", b"sequence", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeLog: _TypeAlias = NodeLog  # noqa: Y015
+
+@_typing.final
+class LogRecords(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def record(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogRecord]: ...
+    def __init__(
+        self,
+        *,
+        record: _abc.Iterable[Global___LogRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogRecords: _TypeAlias = LogRecords  # noqa: Y015
+
+@_typing.final
+class LogRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    LOGGER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    CUT_FIELD_NUMBER: _builtins.int
+    time: _builtins.int
+    """microseconds since 1970"""
+    source: Global___LogSource.ValueType
+    level: _builtins.int
+    """of LOGGING: the number of its level"""
+    logger: _builtins.str
+    """of LOGGING: the name of the logger"""
+    text: _builtins.bytes
+    """as it was written, without the newline at its end; usually UTF-8"""
+    cut: _builtins.int
+    """bytes that were cut off its end"""
+    def __init__(
+        self,
+        *,
+        time: _builtins.int = ...,
+        source: Global___LogSource.ValueType = ...,
+        level: _builtins.int = ...,
+        logger: _builtins.str = ...,
+        text: _builtins.bytes = ...,
+        cut: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "level", b"level", "logger", b"logger", "source", b"source", "text", b"text", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogRecord: _TypeAlias = LogRecord  # noqa: Y015
+
+@_typing.final
+class GetLogsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    node: _builtins.bytes
+    """empty: of all nodes"""
+    attempt: _builtins.int
+    """its number, from 1; 0: of all attempts"""
+    function: _builtins.str
+    """only of nodes of this function, as Function has its name; empty: of all"""
+    since: _builtins.float
+    """seconds since 1970: parts whose last record is older are left out"""
+    follow: _builtins.bool
+    """go on until the node, or the instance, has ended"""
+    after: _builtins.int
+    """`id` of the last part that was received; 0: from the beginning"""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+        function: _builtins.str = ...,
+        since: _builtins.float = ...,
+        follow: _builtins.bool = ...,
+        after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "follow", b"follow", "function", b"function", "instance", b"instance", "node", b"node", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogsRequest: _TypeAlias = GetLogsRequest  # noqa: Y015
+
+@_typing.final
+class LogPiece(_message.Message):
+    """A client that does not read is cut off after 30 seconds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    node: _builtins.bytes
+    function: _builtins.str
+    attempt: _builtins.int
+    """its number, from 1"""
+    left_out: _builtins.int
+    """bytes of text of this attempt, before this part, that were dropped"""
+    records: _builtins.bytes
+    """a serialized LogRecords; empty: only `left_out`"""
+    id: _builtins.int
+    """rises from part to part"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.bytes = ...,
+        function: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        left_out: _builtins.int = ...,
+        records: _builtins.bytes = ...,
+        id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "function", b"function", "id", b"id", "left_out", b"left_out", "node", b"node", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogPiece: _TypeAlias = LogPiece  # noqa: Y015
+
+@_typing.final
+class NodeReport(_message.Message):
+    """The progress of a running node, as the node itself reports it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    key: _builtins.int
+    """of the node, from workers; empty in replies"""
+    attempt: _builtins.int
+    """from workers"""
+    node: _builtins.bytes
+    """id, in Progress"""
+    function: _builtins.str
+    """in Progress"""
+    message: _builtins.str
+    fraction: _builtins.float
+    """from 0 to 1"""
+    time: _builtins.float
+    """seconds since 1970, of the worker's clock"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        node: _builtins.bytes = ...,
+        function: _builtins.str = ...,
+        message: _builtins.str = ...,
+        fraction: _builtins.float | None = ...,
+        time: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "fraction", b"fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "attempt", b"attempt", "fraction", b"fraction", "function", b"function", "key", b"key", "message", b"message", "node", b"node", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fraction: _TypeAlias = _typing.Literal["fraction"]  # noqa: Y015
+    _WhichOneofArgType__fraction: _TypeAlias = _typing.Literal["_fraction", b"_fraction"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction) -> _WhichOneofReturnType__fraction | None: ...
+
+Global___NodeReport: _TypeAlias = NodeReport  # noqa: Y015
+
+@_typing.final
+class StackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """chosen by the broker"""
+    attempt: _builtins.int
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StackRequest: _TypeAlias = StackRequest  # noqa: Y015
+
+@_typing.final
+class StackReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STACK_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """of the request"""
+    stack: _builtins.str
+    problem: _builtins.str
+    """why there is none"""
+    note: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        stack: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "number", b"number", "problem", b"problem", "stack", b"stack"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StackReply: _TypeAlias = StackReply  # noqa: Y015
+
+@_typing.final
+class GetStackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    node: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStackRequest: _TypeAlias = GetStackRequest  # noqa: Y015
+
+@_typing.final
+class NodeStack(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STACK_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    stack: _builtins.str
+    """of all threads of the process that runs the node, as the module faulthandler writes it"""
+    note: _builtins.str
+    """what to know about it; a sentence, or empty"""
+    worker: _builtins.str
+    """the name of the worker"""
+    function: _builtins.str
+    attempt: _builtins.int
+    """its number, from 1"""
+    def __init__(
+        self,
+        *,
+        stack: _builtins.str = ...,
+        note: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        function: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "function", b"function", "note", b"note", "stack", b"stack", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeStack: _TypeAlias = NodeStack  # noqa: Y015
+
+@_typing.final
 class Requests(_message.Message):
     """--- exchange ----------------------------------------------------------------------------------------"""
 
@@ -1643,15 +2118,22 @@ class GetInstanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
+    """empty: the one with this definition and user's id"""
+    definition: _builtins.str
+    name: _builtins.str
     def __init__(
         self,
         *,
         instance: _builtins.bytes = ...,
+        definition: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "instance", b"instance", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1660,6 +2142,26 @@ Global___GetInstanceRequest: _TypeAlias = GetInstanceRequest  # noqa: Y015
 @_typing.final
 class InstanceInfo(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     INSTANCE_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
@@ -1673,6 +2175,10 @@ class InstanceInfo(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     STUCK_FIELD_NUMBER: _builtins.int
     USED_FAILURES_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     definition: _builtins.str
     entry: _builtins.bytes
@@ -1691,6 +2197,12 @@ class InstanceInfo(_message.Message):
     """why none of its unfinished nodes can proceed; empty: one can, or it has ended"""
     used_failures: _builtins.int
     """nodes that were given a failure as a value that has been retried since"""
+    name: _builtins.str
+    """as in NewInstance, and so are the next three"""
+    digest: _builtins.bytes
+    priority: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -1706,10 +2218,14 @@ class InstanceInfo(_message.Message):
         nodes: _builtins.int = ...,
         stuck: _builtins.str = ...,
         used_failures: _builtins.int = ...,
+        name: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+        priority: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "nodes", b"nodes", "stuck", b"stuck", "unfinished", b"unfinished", "used_failures", b"used_failures"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "digest", b"digest", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "labels", b"labels", "name", b"name", "nodes", b"nodes", "priority", b"priority", "stuck", b"stuck", "unfinished", b"unfinished", "used_failures", b"used_failures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1721,11 +2237,35 @@ class ListInstancesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     UNFINISHED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     unfinished: _builtins.bool
     """only unfinished ones; with `failed`, those or failed ones"""
     failed: _builtins.bool
@@ -1735,6 +2275,16 @@ class ListInstancesRequest(_message.Message):
     """0: 100; at most 1,000"""
     before: _builtins.int
     """`more` of the reply before; 0: from the latest on"""
+    name: _builtins.str
+    """only with this user's id; empty: any"""
+    function: _builtins.str
+    """only with a node of this function; empty: any"""
+    error: _builtins.str
+    """only with such a node, as in ListNodesRequest; empty: any"""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """only with all of these"""
+
     def __init__(
         self,
         *,
@@ -1743,10 +2293,14 @@ class ListInstancesRequest(_message.Message):
         definition: _builtins.str = ...,
         limit: _builtins.int = ...,
         before: _builtins.int = ...,
+        name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        function: _builtins.str = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "definition", b"definition", "failed", b"failed", "limit", b"limit", "unfinished", b"unfinished"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "definition", b"definition", "error", b"error", "failed", b"failed", "function", b"function", "labels", b"labels", "limit", b"limit", "name", b"name", "unfinished", b"unfinished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1758,8 +2312,11 @@ class ListInstancesReply(_message.Message):
 
     INSTANCES_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
     more: _builtins.int
     """to be asked for as `before`; 0: this is the end"""
+    total: _builtins.int
+    """on the first page: how many there are; 0: unknown, because their nodes are searched"""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceInfo]: ...
     def __init__(
@@ -1767,10 +2324,11 @@ class ListInstancesReply(_message.Message):
         *,
         instances: _abc.Iterable[Global___InstanceInfo] | None = ...,
         more: _builtins.int = ...,
+        total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "more", b"more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "more", b"more", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1786,11 +2344,17 @@ class ListNodesRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     limit: _builtins.int
     """0: 100; at most 1,000"""
     after: _builtins.int
     """`more` of the reply before"""
+    function: _builtins.str
+    """only of this one; empty: of any"""
+    error: _builtins.str
+    """only ones that failed themselves with this in the type or message, in any case; empty: any"""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeState.ValueType]:
         """only those; empty: all"""
@@ -1802,10 +2366,12 @@ class ListNodesRequest(_message.Message):
         states: _abc.Iterable[Global___NodeState.ValueType] | None = ...,
         limit: _builtins.int = ...,
         after: _builtins.int = ...,
+        function: _builtins.str = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "instance", b"instance", "limit", b"limit", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "error", b"error", "function", b"function", "instance", b"instance", "limit", b"limit", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1858,6 +2424,7 @@ class NodeInfo(_message.Message):
     MICROSECONDS_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     failed_attempts: _builtins.int
@@ -1895,6 +2462,10 @@ class NodeInfo(_message.Message):
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """ids; at most 100"""
 
+    @_builtins.property
+    def report(self) -> Global___NodeReport:
+        """the latest of its running attempt"""
+
     def __init__(
         self,
         *,
@@ -1917,10 +2488,11 @@ class NodeInfo(_message.Message):
         microseconds: _builtins.int = ...,
         creator: _builtins.bytes = ...,
         ordinal: _builtins.int = ...,
+        report: Global___NodeReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "ordinal", b"ordinal", "reason", b"reason", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "ordinal", b"ordinal", "reason", b"reason", "report", b"report", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2326,6 +2898,7 @@ class Progress(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
     ended: _builtins.bool
     failed: _builtins.bool
     """a node has failed or was cancelled"""
@@ -2339,6 +2912,10 @@ class Progress(_message.Message):
     def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionProgress]:
         """in the order in which their first nodes were created; at most 1,000"""
 
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
+        """of nodes that run, the latest first; at most 20"""
+
     def __init__(
         self,
         *,
@@ -2349,10 +2926,11 @@ class Progress(_message.Message):
         created: _builtins.float = ...,
         ended_at: _builtins.float = ...,
         left_out: _builtins.int = ...,
+        reports: _abc.Iterable[Global___NodeReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "failed", b"failed", "functions", b"functions", "left_out", b"left_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "failed", b"failed", "functions", b"functions", "left_out", b"left_out", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2393,6 +2971,178 @@ class FunctionProgress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FunctionProgress: _TypeAlias = FunctionProgress  # noqa: Y015
+
+@_typing.final
+class EventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventsRequest: _TypeAlias = EventsRequest  # noqa: Y015
+
+@_typing.final
+class NodeEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RETRY_AT_FIELD_NUMBER: _builtins.int
+    kind: Global___EventKind.ValueType
+    node: _builtins.bytes
+    function: _builtins.int
+    """index in `functions` of the batch"""
+    time: _builtins.float
+    """seconds since 1970"""
+    attempt: _builtins.int
+    """of STARTED and RETRIED, from 1"""
+    reason: _builtins.str
+    """type and message of the failure, of RETRIED and FAILED"""
+    retry_at: _builtins.float
+    """of RETRIED: when the next attempt may start; 0: at once"""
+    def __init__(
+        self,
+        *,
+        kind: Global___EventKind.ValueType = ...,
+        node: _builtins.bytes = ...,
+        function: _builtins.int = ...,
+        time: _builtins.float = ...,
+        attempt: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        retry_at: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "function", b"function", "kind", b"kind", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeEvent: _TypeAlias = NodeEvent  # noqa: Y015
+
+@_typing.final
+class EventBatch(_message.Message):
+    """The first one is empty: the reader gets all events after it. At most four a second; the last one has `ended`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    lost: _builtins.int
+    """events before these that the reader was too slow for"""
+    ended: _builtins.bool
+    failed: _builtins.bool
+    ended_at: _builtins.float
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeEvent]: ...
+    def __init__(
+        self,
+        *,
+        functions: _abc.Iterable[_builtins.str] | None = ...,
+        events: _abc.Iterable[Global___NodeEvent] | None = ...,
+        lost: _builtins.int = ...,
+        ended: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
+        ended_at: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "ended_at", b"ended_at", "events", b"events", "failed", b"failed", "functions", b"functions", "lost", b"lost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventBatch: _TypeAlias = EventBatch  # noqa: Y015
+
+@_typing.final
+class WatchQueuesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """empty: all"""
+    now: _builtins.bool
+    """one reply only"""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        now: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["now", b"now", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchQueuesRequest: _TypeAlias = WatchQueuesRequest  # noqa: Y015
+
+@_typing.final
+class Activity(_message.Message):
+    """The unfinished nodes of the broker at one moment, and what has ended since the start. At most two replies a second;
+    slow and silent clients as for Progress.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    left_out: _builtins.int
+    """queues that are not in the list"""
+    instances: _builtins.int
+    """unfinished"""
+    workers: _builtins.int
+    """connected"""
+    slots: _builtins.int
+    """of these"""
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueInfo]:
+        """with an unfinished node, or paused; at most 1,000, the ones with most nodes"""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """by NodeState, of all queues; ended ones since the start of the broker"""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___QueueInfo] | None = ...,
+        left_out: _builtins.int = ...,
+        nodes: _abc.Iterable[_builtins.int] | None = ...,
+        instances: _builtins.int = ...,
+        workers: _builtins.int = ...,
+        slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "left_out", b"left_out", "nodes", b"nodes", "queues", b"queues", "slots", b"slots", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Activity: _TypeAlias = Activity  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):
@@ -2999,6 +3749,90 @@ class PauseQueueReply(_message.Message):
 Global___PauseQueueReply: _TypeAlias = PauseQueueReply  # noqa: Y015
 
 @_typing.final
+class DrainWorkerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    worker: _builtins.bytes
+    """the id, or its first bytes if no other begins with them; at least two"""
+    def __init__(
+        self,
+        *,
+        worker: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainWorkerRequest: _TypeAlias = DrainWorkerRequest  # noqa: Y015
+
+@_typing.final
+class DrainWorkerReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    WAS_DRAINING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    held: _builtins.int
+    """nodes that it holds now"""
+    was_draining: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        held: _builtins.int = ...,
+        was_draining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "name", b"name", "was_draining", b"was_draining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainWorkerReply: _TypeAlias = DrainWorkerReply  # noqa: Y015
+
+@_typing.final
+class DeleteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRequest: _TypeAlias = DeleteRequest  # noqa: Y015
+
+@_typing.final
+class DeleteReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    nodes: _builtins.int
+    def __init__(
+        self,
+        *,
+        nodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteReply: _TypeAlias = DeleteReply  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     """The lists of a Status come in pages: each starts behind what is named here, empty or 0 being its beginning. To go on,
     send what the last reply has in last_worker, last_function and last_queue, as long as it says that there is more.
@@ -3150,10 +3984,13 @@ class WorkerInfo(_message.Message):
     INCLUDE_QUEUES_FIELD_NUMBER: _builtins.int
     EXCLUDE_QUEUES_FIELD_NUMBER: _builtins.int
     TOLERATIONS_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     worker: _builtins.bytes
     name: _builtins.str
     slots: _builtins.int
     held: _builtins.int
+    leaving: _builtins.bool
+    """it takes nothing more"""
     @_builtins.property
     def include_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -3170,10 +4007,11 @@ class WorkerInfo(_message.Message):
         include_queues: _abc.Iterable[_builtins.str] | None = ...,
         exclude_queues: _abc.Iterable[_builtins.str] | None = ...,
         tolerations: _abc.Iterable[_builtins.str] | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "held", b"held", "include_queues", b"include_queues", "name", b"name", "slots", b"slots", "tolerations", b"tolerations", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "held", b"held", "include_queues", b"include_queues", "leaving", b"leaving", "name", b"name", "slots", b"slots", "tolerations", b"tolerations", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

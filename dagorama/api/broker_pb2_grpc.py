@@ -134,6 +134,26 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Events = channel.unary_stream(
+                '/dagorama.v1.Broker/Events',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.EventsRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.EventBatch.FromString,
+                _registered_method=True)
+        self.WatchQueues = channel.unary_stream(
+                '/dagorama.v1.Broker/WatchQueues',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.Activity.FromString,
+                _registered_method=True)
+        self.GetLogs = channel.unary_stream(
+                '/dagorama.v1.Broker/GetLogs',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetLogsRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.LogPiece.FromString,
+                _registered_method=True)
+        self.GetStack = channel.unary_unary(
+                '/dagorama.v1.Broker/GetStack',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetStackRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.NodeStack.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/dagorama.v1.Broker/Cancel',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
@@ -153,6 +173,16 @@ class BrokerStub(object):
                 '/dagorama.v1.Broker/PauseQueue',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.PauseQueueRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.PauseQueueReply.FromString,
+                _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/dagorama.v1.Broker/DrainWorker',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.DrainWorkerReply.FromString,
+                _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/dagorama.v1.Broker/Delete',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.DeleteRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.DeleteReply.FromString,
                 _registered_method=True)
 
 
@@ -294,6 +324,34 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Events(self, request, context):
+        """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchQueues(self, request, context):
+        """Follows all queues, or one: counts of their nodes, again whenever they have changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogs(self, request, context):
+        """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStack(self, request, context):
+        """Where a running node stands now: the stacks of the process that runs it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Actions of people and programs; acknowledged when durable.
         """
@@ -315,6 +373,20 @@ class BrokerServicer(object):
 
     def PauseQueue(self, request, context):
         """Stops granting the nodes of a queue, or grants them again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Lets a worker finish what it runs and leave; it is granted nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Delete(self, request, context):
+        """Removes an ended instance before its retention is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -423,6 +495,26 @@ def add_BrokerServicer_to_server(servicer, server):
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.Progress.SerializeToString,
             ),
+            'Events': grpc.unary_stream_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.EventsRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.EventBatch.SerializeToString,
+            ),
+            'WatchQueues': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchQueues,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.Activity.SerializeToString,
+            ),
+            'GetLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetLogs,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetLogsRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.LogPiece.SerializeToString,
+            ),
+            'GetStack': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStack,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetStackRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.NodeStack.SerializeToString,
+            ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.FromString,
@@ -442,6 +534,16 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.PauseQueue,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.PauseQueueRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.PauseQueueReply.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.DrainWorkerReply.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.DeleteRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.DeleteReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -995,6 +1097,114 @@ class Broker(object):
             _registered_method=True)
 
     @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/Events',
+            dagorama_dot_api_dot_broker__pb2.EventsRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.EventBatch.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/WatchQueues',
+            dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.Activity.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetLogs',
+            dagorama_dot_api_dot_broker__pb2.GetLogsRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.LogPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetStack',
+            dagorama_dot_api_dot_broker__pb2.GetStackRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.NodeStack.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Cancel(request,
             target,
             options=(),
@@ -1092,6 +1302,60 @@ class Broker(object):
             '/dagorama.v1.Broker/PauseQueue',
             dagorama_dot_api_dot_broker__pb2.PauseQueueRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.PauseQueueReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/DrainWorker',
+            dagorama_dot_api_dot_broker__pb2.DrainWorkerRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.DrainWorkerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/Delete',
+            dagorama_dot_api_dot_broker__pb2.DeleteRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.DeleteReply.FromString,
             options,
             channel_credentials,
             insecure,

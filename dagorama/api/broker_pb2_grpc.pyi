@@ -76,12 +76,24 @@ class BrokerStub:
     """Counts the edges between the functions of an instance."""
     Watch: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
+    Events: _grpc.UnaryStreamMultiCallable[_broker_pb2.EventsRequest, _broker_pb2.EventBatch]
+    """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events."""
+    WatchQueues: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]
+    """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
+    GetLogs: _grpc.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]
+    """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
+    GetStack: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStackRequest, _broker_pb2.NodeStack]
+    """Where a running node stands now: the stacks of the process that runs it."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
     """Actions of people and programs; acknowledged when durable."""
     Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
     Rebind: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RebindRequest, _broker_pb2.RebindReply]
     PauseQueue: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PauseQueueRequest, _broker_pb2.PauseQueueReply]
     """Stops granting the nodes of a queue, or grants them again."""
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DrainWorkerRequest, _broker_pb2.DrainWorkerReply]
+    """Lets a worker finish what it runs and leave; it is granted nothing more."""
+    Delete: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DeleteRequest, _broker_pb2.DeleteReply]
+    """Removes an ended instance before its retention is over."""
 
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
@@ -122,12 +134,24 @@ class BrokerAsyncStub(BrokerStub):
     """Counts the edges between the functions of an instance."""
     Watch: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]  # type: ignore[assignment]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
+    Events: _aio.UnaryStreamMultiCallable[_broker_pb2.EventsRequest, _broker_pb2.EventBatch]  # type: ignore[assignment]
+    """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events."""
+    WatchQueues: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]  # type: ignore[assignment]
+    """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
+    GetLogs: _aio.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]  # type: ignore[assignment]
+    """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
+    GetStack: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStackRequest, _broker_pb2.NodeStack]  # type: ignore[assignment]
+    """Where a running node stands now: the stacks of the process that runs it."""
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
     """Actions of people and programs; acknowledged when durable."""
     Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
     Rebind: _aio.UnaryUnaryMultiCallable[_broker_pb2.RebindRequest, _broker_pb2.RebindReply]  # type: ignore[assignment]
     PauseQueue: _aio.UnaryUnaryMultiCallable[_broker_pb2.PauseQueueRequest, _broker_pb2.PauseQueueReply]  # type: ignore[assignment]
     """Stops granting the nodes of a queue, or grants them again."""
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_broker_pb2.DrainWorkerRequest, _broker_pb2.DrainWorkerReply]  # type: ignore[assignment]
+    """Lets a worker finish what it runs and leave; it is granted nothing more."""
+    Delete: _aio.UnaryUnaryMultiCallable[_broker_pb2.DeleteRequest, _broker_pb2.DeleteReply]  # type: ignore[assignment]
+    """Removes an ended instance before its retention is over."""
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -287,6 +311,38 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
 
     @_abc_1.abstractmethod
+    def Events(
+        self,
+        request: _broker_pb2.EventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.EventBatch], _abc.AsyncIterator[_broker_pb2.EventBatch]]:
+        """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events."""
+
+    @_abc_1.abstractmethod
+    def WatchQueues(
+        self,
+        request: _broker_pb2.WatchQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.Activity], _abc.AsyncIterator[_broker_pb2.Activity]]:
+        """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
+
+    @_abc_1.abstractmethod
+    def GetLogs(
+        self,
+        request: _broker_pb2.GetLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.LogPiece], _abc.AsyncIterator[_broker_pb2.LogPiece]]:
+        """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
+
+    @_abc_1.abstractmethod
+    def GetStack(
+        self,
+        request: _broker_pb2.GetStackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.NodeStack, _abc.Awaitable[_broker_pb2.NodeStack]]:
+        """Where a running node stands now: the stacks of the process that runs it."""
+
+    @_abc_1.abstractmethod
     def Cancel(
         self,
         request: _broker_pb2.CancelRequest,
@@ -315,5 +371,21 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.PauseQueueReply, _abc.Awaitable[_broker_pb2.PauseQueueReply]]:
         """Stops granting the nodes of a queue, or grants them again."""
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _broker_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.DrainWorkerReply, _abc.Awaitable[_broker_pb2.DrainWorkerReply]]:
+        """Lets a worker finish what it runs and leave; it is granted nothing more."""
+
+    @_abc_1.abstractmethod
+    def Delete(
+        self,
+        request: _broker_pb2.DeleteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.DeleteReply, _abc.Awaitable[_broker_pb2.DeleteReply]]:
+        """Removes an ended instance before its retention is over."""
 
 def add_BrokerServicer_to_server(servicer: BrokerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,6 +23,15 @@ RETRY_AFTER = "retry-after-ms"
 #: Bytes of the origin in the id of a node; a counter of 4 bytes follows, big-endian.
 ORIGIN_BYTES = 12
 
+# --- instances --------------------------------------------------------------------------------------------
+
+#: Characters of the id that a user gives to an instance.
+LONGEST_NAME = 256
+#: Labels of an instance, and the characters of a label and of its value.
+MOST_LABELS, LONGEST_LABEL, LONGEST_LABEL_VALUE = 16, 64, 256
+#: Priorities of instances and of functions; higher goes first.
+LOWEST_PRIORITY, HIGHEST_PRIORITY = -128, 127
+
 # --- envelopes --------------------------------------------------------------------------------------------
 
 #: First byte of an envelope.

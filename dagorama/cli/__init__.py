@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from dagorama.errors import SettingsError
-from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
+from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, checked_host, look_at
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +47,13 @@ def worker_flags(command: F) -> F:
     command = click.option(
         "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
         help="Seconds running nodes get to finish on shutdown.  [default: DAGORAMA_GRACE, or 25]",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--health-host", default="127.0.0.1", show_default=True, help="Address of the HTTP ports."
+    )(command)  # fmt: skip
+    command = click.option(
+        "--health-port", type=click.IntRange(0, HIGHEST_PORT), metavar="PORT",
+        help="Serve /livez and /readyz over HTTP on this port, 0 for any free one.",
     )(command)  # fmt: skip
     for flag, parameter, text in reversed(_LISTS):
         command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
@@ -89,19 +96,22 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
         raise click.UsageError("--only-imported without --import would run nothing")
     if not isfinite(flags["grace"] or 0):
         raise click.UsageError(f"--grace {flags['grace']}: must be a number of seconds")
-    _check_settings(host, port)
+    _check_settings(host, port, flags["health_host"])
     return WorkerOptions(**flags)
 
 
-def _check_settings(host: str | None, port: int | None) -> None:
+def _check_settings(host: str | None, port: int | None, health_host: str) -> None:
     from dagorama.client.channel import check
-    from dagorama.settings import shared_files
+    from dagorama.settings import captured_log_level, captures_logs, shared_files
     from dagorama.values.signing import keyring
 
     try:
         look_at(host, port)
+        checked_host(health_host, "--health-host")
         check(Settings.from_env())
         shared_files()
+        captures_logs()
+        captured_log_level()
         keyring()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

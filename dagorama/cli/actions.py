@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from dagorama.cli.base import NODES, TARGET, Answer, broker_command, id_digits, whole_ids
-from dagorama.cli.tables import pluralize
+from dagorama.client.display.tables import pluralize
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2 import Rebinding, Unschedulable

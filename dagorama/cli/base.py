@@ -14,20 +14,22 @@ import click
 
 from dagorama.cli.exit_codes import exit_code
 from dagorama.cli.output import DATA, NAMED, Answer, Output, output_options, print_out
-from dagorama.errors import BrokerError, DagoramaError, RequestRejected
+from dagorama.errors import BrokerError, DagoramaError, NotFound, RequestRejected
 from dagorama.settings import HIGHEST_PORT, Settings
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
 
 __all__ = [
-    "INSTANCE", "NODES", "TARGET", "Answer", "address_options", "broker_command", "broker_options", "connect", "fail",
-    "id_digits", "named_command", "node_name", "node_names", "node_reference", "print_answer", "report_errors",
+    "INSTANCE", "LABELS", "NODES", "TARGET", "Answer", "address_options", "broker_command", "broker_options", "connect",
+    "fail", "id_digits", "named_command", "node_name", "node_names", "node_reference", "print_answer", "report_errors",
     "target", "whole_ids",
 ]  # fmt: skip
 
 #: hexadecimal digits of a complete id, and the fewest that may stand for one
 ID_DIGITS, MIN_ID_DIGITS = 32, 4
+#: Begins an argument that names an instance by the id that its user has given to it.
+USER_ID = "id="
 #: Nodes that one call may find.
 _FOUND_TOGETHER = 100
 
@@ -100,7 +102,12 @@ def connect(host: str | None, port: int | None) -> Connection:
 
 
 def id_digits(text: str) -> str:
-    """Return the digits of a complete or abbreviated id, in lower case and without dashes. Raises BadParameter."""
+    """Return the digits of a complete or abbreviated id, in lower case and without dashes. Raises BadParameter.
+
+    A user's id, `id=order-42`, is returned as it is.
+    """
+    if text.startswith(USER_ID):
+        return text
     digits = text.strip().lower().replace("-", "")
     if fullmatch(f"[0-9a-f]{{{MIN_ID_DIGITS},{ID_DIGITS}}}", digits):
         return digits
@@ -133,11 +140,29 @@ def node_reference(text: str) -> str:
 
 def target(text: str) -> str:
     """Return an instance as `id_digits` does, or a node with its instance as `node_reference` does."""
+    if text.startswith(USER_ID):
+        return text
     if text.startswith("/"):
         raise click.BadParameter(f"{text!r} needs the instance before the slash.")
     return node_reference(text)
 
 
+def label_pair(text: str) -> tuple[str, str]:
+    """Return a label and its value from `label=value`. Raises BadParameter."""
+    label, equals, value = text.partition("=")
+    if not label or not equals:
+        raise click.BadParameter(f"{text!r} is not a label and its value, such as tenant=7.")
+    return label, value
+
+
+def _labels(context: click.Context, parameter: click.Parameter, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return dict(pairs)
+
+
+LABELS = click.option(
+    "--label", "labels", multiple=True, type=label_pair, callback=_labels, metavar="LABEL=VALUE",
+    help="Only instances with this label. May be repeated: with all of them.",
+)  # fmt: skip
 INSTANCE = click.argument("instance", type=id_digits)
 NODES = click.argument("nodes", type=node_reference, nargs=-1, metavar="[NODE]...")
 #: An instance, or one of its nodes as INSTANCE/N.
@@ -149,6 +174,8 @@ def whole_ids(broker: Connection, instance: str, nodes: Sequence[str] = ()) -> t
 
     `instance` may name a node too, which then is the first of the nodes.
     """
+    if instance.startswith(USER_ID):
+        instance = _with_user_id(broker, instance.removeprefix(USER_ID)).hex()
     digits, slash, _ = instance.partition("/")
     parsed = [_parsed(reference) for reference in ([instance, *nodes] if slash else nodes)]
     whole, ids = _found(broker, digits, [node for _, node in parsed])
@@ -156,6 +183,17 @@ def whole_ids(broker: Connection, instance: str, nodes: Sequence[str] = ()) -> t
         if not whole.hex().startswith(whose):
             raise RequestRejected(f"{whose}/{node.lstrip('/')} is no node of the instance {UUID(bytes=whole)}")
     return whole, ids
+
+
+def _with_user_id(broker: Connection, name: str) -> bytes:
+    """Return the only instance that has this id. Raises NotFound or RequestRejected."""
+    found = broker.list_instances(2, name=name).instances if name else []
+    if not found:
+        raise NotFound(f"no instance has the id {name!r}")
+    if len(found) > 1:
+        named = ", ".join(f"{UUID(bytes=info.instance)} of {info.definition}" for info in found)
+        raise RequestRejected(f"several definitions have an instance with the id {name!r}: {named}")
+    return found[0].instance
 
 
 def _parsed(reference: str) -> tuple[str, str]:

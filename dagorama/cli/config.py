@@ -13,7 +13,7 @@ import click
 
 from dagorama.cli.base import address_options
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
-from dagorama.cli.tables import table
+from dagorama.client.display.tables import table
 from dagorama.errors import SettingsError
 from dagorama.settings import described_settings
 

@@ -68,6 +68,7 @@ def record_of(
     queues: Sequence[str] | None = None,
     tolerations: Sequence[str] | None = None,
     expires: datetime | None = None,
+    logs: bool = False,
 ) -> str:
     """Return the record of a token for the broker's token file.
 
@@ -78,6 +79,8 @@ def record_of(
     for field, names in (("queues", queues), ("tolerations", tolerations)):
         if names is not None:
             lines.append(f"{field} = [{', '.join(map(_quoted, names))}]")
+    if logs:
+        lines.append("logs = true")
     if expires is not None:
         lines.append(f"expires = {expires.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
     return "\n".join(lines) + "\n"
@@ -109,13 +112,14 @@ def tokens() -> None:
 @click.option("--queue", "queues", multiple=True, help="For workers: allow nodes of this queue. May be repeated.")
 @click.option("--toleration", "tolerations", multiple=True, help="For workers: allow this one. May be repeated.")
 @click.option("--no-toleration", is_flag=True, help="For workers: allow none.")
+@click.option("--logs", is_flag=True, help="For readers: allow logs and stacks of nodes, which may hold secrets.")
 @click.option("--expires", help="After a duration, 12h or 90d, or at 2030-01-31T00:00:00Z.  [default: never]")
 @click.option(
     "--file", type=click.Path(dir_okay=False, path_type=Path), help="Append the record to this token file of a broker."
 )
 def print_new_token(
     role: str, name: str, queues: tuple[str, ...], tolerations: tuple[str, ...], no_toleration: bool,
-    expires: str | None, file: Path | None,
+    logs: bool, expires: str | None, file: Path | None,
 ) -> None:  # fmt: skip
     """Create a token; print it once, with its record for the broker's --tokens file.
 
@@ -123,12 +127,14 @@ def print_new_token(
     """
     if role != "worker" and (queues or tolerations or no_toleration):
         raise click.UsageError(f"queues and tolerations apply to the role worker, not to {role}")
+    if logs and role != "reader":
+        raise click.UsageError("--logs is for the role reader; other roles need no such permission")
     if tolerations and no_toleration:
         raise click.UsageError("--toleration and --no-toleration contradict each other")
     token = new_token()
     record = record_of(
         token, role, name=name, queues=queues or None, expires=None if expires is None else _time(expires),
-        tolerations=tolerations if tolerations or no_toleration else None,
+        tolerations=tolerations if tolerations or no_toleration else None, logs=logs,
     )  # fmt: skip
     if file is None:
         click.echo(f"{token}\n\n{record}", nl=False)

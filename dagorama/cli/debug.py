@@ -19,7 +19,7 @@ import click
 from dagorama.cli.base import TARGET, address_options, fail, node_names, node_reference, whole_ids
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import import_from_here, import_path_of_workers, in_user_code, print_user_traceback
-from dagorama.cli.tables import pluralize
+from dagorama.client.display.tables import pluralize
 from dagorama.settings import look_at
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagorama.cli.base import TARGET, Answer, broker_command, node_names, node_reference, whole_ids
-from dagorama.cli.tables import pluralize, time_text, uuid_text
+from dagorama.client.display.tables import pluralize, time_text, uuid_text
 from dagorama.models.state import State
 
 if TYPE_CHECKING:

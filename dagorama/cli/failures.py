@@ -12,7 +12,7 @@ import click
 
 from dagorama.cli.base import Answer, id_digits, named_command, node_name, whole_ids
 from dagorama.cli.output import cut_note
-from dagorama.cli.tables import time_text, uuid_text
+from dagorama.client.display.tables import time_text, uuid_text
 
 if TYPE_CHECKING:
     from dagorama.api import broker_pb2

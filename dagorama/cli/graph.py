@@ -13,7 +13,7 @@ import click
 
 from dagorama.cli.base import INSTANCE, Answer, broker_command, node_name, whole_ids
 from dagorama.cli.drawing import Edge, Graph, Vertex, dot, mermaid, tree
-from dagorama.cli.tables import uuid_text
+from dagorama.client.display.tables import uuid_text
 from dagorama.errors import RequestRejected
 from dagorama.models.state import State
 

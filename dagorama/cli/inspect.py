@@ -9,10 +9,18 @@ from uuid import UUID
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import TARGET, Answer, named_command, node_name, node_names, node_reference, whole_ids
+from dagorama.cli.base import LABELS, TARGET, Answer, named_command, node_name, node_names, node_reference, whole_ids
 from dagorama.cli.node import node_answer
 from dagorama.cli.output import cut_note
-from dagorama.cli.tables import duration_text, key_values, pluralize, run_seconds, table, time_text, uuid_text
+from dagorama.client.display.tables import (
+    duration_text,
+    key_values,
+    pluralize,
+    run_seconds,
+    table,
+    time_text,
+    uuid_text,
+)
 from dagorama.models.state import State
 
 if TYPE_CHECKING:
@@ -32,11 +40,16 @@ _LIMIT = click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, 
 @click.option("--unfinished", is_flag=True, help="Only unfinished instances; with --failed, unfinished or failed ones.")
 @click.option("--failed", is_flag=True, help="Only instances with a failed or cancelled node.")
 @click.option("--definition", default="", help="Only instances of this definition, 'package.module:Class'.")
+@click.option("--id", "name", default="", help="Only instances with this id, which start() has given to them.")
+@LABELS
+@click.option("--function", default="", help="Only instances with a node of this function, 'module:Class.method'.")
+@click.option("--error", default="", help="Only instances with a node whose error has this text in type or message.")
 @_LIMIT
 @named_command
 def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
     """List instances, newest first."""
-    found, is_cut = _cut(broker.list_instances(limit and limit + 1, **asked), limit)
+    listed, total = broker.list_instances(limit and limit + 1, **asked)
+    found, is_cut = _cut(listed, limit)
     rows = [
         (
             f"{UUID(bytes=info.instance)}",
@@ -45,12 +58,13 @@ def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
             time_text(info.created),
             time_text(info.ended_at),
             info.definition,
+            marks_text(info),
             info.stuck,
         )
         for info in found
     ]
-    heads = ("instance", "state", "unfinished", "created", "ended", "definition", "reason")
-    note = cut_note(limit, None, "instances") if is_cut else ""
+    heads = ("instance", "state", "unfinished", "created", "ended", "definition", "id and labels", "reason")
+    note = cut_note(limit, total or None, "instances") if is_cut else ""
     names = [f"{UUID(bytes=info.instance)}" for info in found]
     return Answer(table(heads, rows), [instance_data(info) for info in found], note, names)
 
@@ -67,11 +81,13 @@ def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
     "--state", "states", multiple=True, type=click.Choice([state.name for state in State], case_sensitive=False),
     help="Only nodes in this state. May be repeated.",
 )  # fmt: skip
+@click.option("--function", default="", help="Only nodes of this function, 'module:Class.method'.")
+@click.option("--error", default="", help="Only nodes that failed themselves with this text in type or message.")
 @click.option("--arguments", is_flag=True, help="Show the arguments of NODE; this needs the signing key.")
 @_LIMIT
 @named_command
 def show(
-    broker: Connection, instance: str, node: str | None, states: Sequence[str], arguments: bool, limit: int
+    broker: Connection, instance: str, node: str | None, states: Sequence[str], arguments: bool, limit: int, **of: str
 ) -> Answer:
     """Show an instance and its nodes in the order of creation; with NODE, show everything stored about that node."""
     whole, given = whole_ids(broker, instance, [node] if node is not None else [])
@@ -81,7 +97,7 @@ def show(
         return _node(broker, whole, given[0], arguments)
     if arguments:
         raise click.UsageError("--arguments needs a NODE; pass it after the instance")
-    return _instance(broker, whole, [State[name] for name in states], limit)
+    return _instance(broker, whole, [State[name] for name in states], limit, of)
 
 
 def _node(broker: Connection, instance: bytes, id: bytes, arguments: bool) -> Answer:
@@ -91,9 +107,11 @@ def _node(broker: Connection, instance: bytes, id: bytes, arguments: bool) -> An
     return node_answer(broker, UUID(bytes=instance), details, node_data(info, instance), names)
 
 
-def _instance(broker: Connection, instance: bytes, states: Sequence[State], limit: int) -> Answer:
+def _instance(
+    broker: Connection, instance: bytes, states: Sequence[State], limit: int, of: Mapping[str, str]
+) -> Answer:
     info = broker.get_instance(instance)
-    nodes, is_cut = _cut(broker.list_nodes(instance, limit and limit + 1, states), limit)
+    nodes, is_cut = _cut(broker.list_nodes(instance, limit and limit + 1, states, **of), limit)
     causes = node_names(broker, {node.root_cause for node in nodes} - {b""})
     rows = [
         (
@@ -110,14 +128,18 @@ def _instance(broker: Connection, instance: bytes, states: Sequence[State], limi
     ]
     heads = ("node", "state", "failed attempts", "ended, or retry at", "ran for", "worker", "function", "reason")
     records = [node_data(node, instance) for node in nodes]
-    note = _cut_note(broker, info, states, limit) if is_cut else ""
+    note = _cut_note(broker, info, states, any(of.values()), limit) if is_cut else ""
     entry = node_names(broker, [info.entry]).get(info.entry, "-")
     text = f"{key_values(_instance_facts(info, entry))}\n\n{table(heads, rows)}"
     ids = [f"{UUID(bytes=node.node)}" for node in nodes]
     return Answer(text, {"instance": instance_data(info), "nodes": records}, note, ids, records)
 
 
-def _cut_note(broker: Connection, info: broker_pb2.InstanceInfo, states: Sequence[State], limit: int) -> str:
+def _cut_note(
+    broker: Connection, info: broker_pb2.InstanceInfo, states: Sequence[State], is_filtered: bool, limit: int
+) -> str:
+    if is_filtered:
+        return cut_note(limit, None, "such nodes")
     if not states:
         return cut_note(limit, info.nodes, "nodes")
     counts = broker.count_nodes(info.instance)
@@ -128,12 +150,19 @@ def _cut_note(broker: Connection, info: broker_pb2.InstanceInfo, states: Sequenc
 def _instance_facts(info: broker_pb2.InstanceInfo, entry: str) -> list[tuple[str, str]]:
     used = pluralize(info.used_failures, "node used one", "nodes used one") if info.used_failures else ""
     return [
-        ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition), ("state", summary_state(info)),
+        ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition),
+        *([("id and labels", marks_text(info))] if marks_text(info) else []),
+        *([("priority", f"{info.priority}")] if info.priority else []), ("state", summary_state(info)),
         *([("reason", info.stuck)] if info.stuck else []),
         ("entry", entry), ("created", time_text(info.created)),
         ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
         *([("old failures", used)] if used else []),
     ]  # fmt: skip
+
+
+def marks_text(info: broker_pb2.InstanceInfo) -> str:
+    """Return the user's id of an instance and its labels in one line."""
+    return " ".join([*([info.name] if info.name else []), *(f"{k}={v}" for k, v in sorted(info.labels.items()))])
 
 
 def summary_state(info: broker_pb2.InstanceInfo) -> str:
@@ -171,7 +200,8 @@ def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
         "failed": info.failed, "entry": uuid_text(info.entry),
         "entry_state": state_name(info.entry_state) if info.entry else None, "created": info.created,
         "ended_at": info.ended_at or None, "nodes": info.nodes, "unfinished": info.unfinished,
-        "stuck": info.stuck or None, "used_failures": info.used_failures,
+        "stuck": info.stuck or None, "used_failures": info.used_failures, "id": info.name or None,
+        "labels": dict(sorted(info.labels.items())), "priority": info.priority,
     }  # fmt: skip
 
 
@@ -196,6 +226,8 @@ def node_data(node: broker_pb2.NodeInfo, instance: bytes) -> dict[str, object]:
         "retry_at": node.retry_at or None,
         "root_cause": uuid_text(node.root_cause),
         "reason": node.reason or None,
+        "report": node.report.message if node.HasField("report") else None,
+        "report_fraction": node.report.fraction if node.report.HasField("fraction") else None,
         "from_aborted_attempt": node.from_aborted_attempt,
         "used_failure": node.used_failure,
     }

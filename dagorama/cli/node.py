@@ -12,7 +12,7 @@ from uuid import UUID
 
 from dagorama.api import broker_pb2
 from dagorama.cli.base import Answer
-from dagorama.cli.tables import duration_text, key_values, run_seconds, time_text, uuid_text
+from dagorama.client.display.tables import duration_text, key_values, report_text, run_seconds, time_text, uuid_text
 from dagorama.errors import DagoramaError, SettingsError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def _facts(
         ("ended", time_text(info.ended)),
         ("ran for", duration_text(info.microseconds)),
         ("worker", info.worker),
+        ("reports", _report(info.report) if info.HasField("report") else ""),
         ("retry at", time_text(info.retry_at)),
         ("root cause", names[info.root_cause] if info.root_cause else ""),
         ("reason", info.reason),
@@ -84,6 +85,10 @@ def _facts(
         ),
     ]
     return [(name, line) for name, text in rows if text for line in text.split("\n")]
+
+
+def _report(report: broker_pb2.NodeReport) -> str:
+    return report_text(report.message, report.fraction if report.HasField("fraction") else None)
 
 
 # --- failed attempts --------------------------------------------------------------------------------------

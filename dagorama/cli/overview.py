@@ -1,4 +1,4 @@
-"""Commands about the state of the broker: its workers, its queues, and functions that no worker may run."""
+"""Commands about the state of the broker: its health, workers, queues, and functions that no worker may run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import Answer, broker_command, broker_options, named_command, print_answer
+from dagorama.cli.base import Answer, address_options, broker_command, broker_options, fail, named_command, print_answer
+from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.inspect import function_data
 from dagorama.cli.output import NAMED, Output
-from dagorama.cli.tables import key_values, pluralize, table, time_text, uuid_text
+from dagorama.cli.workers import workers_answer
+from dagorama.client.display.tables import key_values, pluralize, table, time_text
+from dagorama.errors import BrokerError
 from dagorama.models.state import State
+from dagorama.settings import Settings
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
@@ -27,52 +31,20 @@ def status(broker: Connection) -> Answer:
         f"dagorama {found.version}, epoch {found.epoch}, {found.instances} live instances\n"
         f"since startup: {found.commits} commits, {found.messages_in} messages in, {found.messages_out} out",
         table(("node", "count"), nodes),
-        _workers(found).text,
+        workers_answer(found).text,
         _queues(found).text,
         _unservable(found).text if found.unschedulable else "",
     ]
     data = {
         "version": found.version, "epoch": found.epoch, "instances": found.instances, "commits": found.commits,
         "messages_in": found.messages_in, "messages_out": found.messages_out, "nodes": _counts(found),
-        "workers": _workers(found).data, "queues": _queues(found).data, "unschedulable": _unservable(found).data,
+        "workers": workers_answer(found).data, "queues": _queues(found).data, "unschedulable": _unservable(found).data,
     }  # fmt: skip
     return Answer("\n\n".join(filter(None, blocks)), data)
 
 
 def _counts(status: broker_pb2.Status) -> dict[str, int]:
     return {state.name: count for state, count in zip(State, status.nodes, strict=True)}
-
-
-@click.command()
-@named_command
-def workers(broker: Connection) -> Answer:
-    """List connected workers, their queues and tolerations, and the number of nodes that they hold."""
-    return _workers(broker.get_status())
-
-
-def _workers(status: broker_pb2.Status) -> Answer:
-    rows = [
-        (worker.name, f"{worker.slots}", f"{worker.held}", _taken(worker), ",".join(worker.tolerations))
-        for worker in status.workers
-    ]
-    data = [
-        {
-            "worker": uuid_text(worker.worker), "name": worker.name, "slots": worker.slots, "held": worker.held,
-            "include_queues": list(worker.include_queues), "exclude_queues": list(worker.exclude_queues),
-            "tolerations": list(worker.tolerations),
-        }
-        for worker in status.workers
-    ]  # fmt: skip
-    return Answer(
-        table(("worker", "slots", "held", "queues", "tolerations"), rows),
-        data,
-        names=[f"{uuid_text(worker.worker)}" for worker in status.workers],
-    )
-
-
-def _taken(worker: broker_pb2.WorkerInfo) -> str:
-    taken = ",".join(worker.include_queues) or "all"
-    return f"{taken} except {','.join(worker.exclude_queues)}" if worker.exclude_queues else taken
 
 
 @click.group(invoke_without_command=True)
@@ -82,6 +54,13 @@ def queues(context: click.Context, host: str | None, port: int | None, output: O
     """List queues with nodes that are queued, claimed by a worker or delayed until their next attempt, or paused."""
     if context.invoked_subcommand is None:
         print_answer(lambda broker: _queues(broker.get_status()), host, port, output)
+
+
+@queues.command("list")
+@named_command
+def list_(broker: Connection) -> Answer:
+    """List queues, as `dagorama queues` does."""
+    return _queues(broker.get_status())
 
 
 @queues.command()
@@ -170,3 +149,24 @@ def _unservable(status: broker_pb2.Status) -> Answer:
     ]  # fmt: skip
     names = [each.function.name for each in status.unschedulable]
     return Answer("\n\n".join(blocks) or "nothing is unschedulable", data, names=names)
+
+
+@click.command()
+@address_options
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True, max=3600), default=3.0, show_default=True, metavar="SECONDS",
+    help="Time that the broker has to answer.",
+)  # fmt: skip
+def healthcheck(host: str | None, port: int | None, timeout: float) -> None:
+    """Exit with 0 if the broker is serving, and with 69 if it is not, or does not answer. It requires no token."""
+    from dagorama.client.health import is_serving
+
+    settings = Settings.from_env(host, port)
+    try:
+        serving = is_serving(settings, timeout)
+    except BrokerError as error:
+        fail(str(error), ExitCode.UNAVAILABLE)
+    if not serving:
+        text = f"the broker at {settings.host}:{settings.port} is not serving: it starts or leaves"
+        fail(text, ExitCode.UNAVAILABLE)
+    click.echo("serving")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from time import monotonic
@@ -112,6 +113,16 @@ class Connection(InspectionCalls):
         except grpc.RpcError as error:
             raise self.error_of(error) from None
 
+    def explain_node_once(self, instance: bytes, node: bytes, timeout: float) -> broker_pb2.Explanation:
+        """Return why a node is not running. The call is not repeated."""
+        import grpc
+
+        try:
+            request = broker_pb2.ExplainNodeRequest(instance=instance, node=node)
+            return self.stub.ExplainNode(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise self.error_of(error) from None
+
     def _answered(self, question: broker_pb2.Request, timeout: float) -> None:
         for _ in StreamReplies(self, self._asked(question), timeout):
             pass
@@ -134,6 +145,11 @@ class Connection(InspectionCalls):
     def retry(self, request: broker_pb2.RetryRequest) -> broker_pb2.RetryReply:
         """Rerun failed nodes, or all failed nodes of the instance if none are given."""
         return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
+
+    def delete(self, instance: bytes) -> int:
+        """Remove an ended instance with all that is kept of it; return how many nodes it had."""
+        request = broker_pb2.DeleteRequest(instance=instance)
+        return self._ask(lambda timeout: self.stub.Delete(request, timeout=timeout)).nodes
 
     def rebind(self, request: broker_pb2.RebindRequest) -> broker_pb2.RebindReply:
         """Run unfinished nodes of a function with other code than they were created with."""
@@ -216,6 +232,12 @@ def connection() -> Connection:
                 _current = Connection(settings)
             found = _current
     return found
+
+
+@contextmanager
+def dagorama_context() -> Iterator[DagoramaStub]:
+    """Yield the stub of dagorama 0.1.10, on the channel of this process: programs written for it use this."""
+    yield connection().original
 
 
 def _renew_lock() -> None:

@@ -42,6 +42,15 @@ def cancel(instance: InstanceRef, promise: DAGPromise[Any] | None = None) -> int
     return connection().cancel(*_nodes("cancel()", instance, promise))
 
 
+def delete(instance: InstanceRef) -> int:
+    """Delete an ended instance with its values before its retention is over; return how many nodes it had.
+
+    Afterwards it is unknown, and the id that `start()` has given to it may be used again. Raises NotFound, or
+    RequestRejected if it has unfinished nodes, or if another instance needs its values.
+    """
+    return connection().delete(_nodes("delete()", instance, None)[0])
+
+
 def retry_failed(
     instance: InstanceRef, promise: DAGPromise[Any] | None = None, *, downstream: bool = False, new_code: bool = False
 ) -> Retried:

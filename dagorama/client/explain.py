@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dagorama.api import broker_pb2
 from dagorama.client.connection import connection
 from dagorama.errors import BrokerError, BrokerUnavailable, SettingsError
+from dagorama.models.state import State
 
 #: Seconds that the broker has to answer.
 DEADLINE = 1.0
@@ -55,6 +56,38 @@ def reasons(owners: Mapping[bytes, bytes]) -> Reasons:
     at_least = "at least " if reply.more else ""
     sentences = tuple(at_least + obstacle(each) for each in reply.unschedulable)
     return Reasons(sentences, known, _standing(reply, len(owners)))
+
+
+def why(owners: Mapping[bytes, bytes]) -> str:
+    """Return in one sentence why nodes have not ended; empty if nothing is known.
+
+    If one node is asked about and workers may run all that it waits for, it is what `dagorama explain` says.
+    """
+    found = reasons(owners)
+    if len(owners) == 1 and not found.obstacles:
+        ((node, instance),) = owners.items()
+        explained = _explained(instance, node)
+        if explained:
+            return "; ".join(filter(None, [explained, ended_workers()]))
+    return found.text
+
+
+def _explained(instance: bytes, node: bytes) -> str:
+    """Return what the broker says of one node, in one line; empty if it says nothing."""
+    try:
+        found = connection().explain_node_once(instance, node, DEADLINE)
+    except (BrokerError, SettingsError):
+        return ""  # an older broker does not have this call; the caller says what is known without it
+    lines = [_reason(reason) for reason in found.reasons]
+    for cause in found.causes:
+        nodes = "1 node" if cause.nodes == 1 else f"{cause.nodes:,} nodes"
+        of = f"{nodes} of {cause.function.rpartition(':')[2]} ({State(cause.state).name})"
+        lines.append(f"in the end it waits for {of}: {', '.join(map(_reason, cause.reasons))}")
+    return "; ".join(lines)
+
+
+def _reason(reason: broker_pb2.Reason) -> str:
+    return f"{reason.text}, until {_time(reason.until)}" if reason.until else reason.text
 
 
 def _only(what: str) -> Reasons:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dagorama.api import broker_pb2
 from dagorama.client.chunks import DEADLINE, all_pages
+from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable
 from dagorama.models.state import State
 
 if TYPE_CHECKING:
+    import grpc
+
     from dagorama.api.broker_pb2_grpc import BrokerStub
 
 T = TypeVar("T")
+
+
+class InstanceList(NamedTuple):
+    """Instances, and how many match on the broker; 0: it does not know."""
+
+    instances: list[broker_pb2.InstanceInfo]
+    total: int
 
 
 class InspectionCalls(ABC):
@@ -22,11 +32,20 @@ class InspectionCalls(ABC):
     stub: BrokerStub
 
     @abstractmethod
+    def error_of(self, error: grpc.RpcError) -> BrokerError:
+        """Return our error for a failed call."""
+
+    @abstractmethod
     def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
         """Make a call with a timeout in seconds, again if the broker is unavailable for a while."""
 
     def get_instance(self, instance: bytes) -> broker_pb2.InstanceInfo:
         request = broker_pb2.GetInstanceRequest(instance=instance)
+        return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
+
+    def get_named_instance(self, definition: str, name: str) -> broker_pb2.InstanceInfo:
+        """Return the instance of a definition with this user's id. Raises NotFound."""
+        request = broker_pb2.GetInstanceRequest(definition=definition, name=name)
         return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
 
     def find_ids(self, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
@@ -57,22 +76,39 @@ class InspectionCalls(ABC):
         return self._ask(lambda timeout: self.stub.GetShape(request, timeout=timeout))
 
     def list_instances(
-        self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
-    ) -> list[broker_pb2.InstanceInfo]:
-        """Return the latest instances, at most `limit`; 0 means all."""
-        asked = broker_pb2.ListInstancesRequest(unfinished=unfinished, failed=failed, definition=definition)
+        self,
+        limit: int = 0,
+        *,
+        unfinished: bool = False,
+        failed: bool = False,
+        definition: str = "",
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+        function: str = "",
+        error: str = "",
+    ) -> InstanceList:
+        """Return the latest instances, at most `limit`; 0 means all. `name` is a user's id."""
+        asked = broker_pb2.ListInstancesRequest(
+            unfinished=unfinished, failed=failed, definition=definition, name=name, labels=labels or {},
+            function=function, error=error,
+        )  # fmt: skip
+        total = 0
 
         def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
             asked.limit, asked.before = size, before
+            nonlocal total
             reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
+            total = total or reply.total
             return reply.instances, reply.more
 
-        return all_pages(page, limit)
+        return InstanceList(all_pages(page, limit), total)
 
-    def list_nodes(self, instance: bytes, limit: int = 0, states: Sequence[State] = ()) -> list[broker_pb2.NodeInfo]:
+    def list_nodes(
+        self, instance: bytes, limit: int = 0, states: Sequence[State] = (), *, function: str = "", error: str = ""
+    ) -> list[broker_pb2.NodeInfo]:
         """Return nodes of an instance in these states, at most `limit`; 0 means all, and so do no states."""
         numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
-        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)
+        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers, function=function, error=error)
 
         def page(size: int, after: int) -> tuple[Sequence[broker_pb2.NodeInfo], int]:
             asked.limit, asked.after = size, after
@@ -96,6 +132,34 @@ class InspectionCalls(ABC):
         """Return why a node is not running, or what keeps an instance from ending if no node is given."""
         request = broker_pb2.ExplainNodeRequest(instance=instance, node=node)
         return self._ask(lambda timeout: self.stub.ExplainNode(request, timeout=timeout))
+
+    def drain_worker(self, worker: bytes) -> broker_pb2.DrainWorkerReply:
+        """Let a worker finish what it runs and leave."""
+        request = broker_pb2.DrainWorkerRequest(worker=worker)
+        return self._ask(lambda timeout: self.stub.DrainWorker(request, timeout=timeout))
+
+    def get_stack(self, instance: bytes, node: bytes) -> broker_pb2.NodeStack:
+        """Return where a running node stands now."""
+        request = broker_pb2.GetStackRequest(instance=instance, node=node)
+        return self._ask(lambda timeout: self.stub.GetStack(request, timeout=timeout))
+
+    def progress_now(self, request: broker_pb2.WatchRequest) -> broker_pb2.Progress:
+        """Return the only reply to a watch with `now`."""
+        return self._ask(lambda timeout: next(iter(self.stub.Watch(request, timeout=timeout))))
+
+    def watch_queues(self, queue: str = "") -> Iterator[broker_pb2.Activity]:
+        """Yield the counts of all queues, or of one, whenever they have changed; also after restarts of the broker."""
+        import grpc
+
+        request = broker_pb2.WatchQueuesRequest(queue=queue)
+        while True:
+            try:
+                yield from self.stub.WatchQueues(request)
+            except grpc.RpcError as error:
+                failure = self.error_of(error)
+                if not isinstance(failure, BrokerUnavailable | BrokerOverloaded):
+                    raise failure from None
+            self.get_status()  # waits until the broker answers, or raises
 
     def pause_queue(self, queue: str, resume: bool = False) -> broker_pb2.PauseQueueReply:
         """Stop granting nodes of a queue, or grant them again."""

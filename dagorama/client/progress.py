@@ -5,69 +5,39 @@ The rule: a watch outlives restarts of the broker, and a slow reader gets the la
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import Any
+from uuid import UUID
 
 from dagorama.api import broker_pb2
-from dagorama.client.connection import Connection, connection
+from dagorama.client.connection import connection
+from dagorama.client.following import Following
 from dagorama.client.waiter import check_instance
 from dagorama.context import is_held_back
-from dagorama.errors import BrokerOverloaded, BrokerUnavailable, PromiseMisuse
+from dagorama.errors import PromiseMisuse
+from dagorama.models.log_record import NodeReport
 from dagorama.models.progress import FunctionProgress, Progress
 from dagorama.models.promise import InstanceRef
 from dagorama.models.state import State
 
-if TYPE_CHECKING:
-    import grpc
 
-
-class Watch:
+class Watch(Following[Progress]):
     """The progress of an instance over time; iterate over it with `for` or `async for`."""
 
-    def __init__(self, broker: Connection, instance: bytes) -> None:
-        self._broker = broker
-        self._instance = instance
-        self._call: Any = None
-        self._is_closed = False
+    def _opened(self) -> Any:
+        return self._broker.stub.Watch(broker_pb2.WatchRequest(instance=self._instance))
 
-    def __iter__(self) -> Iterator[Progress]:
-        import grpc
+    def _items(self, call: Any) -> Generator[Progress, None, bool]:
+        for reply in call:
+            yield progress_of(reply)
+            if reply.ended:
+                return True
+        return False
 
-        while not self._is_closed:
-            self._call = self._broker.stub.Watch(broker_pb2.WatchRequest(instance=self._instance))
-            try:
-                for reply in self._call:
-                    yield progress_of(reply)
-                    if reply.ended:
-                        return
-            except grpc.RpcError as error:
-                if self._is_closed:
-                    return
-                self._check(error)
-            finally:
-                self._call.cancel()
-            self._broker.get_instance(self._instance)  # waits until the broker answers, or raises
-
-    def _check(self, error: grpc.RpcError) -> None:
-        """Raise our error unless it is a temporary one."""
-        failure = self._broker.error_of(error)
-        if not isinstance(failure, BrokerUnavailable | BrokerOverloaded):
-            raise failure from None
-
-    async def __aiter__(self) -> AsyncIterator[Progress]:
-        steps = iter(self)
-        try:
-            while (progress := await asyncio.to_thread(next, steps, None)) is not None:
-                yield progress
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """End the iteration, also one that waits in another thread."""
-        self._is_closed = True
-        if self._call is not None:
-            self._call.cancel()
+    def now(self) -> Progress:
+        """Return the state of this moment."""
+        request = broker_pb2.WatchRequest(instance=self._instance, now=True)
+        return progress_of(self._broker.progress_now(request))
 
 
 def watch(instance: InstanceRef) -> Watch:
@@ -101,4 +71,14 @@ def progress_of(reply: broker_pb2.Progress) -> Progress:
         ended_at=reply.ended_at if reply.ended else None,
         has_failed=reply.failed,
         left_out=reply.left_out,
+        reports=tuple(
+            NodeReport(
+                UUID(bytes=each.node),
+                each.function,
+                each.message,
+                each.fraction if each.HasField("fraction") else None,
+                each.time,
+            )
+            for each in reply.reports
+        ),
     )

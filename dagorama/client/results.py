@@ -6,13 +6,13 @@ slot that the other node may need.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from enum import Enum
-from time import monotonic
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from dagorama.client.explain import reasons
+from dagorama.client.at_hand import known
+from dagorama.client.explain import why
 from dagorama.client.large_values import broker_values, dereference
 from dagorama.client.timeouts import checked_timeout
 from dagorama.client.waiter import NodeResult, NodeWaiter, check_instance, owner_of
@@ -27,6 +27,9 @@ from dagorama.values.assembly import decode_promised
 from dagorama.values.failures import error_of, failure_of
 from dagorama.values.signing import SignedValues, keyring
 
+if TYPE_CHECKING:
+    from dagorama.client.shown_progress import ShownProgress
+
 R = TypeVar("R")
 
 #: The largest number of nodes that one call can wait for: their ids must fit into a message.
@@ -40,12 +43,20 @@ class _Timeout(Enum):
 @overload
 def resolve(instance: InstanceRef, promise: DAGPromise[R]) -> R | None: ...
 @overload
-def resolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: float | None) -> R: ...
-def resolve(instance: InstanceRef, promise: Any, *, timeout: float | _Timeout | None = _Timeout.NOT_GIVEN) -> Any:
+def resolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: float | None, progress: bool = False) -> R: ...
+def resolve(
+    instance: InstanceRef,
+    promise: Any,
+    *,
+    timeout: float | _Timeout | None = _Timeout.NOT_GIVEN,
+    progress: bool = False,
+) -> Any:
     """Return the value of a promise, with the promises in it resolved.
 
     Without `timeout` it never waits and returns None if there is no value; `state` tells that from a value that is
-    None. With `timeout` it waits for that number of seconds (None: forever) and then raises TimeoutError.
+    None. With `timeout` it waits for that number of seconds (None: forever) and then raises TimeoutError. With
+    `progress` it shows the progress of the instance meanwhile: as a table on a terminal, as lines on another stderr, as
+    HTML in a notebook.
 
     If the node ended without a value it raises NodeFailed or a subclass (NodeCancelled, QueueTimeout, WorkerLost,
     ProcessDied, ResultRejected), or returns a Failure for `outcome(promise)`. Raises NotFound if there is no
@@ -56,32 +67,39 @@ def resolve(instance: InstanceRef, promise: Any, *, timeout: float | _Timeout | 
     """
     check_instance("resolve()", instance)
     waits = timeout is not _Timeout.NOT_GIVEN
+    if progress and not waits:
+        raise TypeError("resolve() shows progress while it waits: pass timeout too; timeout=None waits forever")
     seconds = checked_timeout(timeout) if waits else None
     if not isinstance(promise, DAGPromise):
-        return _Wanted("resolve()", [(instance, promise)]).resolved(waits, seconds, _is_inside())
+        with _shown(instance, progress):
+            return _Wanted("resolve()", [(instance, promise)]).resolved(waits, seconds, is_inside())
     waiting = _waiting(instance, promise)
     if waits:
-        return _resolved(waiting, promise, seconds, _is_inside())
-    heard = _known(promise) or waiting.ask()[0]
+        with _shown(instance, progress):
+            return _resolved(waiting, promise, seconds, is_inside())
+    heard = known(promise) or waiting.ask()[0]
     return _value(promise, heard) if heard.state.has_ended else None
 
 
-async def aresolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: float | None = None) -> R:
+async def aresolve(
+    instance: InstanceRef, promise: DAGPromise[R], *, timeout: float | None = None, progress: bool = False
+) -> R:
     """Wait for the value of a promise in async code, forever or for `timeout` seconds; see resolve().
 
     Other tasks run meanwhile. Cancelling this coroutine ends the wait only; `cancel` cancels the node.
     """
     check_instance("aresolve()", instance)
     seconds = checked_timeout(timeout)
-    if not isinstance(promise, DAGPromise):
-        wanted = _Wanted("aresolve()", [(instance, promise)])
-        async with WaiterThread(wanted.waiting.close) as thread:
-            filled: R = await thread.run(wanted.resolved, True, seconds, _is_inside())
-            return filled
-    waiting = _waiting(instance, promise)
-    async with WaiterThread(waiting.close) as thread:
-        value: R = await thread.run(_resolved, waiting, promise, seconds, _is_inside())
-        return value
+    async with _shown(instance, progress):
+        if not isinstance(promise, DAGPromise):
+            wanted = _Wanted("aresolve()", [(instance, promise)])
+            async with WaiterThread(wanted.waiting.close) as thread:
+                filled: R = await thread.run(wanted.resolved, True, seconds, is_inside())
+                return filled
+        waiting = _waiting(instance, promise)
+        async with WaiterThread(waiting.close) as thread:
+            value: R = await thread.run(_resolved, waiting, promise, seconds, is_inside())
+            return value
 
 
 def resolve_all(pairs: Iterable[tuple[InstanceRef, DAGPromise[R]]], *, timeout: float | None = None) -> list[R]:
@@ -92,67 +110,9 @@ def resolve_all(pairs: Iterable[tuple[InstanceRef, DAGPromise[R]]], *, timeout: 
     """
     seconds = checked_timeout(timeout)
     wanted = _Wanted("resolve_all()", pairs)
-    if _is_inside():
-        raise _would_wait("resolve_all()", next((value for _, value in wanted.pairs), None))
+    if is_inside():
+        raise would_wait("resolve_all()", next((value for _, value in wanted.pairs), None))
     return wanted.all_within(seconds)
-
-
-def as_completed(
-    instance: InstanceRef, promises: Iterable[DAGPromise[R]], *, timeout: float | None = None
-) -> AsCompleted[R]:
-    """Yield each promise once, in the order in which their nodes end or fail: for `for` and `async for`.
-
-    `resolve(instance, promise)` of the promise just yielded does not ask the broker again. Raises TimeoutError if some
-    nodes have not ended `timeout` seconds after this call; None means no limit.
-    """
-    check_instance("as_completed()", instance)
-    seconds = checked_timeout(timeout)
-    given = list(promises)
-    for promise in given:
-        if not isinstance(promise, DAGPromise):
-            raise TypeError(f"as_completed() takes promises, not a {type(promise).__qualname__}")
-        owner_of(instance, promise)
-    if _is_inside():
-        raise _would_wait("as_completed()", next(iter(given), None))
-    _check_number(len(given))
-    return AsCompleted(instance.instance_id.bytes, list(dict.fromkeys(given)), seconds)
-
-
-class AsCompleted(Generic[R]):
-    """The result of as_completed(); each `for` loop starts again with the nodes that have ended."""
-
-    def __init__(self, owner: bytes, promises: list[DAGPromise[R]], timeout: float | None) -> None:
-        self._owner = owner
-        self._promises = {promise.node_id: promise for promise in promises}
-        self._timeout = timeout
-        self._until = None if timeout is None else monotonic() + timeout
-
-    def __iter__(self) -> Iterator[DAGPromise[R]]:
-        waiting = self._waiting()
-        for heard in waiting.ended(self._seconds()):
-            with _at_hand(heard):
-                yield self._promises[heard.node_id]
-        self._check(waiting)
-
-    async def __aiter__(self) -> AsyncIterator[DAGPromise[R]]:
-        waiting = self._waiting()
-        ended = waiting.ended(self._seconds())
-        async with WaiterThread(waiting.close) as thread:
-            while (heard := await thread.run(_next, ended)) is not None:
-                with _at_hand(heard):
-                    yield self._promises[heard.node_id]
-        self._check(waiting)
-
-    def _waiting(self) -> NodeWaiter:
-        return NodeWaiter(dict.fromkeys(self._promises, self._owner))
-
-    def _seconds(self) -> float | None:
-        return None if self._until is None else max(0.0, self._until - monotonic())
-
-    def _check(self, waiting: NodeWaiter) -> None:
-        if waiting.left:
-            one = self._promises[waiting.left[0]]
-            raise _not_ended(waiting, len(self._promises), self._timeout, one)
 
 
 class _Wanted:
@@ -168,7 +128,7 @@ class _Wanted:
             for promise in (value,) if isinstance(value, DAGPromise) else find_promises(value):
                 self._owners[promise.node_id] = owner_of(instance, promise)
                 self._places.setdefault(promise.node_id, []).append((place, promise))
-        _check_number(len(self._owners))
+        check_number(len(self._owners))
         self.waiting = NodeWaiter(self._owners)
 
     def resolved(self, waits: bool, timeout: float | None, is_inside: bool) -> Any:
@@ -181,14 +141,14 @@ class _Wanted:
         if not waits:
             return None
         if is_inside and timeout != 0:
-            raise _would_wait(self._what, self.pairs[0][1])
+            raise would_wait(self._what, self.pairs[0][1])
         raise _no_value(self.waiting, timeout, self.pairs[0][1])
 
     def all_within(self, timeout: float | None) -> list[Any]:
         """Return all values, in order; raise as soon as one of the nodes has failed."""
         known = self._known(self.waiting.ended(timeout))
         if left := self.waiting.left:
-            raise _not_ended(self.waiting, len(self._owners), timeout, self._places[left[0]][0][1])
+            raise not_ended(self.waiting, len(self._owners), timeout, self._places[left[0]][0][1])
         return _filled(*known)
 
     def _known(self, all_heard: Iterable[NodeResult]) -> tuple[list[Any], dict[int, dict[DAGPromise[Any], object]]]:
@@ -211,24 +171,22 @@ def _filled(values: list[Any], inner: dict[int, dict[DAGPromise[Any], object]]) 
     return values
 
 
-def _check_number(promises: int) -> None:
+def check_number(promises: int) -> None:
+    """Raise ValueError if one call cannot wait for so many promises."""
     if promises > MOST_AT_ONCE:
         raise ValueError(f"{promises:,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
 
 
-def _not_ended(waiting: NodeWaiter, of: int, timeout: float | None, one: object) -> TimeoutError:
+def not_ended(waiting: NodeWaiter, of: int, timeout: float | None, one: object) -> TimeoutError:
+    """Return the error for promises that have not ended in time; `one` is one of them."""
     left = f"{len(waiting.left)} of {of} promises have not ended after {timeout} seconds"
     return TimeoutError(f"{left}, one of them {one!r}{_because(waiting)}")
 
 
 def _because(waiting: NodeWaiter) -> str:
     """Return the reasons why nodes have not ended, as the end of a sentence."""
-    text = reasons(waiting.unanswered).text
+    text = why(waiting.unanswered)
     return f": {text}" if text else ""
-
-
-def _next(ended: Iterator[NodeResult]) -> NodeResult | None:
-    return next(ended, None)
 
 
 # --- one promise -----------------------------------------------------------------------------------
@@ -238,17 +196,27 @@ def _waiting(instance: InstanceRef, promise: DAGPromise[Any]) -> NodeWaiter:
     return NodeWaiter({promise.node_id: owner_of(instance, promise)})
 
 
-def _is_inside() -> bool:
+def _shown(instance: InstanceRef, progress: bool) -> ShownProgress | nullcontext[None]:
+    """Return a context that shows the progress of an instance, if it is wanted here."""
+    if not progress or is_inside():
+        return nullcontext()
+    from dagorama.client.shown_progress import ShownProgress
+
+    return ShownProgress(instance.instance_id.bytes)
+
+
+def is_inside() -> bool:
+    """Return whether a node runs here."""
     return attempt_here() is not None
 
 
 def _resolved(waiting: NodeWaiter, promise: DAGPromise[Any], timeout: float | None, is_inside: bool) -> Any:
     """Return the value when the node has ended; inside a running node, do not wait for it."""
-    heard = _known(promise) or next(waiting.ended(0 if is_inside else timeout), None)
+    heard = known(promise) or next(waiting.ended(0 if is_inside else timeout), None)
     if heard is not None:
         return _value(promise, heard)
     if is_inside and timeout != 0:
-        raise _would_wait("resolve()", promise)
+        raise would_wait("resolve()", promise)
     raise _no_value(waiting, timeout, promise)
 
 
@@ -256,7 +224,8 @@ def _no_value(waiting: NodeWaiter, timeout: float | None, wanted: object) -> Tim
     return TimeoutError(f"there is no value after {timeout} seconds: {wanted!r}{_because(waiting)}")
 
 
-def _would_wait(what: str, promise: object) -> PromiseMisuse:
+def would_wait(what: str, promise: object) -> PromiseMisuse:
+    """Return the error for a wait inside a running node."""
     return PromiseMisuse(
         f"{what} would wait inside a running node and occupy the slot that the other node may need: {promise!r}; "
         "return the promise, or pass it to another @dagorama method"
@@ -272,25 +241,3 @@ def _value(promise: DAGPromise[Any], heard: NodeResult) -> Any:
     if isinstance(promise, Outcome):
         return failure_of(heard.failure, is_cancelled, heard.owner)
     raise error_of(heard.failure, promise, is_cancelled, heard.owner)
-
-
-# --- the promise that as_completed() has just yielded -------------------------------------------------
-
-_answers: dict[bytes, NodeResult] = {}
-
-
-@contextmanager
-def _at_hand(heard: NodeResult) -> Iterator[None]:
-    """Keep a value for resolve() while the caller handles its promise; not a failure, which a retry may undo."""
-    if heard.state is not State.COMPLETED:
-        yield
-        return
-    _answers[heard.node_id] = heard
-    try:
-        yield
-    finally:
-        _answers.pop(heard.node_id, None)
-
-
-def _known(promise: DAGPromise[Any]) -> NodeResult | None:
-    return _answers.get(promise.node_id)

@@ -170,19 +170,25 @@ def note_packed(definition: object, data: bytes) -> None:
 # --- when a method is called -------------------------------------------------------------------------------
 
 
-def packed(definition: object, put_large: PutLarge) -> bytes | ValueRef | None:
-    """Return the packed arguments of a definition, for each call of its methods; None if there are none.
-
-    Raises PromiseMisuse if one of the arguments contains a promise.
-    """
+def constructor_bytes(definition: object) -> bytes | None:
+    """Return the pickled arguments of a definition; None if there are none. Raises PromiseMisuse as `packed`."""
     record = _known(definition)
     if record is None:
         if not getattr(definition, "__dict__", None) or not _contents(definition):
             return None
         record = _record(definition)
-    data = _as_bytes(definition, record)
-    if len(data) <= INLINE:
+    return _as_bytes(definition, record)
+
+
+def packed(definition: object, put_large: PutLarge) -> bytes | ValueRef | None:
+    """Return the packed arguments of a definition, for each call of its methods; None if there are none.
+
+    Raises PromiseMisuse if one of the arguments contains a promise.
+    """
+    data = constructor_bytes(definition)
+    if data is None or len(data) <= INLINE:
         return data
+    record = _record(definition)
     if record.kept is None or record.kept[0] != data or monotonic() - record.kept[2] > KEPT_FOR:
         envelope = encode(data, _what(definition), large_from=INLINE, put_large=put_large).envelope
         record.kept = data, ValueRef(envelope, "constructor", size_of(envelope), None), monotonic()

@@ -22,6 +22,7 @@ from dagorama.graph.constructor_arguments import (
     note_packed,
     unpacked,
 )
+from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.user_code.names import class_name
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def _shown(parts: Mapping[str, Any], name: str) -> str:
 # --- attached ----------------------------------------------------------------------------------------------
 
 
-def check_attached(identifier: UUID, info: InstanceInfo, name: str) -> None:
+def _check_attached(identifier: UUID, info: InstanceInfo, name: str) -> None:
     """Raise WrongInstance if the instance has another definition than `name`, NotFound if it has no entry."""
     if info.definition and not _is_same_definition(info.definition, name):
         raise WrongInstance(f"instance {identifier} is of {info.definition}, not of {name}")
@@ -178,3 +179,9 @@ def _is_same_definition(one: str, other: str) -> bool:
     # The module of a script is `__main__` in its own process and has its own name in processes that import it.
     (module, path), (other_module, other_path) = one.split(":", 1), other.split(":", 1)
     return path == other_path and (module == other_module or "__main__" in (module, other_module))
+
+
+def entry_promise(definition: str, info: InstanceInfo) -> DAGPromise[Any]:
+    """Return the promise of the entry point of an instance. Raises NotFound or WrongInstance."""
+    _check_attached(UUID(bytes=info.instance), info, definition)
+    return restore_promise(info.entry, info.instance, f"{definition}.entrypoint", None)

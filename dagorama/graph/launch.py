@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from dagorama.client.large_values import put_through_connection
 from dagorama.client.worker_thread import in_thread
@@ -14,6 +14,7 @@ from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.node_batch import NodeBatch
 from dagorama.graph.reserved import check_attributes
 from dagorama.graph.scope import CallScope, ImmediateScope, InstanceScope, attempt_scope
+from dagorama.graph.start_options import StartOptions
 from dagorama.graph.submission import submit
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
@@ -31,15 +32,26 @@ class Launch(Generic[InstanceT]):
         definition: object,
         instance_within: Callable[[bytes, Any, CallScope], InstanceT],
         set_scope: Callable[[InstanceT, CallScope], None],
+        options: StartOptions | None = None,
+        existing: bytes | None = None,
     ) -> None:
-        """Make the instance with `instance_within`, which gets a scope for its calls; `set_scope` changes the scope."""
+        """Make the instance with `instance_within`, which gets a scope for its calls; `set_scope` changes the scope.
+
+        `existing` is the id of an instance that was started with the same arguments: the entry point runs only for the
+        promises that it returns, and nothing is submitted.
+        """
         check_attributes(definition)
         self._definition = type(definition)
         shipping.ensure_reachable(self._definition, renew(self._definition))
         self._set_scope = set_scope
-        self.instance_id = uuid4()
+        self._options = options
+        self.instance_id = uuid4() if existing is None else UUID(bytes=existing)
         self.attempt = attempt_scope()
-        if self.attempt is None:
+        if existing is not None:
+            self.scope = InstanceScope(existing, lambda _: self._keep_calls())
+            put = put_through_connection if self.attempt is None else self.attempt.put_large
+            self.scope.constructor = packed(definition, put)
+        elif self.attempt is None:
             self.scope = InstanceScope(self.instance_id.bytes, self._hand_over)
             self.scope.constructor = packed(definition, put_through_connection)
         else:
@@ -49,7 +61,7 @@ class Launch(Generic[InstanceT]):
 
     def finish(self, result: Any) -> tuple[InstanceT, Any]:
         """Submit the instance; `result` is the result of the entry point, usually a promise."""
-        self.scope.launch(class_name(self._definition), self._entry(result))
+        self.scope.launch(class_name(self._definition), self._entry(result), self._options)
         return self.instance, result
 
     async def finish_later(self, entry: Any) -> tuple[InstanceT, Any]:
@@ -66,6 +78,11 @@ class Launch(Generic[InstanceT]):
     def _hand_over(self, run: NodeBatch) -> None:
         self.scope.close()
         submit(run)
+        self._keep_calls()
+
+    def _keep_calls(self) -> None:
+        """Let each later call on the instance be submitted by itself."""
+        self.scope.close()
         self._set_scope(self.instance, ImmediateScope(None, self.scope.constructor))
 
     def _entry(self, result: Any) -> bytes | None:
@@ -84,3 +101,13 @@ class Launch(Generic[InstanceT]):
                 f"instance: {result!r}; decorate the entry point, so that a worker waits for it"
             )
         return result.node_id
+
+
+def generate_instance_id() -> UUID:
+    """Create an instance without nodes; `DAGInstance(generate_instance_id(), definition)` adds them.
+
+    Programs written for dagorama 0.1.10 import it from `dagorama.definition`.
+    """
+    instance_id = uuid4()
+    InstanceScope(instance_id.bytes).launch("", None)
+    return instance_id

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 from dagorama.api import broker_pb2
 from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, put_through_connection
-from dagorama.context import OVER, attempt_here
+from dagorama.context import OVER, Started, attempt_here
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.node_batch import Binding, FunctionSpec, NodeBatch
+from dagorama.graph.start_options import StartOptions
 from dagorama.graph.submission import submit
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
@@ -186,10 +187,13 @@ class InstanceScope(_BatchScope):
         super().__init__(instance, run, large_from, put_large, ring)
         self._hand_over = hand_over
 
-    def launch(self, definition: str, entry: bytes | None) -> None:
+    def launch(self, definition: str, entry: bytes | None, options: StartOptions | None = None) -> None:
         """Submit the instance; `entry` is the id of the node of its entry point."""
         assert self._run is not None
-        self._run.creates = broker_pb2.NewInstance(definition=definition, entry=entry or b"")
+        creates = self._run.creates = broker_pb2.NewInstance(definition=definition, entry=entry or b"")
+        if options is not None:
+            creates.name, creates.digest, creates.priority = options.id, options.digest, options.priority
+            creates.labels.update(options.labels)
         self._hand_over(self._run)
 
 
@@ -201,7 +205,7 @@ class AttemptScope(_BatchScope):
     runs, by `on_growth`.
     """
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_parts", "started")
 
     def __init__(
         self,
@@ -212,6 +216,7 @@ class AttemptScope(_BatchScope):
     ) -> None:
         super().__init__(instance, None, large_from, put_large, ring)
         self._parts: list[tuple[NodeBatch, InstanceScope]] = []
+        self.started: Started = {}
 
     @property
     def origin(self) -> bytes | None:

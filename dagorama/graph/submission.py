@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dagorama.client.connection import connection
-from dagorama.context import batch_here, current_batch
+from dagorama.context import Started, batch_here, current_batch
 from dagorama.graph.node_batch import NodeBatch, submit_requests
 
 
 class _Batch:
     """The nodes that a block has made so far. Threads and tasks that it starts with its context add to them."""
 
-    __slots__ = ("over", "runs")
+    __slots__ = ("over", "runs", "started")
 
     def __init__(self) -> None:
         self.runs: list[NodeBatch] = []
+        self.started: Started = {}
         self.over = False
 
     def has_instance(self, instance: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dagorama.models.log_record import NodeReport
 from dagorama.models.state import State
 
 
@@ -59,6 +60,7 @@ class Progress:
     ended_at: float | None  #: seconds since 1970; None: it has unfinished nodes
     has_failed: bool  #: a node failed or was cancelled
     left_out: int = 0  #: functions that are not in `functions`
+    reports: tuple[NodeReport, ...] = ()  #: of nodes that run, the latest first; at most 20
 
     @property
     def total(self) -> int:

@@ -28,7 +28,7 @@ _HOMES = {
     "instance_type": "dagorama.models.instance_type",
     "constructed": "dagorama.graph.constructor_arguments",
     "Unsent": "dagorama.graph.constructor_arguments",
-    "DecoratedFunction": "dagorama.functions",
+    "DecoratedFunction": "dagorama.calls.functions",
     "Options": "dagorama.graph.options",
     # code that other processes cannot import
     "code": "dagorama.values.by_value",

@@ -68,12 +68,22 @@ def _supervise(
 ) -> int:
     import asyncio
 
+    from dagorama.worker.supervisor.monitoring import CannotListen, monitored
+    from dagorama.worker.supervisor.notices import complain
     from dagorama.worker.supervisor.supervisor import Supervisor
 
     async def supervise() -> int:
-        return await Supervisor(options, keyring().ids, fork_server, memory, folder, parent).run()
+        supervisor = Supervisor(options, keyring().ids, fork_server, memory, folder, parent)
+        async with monitored(options, supervisor):
+            return await supervisor.run()
 
-    return asyncio.run(supervise())
+    try:
+        return asyncio.run(supervise())
+    except CannotListen as error:
+        complain(str(error))
+        if parent is not None:
+            parent.say("failed", error)
+        return UNUSABLE
 
 
 def _keep_freed_memory() -> None:

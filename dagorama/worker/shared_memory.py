@@ -17,6 +17,8 @@ from multiprocessing import get_context
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
+from dagorama.worker.dump_file import DumpFile
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -126,7 +128,7 @@ class _WakePipe:
 class SlotMemory:
     """The memory of a slot. `ordinal` numbers the nodes given to the current child, `entry` the rows of its table."""
 
-    __slots__ = ("_bell", "_cancelled", "_lock", "_ring", "_words")
+    __slots__ = ("_bell", "_cancelled", "_lock", "_ring", "_words", "dump")
 
     def __init__(self, view: memoryview, lock: Lock) -> None:
         self._words = view[:_RING_AT].cast("Q")
@@ -134,6 +136,7 @@ class SlotMemory:
         self._ring = view[_RING_AT:_SLOT_BYTES]
         self._lock: Lock | threading.Lock = lock
         self._bell = _WakePipe()
+        self.dump = DumpFile()
 
     # --- for the child ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,19 +13,24 @@ from functools import partial
 from dagorama_broker.engine.clock import advance_clock
 from dagorama_broker.engine.commits import CommitExecutor, Commits, Waiter, notify
 from dagorama_broker.engine.drafts import Drafts
+from dagorama_broker.engine.events import EventFeed
 from dagorama_broker.engine.functions import Functions
 from dagorama_broker.engine.loading import Loading
+from dagorama_broker.engine.logs import Logs
 from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.payload_cache import Payloads, RecentResults, is_final
 from dagorama_broker.engine.progress import ProgressReader
 from dagorama_broker.engine.proofs import Proofs
+from dagorama_broker.engine.recorder import Recorder, Traffic
+from dagorama_broker.engine.reports import Reports
 from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
+from dagorama_broker.engine.stacks import Stacks
 from dagorama_broker.engine.submissions import Submissions
 from dagorama_broker.engine.waiters import Waiters
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import FailedPrecondition, Unavailable
-from dagorama_broker.model.rows import Changes
+from dagorama_broker.model.rows import Changes, RemovedRow
 from dagorama_broker.scheduler import Effects, Scheduler, Worker
 from dagorama_broker.store.protocol import Store
 
@@ -32,6 +38,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds after which the loop advances the clock even if nothing is due, so that it notices when it stood still.
 LONGEST_SLEEP = 5.0
+#: Workers that are remembered to have been told to leave.
+MOST_DRAINING = 10_000
 #: Seconds between two searches for the streams of lost workers.
 LOOK = 1.0
 
@@ -57,13 +65,20 @@ class Broker:
         self.sessions: dict[Worker, Session] = {}
         self.proofs = Proofs(store.secret)
         self.lookups = Lookups(commits, self.payloads, keeping or RetentionPolicy())
-        self.progress = ProgressReader(commits, self.lookups)
+        self.reports = Reports(scheduler)
+        self.progress = ProgressReader(commits, self.lookups, self.reports)
+        self.logs = Logs()
+        self.stacks = Stacks()
+        self.events = EventFeed(scheduler)
         self.loading = Loading(commits, self.lookups)
         self.drafts = Drafts(commits, self.lookups, self.loading)
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
         self.functions = Functions(commits)
-        self.retention = Retention(commits, self.lookups, self.loading, self.forget)
+        self.retention = Retention(commits, self.lookups, self.loading, self.removed)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
+        self._draining: OrderedDict[bytes, None] = OrderedDict()  # ids of workers that were told to leave
+        self.traffic = Traffic()
+        self.recorder: Recorder | None = None  #: counts the steps for metrics, if there is one
         self.is_leaving = False  #: workers and waiters have been notified
         self._returns: set[asyncio.Event] = set()
         self._when_leaving: set[Callable[[], None]] = set()
@@ -100,14 +115,20 @@ class Broker:
     async def _step(self) -> None:
         await asyncio.sleep(0)  # let calls that are ready to run join this commit
         self.see_time()
+        if self.recorder is not None:
+            self.recorder.begin_step()
         self._tick_at = self.scheduler.tick(time.monotonic())
         changes, effects = self.scheduler.drain()
         waiting = self.commits.take_waiting()
         if changes:
             self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
             await self._commit(changes, waiting)
+        if self.events.has_readers:
+            self.events.take(changes, effects)
         self._tell(effects)  # before the waiters: messages to workers take longer than answers
         notify(waiting, None)
+        if self.recorder is not None:
+            self.recorder.end_step(changes, effects, self.commits.thread.last_seconds)
         self._hang_up_on_lost()
         self.functions.look()
 
@@ -171,6 +192,8 @@ class Broker:
         for worker, attempt in effects.refused:
             if (session := self._session_of(worker)) is not None:
                 session.news.refused.append(attempt)
+        if effects.cancelled:
+            self.logs.remember_cancelled(effects.ended)
         for worker, attempt in effects.cancelled:
             if (session := self._session_of(worker)) is not None:
                 session.news.cancelled.append(attempt)
@@ -219,6 +242,11 @@ class Broker:
         self._let_go(self.recent.forget(instances))
         self.functions.removed()
 
+    def removed(self, rows: Collection[RemovedRow]) -> None:
+        """Drop what is cached of removed instances, and their logs."""
+        self.forget({row.key for row in rows})
+        self.logs.remove({row.id for row in rows})
+
     # --- events ---------------------------------------------------------------------------------------
 
     @contextmanager
@@ -235,6 +263,19 @@ class Broker:
         """Record that a worker has returned nodes, or that nodes have ended."""
         for event in self._returns:
             event.set()
+
+    def drain(self, worker: Worker) -> None:
+        """Grant a worker nothing more, and tell it to leave, again if it loses its connection before it has left."""
+        self._draining[worker.info.id] = None
+        if len(self._draining) > MOST_DRAINING:
+            self._draining.popitem(last=False)
+        self.scheduler.leave(worker)
+        if (session := self._session_of(worker)) is not None:
+            session.news.drain = True
+
+    def is_drained(self, worker: bytes) -> bool:
+        """Return whether a worker that connects was told to leave before."""
+        return worker in self._draining
 
     def say_leaving(self) -> None:
         """Notify workers and waiting clients that the broker leaves; they reconnect when it is back."""

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from dagorama_broker.errors import Unavailable
 from dagorama_broker.model.rows import Changes
-from dagorama_broker.scheduler import Scheduler
+from dagorama_broker.scheduler import Scheduler, name_key
 from dagorama_broker.store.protocol import Store
 
 P = ParamSpec("P")
@@ -42,6 +42,7 @@ class CommitExecutor(ThreadPoolExecutor):
         super().__init__(1, thread_name_prefix="store")
         self._few = few
         self._jobs: list[Future[Any]] = []
+        self.last_seconds = 0.0  #: of the last commit
         self._seconds = QUICK  # average of short commits; the first ones show whether it is less
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -57,8 +58,8 @@ class CommitExecutor(ThreadPoolExecutor):
         """Make a commit, in any thread, and measure it."""
         start = perf_counter()
         commit(changes)
+        self.last_seconds = seconds = perf_counter() - start
         if self._is_short(changes):
-            seconds = perf_counter() - start
             # The average rises at once and falls slowly, because a blocked loop is worse than a switch of threads.
             self._seconds = max(seconds, self._seconds * 0.9 + seconds * 0.1)
 
@@ -136,7 +137,7 @@ class Commits:
         task.add_done_callback(self._tasks.discard)
 
     def is_unwritten(self, id: bytes) -> bool:
-        """Return whether the store does not have this instance, or origin of nodes, yet, which the scheduler made."""
+        """Return whether the scheduler made this instance, name key or origin of nodes, and the store lacks it yet."""
         return self.scheduler.is_unwritten(id) or id in self._in_flight_ids
 
     async def in_store(self, call: Callable[..., T], *arguments: object) -> T:
@@ -158,6 +159,8 @@ class Commits:
         """Record that these changes are being committed."""
         self.in_flight = changes
         self._in_flight_ids = {row.origin for row in changes.blocks} | {row.id for row in changes.instances}
+        if changes.names:
+            self._in_flight_ids.update(name_key(row.definition, row.name) for row in changes.names)
 
     def end(self) -> None:
         """Record that the changes are durable."""

@@ -58,6 +58,7 @@ class Drafts:
             async with self.draft(left, found.nodes) as draft:
                 if scheduler.revivals != revivals:
                     return None
+                self._lookups.check_names(left)
                 for block in left:
                     self._lookups.check_large(block.large)
                 advance_clock(scheduler)

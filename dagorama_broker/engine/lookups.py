@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.payload_cache import Payloads
 from dagorama_broker.engine.retention_policy import RetentionPolicy, not_known
-from dagorama_broker.errors import InvalidArgument, NotFound
+from dagorama_broker.errors import Conflict, InvalidArgument, NotFound
 from dagorama_broker.model.domain import ENDED
-from dagorama_broker.model.queries import FoundNode, StoredInstance
+from dagorama_broker.model.queries import FoundNode, InstanceQuery, StoredInstance
 from dagorama_broker.model.rows import OutcomeRow
-from dagorama_broker.scheduler import Node
+from dagorama_broker.scheduler import NewNodes, Node, name_key
+
+_LAST = (1 << 63) - 1
 
 
 class InstanceLocks:
@@ -63,6 +65,30 @@ class Lookups:
     def not_known(self, instance: bytes) -> NotFound:
         """Return the error for an instance that the store does not have, or has removed."""
         return not_known(instance, self._store.removed(instance), self.keeping)
+
+    def check_names(self, blocks: Iterable[NewNodes]) -> None:
+        """Raise Conflict if one of these new instances would get a user's id that another one of its definition has.
+
+        Until the next await, the blocks may be made.
+        """
+        seen = set[bytes]()
+        for block in blocks:
+            if block.creates is None or block.start is None or not block.start.name:
+                continue
+            definition, name = block.creates[0], block.start.name
+            key = name_key(definition, name)
+            if key in seen or self._commits.is_unwritten(key) or self._store.named_instance(definition, name):
+                raise Conflict(f"an instance of {definition} with the id {name!r} exists already")
+            seen.add(key)
+
+    async def instance_named(self, definition: str, name: str) -> bytes:
+        """Return the 16-byte id of the instance of a definition that has this user's id. Raises NotFound."""
+        await self._commits.wait_durable()
+        asked = InstanceQuery(_LAST, 1, definition=definition, name=name)
+        found = await self._commits.in_view(self._store.view.list_instances, asked)
+        if not found.instances:
+            raise NotFound(f"no instance of {definition} has the id {name!r}")
+        return found.instances[0].row.id
 
     async def stored_instance(self, id: bytes) -> StoredInstance:
         """Return an instance as the store has it, including all changes until now. Raises NotFound."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from dagorama_broker.engine.commits import CALL_AGAIN, Commits
 from dagorama_broker.engine.lookups import Lookups
+from dagorama_broker.engine.reports import NodeReport, Reports
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.errors import BrokerRefusal, StoreError, Unavailable
 from dagorama_broker.model.domain import State
@@ -41,6 +42,7 @@ class Progress(NamedTuple):
 
     stored: StoredInstance
     functions: dict[str, FunctionProgress]  #: in the order in which their first nodes were created
+    reports: list[NodeReport]  #: of running nodes, the latest first
 
     @property
     def has_ended(self) -> bool:
@@ -86,8 +88,9 @@ class Watched:
 class ProgressReader:
     """Reads the state of instances, once for all who watch the same one."""
 
-    def __init__(self, commits: Commits, lookups: Lookups) -> None:
+    def __init__(self, commits: Commits, lookups: Lookups, reports: Reports) -> None:
         self._commits = commits
+        self._reports = reports
         self._scheduler = commits.scheduler
         self._view = commits.store.view
         self._lookups = lookups
@@ -99,7 +102,7 @@ class ProgressReader:
             while (found := await self._commits.in_view(self._view.counts, id)) is None:
                 await self._lookups.stored_instance(id)  # waits until it is in the store, or raises
             stored, counts = found
-            return Progress(stored, self._merged(counts, await self._unfinished(id)))
+            return Progress(stored, self._merged(counts, await self._unfinished(id)), self._reports.of_instance(id))
 
     async def _unfinished(self, id: bytes) -> Counter[tuple[str, State]]:
         counts, turn = Counter[tuple[str, State]](), Turn()
@@ -164,13 +167,18 @@ class ProgressReader:
             watched.end(error)
 
     def _version(self) -> tuple[int, ...]:
-        """Return numbers that change whenever a node has changed its state."""
-        return (self._commits.count, self._scheduler.nodes_made, *self._scheduler.counts)
+        """Return numbers that change whenever a node has changed its state, or reported something."""
+        return (self._commits.count, self._reports.count, self._scheduler.nodes_made, *self._scheduler.counts)
 
     @property
     def watched(self) -> Collection[bytes]:
         """The ids of the instances that are watched."""
         return self._watched.keys()
+
+    @property
+    def viewers(self) -> int:
+        """The number of callers that watch an instance."""
+        return sum(watched.watchers for watched, _ in self._watched.values())
 
     def close(self) -> None:
         """End all watches, because the broker leaves."""

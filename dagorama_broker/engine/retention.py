@@ -18,14 +18,16 @@ from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.retention_policy import MOST_INSTANCES, RemovalRate
-from dagorama_broker.errors import StoreError, Unavailable
+from dagorama_broker.errors import FailedPrecondition, StoreError, Unavailable
 from dagorama_broker.model.queries import StoredInstance
-from dagorama_broker.model.rows import Changes, RemovedRow
+from dagorama_broker.model.rows import DELETED, Changes, RemovedRow
 
 log = logging.getLogger("dagorama_broker")
 
 #: Named instances that one step checks, and the size up to which a cycle of instances is found.
 NAMED, KNOT = 16, 100
+#: Looks at an instance that is deleted, while other calls use it.
+DELETE_ATTEMPTS = 20
 #: Large values that one step checks.
 VALUES = 64
 
@@ -34,9 +36,9 @@ class Retention:
     """Removes instances, deletes rows and collects large values, for as long as its broker runs."""
 
     def __init__(
-        self, commits: Commits, lookups: Lookups, loading: Loading, forget: Callable[[Collection[int]], None]
+        self, commits: Commits, lookups: Lookups, loading: Loading, forget: Callable[[Collection[RemovedRow]], None]
     ) -> None:
-        """Call `forget` with the keys of removed instances, so that nothing cached of them is used."""
+        """Call `forget` with removed instances, so that nothing cached of them is used."""
         self._commits = commits
         self._lookups = lookups
         self._loading = loading
@@ -100,14 +102,41 @@ class Retention:
         rows = self._unneeded(expired) if expired else self._knot(now)
         self._blocked = min(len(expired) - len(rows), MOST_INSTANCES) if expired else 0
         self._is_more |= bool(rows) and not expired
+        self._take_out(rows)
+        self._pace.count(len(rows))
+        return len(rows)
+
+    def _take_out(self, rows: Collection[RemovedRow]) -> None:
+        """Remove instances with the next commit: from now on no call finds them."""
         self._scheduler.remove_instances(rows)
         keys = {row.key for row in rows}
         if keys:
-            self._forget(keys)
+            self._forget(rows)
         for load in self._loading.under_way:
             load.gone |= keys
-        self._pace.count(len(rows))
-        return len(rows)
+
+    async def delete(self, id: bytes) -> None:
+        """Remove one ended instance now, and return when that is durable.
+
+        Raises NotFound, or FailedPrecondition if it has not ended, if another instance needs its values, or if a call
+        uses it.
+        """
+        for _ in range(DELETE_ATTEMPTS):
+            stored = await self._lookups.stored_instance(id)
+            if stored.ended is None or id in self._scheduler.instances:
+                raise FailedPrecondition(f"instance {id.hex()} has unfinished nodes: cancel it, or wait until it ends")
+            if naming := self._store.naming(stored.row.key):
+                raise FailedPrecondition(
+                    f"instance {naming[0].row.id.hex()} returned a promise of instance {id.hex()} and needs its values:"
+                    " delete that one first"
+                )
+            row = RemovedRow(stored.row.key, id, stored.ended, stored.failed, DELETED)
+            if self._unneeded([row]):
+                self._take_out([row])
+                self._is_left_over = True
+                await self._commits.wait_durable()
+                return
+        raise FailedPrecondition(f"another call reads instance {id.hex()}: try again in a moment")
 
     def _expired(self, now: float) -> list[RemovedRow]:
         """Return a portion of the expired instances, failed ones too, that no other instance names."""

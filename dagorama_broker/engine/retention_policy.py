@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from math import inf
 
 from dagorama_broker.errors import NotFound
-from dagorama_broker.model.rows import RemovedRow
+from dagorama_broker.model.rows import DELETED, RemovedRow
 from dagorama_broker.scheduler import Scheduler
 
 #: Seconds between two looks for something to remove, at most and at least.
@@ -75,6 +75,8 @@ def not_known(instance: bytes, removed: RemovedRow | None, keeping: RetentionPol
     if removed is not None:
         ended = datetime.fromtimestamp(removed.ended, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         setting = "DAGORAMA_RETENTION_FAILED" if removed.failed else "DAGORAMA_RETENTION"
+        if removed.kept == DELETED:
+            return NotFound(f"instance {instance.hex()} ended on {ended} and was deleted by a user")
         return NotFound(
             f"instance {instance.hex()} ended on {ended} and was removed after its retention of"
             f" {format_duration(removed.kept)} ({setting})"

@@ -51,6 +51,7 @@ class Submissions:
     def _make(self, blocks: Sequence[NewNodes], loaded: Loaded) -> None:
         reject_other_protocol(blocks, loaded)
         new = self._loading.left_to_make(blocks, loaded)
+        self._lookups.check_names(new)
         for block in new:
             self._lookups.check_large(block.large)
         advance_clock(self._scheduler)
@@ -72,6 +73,7 @@ class Submissions:
         loaded = await self._loading.load([block]) if is_eager else Loaded()
         advance_clock(self._scheduler)
         reject_other_protocol([block], loaded)
+        self._lookups.check_names([block])
         self._lookups.check_large(block.large)
         if not self._scheduler.has_made(key, block):  # else it is a report that was sent again
             self._loading.refuse_made(block)

@@ -25,6 +25,8 @@ class PendingMessage:
     done: bool = False
     left: list[Obstacle] = field(default_factory=list)  #: with `done`: unschedulable nodes
     draining: bool = False  #: the broker leaves
+    drain: bool = False  #: the worker shall leave
+    stacks: list[tuple[int, int]] = field(default_factory=list)  #: numbers of questions, and attempts
 
 
 #: Seconds that an acknowledgement waits for another message: it delays nothing, and saves much of what a small graph
@@ -45,6 +47,7 @@ class Session:
         self.news = PendingMessage()
         self.heard_last = 0  #: sequence of the last report
         self.staged_since: dict[int, int] = {}  #: attempt -> first report that holds children of it
+        self.shows_stacks = False
         self.leaving = False  #: it only waits for its acknowledgements
         self._event = asyncio.Event()
         self._refusal: BrokerRefusal | None = None

@@ -25,6 +25,15 @@ from dagorama_broker.model.rows import (
 LONGEST_BEGINNING = 300
 
 
+class Usage(NamedTuple):
+    """The bytes that the files of a store take."""
+
+    database: int
+    log: int  #: of the database: what the next checkpoint moves into it
+    values: int  #: large ones, with files that are being written
+    free: int  #: what this user may still write to the file system of the database
+
+
 class LiveNode(NamedTuple):
     """An unfinished node, without its arguments."""
 
@@ -93,6 +102,14 @@ class StoredInstance(NamedTuple):
     failed: bool
 
 
+class InstanceMarks(NamedTuple):
+    """The id and the labels that a user has given to an instance."""
+
+    name: str = ""  #: its id within the definition; empty: it has none
+    digest: bytes = b""  #: of what it was started with, if it has an id
+    labels: tuple[tuple[str, str], ...] = ()  #: in their order
+
+
 class InstanceQuery(NamedTuple):
     """Which instances to list, the latest first."""
 
@@ -101,6 +118,15 @@ class InstanceQuery(NamedTuple):
     unfinished: bool = False  #: only unfinished ones; with `failed`, also failed ones
     failed: bool = False
     definition: str = ""  #: only of this one; empty: of any
+    name: str = ""  #: only with this id of the user's; empty: any
+    labels: tuple[tuple[str, str], ...] = ()  #: only with all of these
+    function: str = ""  #: only with a node of this function; empty: any
+    error: str = ""  #: only with a node that failed with this in its type or message; empty: any
+
+    @property
+    def looks_into_nodes(self) -> bool:
+        """Whether nodes of each instance are searched."""
+        return bool(self.function or self.error)
 
 
 class ListedInstances(NamedTuple):

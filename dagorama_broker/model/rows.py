@@ -31,6 +31,22 @@ class InstanceRow(NamedTuple):
     definition: str
     entry: bytes  #: 16-byte node id, or empty
     created: float  #: seconds since 1970
+    priority: int = 0  #: before the order of creation; higher goes first
+
+
+class NameRow(NamedTuple):
+    """The id that a user has given to an instance. No two instances of a definition have the same one."""
+
+    instance: int
+    definition: str
+    name: str
+    digest: bytes  #: of what it was started with
+
+
+class LabelRow(NamedTuple):
+    instance: int
+    label: str
+    value: str
 
 
 class InstanceEnd(NamedTuple):
@@ -155,6 +171,10 @@ class LinkRow(NamedTuple):
     named: int  #: the other's key
 
 
+#: The value of `RemovedRow.kept` of an instance that was not removed because of its age.
+DELETED = -1.0
+
+
 class RemovedRow(NamedTuple):
     """An instance whose retention is over; the store deletes its rows in portions."""
 
@@ -162,7 +182,7 @@ class RemovedRow(NamedTuple):
     id: bytes
     ended: float  #: seconds since 1970
     failed: bool
-    kept: float  #: seconds that it was kept for
+    kept: float  #: seconds that it was kept for; `DELETED`: until a user deleted it
 
 
 class KeyRow(NamedTuple):
@@ -209,6 +229,8 @@ class Changes:
 
     functions: list[FunctionRow] = field(default_factory=list)
     instances: list[InstanceRow] = field(default_factory=list)
+    names: list[NameRow] = field(default_factory=list)
+    labels: list[LabelRow] = field(default_factory=list)
     instance_ends: list[InstanceEnd] = field(default_factory=list)
     blocks: list[NodeBlockRow] = field(default_factory=list)
     nodes: list[NodeRow] = field(default_factory=list)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import MESSAGE_TARGET
@@ -15,6 +15,8 @@ from dagorama_broker.model.queries import InstanceQuery, StoredInstance, StoredN
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
 from dagorama_broker.rpc.explain import in_a_line
 from dagorama_broker.rpc.failures import failure_message
+from dagorama_broker.rpc.fields import check_name, id_bytes
+from dagorama_broker.rpc.marks import add_marks, check_user_id, labels_of
 from dagorama_broker.rpc.node_info import NodeInfos, SeenNode, state_of
 from dagorama_broker.scheduler import Explainer
 
@@ -37,8 +39,13 @@ def _page(limit: int) -> int:
 # --- instances ------------------------------------------------------------------------------------------
 
 
-async def instance_info(broker: Broker, id: bytes) -> pb.InstanceInfo:
-    """Return an instance. Raise NotFound."""
+async def instance_info(broker: Broker, request: pb.GetInstanceRequest) -> pb.InstanceInfo:
+    """Return an instance. Raise NotFound or InvalidArgument."""
+    if request.name and not request.instance:
+        check_name(request.definition, "the name of a definition", 1)
+        id = await broker.lookups.instance_named(request.definition, check_user_id(request.name))
+    else:
+        id = id_bytes(request.instance, "an instance")
     with broker.lookups.holds.on(id):
         return await _info(broker, await broker.lookups.stored_instance(id), broker.scheduler.explainer())
 
@@ -46,20 +53,34 @@ async def instance_info(broker: Broker, id: bytes) -> pb.InstanceInfo:
 async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb.ListInstancesReply:
     """Return a page of instances, the latest first."""
     before = min(request.before, _LAST) or _LAST
-    asked = InstanceQuery(before, _page(request.limit), request.unfinished, request.failed, request.definition)
+    asked = InstanceQuery(
+        before,
+        _page(request.limit),
+        request.unfinished,
+        request.failed,
+        request.definition,
+        check_user_id(request.name),
+        labels_of(request.labels),
+        check_name(request.function, "the name of a function"),
+        check_name(request.error, "the text of an error"),
+    )
     await broker.commits.wait_durable()
     found = await broker.commits.in_view(broker.store.view.list_instances, asked)
     explainer = broker.scheduler.explainer()
     infos = [await _info(broker, stored, explainer) for stored in found.instances]
     fitting = _fitting(infos)
     more = found.more if len(fitting) == len(infos) else found.instances[len(fitting) - 1].row.key
-    return pb.ListInstancesReply(instances=fitting, more=more)
+    total = 0
+    if not request.before and not asked.looks_into_nodes:
+        total = await broker.commits.in_view(broker.store.view.count_instances, asked)
+    return pb.ListInstancesReply(instances=fitting, more=more, total=total)
 
 
 async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) -> pb.InstanceInfo:
     row = stored.row
     live = broker.scheduler.instance(row.id)
-    return pb.InstanceInfo(
+    marks = (await broker.commits.in_view(broker.store.view.marks, [row.key])).get(row.key)
+    info = pb.InstanceInfo(
         instance=row.id,
         definition=row.definition,
         entry=row.entry,
@@ -75,6 +96,8 @@ async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) ->
         else "",
         used_failures=len(await broker.commits.in_view(broker.store.view.used_failures, row.key)),
     )
+    add_marks(info, marks, row.priority)
+    return info
 
 
 async def _state_of(broker: Broker, id: bytes) -> State:
@@ -94,45 +117,63 @@ async def list_nodes(broker: Broker, instance: bytes, request: pb.ListNodesReque
     if any(state not in pb.NodeState.values() for state in request.states):
         raise InvalidArgument("the request names an unknown state")
     states = frozenset(map(State, request.states)) or frozenset(State)
+    wanted = _Wanted(
+        states & {State.FAILED} if request.error else states,
+        check_name(request.function, "the name of a function"),
+        check_name(request.error, "the text of an error"),
+    )
     with broker.lookups.holds.on(instance):
-        return await _nodes_page(broker, instance, states, request)
+        return await _nodes_page(broker, instance, wanted, request)
+
+
+class _Wanted(NamedTuple):
+    """The nodes that are listed."""
+
+    states: frozenset[State]
+    function: str  #: empty: any
+    error: str  #: in the type or message of their failure; empty: any
 
 
 async def _nodes_page(
-    broker: Broker, instance: bytes, states: Collection[State], request: pb.ListNodesRequest
+    broker: Broker, instance: bytes, wanted: _Wanted, request: pb.ListNodesRequest
 ) -> pb.ListNodesReply:
     key = (await broker.lookups.stored_instance(instance)).row.key
-    found, last, is_all = await _in_states(broker, key, states, min(request.after, _LAST), _page(request.limit))
+    found, last, is_all = await _matching(broker, key, wanted, min(request.after, _LAST), _page(request.limit))
     fitting = _fitting(await NodeInfos(broker).infos(found))
     if len(fitting) < len(found):
         last, is_all = found[len(fitting) - 1].node.key, False
     return pb.ListNodesReply(nodes=fitting, more=0 if is_all else last)
 
 
-async def _in_states(
-    broker: Broker, instance: int, states: Collection[State], after: int, limit: int
+async def _matching(
+    broker: Broker, instance: int, wanted: _Wanted, after: int, limit: int
 ) -> tuple[list[SeenNode], int, bool]:
-    """Return nodes after this key in these states, the last key that was read, and whether it was the last one."""
+    """Return wanted nodes after this key, the last key that was read, and whether it was the last one."""
+    functions = broker.scheduler.function_queues
     found: list[SeenNode] = []
     for _ in range(0, LOOKED_AT, LARGEST_PAGE):
-        keys = await _keys(broker, instance, states, after)
+        keys = await _keys(broker, instance, wanted, after)
         for node in await _read(broker, keys):
             if len(found) == limit:
                 return found, after, False
             after = node.key
-            if (state := state_of(broker, node)) in states:
+            is_of_it = wanted.function in ("", functions[node.function].function.name)
+            if is_of_it and (state := state_of(broker, node)) in wanted.states:
                 found.append(SeenNode(node, state))
         if len(keys) < LARGEST_PAGE:
             return found, after, True
     return found, after, False
 
 
-async def _keys(broker: Broker, instance: int, states: Collection[State], after: int) -> list[int]:
-    """Return up to a page of keys of nodes that may be in these states; the store has an index of failed nodes."""
-    if _BAD.issuperset(states):
-        bad = await broker.commits.in_view(broker.store.view.failed_ends, instance, after, LARGEST_PAGE)
+async def _keys(broker: Broker, instance: int, wanted: _Wanted, after: int) -> list[int]:
+    """Return up to a page of keys of nodes that may be wanted; the store has an index of failed nodes."""
+    in_view, view = broker.commits.in_view, broker.store.view
+    if wanted.error:
+        return await in_view(view.failed_with, instance, wanted.error, after, LARGEST_PAGE)
+    if _BAD.issuperset(wanted.states):
+        bad = await in_view(view.failed_ends, instance, after, LARGEST_PAGE)
         return [end.key for end in bad]
-    return await broker.commits.in_view(broker.store.view.node_keys, instance, after, LARGEST_PAGE)
+    return await in_view(view.node_keys, instance, after, LARGEST_PAGE)
 
 
 async def _read(broker: Broker, keys: Sequence[int]) -> list[StoredNode]:

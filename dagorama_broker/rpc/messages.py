@@ -12,6 +12,7 @@ from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import Function
 from dagorama_broker.rpc.fields import check_name, check_references, id_bytes, sha256_bytes
 from dagorama_broker.rpc.functions import function_of
+from dagorama_broker.rpc.marks import start_of
 from dagorama_broker.scheduler import NewNodes
 
 
@@ -95,6 +96,7 @@ def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> Ne
         list(nodes.keys),
         list(nodes.key),
         _weight(nodes),
+        start_of(nodes.creates) if creates is not None else None,
     )
 
 

@@ -13,6 +13,7 @@ from dagorama_broker.model.rows import OutcomeRow, unpack_keys
 from dagorama_broker.rpc.failures import headline
 from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
 from dagorama_broker.rpc.functions import function_message
+from dagorama_broker.rpc.logs import report_message
 from dagorama_broker.scheduler import FunctionQueue, Node
 
 #: Sources that are listed for a node.
@@ -88,6 +89,8 @@ class NodeInfos:
         if node.slot is not None:
             info.worker = node.slot.worker.info.name
             info.started = self._scheduler.running_since(node)
+            if (report := self._broker.reports.of_node(node)) is not None:
+                info.report.CopyFrom(report_message(report))
         trouble = node.failures
         if trouble is not None:
             info.failed_attempts, info.crashes, info.worker_losses = (

@@ -117,4 +117,5 @@ def _worker(worker: Worker) -> pb.WorkerInfo:
         include_queues=sorted(presence.include_queues),
         exclude_queues=sorted(presence.exclude_queues),
         tolerations=sorted(presence.tolerations),
+        leaving=worker.pool is None,
     )

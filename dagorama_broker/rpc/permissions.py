@@ -40,14 +40,20 @@ CALLS: dict[str, frozenset[Role]] = {
         "GetNode": {_CLIENT, _READER},
         "FindIds": {_CLIENT, _READER},
         "Watch": {_CLIENT, _READER},
+        "WatchQueues": {_CLIENT, _READER},
+        "Events": {_CLIENT, _READER},
         "ExplainNode": {_CLIENT, _READER},
         "NameNodes": {_CLIENT, _READER},
         "ListFailures": {_CLIENT, _READER},
         "GetShape": {_CLIENT, _READER},
+        "GetLogs": {_CLIENT, _READER},
+        "GetStack": {_CLIENT, _READER},
         "Cancel": {_CLIENT},
         "Retry": {_CLIENT},
+        "Delete": {_CLIENT},
         "Rebind": set[Role](),
         "PauseQueue": set[Role](),
+        "DrainWorker": set[Role](),
     }.items()
 }
 
@@ -60,10 +66,14 @@ _LOOKING = (
     "GetNode",
     "FindIds",
     "Watch",
+    "WatchQueues",
+    "Events",
     "ExplainNode",
     "NameNodes",
     "ListFailures",
     "GetShape",
+    "GetLogs",
+    "GetStack",
 )
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")
 #: The kinds of our calls; all others submit, or change what was submitted.
@@ -98,6 +108,15 @@ def refuse_reader(token: Token | None) -> None:
     if token is not None and is_reader(token):
         raise PermissionDenied(
             f"the token {token.name!r} has the role reader, which may not read the arguments of nodes"
+        )
+
+
+def check_logs(token: Token | None) -> None:
+    """Raise PermissionDenied if the caller is a reader whose token does not allow logs and stacks."""
+    if token is not None and is_reader(token) and not token.logs:
+        raise PermissionDenied(
+            f"the token {token.name!r} has the role reader and does not allow logs, which may hold secrets:"
+            " add `logs = true` to its record in the file of tokens"
         )
 
 

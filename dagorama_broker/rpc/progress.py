@@ -9,6 +9,7 @@ from itertools import islice
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.progress import Progress
+from dagorama_broker.rpc.logs import report_message
 
 #: Functions in one reply.
 MOST_FUNCTIONS = 1_000
@@ -28,7 +29,7 @@ async def watch(broker: Broker, instance: bytes, now: bool) -> AsyncGenerator[pb
 
 def progress_message(progress: Progress) -> pb.Progress:
     """Return the state of an instance as a message of bounded size."""
-    stored, functions = progress
+    stored, functions, reports = progress
     return pb.Progress(
         functions=[
             pb.FunctionProgress(
@@ -46,4 +47,5 @@ def progress_message(progress: Progress) -> pb.Progress:
         created=stored.row.created,
         ended_at=stored.ended or 0.0,
         left_out=max(0, len(functions) - MOST_FUNCTIONS),
+        reports=map(report_message, reports),
     )

@@ -22,6 +22,7 @@ from dagorama_broker.rpc.costs import of_children
 from dagorama_broker.rpc.failures import failure_of
 from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_name, check_references, id_bytes, sha256_bytes
 from dagorama_broker.rpc.functions import functions_of
+from dagorama_broker.rpc.logs import take_logs, take_reports
 from dagorama_broker.rpc.messages import block_of, split
 from dagorama_broker.scheduler import NewNodes, Node, ReasonCode, Worker
 
@@ -50,6 +51,10 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
     session.heard_last = report.sequence
     if len(results.functions) > MOST_FUNCTIONS:
         raise InvalidArgument(f"a report names {len(results.functions)} functions; {MOST_FUNCTIONS:,} are allowed")
+    if results.logs:
+        take_logs(broker, session.worker, results.logs)  # before the outcomes, after which the nodes may be gone
+    if results.reports:
+        take_reports(broker, session.worker, results.reports)
     turn = Turn()
     functions = functions_of(results.functions)
     for children in results.children:
@@ -108,10 +113,13 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results, tu
             if refs:
                 scheduler.limits.check_promises(refs[place])
             children = scheduler.staged_children(attempt) if attempt in staged else None
+            if children is not None:
+                broker.lookups.check_names(children.blocks)
             if children is None or not scheduler.limits.is_large(children.weight):
                 complete(now)
             else:
                 async with broker.drafts.draft(children.blocks, known, worker) as draft:
+                    broker.lookups.check_names(children.blocks)
                     complete(now := broker.see_time(), draft)
         except BrokerRefusal as refusal:
             _fail(broker, worker, key, attempt, refusal, now)

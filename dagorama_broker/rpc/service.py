@@ -15,21 +15,25 @@ from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc import aggregates, costs, inspect, messages, overview
+from dagorama_broker.rpc.activity import ActivityReader
+from dagorama_broker.rpc.control import delete_instance, drain_worker, pause_queue
+from dagorama_broker.rpc.events import events
 from dagorama_broker.rpc.explain import explain, unschedulable_message
 from dagorama_broker.rpc.explain_node import explain_node
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
 from dagorama_broker.rpc.id_prefix import find_ids
 from dagorama_broker.rpc.large_values import ValueTransfers, taken_in_time
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
+from dagorama_broker.rpc.logs import get_logs
 from dagorama_broker.rpc.memory_guard import MemoryGuard
-from dagorama_broker.rpc.pause import pause_queue
-from dagorama_broker.rpc.permissions import caller, is_reader, refuse_reader, sharer
+from dagorama_broker.rpc.permissions import caller, check_logs, is_reader, refuse_reader, sharer
 from dagorama_broker.rpc.progress import PATIENCE, watch
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
 from dagorama_broker.rpc.request_stream import RequestHandler, RequestStream
+from dagorama_broker.rpc.stacks import get_stack
 from dagorama_broker.rpc.status import refusing
 from dagorama_broker.rpc.wait import wait_replies
-from dagorama_broker.rpc.work import Traffic, WorkerStreams, values_folder
+from dagorama_broker.rpc.work import WorkerStreams, values_folder
 from dagorama_broker.scheduler import NewNodes
 from dagorama_broker.store.large_values import is_clients_own
 
@@ -48,8 +52,9 @@ class BrokerService(pb_grpc.BrokerServicer):
         self._config = config
         self._bounds = bounds
         self._uploads = ValueTransfers(broker.store, bounds, memory.most)
-        self._traffic = Traffic()
-        self._workers = WorkerStreams(broker, config, self._traffic)
+        self._activity = ActivityReader(broker)
+        self._traffic = broker.traffic
+        self._workers = WorkerStreams(broker, config)
 
     # --- clients --------------------------------------------------------------------------------------
 
@@ -163,7 +168,7 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def GetInstance(self, request: pb.GetInstanceRequest, context: Context) -> pb.InstanceInfo:
-        return await inspect.instance_info(self._broker, id_bytes(request.instance, "an instance"))
+        return await inspect.instance_info(self._broker, request)
 
     @refusing
     async def ListInstances(self, request: pb.ListInstancesRequest, context: Context) -> pb.ListInstancesReply:
@@ -212,6 +217,34 @@ class BrokerService(pb_grpc.BrokerServicer):
                 yield reply
 
     @refusing
+    async def Events(self, request: pb.EventsRequest, context: Context) -> AsyncIterator[pb.EventBatch]:
+        replies = events(self._broker, id_bytes(request.instance, "an instance"))
+        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
+            async for reply in taken:
+                yield reply
+
+    @refusing
+    async def WatchQueues(self, request: pb.WatchQueuesRequest, context: Context) -> AsyncIterator[pb.Activity]:
+        check_name(request.queue, "the name of a queue")
+        replies = self._activity.watch(request.queue, request.now)
+        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
+            async for reply in taken:
+                yield reply
+
+    @refusing
+    async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> AsyncIterator[pb.LogPiece]:
+        check_logs(caller.get())
+        replies = get_logs(self._broker, request)
+        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
+            async for reply in taken:
+                yield reply
+
+    @refusing
+    async def GetStack(self, request: pb.GetStackRequest, context: Context) -> pb.NodeStack:
+        check_logs(caller.get())
+        return await get_stack(self._broker, request)
+
+    @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
         status = overview.status(self._broker, request)
         status.messages_in, status.messages_out = self._traffic.messages_in, self._traffic.messages_out
@@ -253,6 +286,14 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueReply:
         return await pause_queue(self._broker, check_name(request.queue, "the name of a queue", 1), request.resume)
+
+    @refusing
+    async def DrainWorker(self, request: pb.DrainWorkerRequest, context: Context) -> pb.DrainWorkerReply:
+        return drain_worker(self._broker, request.worker)
+
+    @refusing
+    async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteReply:
+        return await delete_instance(self._broker, id_bytes(request.instance, "an instance"))
 
     @refusing
     async def Rebind(self, request: pb.RebindRequest, context: Context) -> pb.RebindReply:

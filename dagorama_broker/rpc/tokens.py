@@ -1,7 +1,7 @@
 """The file of tokens, which lists by digest who may call. `dagorama tokens new` writes its records.
 
 A record is a TOML table [[token]] with `name`, `role` and `sha256`, and optionally `expires`. A worker's may have
-`queues` and `tolerations`, to which the worker is restricted (an empty list: none).
+`queues` and `tolerations`, to which the worker is restricted (an empty list: none). A reader's may have `logs = true`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dagorama.api.contract import Role
 from dagorama_broker.errors import SettingsError
 from dagorama_broker.rpc.private_files import WRITERS, check_trust, is_open_to, open_file
 
-_FIELDS = {"name", "role", "sha256", "queues", "tolerations", "expires"}
+_FIELDS = {"name", "role", "sha256", "queues", "tolerations", "expires", "logs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Token:
     queues: frozenset[str] | None = None  #: queues that a worker may include; None: any
     tolerations: frozenset[str] | None = None  #: tolerations that a worker may have; None: any
     expires: float | None = None  #: seconds since 1970
+    logs: bool = False  #: a reader may read what nodes print and log, and stacks
 
 
 def matching(tokens: Iterable[Token], text: bytes) -> Token | None:
@@ -83,7 +84,10 @@ def _token(table: Any, where: str) -> Token:
         raise SettingsError(f"{where} ({name}) has the role {role}: only a worker may have queues or tolerations")
     if queues is not None and not queues:
         raise SettingsError(f"{where} ({name}) allows no queue: remove `queues`, or list some")
-    return Token(name, Role(role), bytes.fromhex(digest), queues, tolerations, _expires(table, where))
+    logs = table.get("logs", False)
+    if not isinstance(logs, bool) or (logs and role != Role.READER):
+        raise SettingsError(f"{where} ({name}): `logs` is true or false, and only a reader needs it")
+    return Token(name, Role(role), bytes.fromhex(digest), queues, tolerations, _expires(table, where), logs)
 
 
 def _names(table: dict[str, Any], field: str, where: str) -> frozenset[str] | None:

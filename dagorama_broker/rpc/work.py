@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
@@ -18,22 +17,15 @@ from dagorama_broker.rpc.fields import LONGEST_NAME, MOST_NAMES, bounded, check_
 from dagorama_broker.rpc.limits import WorkerConfig
 from dagorama_broker.rpc.permissions import caller, restrict
 from dagorama_broker.rpc.reports import take_death, take_report, take_return
+from dagorama_broker.rpc.stacks import take_stacks
 from dagorama_broker.scheduler import WorkerInfo
 
 
-@dataclass(slots=True)
-class Traffic:
-    """Counts messages, for the status of the broker."""
-
-    messages_in: int = 0
-    messages_out: int = 0
-
-
 class WorkerStreams:
-    def __init__(self, broker: Broker, config: WorkerConfig, traffic: Traffic) -> None:
+    def __init__(self, broker: Broker, config: WorkerConfig) -> None:
         self._broker = broker
         self._config = config
-        self._traffic = traffic
+        self._traffic = broker.traffic
 
     async def answer(self, requests: AsyncIterator[pb.WorkerMessage]) -> AsyncGenerator[pb.BrokerMessage, None]:
         """Yield what a worker is sent, until it hangs up or is refused. Raises a BrokerRefusal."""
@@ -75,7 +67,10 @@ class WorkerStreams:
             if (key, attempt) not in proven:
                 scheduler.refuse(worker, attempt)
         session = broker.sessions[worker] = Session(worker)
+        session.shows_stacks = hello.shows_stacks
         session.log_arrival()
+        if broker.is_drained(presence.id):
+            broker.drain(worker)
         broker.commits.mark_changed()
         return session
 
@@ -104,6 +99,7 @@ class WorkerStreams:
     def _goodbye(self, session: Session) -> None:
         broker, scheduler, worker = self._broker, self._broker.scheduler, session.worker
         broker.sessions.pop(worker, None)
+        broker.stacks.lose(worker)
         session.log_end(is_connected=scheduler.is_connected(worker))
         # A broker that leaves has hung up on its workers itself: that does not count as a loss.
         scheduler.disconnect(worker, broker.see_time(), counts=not broker.is_leaving)
@@ -132,6 +128,8 @@ class WorkerStreams:
             take_return(broker, worker, returned)
         for death in message.deaths:
             take_death(broker, worker, death)
+        if message.stacks:
+            take_stacks(broker, worker, message.stacks)
         for index in message.closed_slots:
             scheduler.close_slot(worker, index, broker.see_time())
         if message.draining:

@@ -33,8 +33,10 @@ async def messages(broker: Broker, news: PendingMessage) -> AsyncIterator[pb.Bro
             message, size = pb.BrokerMessage(), 0
     # After the grants, which may hold the nodes to return, or the last ones.
     message.take_back.extend(pb.TakeBack(slot=taken.slot.index, attempt=taken.attempts) for taken in news.take_back)
-    message.done, message.draining = news.done, news.draining
+    message.done, message.draining, message.drain = news.done, news.draining, news.drain
     message.left.extend(bounded_message(broker.scheduler, obstacle) for obstacle in news.left[:MOST_NAMED])
+    if news.stacks:
+        message.stacks.extend(pb.StackRequest(number=number, attempt=attempt) for number, attempt in news.stacks)
     if message.ByteSize():
         yield message
 

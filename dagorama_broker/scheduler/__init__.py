@@ -3,6 +3,7 @@
 Other packages use what is exported here, and no module of this package.
 """
 
+from dagorama_broker.scheduler.ages import ReadyAges
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenBack
 from dagorama_broker.scheduler.endings import RecentFailure, Tally
@@ -13,7 +14,8 @@ from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
 from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue
 from dagorama_broker.scheduler.reasons import Cause, Reason
 from dagorama_broker.scheduler.rebind import DEPLOYED, Rebindable, ReboundFunction, refuse_uncovered
-from dagorama_broker.scheduler.requests import NewNodes, WorkerInfo
+from dagorama_broker.scheduler.recording import Recording
+from dagorama_broker.scheduler.requests import NewNodes, Start, WorkerInfo, name_key
 from dagorama_broker.scheduler.retry import Retried
 from dagorama_broker.scheduler.scheduler import Scheduler
 from dagorama_broker.scheduler.staged_children import staged_cost
@@ -35,19 +37,23 @@ __all__ = [
     "NodeBlock",
     "NodeStatus",
     "Obstacle",
+    "ReadyAges",
     "Reason",
     "ReasonCode",
     "Rebindable",
     "ReboundFunction",
     "RecentFailure",
+    "Recording",
     "Retried",
     "Scheduler",
     "Slot",
+    "Start",
     "TakenBack",
     "Tally",
     "Timing",
     "Worker",
     "WorkerInfo",
+    "name_key",
     "refuse_uncovered",
     "staged_cost",
 ]

@@ -12,7 +12,8 @@ from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.effects import Granted, TakenBack
 from dagorama_broker.scheduler.graph import LOOKED_AT
 from dagorama_broker.scheduler.objects import Node, Pool, Slot
-from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US, FunctionQueue, order
+from dagorama_broker.scheduler.queues import FunctionQueue, order
+from dagorama_broker.scheduler.run_times import OVERLAP, WINDOW_US
 from dagorama_broker.scheduler.transitions import WAITING
 
 #: Seconds without a report after which unstarted nodes of a slot may be granted to others.
@@ -208,4 +209,4 @@ def stale_at(slot: Slot) -> float:
 
 
 def _place(node: Node) -> int:
-    return order(node.instance.key, node.key, node.queue.function.priority)
+    return order(node.instance.rank, node.key, node.queue.function.priority)

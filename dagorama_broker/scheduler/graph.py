@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dagorama_broker.model.domain import ENDED
-from dagorama_broker.model.rows import LargeRow, LinkRow, OutcomeRow, pack_keys
+from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, LinkRow, NameRow, OutcomeRow, pack_keys
 from dagorama_broker.scheduler.endings import Endings
 from dagorama_broker.scheduler.objects import NONE, Instance, Node
+from dagorama_broker.scheduler.requests import NewNodes, name_key
 from dagorama_broker.scheduler.transitions import COMPLETED, RESOLVING, WAITING
 
 #: Dependents that are notified at once when a node completes: one of these may have been claimed together with it.
@@ -104,6 +105,21 @@ class Graph(Endings):
             self.end_badly(node, bad.state, bad.root_cause or bad)
         elif not node.pending:
             self._tell([node], LOOKED_AT)
+
+    def record_instance(self, instance: Instance, new: NewNodes) -> None:
+        """Write the rows of a new instance, whose first nodes are `new`."""
+        assert new.creates is not None
+        self.unwritten.add(instance.id)
+        row = InstanceRow(instance.key, instance.id, *new.creates, self.now + self.wall)
+        start = new.start
+        if start is None:
+            self.changes.instances.append(row)
+            return
+        self.changes.instances.append(row._replace(priority=start.priority))
+        self.changes.labels += [LabelRow(instance.key, label, value) for label, value in start.labels]
+        if start.name:
+            self.unwritten.add(name_key(row.definition, start.name))
+            self.changes.names.append(NameRow(instance.key, row.definition, start.name, start.digest))
 
     def _record_links(self, instance: Instance, refs: Iterable[Node]) -> None:
         """Record that instances which a value names must be kept as long as its own."""

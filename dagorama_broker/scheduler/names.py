@@ -9,11 +9,12 @@ from operator import attrgetter
 
 from dagorama_broker.errors import Conflict
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import Changes, FunctionRow, PausedQueueRow, RebindingRow, WorkerNameRow
+from dagorama_broker.model.rows import Changes, FunctionRow, InstanceRow, PausedQueueRow, RebindingRow, WorkerNameRow
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.recording import NONE_SAMPLED, SAMPLED, Recording
 
 FIRST = attrgetter("first")
 #: Bytes that a function and its queue take in addition to its texts, roughly.
@@ -86,8 +87,16 @@ class Names:
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
-        self.unwritten: set[bytes] = set()  #: ids of instances and origins that `changes` makes
+        self.unwritten: set[bytes] = set()  #: ids of instances, their name keys, and origins that `changes` makes
         self.effects = Effects()
+        self.recording = Recording()
+        self.sampled = NONE_SAMPLED  #: bits that the keys of sampled nodes do not have
+
+    def record(self) -> Recording:
+        """Count all nodes from now on, and return the counts. Call it before anything else is known."""
+        self.recording.is_complete = True
+        self.sampled = SAMPLED
+        return self.recording
 
     # --- functions ------------------------------------------------------------------------------------
 
@@ -95,8 +104,14 @@ class Names:
         """Return the queue of a function; make it if there is none."""
         queue = self.queues.get(function)
         if queue is None:
-            queue = self.record_queue(FunctionQueue(self.next_queue, function))
+            queue = self.record_queue(self.plan_queue(self.next_queue, function))
             self.next_queue += 1
+        return queue
+
+    def plan_queue(self, id: int, function: Function) -> FunctionQueue:
+        """Return a new queue of a function, which is not entered yet."""
+        queue = FunctionQueue(id, function)
+        self.recording.attach(queue)
         return queue
 
     def number_of_worker(self, name: str) -> int:
@@ -176,10 +191,11 @@ class Names:
                 keys = range(start, min(start + STEP, block.first_key + block.count))
                 yield from [self.nodes[key] for key in keys if key in self.nodes]
 
-    def load_instance(self, key: int, id: bytes, failed: bool) -> None:
+    def load_instance(self, row: InstanceRow, failed: bool) -> None:
         """Load an instance that has left memory, because a call names it."""
-        if id not in self.instances:
-            self.instances[id] = self.drafted.get(id) or Instance(key, id, failed)
+        if row.id not in self.instances:
+            drafted = self.drafted.get(row.id)
+            self.instances[row.id] = drafted or Instance(row.key, row.id, failed, row.priority)
 
     def enter_block(self, block: NodeBlock) -> None:
         """Make the nodes of a block findable by their ids."""

@@ -8,15 +8,16 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from dagorama_broker.model.domain import EagerState, State, WireProtocol
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
-from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head
+from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head, rank
 from dagorama_broker.scheduler.requests import WorkerInfo
 
 
 class Instance:
-    __slots__ = ("blocks", "failed", "id", "key", "live")
+    __slots__ = ("blocks", "failed", "id", "key", "live", "rank")
 
-    def __init__(self, key: int, id: bytes, failed: bool = False) -> None:
+    def __init__(self, key: int, id: bytes, failed: bool = False, priority: int = 0) -> None:
         self.key = key
+        self.rank = rank(key, priority)  #: its place among instances: smaller goes first
         self.id = id
         self.live = 0  #: nodes that have not ended
         self.failed = failed

@@ -109,7 +109,7 @@ class Explainer:
         held = (node for node in chain(claimed.values(), delayed) if node is not None and node.instance is instance)
         if keyed:
             queues += [queue for queue in graph.keyed.values() if queue.ready and self._reason(queue) is None]
-        return any(held) or any(queue.holds(instance.key) for queue in queues)
+        return any(held) or any(queue.holds(instance.rank) for queue in queues)
 
     def _reason(self, queue: FunctionQueue) -> str | None:
         if queue.id not in self._reasons:

@@ -12,6 +12,10 @@ from dagorama_broker.scheduler.objects import Node, Pool, Worker
 from dagorama_broker.scheduler.pools import Pools
 from dagorama_broker.scheduler.queues import FunctionQueue, Head
 
+#: Reasons of a worker that has not the code of a node.
+ABOUT_CODE = frozenset(
+    {ReasonCode.NOT_IMPORTABLE, ReasonCode.OTHER_CODE, ReasonCode.NOT_REGISTERED, ReasonCode.UNCHECKABLE}
+)
 #: The reason of queued nodes if no worker of their protocol is connected.
 NO_WORKERS = {
     WireProtocol.V1: "no worker is connected (start one with `worker`)",
@@ -117,6 +121,13 @@ class Offers:
     def needs_rebinding(self, queue: FunctionQueue) -> bool:
         """Return whether its nodes need a rebinding to run: workers have other code, or lack its key."""
         return bool(self.mismatch_reason(queue) and self.deployed(queue)) or self.lacks_key_of_rebinding(queue)
+
+    def lacks_code(self, queue: FunctionQueue) -> bool:
+        """Return whether no worker may run nodes of this function, and one of them only because of its code."""
+        protocol = queue.function.protocol
+        if any(pool.may_run(queue) for pool in self.pools.of(protocol)):
+            return False
+        return any(self.mismatch(worker, queue).code in ABOUT_CODE for worker in self.workers_of(protocol))
 
     def workers_of(self, protocol: WireProtocol) -> list[Worker]:
         """Return the connected workers of a protocol."""

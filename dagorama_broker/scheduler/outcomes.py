@@ -15,9 +15,13 @@ from dagorama_broker.scheduler.endings import Tally
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.rebind import bind, is_unbound
+from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.staged_children import StagedChildren, own_origin, promised, refuse_cycle
 from dagorama_broker.scheduler.submission import SubmissionPlan
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
+
+#: Type of the failure of a node whose process died.
+PROCESS_DIED = "dagorama.errors.ProcessDied"
 
 
 class Outcomes(Children):
@@ -104,6 +108,7 @@ class Outcomes(Children):
         if node is None:
             return False
         self._end_run(node, now)
+        node.queue.figures.ran(microseconds)
         trouble, policy = self.graph.trouble(node), node.queue.function.retry
         trouble.failed_attempts += 1
         failure = failure._replace(
@@ -118,6 +123,7 @@ class Outcomes(Children):
         if final or policy is None or trouble.failed_attempts >= policy.max_attempts:
             self._fail(node, failure, worker.number)
             return True
+        self.graph.recording.retries[RetryReason.FAILED] += 1
         self.claims.invalidate_attempt(node)
         seconds = (
             policy.delay(trouble.failed_attempts, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
@@ -170,6 +176,7 @@ class Outcomes(Children):
 
     def died(self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float) -> None:
         """Record the death of a child process: it counts against the running nodes, not against the unstarted ones."""
+        self.graph.recording.died(cause)
         claimed, unharmed = self.claims.claimed, set(unstarted)
         # Running nodes first: one that was claimed together with a source that failed is counted all the same.
         for attempt in running:
@@ -180,10 +187,13 @@ class Outcomes(Children):
             trouble = self.graph.trouble(node)
             trouble.crashes += 1
             again = trouble.crashes < (node.queue.function.max_deaths or self.limits.deaths)
+            text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
             if again:
                 self.claims.invalidate_attempt(node)
-            text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
-            self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text, worker)
+                self.graph.recording.retries[RetryReason.PROCESS_DIED] += 1
+                failure = self._failure_of(node, PROCESS_DIED, f"its process ended while it ran: {cause}", worker)
+                self.graph.keep_failure(trouble, failure.packed())
+            self._again_or_fail(node, again, PROCESS_DIED, text, worker)
         for attempt in unstarted:
             if attempt in claimed:
                 self.give_back(worker, claimed[attempt].key, attempt, "", now)
@@ -233,12 +243,15 @@ class Outcomes(Children):
             self.graph.record_trouble(node)
             self.graph.back(node)
             return
+        self._fail(node, self._failure_of(node, type, text, worker), 0 if worker is None else worker.number)
+
+    def _failure_of(self, node: Node, type: str, text: str, worker: Worker | None) -> Failure:
+        """Return a failure that no exception has caused, with the failed attempts before it."""
         trouble = self.graph.trouble(node)
         attempts = trouble.failed_attempts + trouble.crashes + trouble.worker_losses
-        name, number = ("", 0) if worker is None else (worker.info.name, worker.number)
-        ended = self.graph.now + self.graph.wall
+        ended, name = self.graph.now + self.graph.wall, "" if worker is None else worker.info.name
         failure = Failure(node.queue.function.name, type, text, "", b"", attempts, ended=ended, worker=name)
-        self._fail(node, failure.after(trouble.failure), number)
+        return failure.after(trouble.failure)
 
     def _fail(self, node: Node, failure: Failure, worker: int) -> None:
         self.eager_attempts.abort(node)

@@ -8,53 +8,26 @@ from heapq import heappop, heappush, heapreplace
 from itertools import chain, takewhile
 
 from dagorama_broker.model.domain import Function
+from dagorama_broker.scheduler.run_times import UNCOUNTED, FunctionFigures, RunTimeEstimate
 
 KEY_BITS = 48
 KEY_MASK = (1 << KEY_BITS) - 1
 
-#: Microseconds that an attempt costs in addition to the function's own time, so that even empty functions fill a slot.
-OVERHEAD_US = 15
-#: Microseconds of work that a slot may hold; more would bend the order of nodes too much.
-WINDOW_US = 20_000
-#: Async nodes that one child process overlaps.
-OVERLAP = 100
-
-
 #: Larger than each place: the queue is not among the heads.
 UNLISTED = 1 << 127
 
-#: Priorities within an instance; higher goes first.
+#: Priorities of instances, and of nodes within an instance; higher goes first.
 LOWEST, HIGHEST = -128, 127
+
+
+def rank(instance: int, priority: int = 0) -> int:
+    """Return an instance's place in the order of instances: by priority and creation; smaller goes first."""
+    return instance - (priority << KEY_BITS)
 
 
 def order(instance: int, key: int, priority: int = 0) -> int:
     """Return a node's place in the order of nodes: by instance, priority and creation; smaller goes first."""
     return (instance << 8 | HIGHEST - priority) << KEY_BITS | key
-
-
-class RunTimeEstimate:
-    """Estimates how long attempts of a function take."""
-
-    __slots__ = ("_is_async", "cost_us", "mean_us")
-
-    def __init__(self, is_async: bool) -> None:
-        self._is_async = is_async
-        self.mean_us: float | None = None  #: measured run time; None: the function has never run
-        self.cost_us = self._cost()  #: what a node adds to a slot's work
-
-    def measured(self, microseconds: int) -> None:
-        """Add a run time to the mean, which rises fast and falls slowly: granting too little is the smaller fault."""
-        mean = self.mean_us
-        if mean is None:
-            self.mean_us = float(microseconds)
-        else:
-            self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
-        self.cost_us = self._cost()
-
-    def _cost(self) -> int:
-        """Return the estimate. An unknown function fills the window; async nodes do not wait for one another."""
-        cost = WINDOW_US if self.mean_us is None else int(self.mean_us) + OVERHEAD_US
-        return min(cost, WINDOW_US // OVERLAP) if self._is_async else cost
 
 
 class FunctionQueue:
@@ -73,6 +46,8 @@ class FunctionQueue:
         "claimed",
         "counted",
         "delayed",
+        "emptied",
+        "figures",
         "function",
         "heads",
         "id",
@@ -115,8 +90,10 @@ class FunctionQueue:
         self.run_time: RunTimeEstimate = (
             base.run_time if base is not None else RunTimeEstimate(function.is_async)
         )  #: the function's
+        self.figures: FunctionFigures = base.figures if base is not None else UNCOUNTED  #: the function's
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of places that came after a younger one
+        self.emptied = 0  #: how many times all places were removed
         self.ready = 0  #: nodes in state QUEUED
         self.claimed = 0  #: nodes in state CLAIMED
         self.delayed = 0  #: nodes in state BACKOFF
@@ -189,8 +166,16 @@ class FunctionQueue:
         place = heappop(late) if late and (not line or late[0] < line[0]) else line.popleft()
         return place & KEY_MASK
 
+    @property
+    def arrivals(self) -> deque[int]:
+        """Places in the order of their arrival. The oldest node is among them, unless nodes left before their turn.
+
+        A place that comes after a younger one is not among them: the younger one is, and stays for longer.
+        """
+        return self._line
+
     def holds(self, instance: int) -> bool:
-        """Return whether the queue has a place of this instance, by its key. Looks at all places."""
+        """Return whether the queue has a place of this instance, by its rank. Looks at all places."""
         return any(place >> KEY_BITS + 8 == instance for place in chain(self._line, self._late))
 
     def ahead_of(self, place: int) -> int:
@@ -199,6 +184,7 @@ class FunctionQueue:
 
     def clear(self) -> None:
         """Remove all places."""
+        self.emptied += 1
         self._line.clear()
         self._late.clear()
 

@@ -201,7 +201,7 @@ def _busy(pools: Collection[Pool], now: float) -> Reason:
 
 def _ahead(claims: Claims, pools: Collection[Pool], node: Node) -> int:
     """Return how many older nodes are queued that one of these pools may run, including some that have left."""
-    place = order(node.instance.key, node.key, node.queue.function.priority)
+    place = order(node.instance.rank, node.key, node.queue.function.priority)
     queues = [*claims.graph.active.values(), *claims.graph.keyed.values()]
     fitting = (queue for queue in queues if queue.available > 0 and any(pool.may_run(queue) for pool in pools))
     return sum(queue.ahead_of(place) for queue in fitting)

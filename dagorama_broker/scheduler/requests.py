@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from typing import NamedTuple
 
 from dagorama_broker.model.domain import Function, WireProtocol
+
+
+class Start(NamedTuple):
+    """The options with which a user starts an instance."""
+
+    name: str = ""  #: its id, unique among instances of the definition; empty: it has none
+    digest: bytes = b""  #: of what it is started with, if it has an id
+    priority: int = 0  #: before the order of creation; higher goes first
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def name_key(definition: str, name: str) -> bytes:
+    """Return 32 bytes that stand for the id of an instance."""
+    return sha256(f"{len(definition)} {definition}{name}".encode()).digest()
 
 
 @dataclass(slots=True)
@@ -27,6 +43,7 @@ class NewNodes:
     keys: Sequence[str] = ()  #: concurrency keys
     key: Sequence[int] = ()  #: for each node, 1 + the index of its concurrency key in `keys`; 0: it has none
     weight: int = 0  #: nodes and references, roughly what making them costs
+    start: Start | None = None  #: the options of the instance, if this makes it and has any
 
     @property
     def count(self) -> int:

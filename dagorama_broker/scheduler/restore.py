@@ -51,7 +51,7 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     """Fill an empty graph; return the nodes in BACKOFF with the time of their next attempt."""
     graph.paused = {row.queue: row for row in live.paused}
     for row in live.functions:
-        graph.enter_queue(FunctionQueue(row.id, row.function))
+        graph.enter_queue(graph.plan_queue(row.id, row.function))
     graph.next_node, graph.next_instance, graph.next_queue = live.next_node, live.next_instance, live.next_function
     graph.next_rebinding = live.next_rebinding
     graph.next_worker = live.next_worker
@@ -64,7 +64,7 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
 
 def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:
     """Rebuild instances and origins; return the blocks in the order of their keys."""
-    instances = {row.key: Instance(row.key, row.id, row.key in live.failed) for row in live.instances}
+    instances = {row.key: Instance(row.key, row.id, row.key in live.failed, row.priority) for row in live.instances}
     graph.instances = {instance.id: instance for instance in instances.values()}
     blocks = [
         NodeBlock(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)

@@ -164,7 +164,7 @@ def _reopen(graph: Graph, stored: StoredInstance, others: set[int]) -> Instance:
     """Load an instance, which has an unfinished node now; it counts as failed only if other nodes failed."""
     key, id = stored.row.key, stored.row.id
     is_live, failed = id in graph.instances, key in others
-    graph.load_instance(key, id, failed)
+    graph.load_instance(stored.row, failed)
     instance = graph.instances[id]
     if not is_live or instance.failed is not failed:
         instance.failed = failed

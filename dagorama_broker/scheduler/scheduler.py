@@ -23,6 +23,7 @@ from dagorama_broker.scheduler.objects import Instance, Node
 from dagorama_broker.scheduler.obstacles import left_behind
 from dagorama_broker.scheduler.reasons import Cause, Reason, Situation, causes_of, reasons_of
 from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind, rebind_deployed
+from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.retry import ORPHANED, Retried, orphans, refuse, retry_failed, with_dependents
 from dagorama_broker.scheduler.submission import SubmissionPlan
@@ -153,7 +154,7 @@ class Scheduler(Workers):
         instance = self.graph.instances.get(id)
         if instance is None:
             assert stored is not None
-            instance = Instance(stored.row.key, id, stored.failed)
+            instance = Instance(stored.row.key, id, stored.failed, stored.row.priority)
         self.graph.drafted[id] = instance
 
     def unpin_instance(self, id: bytes) -> None:
@@ -249,6 +250,7 @@ class Scheduler(Workers):
         revived = retry_failed(self.claims, failed)
         self.revivals += 1
         self.reruns += revived.completed > 0
+        self.graph.recording.retries[RetryReason.REQUESTED] += revived.queued
         if new_code is None:
             return revived
         nodes = with_dependents(self.graph, failed, new_code)

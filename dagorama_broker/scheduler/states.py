@@ -55,6 +55,8 @@ class States(Names):
         queue = node.queue
         if before is QUEUED:
             self._leave_queue(queue)
+            if not node.key & self.sampled:
+                self.recording.left(node.key, state is CLAIMED, self.now)
             if queue.function.queue_timeout:
                 del self.expires_at[node.key]
         elif before is CLAIMED:
@@ -66,6 +68,8 @@ class States(Names):
         if state is QUEUED:
             queue.ready += 1
             self.active[queue.id] = queue.base if queue.key else queue
+            if not node.key & self.sampled:
+                self.recording.queued(node.key, self.now)
         elif state is CLAIMED:
             queue.claimed += 1
         elif state is BACKOFF:
@@ -116,7 +120,7 @@ class States(Names):
 
     def _line_up(self, node: Node) -> None:
         queue = node.queue
-        queue.push(order(node.instance.key, node.key, queue.function.priority))
+        queue.push(order(node.instance.rank, node.key, queue.function.priority))
         self.stirred[queue] = None
 
     def _delay(self, queue: FunctionQueue) -> None:

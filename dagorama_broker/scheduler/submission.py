@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from dagorama_broker.errors import Conflict, InvalidArgument, NotFound
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import InstanceEnd, InstanceRow, KeyRow, LargeRow, NodeBlockRow, NodeRow, pack_keys
+from dagorama_broker.model.rows import (
+    InstanceEnd,
+    KeyRow,
+    LargeRow,
+    NodeBlockRow,
+    NodeRow,
+    pack_keys,
+)
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.names import FIRST, block_with, node_id, refuse_overlaps
 from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
@@ -117,10 +124,10 @@ class SubmissionPlan:
         graph = self._graph
         queue = graph.queues.get(function) or self._new_queues.get(function)
         if queue is None and self._reservation is not None:
-            queue = self._new_queues[function] = FunctionQueue(graph.next_queue, function)
+            queue = self._new_queues[function] = graph.plan_queue(graph.next_queue, function)
             graph.next_queue += 1  # other calls make queues before this plan is carried out
         elif queue is None:
-            queue = self._new_queues[function] = FunctionQueue(graph.next_queue + len(self._new_queues), function)
+            queue = self._new_queues[function] = graph.plan_queue(graph.next_queue + len(self._new_queues), function)
         return queue
 
     def _queues_of(self, new: NewNodes, queues: Mapping[int, FunctionQueue], start: int) -> list[FunctionQueue]:
@@ -140,7 +147,8 @@ class SubmissionPlan:
             raise Conflict(f"instance {id.hex()} exists already, with other content")
         if creates is not None and planned is None:
             self._refuse_reserved(id)
-            planned = Instance(self._first_instance + len(self._instances), id)
+            priority = new.start.priority if new.start is not None else 0
+            planned = Instance(self._first_instance + len(self._instances), id, priority=priority)
             self._instances[id] = planned, new
         instance = instance or planned
         if instance is None:
@@ -254,11 +262,8 @@ class SubmissionPlan:
         """
         graph = self._graph
         for instance, new in self._instances.values():
-            assert new.creates is not None
             graph.instances[instance.id] = instance
-            graph.unwritten.add(instance.id)
-            row = InstanceRow(instance.key, instance.id, *new.creates, graph.now + graph.wall)
-            graph.changes.instances.append(row)
+            graph.record_instance(instance, new)
         for new, block in zip(self.new_blocks, self.blocks, strict=True):
             if block.count:
                 self._publish_block(new, block, creator)

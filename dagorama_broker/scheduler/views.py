@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import EndedNode, Failed
 from dagorama_broker.model.rows import Changes, RebindingRow
+from dagorama_broker.scheduler.ages import ReadyAges
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits, Timing
@@ -19,6 +20,7 @@ from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Worker
 from dagorama_broker.scheduler.obstacles import Explainer
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, code_of, rebindable
+from dagorama_broker.scheduler.recording import Recording
 from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.restore import ended_nodes
 from dagorama_broker.scheduler.retry import is_within_reach, waiting_for, with_dependents
@@ -176,6 +178,10 @@ class Views:
         """Return whether this session of a worker is current: not lost, and not replaced by another."""
         return self.claims.workers.get(worker.info.id) is worker
 
+    def held(self, worker: Worker, key: int, attempt: int) -> Node | None:
+        """Return a node, by its key, if this worker holds it under this attempt."""
+        return self.claims.held(worker, key, attempt)
+
     # --- children of running attempts -----------------------------------------------------------------
 
     @property
@@ -243,6 +249,20 @@ class Views:
     def is_settled(self) -> bool:
         """Whether no work is put off to later steps."""
         return not (self.graph.starting or self.graph.unnotified)
+
+    # --- figures --------------------------------------------------------------------------------------
+
+    def record(self) -> Recording:
+        """Count what happens from now on, and return the counts. Call it before `restore` and all verbs."""
+        return self.graph.record()
+
+    def ready_ages(self) -> ReadyAges:
+        """Return an object that tells how long nodes have been queued; see `ReadyAges`."""
+        return ReadyAges(self.graph)
+
+    def lacks_code(self, queue: FunctionQueue) -> bool:
+        """Return whether no worker may run nodes of this function, and one of them only because of its code."""
+        return self.claims.lacks_code(queue)
 
     def memory_size(self) -> int:
         """Return the bytes that the scheduler takes, roughly."""

@@ -15,6 +15,7 @@ from dagorama_broker.scheduler.effects import Granted
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.outcomes import Outcomes
+from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.requests import WorkerInfo
 from dagorama_broker.scheduler.restore import rebuild
 from dagorama_broker.scheduler.transitions import BACKOFF
@@ -123,6 +124,7 @@ class Workers(Outcomes):
         trouble.worker_losses += 1
         trouble.lost_attempt = node.attempt
         again = trouble.worker_losses < self.limits.losses
+        self.graph.recording.retries[RetryReason.WORKER_LOST] += again
         if again and self._is_flapping(node):
             self.graph.pause(node, self.timing.reconnect_wait)
             return
@@ -171,6 +173,7 @@ class Workers(Outcomes):
         trouble.worker_losses += 1
         text = f"its worker did not stop it at its timeout of {node.queue.function.timeout:g} seconds"
         again = trouble.worker_losses < self.limits.losses
+        self.graph.recording.retries[RetryReason.TIMEOUT_IGNORED] += again
         self._again_or_fail(node, again, "dagorama.errors.WorkerLost", text, slot.worker)
         self.close_slot(slot.worker, slot.index, now)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.model.queries import Usage
 
 
 class WatchedFolder:
@@ -74,3 +75,24 @@ def sync_folder(folder: Path) -> None:
 def list_folder(folder: Path) -> list[str]:
     """Return the names in a folder; none if it does not exist."""
     return os.listdir(folder) if folder.is_dir() else []
+
+
+def usage_of(database: Path, values: Path) -> Usage:
+    """Return the bytes of the files of a store. Raises StoreError. The files are not opened: that would free locks."""
+    try:
+        disk = os.statvfs(database.parent)
+        log = database.with_name(f"{database.name}-wal")
+        return Usage(_size(database), _size(log), _size_below(values), disk.f_bavail * disk.f_frsize)
+    except OSError as error:
+        raise StoreError(f"the size of store {database} cannot be read: {error.strerror}") from error
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _size_below(folder: Path) -> int:
+    return sum(_size(folder / inner / name) for inner in list_folder(folder) for name in list_folder(folder / inner))

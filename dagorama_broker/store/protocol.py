@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from dagorama_broker.model.queries import (
@@ -12,8 +13,9 @@ from dagorama_broker.model.queries import (
     FoundNode,
     Live,
     StoredInstance,
+    Usage,
 )
-from dagorama_broker.model.rows import Changes, NodeBlockRow, OutcomeRow, RemovedRow
+from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.view import Queries, StoreView
 
 #: Number of removed instances whose ids a store remembers, the latest.
@@ -32,6 +34,11 @@ class Store(Queries, Protocol):
 
     def open(self) -> int:
         """Create or migrate the store, lock it for this process, commit a new epoch (1, 2, ...) and return it."""
+        ...
+
+    @property
+    def logs_path(self) -> Path | None:
+        """Return the file for logs of nodes next to the store; None: they are kept in memory, as the store is."""
         ...
 
     @property
@@ -94,6 +101,13 @@ class Store(Queries, Protocol):
         ...
 
     # No query finds an instance after the commit that has it in `Changes.removed`; `sweep` deletes its rows.
+
+    def named_instance(self, definition: str, name: str) -> NameRow | None:
+        """Return the row of a user's id of an instance; None if no instance of the definition has it.
+
+        One index lookup: quick enough for the broker's loop.
+        """
+        ...
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
         """Return up to `most` instances that ended before that time (seconds since 1970), oldest end first.
@@ -182,6 +196,10 @@ class Store(Queries, Protocol):
 
     def delete_collected(self, grace: float) -> None:
         """Delete the files of collected values, and files that clients left for `grace` seconds."""
+
+    def usage(self) -> Usage | None:
+        """Return the bytes of its files; None if it has none. It reads whole folders: call it in any thread."""
+        ...
 
     def close(self) -> None:
         """Release everything; open() may follow."""

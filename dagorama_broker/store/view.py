@@ -10,6 +10,7 @@ from dagorama_broker.model.queries import (
     FailedEnd,
     FailurePage,
     FunctionCount,
+    InstanceMarks,
     InstanceQuery,
     ListedInstances,
     NodePlace,
@@ -48,6 +49,10 @@ class Queries(Protocol):
 
     def instance(self, id: bytes) -> StoredInstance | None:
         """Return an instance by its 16-byte id."""
+        ...
+
+    def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
+        """Return what users have said of instances, by their keys; instances without id and labels are left out."""
         ...
 
 
@@ -91,6 +96,17 @@ class StoreView(Queries, Protocol):
 
     def list_instances(self, asked: InstanceQuery) -> ListedInstances:
         """Return a page of instances. It may be shorter than requested: a page reads a limited number of instances."""
+        ...
+
+    def failed_with(self, instance: int, text: str, after: int, limit: int) -> list[int]:
+        """Return up to `limit` keys of nodes of an instance after this key, in their order, that failed themselves.
+
+        Their type or message contains the text; ASCII letters are compared in any case. Checksums are not compared.
+        """
+        ...
+
+    def count_instances(self, asked: InstanceQuery) -> int:
+        """Return how many instances match, on all pages. `asked` must not look into nodes."""
         ...
 
     def size_of(self, instance: int) -> int:

@@ -137,7 +137,7 @@ def test_a_thread_that_may_be_of_several_async_nodes_is_refused_with_what_to_do(
 
 
 def children() -> int:
-    return sum(info.definition.endswith(":Child") for info in connection().list_instances())
+    return sum(info.definition.endswith(":Child") for info in connection().list_instances().instances)
 
 
 # --- descriptors ---------------------------------------------------------------------------------------------

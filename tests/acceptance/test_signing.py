@@ -14,8 +14,8 @@ import pytest
 
 from dagorama import DAGInstance, NodeFailed, UnverifiedValue, dagorama, launch_workers, outcome, resolve
 from dagorama.api import broker_pb2 as pb
+from dagorama.calls.functions import from_wrapper
 from dagorama.client.connection import connection
-from dagorama.functions import from_wrapper
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.values.keys import new_key
 from dagorama.values.signing import keyring

@@ -198,9 +198,11 @@ def test_a_wait_for_what_runs_warns_of_nothing_and_its_timeout_says_where_it_run
         instance, promise = Gated()(str(fifo))
         behind = Gated()(os.devnull)
         with fifo.open("wb"):  # it has been opened there: the node runs
-            with pytest.raises(TimeoutError, match=r"it is still running on \S+:\d+"):
+            with pytest.raises(TimeoutError, match=r"\S+:\d+ runs it"):
                 resolve(instance, promise, timeout=1.0)
-            with pytest.raises(TimeoutError, match="it is queued: the workers that may run it have other work"):
+            with pytest.raises(
+                TimeoutError, match=r"1 process is busy on 1 worker that may run it; .*; no older node is queued"
+            ):
                 resolve(*behind, timeout=0)
         assert resolve(instance, promise, timeout=WAIT) == 0
     assert log.waits() == []

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from dagorama.cli.output import Answer, Output, cut_note, document, print_out, utc_text
-from dagorama.cli.tables import MAX_CELL_CHARACTERS, table
+from dagorama.client.display.tables import MAX_CELL_CHARACTERS, table
 from dagorama.settings import no_color
 
 LISTED = Answer("a table", [{"name": "one"}, {"name": "two"}], names=["one", "two"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dagorama.cli.tables import duration_text
-from dagorama.cli.watch import _rows, _seconds_left, _summary
+from dagorama.client.display.progress import rows, seconds_left, summary
+from dagorama.client.display.tables import duration_text
 from dagorama.models.progress import FunctionProgress, Progress
 from dagorama.models.state import State
 
@@ -21,28 +21,28 @@ def pages(done: int, running: int, waiting: int, mean: float = 2.0) -> FunctionP
 
 
 def test_the_time_that_is_left_is_estimated_from_means_and_from_what_runs() -> None:
-    assert _seconds_left(progress(pages(10, 2, 8))) == 10.0
-    assert _rows(progress(pages(10, 2, 8)), 10.0) == [("D.page", "10 of 20", "2", "8", "", "2 s", "10 s")]
+    assert seconds_left(progress(pages(10, 2, 8))) == 10.0
+    assert rows(progress(pages(10, 2, 8)), 10.0) == [("D.page", "10 of 20", "2", "8", "", "2 s", "10 s")]
 
 
 def test_nothing_is_estimated_without_a_mean_or_a_running_node() -> None:
-    assert _seconds_left(progress(pages(10, 0, 8))) is None
-    assert _seconds_left(progress(pages(10, 2, 8), pages(0, 0, 1))) is None
-    assert _seconds_left(progress(pages(10, 2, 0), pages(0, 0, 0))) == 2.0
+    assert seconds_left(progress(pages(10, 0, 8))) is None
+    assert seconds_left(progress(pages(10, 2, 8), pages(0, 0, 1))) is None
+    assert seconds_left(progress(pages(10, 2, 0), pages(0, 0, 0))) == 2.0
 
 
 def test_several_functions_have_a_sum_and_others_are_counted() -> None:
-    rows = _rows(progress(pages(1, 1, 1), pages(2, 0, 0), left_out=3), 61.0)
-    assert rows[-2] == ("in all", "3 of 5", "1", "1", "", "", "1 min 1 s")
-    assert rows[-1][0] == "3 more functions"
-    assert {len(row) for row in rows} == {7}
+    found = rows(progress(pages(1, 1, 1), pages(2, 0, 0), left_out=3), 61.0)
+    assert found[-2] == ("in all", "3 of 5", "1", "1", "", "", "1 min 1 s")
+    assert found[-1][0] == "3 more functions"
+    assert {len(row) for row in found} == {7}
 
 
 def test_the_summary_says_what_is_known_so_far_and_how_it_ended() -> None:
     failed = FunctionProgress("m:D.page", {State.COMPLETED: 3, State.FAILED: 1, State.CANCELLED: 1})
-    assert _summary(progress(pages(1, 2, 3))) == "1 of 6 nodes known so far are done, 2 run, 3 wait"
-    assert _summary(progress(failed)) == "3 of 5 nodes known so far are done, 0 run, 2 failed"
-    assert _summary(progress(failed, ended_at=190.0)) == (
+    assert summary(progress(pages(1, 2, 3))) == "1 of 6 nodes known so far are done, 2 run, 3 wait"
+    assert summary(progress(failed)) == "3 of 5 nodes known so far are done, 0 run, 2 failed"
+    assert summary(progress(failed, ended_at=190.0)) == (
         "ended with 2 failed or cancelled nodes after 1 min 30 s: 3 of 5 nodes done"
     )
 

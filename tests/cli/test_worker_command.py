@@ -11,7 +11,7 @@ from dagorama.hot_reload import run_hot_reload_worker
 
 FLAGS = [
     "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
-    "--exit-on-completion", "--grace", "--host", "--port", "--version",
+    "--exit-on-completion", "--grace", "--host", "--port", "--version", "--health-port", "--health-host",
 ]  # fmt: skip
 
 
@@ -30,6 +30,8 @@ def test_both_commands_know_the_flags(command: object) -> None:
         (["--grace", "nan"], "--grace nan"),
         (["--host", "tcp://broker"], "--host is 'tcp://broker'"),
         (["--port", "0"], "--port"),
+        (["--health-port", "65536"], "--health-port"),
+        (["--health-host", "http://here"], "--health-host is 'http://here'"),
         (["--no-such-flag"], "--no-such-flag"),
         (["stray"], "stray"),
     ],

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dagorama.api import broker_pb2
-from dagorama.client.results import aresolve, as_completed
+from dagorama.client.completed import as_completed
+from dagorama.client.results import aresolve
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
 from dagorama.errors import NodeFailed, TamperedValue, UnverifiedValue, ValueNotReadable

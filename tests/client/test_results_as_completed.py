@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from dagorama.api import broker_pb2
-from dagorama.client.results import AsCompleted, as_completed
+from dagorama.client.completed import AsCompleted, as_completed
 from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id, resolve

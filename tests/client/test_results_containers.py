@@ -5,8 +5,9 @@ from typing import Any, cast
 
 import pytest
 
+from dagorama.client.completed import as_completed
 from dagorama.client.control import cancel, retry_failed, state
-from dagorama.client.results import aresolve, as_completed, resolve_all
+from dagorama.client.results import aresolve, resolve_all
 from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagorama.client.results import aresolve, as_completed, resolve_all
+from dagorama.client.completed import as_completed
+from dagorama.client.results import aresolve, resolve_all
 from dagorama.client.timeouts import LONGEST, checked_timeout
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve

@@ -286,7 +286,7 @@ async def test_the_failure_of_another_instance_is_told_as_long_as_who_shares_it_
 
 def retention_of(broker: Broker) -> Retention:
     """Return another instance beside the one that the broker runs."""
-    return Retention(broker.commits, broker.lookups, broker.loading, broker.forget)
+    return Retention(broker.commits, broker.lookups, broker.loading, broker.removed)
 
 
 async def test_a_clock_that_is_put_forward_makes_nothing_old(monkeypatch: pytest.MonkeyPatch) -> None:

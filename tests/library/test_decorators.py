@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dagorama.calls.functions import from_wrapper
 from dagorama.code_signature import calculate_function_hash
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
 from dagorama.errors import NotInInstance, PromiseMisuse
-from dagorama.functions import from_wrapper
 from dagorama.models.promise import DAGPromise
 from dagorama.retry import ExponentialRetry, StaticRetry
 from tests.support.recording_broker import RecordingBroker

@@ -11,11 +11,11 @@ from uuid import UUID
 
 import pytest
 
+from dagorama.calls.functions import from_wrapper
 from dagorama.code_signature import calculate_function_hash
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within
 from dagorama.errors import DefinitionNotRegistered, FunctionNotFound
-from dagorama.functions import from_wrapper
 from dagorama.graph import shipping
 from dagorama.graph.scope import AttemptScope
 from dagorama.graph.shipping import Header, Parcel, Shipment

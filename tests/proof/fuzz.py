@@ -224,6 +224,8 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("NameNodes", [pb.NameNodesRequest(node=[ORIGIN + bytes(4)])]),
         ("ListFailures", [pb.ListFailuresRequest(instance=INSTANCE, definition="a:B", limit=3)]),
         ("GetShape", [pb.GetShapeRequest(instance=INSTANCE)]),
+        ("GetLogs", [pb.GetLogsRequest(instance=INSTANCE, node=ORIGIN + bytes(4), attempt=1)]),
+        ("GetStack", [pb.GetStackRequest(instance=INSTANCE, node=ORIGIN + bytes(4))]),
     ]
 
 

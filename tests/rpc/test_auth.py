@@ -148,11 +148,18 @@ SENT: Mapping[str, Any] = {
     "Retry": broker_pb2.RetryRequest(),
     "Rebind": broker_pb2.RebindRequest(),
     "PauseQueue": broker_pb2.PauseQueueRequest(),
+    "DrainWorker": broker_pb2.DrainWorkerRequest(),
+    "Delete": broker_pb2.DeleteRequest(),
+    "WatchQueues": broker_pb2.WatchQueuesRequest(now=True),
+    "Events": broker_pb2.EventsRequest(),
+    "GetLogs": broker_pb2.GetLogsRequest(),
+    "GetStack": broker_pb2.GetStackRequest(),
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
     "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "ExplainNode",
-    "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry",
+    "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
+    "GetStack",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -169,20 +176,23 @@ MAY = {
     },
     "reader": {
         "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
-        "NameNodes", "ListFailures", "GetShape",
+        "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events",
     },
     "admin": set(SENT),
 }  # fmt: skip
 
 
-async def status_of(stub: BrokerAsyncStub, call: str) -> grpc.StatusCode:
+async def answered(stub: BrokerAsyncStub, call: str) -> Any:
+    """Make a call, and return it after its first answer."""
     sent = SENT[call]
     answer = getattr(stub, call)(iter(sent) if isinstance(sent, list) else sent, timeout=5)
+    await (answer.read() if hasattr(answer, "read") else answer)
+    return answer
+
+
+async def status_of(stub: BrokerAsyncStub, call: str) -> grpc.StatusCode:
     try:
-        if hasattr(answer, "read"):
-            await answer.read()
-        else:
-            await answer
+        answer = await answered(stub, call)
     except grpc.aio.AioRpcError as error:
         return error.code()
     return await answer.code() if not hasattr(answer, "read") else grpc.StatusCode.OK
@@ -211,6 +221,18 @@ async def test_a_reader_gets_neither_the_arguments_of_a_node_nor_its_tracebacks(
         await worker.durable(await worker.fail(await worker.node(), message="why", traceback="where"))
         failures = [(await stubs(served, tokens[role]).GetNode(request)).failure for role in ("reader", "client")]
         assert [(failure.message, failure.traceback) for failure in failures] == [("why", ""), ("why", "where")]
+
+
+async def test_a_reader_gets_logs_and_stacks_only_if_its_record_says_so(tokens: Tokens) -> None:
+    trusted = tokens.add("trusted", "reader", logs=True)
+    for call in ("GetLogs", "GetStack"):
+        async with guarded(tokens) as served:
+            request = SENT[call]
+            request.instance = request.node = bytes(16)
+            with refused(DENIED, "does not allow logs, which may hold secrets: add `logs = true` to its record"):
+                await answered(stubs(served, tokens["reader"]), call)
+            with refused(grpc.StatusCode.NOT_FOUND, "is not known"):
+                await answered(stubs(served, trusted), call)
 
 
 @pytest.mark.parametrize("role", MAY)

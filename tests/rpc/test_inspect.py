@@ -133,6 +133,25 @@ async def test_nodes_are_listed_page_by_page_and_by_state() -> None:
             assert [node.node for node in reply.nodes] == [dag.id(counter) for counter in found]
 
 
+async def test_nodes_and_instances_are_found_by_function_and_error() -> None:
+    async with serving() as served:
+        dag, _ = await four(served)
+        await submit(served.stub, Dag().submission(b"a"))
+        assert [info.node for info in (await nodes(served, dag, error="No Such")).nodes] == [dag.id(0)]
+        assert [info.node for info in (await nodes(served, dag, error="valueerror", limit=1)).nodes] == [dag.id(0)]
+        assert not (await nodes(served, dag, error="not yet")).nodes
+        assert not (await nodes(served, dag, error="no such", states=[pb.COMPLETED])).nodes
+        assert [info.node for info in (await nodes(served, dag, function="work:Task.gpu")).nodes] == [dag.id(4)]
+        assert len((await nodes(served, dag, function=FUNCTION.name)).nodes) == 4
+        assert [info.instance for info in (await instances(served, error="no such")).instances] == [dag.instance]
+        assert [info.instance for info in (await instances(served, function="work:Task.gpu")).instances] == [
+            dag.instance
+        ]
+        assert len((await instances(served, function=FUNCTION.name)).instances) == 2
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "the text of an error"):
+            await nodes(served, dag, error="x" * 5_000)
+
+
 async def test_a_node_that_waits_before_its_next_run_says_until_when() -> None:
     async with serving() as served:
         dag = Dag()

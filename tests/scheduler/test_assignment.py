@@ -3,7 +3,7 @@
 import pytest
 
 from dagorama_broker.model.domain import WireProtocol
-from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US
+from dagorama_broker.scheduler.run_times import OVERLAP, WINDOW_US
 from tests.support.driver import GPU, Hand, SchedulerDriver, function
 from tests.support.operations import operations
 from tests.support.simulated_workers import EXCHANGE, STALE, Simulation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagorama_broker.scheduler.queues import WINDOW_US
+from dagorama_broker.scheduler.run_times import WINDOW_US
 from tests.support.driver import Hand, SchedulerDriver, function
 
 FAST = 50

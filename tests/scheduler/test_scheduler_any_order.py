@@ -89,10 +89,14 @@ class Life(RuleBasedStateMachine):
             texts.append(f"{name} <- {' '.join(tolerant)}{key}")
         return texts
 
-    @rule(seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6), of=functions)
-    def spawn(self, seeds: list[list[int]], of: str) -> None:
+    @rule(
+        seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6),
+        of=functions,
+        priority=st.sampled_from([0, 0, 0, 9, -128]),
+    )
+    def spawn(self, seeds: list[list[int]], of: str, priority: int = 0) -> None:
         names = self.new_names(len(seeds))
-        self.driver.spawn(*self.texts(names, seeds, []), of=FUNCTIONS[of])
+        self.driver.spawn(*self.texts(names, seeds, []), of=FUNCTIONS[of], priority=priority)
         self.names += names
 
     @precondition(lambda self: self.names)

@@ -22,6 +22,7 @@ from dagorama_broker.scheduler import (
     Node,
     Retried,
     Scheduler,
+    Start,
     Timing,
     Worker,
     WorkerInfo,
@@ -265,11 +266,14 @@ class SchedulerDriver:
 
     # --- making ---------------------------------------------------------------------------------------
 
-    def spawn(self, *nodes: str, of: Function = WORK, where: Mapping[str, Function] | None = None) -> bytes:
+    def spawn(
+        self, *nodes: str, of: Function = WORK, where: Mapping[str, Function] | None = None, priority: int = 0
+    ) -> bytes:
         """A new instance; `where` has the functions of nodes that are not `of`."""
         instance = self.fresh(16)
         block = self.run(instance, self.fresh(12), nodes, of, where or {})
         block.creates = ("work:Work", block.origin + bytes(4))
+        block.start = Start(priority=priority) if priority else None
         self.submit(block)
         return instance
 

@@ -9,7 +9,7 @@ from dagorama_broker.model.rows import unpack_keys
 from dagorama_broker.scheduler import Node, ReasonCode, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
-from dagorama_broker.scheduler.queues import FunctionQueue, order
+from dagorama_broker.scheduler.queues import FunctionQueue, order, rank
 from dagorama_broker.scheduler.reasons import is_blocked
 from tests.support.driver import SchedulerDriver
 
@@ -56,7 +56,7 @@ def queues_have_what_is_queued(scheduler: Scheduler) -> None:
     graph = scheduler.graph
     for queue in (*graph.queues.values(), *graph.keyed.values()):
         own = [node for node in graph.nodes.values() if node.queue is queue]
-        queued = {place(node) for node in own if node.state is State.QUEUED}
+        queued = {place(node, node.instance.rank) for node in own if node.state is State.QUEUED}
         assert queue.ready == len(queued)
         assert queued <= places(queue)
         assert not queued or graph.active[queue.id] is queue.base
@@ -86,8 +86,8 @@ def functions_count_what_their_keys_have(graph: Graph) -> None:
         assert (base.id in graph.active) == bool(base.queued)
 
 
-def place(node: Node) -> int:
-    return order(node.instance.key, node.key, node.queue.function.priority)
+def place(node: Node, rank: int) -> int:
+    return order(rank, node.key, node.queue.function.priority)
 
 
 def places(queue: FunctionQueue) -> set[int]:
@@ -296,6 +296,7 @@ def the_oldest_went_first(driver: SchedulerDriver) -> None:
         assert granted.node.queue.claimed <= (function.max_concurrency or granted.node.queue.claimed)
         if granted.node.pending:
             continue  # it goes along with its source, within the window
+        key = granted.node.instance.key  # its priority is read from the store, as the next broker reads it
         for queue in (*graph.queues.values(), *graph.keyed.values()):
             if pool is not None and pool.may_run(queue) and queue.available > 0 and not queue.base.is_paused:
-                assert graph.first(queue) > place(granted.node)
+                assert graph.first(queue) > place(granted.node, rank(key, driver.ledger.instances[key].priority))

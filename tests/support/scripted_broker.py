@@ -228,6 +228,11 @@ class WorkerProcess:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def line(self) -> str:
+        """The next line that it writes to stderr."""
+        assert self._process.stderr is not None
+        return self._process.stderr.readline()
+
     def ended(self) -> tuple[int, str]:
         """Exit code and what it wrote to stderr, once it and all of its children are gone: they share its pipes."""
         _, errors = self._process.communicate(timeout=WAIT)

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any, Generic, TypeVar, assert_type
 from uuid import UUID
 
-from dagorama import DAGDefinition, DAGInstance, DAGPromise, dagorama
+from dagorama import DAGDefinition, DAGInstance, DAGPromise, dagorama, start
 
 T = TypeVar("T")
 
@@ -102,6 +102,19 @@ def attached(identifier: UUID) -> None:
     assert_type(instance, DAGInstance)
     instance, _ = SaysNothingLater.attach(identifier)
     assert_type(instance, DAGInstance)
+
+
+def attached_by_a_users_id() -> None:
+    assert_type(Decorated.attach(id="order-42"), tuple[DAGInstance, DAGPromise[Counter[str]]])
+
+
+async def started() -> None:
+    start_it = start(Decorated(), id="order-42", labels={"tenant": "7"}, priority=5)
+    assert_type(start_it("abc"), tuple[DAGInstance, DAGPromise[Counter[str]]])
+    start_it(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    start_it()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(await start(PlainLater())("abc"), tuple[DAGInstance, DAGPromise[int]])
+    assert_type(start(SaysAny())("abc"), tuple[DAGInstance, DAGPromise[Any]])
 
 
 def made_by_hand(identifier: UUID) -> None:

@@ -8,8 +8,8 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, Outcome, pack_outcome
 from dagorama.worker.shared_memory import RING, SharedMemory, SlotMemory
-from dagorama.worker.supervisor.fork_server import Ended
-from dagorama.worker.supervisor.slot import Slot, cause_of
+from dagorama.worker.supervisor.fork_server import Ended, cause_of
+from dagorama.worker.supervisor.slot import Slot
 from tests.support.worker_grants import call, grant_of
 
 

@@ -18,7 +18,7 @@ from uuid import UUID
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import REFS
 from dagorama.client.large_values import LARGE_FROM, LargeValues
-from dagorama.context import RunningNode, current_attempt, current_run, never
+from dagorama.context import OpenLog, RunningNode, current_attempt, current_run, never
 from dagorama.definition import instance_within
 from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.graph.constructor_arguments import packed
@@ -41,7 +41,8 @@ _MAX_MICROSECONDS = 2**32 - 1  # the most that a message can hold, 71 minutes
 class Executor:
     """Runs calls in this process, sync and async ones."""
 
-    def __init__(self, outbox: Outbox, large: LargeValues) -> None:
+    def __init__(self, outbox: Outbox, large: LargeValues, open_log: OpenLog | None = None) -> None:
+        self._open_log = open_log
         self.large_from = LARGE_FROM  #: size of a pickle in bytes from which it is stored outside its envelope
         self.outbox = outbox
         self._large = large
@@ -99,7 +100,7 @@ class Executor:
             return monotonic_ns()
         self.last = call
         scope = self._scope(call)
-        run = RunningNode(call.runs + 1, is_cancelled, scope, call)
+        run = RunningNode(call.runs + 1, is_cancelled, scope, call, self._open_log)
         self.runs.add(run)
         try:
             result = self._context.copy().run(self._call, call, scope, run)
@@ -131,11 +132,13 @@ class Executor:
         scope.close()
         run.attempt = None
         self.runs.discard(run)
+        if run.log is not None:
+            run.log.close()
 
     async def run_async(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """Run an async function in the current task, at most until its timeout. Otherwise as `run`."""
         scope = self._scope(call)
-        run = RunningNode(call.runs + 1, is_cancelled, scope, call)
+        run = RunningNode(call.runs + 1, is_cancelled, scope, call, self._open_log)
         self.runs.add(run)
         self._enter(scope, run)
         try:

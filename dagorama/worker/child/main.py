@@ -21,11 +21,12 @@ from dagorama.context import expect_threads
 from dagorama.errors import FunctionNotFound
 from dagorama.graph import shipping
 from dagorama.serializer import run_only
-from dagorama.settings import WorkerOptions
+from dagorama.settings import WorkerOptions, captures_logs
 from dagorama.user_code.names import class_name
-from dagorama.worker.child import node_logging, signals
+from dagorama.worker.child import capture, node_logging, signals
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.forks import forget_in_forks, leave
+from dagorama.worker.child.live_logs import LiveLogs
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import RunLoop
@@ -47,8 +48,11 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
 
     def live(slot: int, connection: socket.socket) -> int:
         _settle()
+        memory.slots[slot].dump.install()
         expect_broker()  # it granted the nodes that run here
         node_logging.configure()
+        if captures_logs():
+            capture.install()
         pid = os.getpid()
         reason = _unfit(options)
         if os.getpid() != pid:  # an imported module has forked, and this is the fork
@@ -74,7 +78,7 @@ class _Child:
         self._pieces: list[bytes] = []
         self._outbox = Outbox(self._send)
         self._values = SpoolValues(spool)
-        self._executor = Executor(self._outbox, self._values)
+        self._executor = Executor(self._outbox, self._values, LiveLogs(self._outbox).open)
         self._engine = RunLoop(self._executor, memory.slots[slot])
         self._slot = memory.slots[slot]
         self._identity = _identity(connection)
@@ -149,7 +153,7 @@ class _Child:
                 f"worker: child process {os.getpid()} cannot reach its supervisor, because its socket is broken "
                 f"({why}); it exits, and its unsent results are lost. The last node was: {node}. "
                 "A node must not close file descriptors that it did not open.",
-                file=sys.stderr,
+                file=sys.__stderr__,  # not the log of a node, which cannot be sent
                 flush=True,
             )
         os._exit(CUT_OFF)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dagorama.context import running
 from dagorama.logging import FORMAT, StderrHandler
-from dagorama.settings import node_log_level
+from dagorama.settings import captured_log_level, node_log_level
 
 NODE_FORMAT = FORMAT.replace("%(message)s", "%(dagorama_prefix)s%(message)s")
 
@@ -34,13 +34,18 @@ class LastResort(StderrHandler):
 
 
 def configure() -> None:
-    """Set up logging in a child before any user code runs. DAGORAMA_LOG_LEVEL is the lowest level that is printed."""
+    """Set up logging in a child before any user code runs. DAGORAMA_LOG_LEVEL is the lowest level that is printed.
+
+    DAGORAMA_LOGS_LEVEL is the lowest one that is sent to the broker.
+    """
     logging.setLogRecordFactory(_naming_the_node(logging.getLogRecordFactory()))
     handler = LastResort()
     handler.setFormatter(logging.Formatter(NODE_FORMAT))
+    handler.setLevel(node_log_level())
     # It must be a handler of root: if root has no handler, logging.info() calls basicConfig().
     logging.root.addHandler(handler)
-    logging.root.setLevel(node_log_level())
+    levels = logging.getLevelNamesMapping()
+    logging.root.setLevel(min(levels[node_log_level()], levels[captured_log_level()]))
     logging.basicConfig = _without(handler, logging.basicConfig)
 
 

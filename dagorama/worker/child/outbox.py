@@ -31,8 +31,8 @@ class _Piece:
     """The columns of one Results message."""
 
     __slots__ = (
-        "attempt", "children", "failures", "foreign", "functions", "large", "large_of", "microseconds", "node",
-        "of_children", "ref", "ref_count", "size", "value",
+        "attempt", "children", "failures", "foreign", "functions", "large", "large_of", "logs", "microseconds", "node",
+        "of_children", "ref", "ref_count", "reports", "size", "value",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -49,6 +49,8 @@ class _Piece:
         self.children: list[pb.Children] = []
         self.of_children: list[bytes] = []  # large values in the arguments of the child nodes
         self.failures: list[pb.Failure] = []
+        self.logs: list[pb.NodeLog] = []
+        self.reports: list[pb.NodeReport] = []
         self.size = 0
 
     def name_references(self, refs: Sequence[bytes], origin: bytes) -> None:
@@ -77,6 +79,8 @@ class _Piece:
             failures=self.failures,
             large=self.large,
             large_of=self.large_of,
+            logs=self.logs,
+            reports=self.reports,
         )
         attempts = self.attempt + [failure.attempt for failure in self.failures]
         large = list(dict.fromkeys(self.of_children + self.large))
@@ -149,6 +153,20 @@ class Outbox:
             self._piece.failures.append(failure)
             self._piece.size += size
             self._cut_if_full()
+
+    def logged(self, log: pb.NodeLog) -> None:
+        """Add a part of the log of an attempt, before the outcome of the attempt."""
+        with self._lock:
+            size = log.ByteSize()
+            self._make_room(size)
+            self._piece.logs.append(log)
+            self._piece.size += size
+
+    def reported(self, report: pb.NodeReport) -> None:
+        """Add what a running node says about its progress."""
+        with self._lock:
+            self._piece.reports.append(report)
+            self._piece.size += report.ByteSize()
 
     def returned(
         self,
@@ -245,7 +263,7 @@ class Outbox:
 
     def _cut(self) -> None:
         piece = self._piece
-        if piece.node or piece.failures or piece.children:
+        if piece.node or piece.failures or piece.children or piece.logs or piece.reports:
             self._piece = _Piece()
             self._hand_over(Kind.RESULTS, piece.outcome())
 

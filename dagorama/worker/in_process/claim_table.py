@@ -107,6 +107,11 @@ class ClaimTable:
         held = self.answered(list(self._nodes))
         return pb.Return(node=held.nodes, attempt=held.attempts, reason=pb.INTERRUPTED)
 
+    def runs(self, attempt: int) -> bool:
+        """Return whether an attempt is running."""
+        with self._lock:
+            return any(running == attempt for running, _ in self._running.values())
+
     @property
     def held(self) -> list[Held]:
         """All attempts, in the form that a session needs."""

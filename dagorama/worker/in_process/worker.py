@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic, monotonic_ns
@@ -15,11 +18,13 @@ from dagorama.client.large_values import BrokerValues, LargeValues
 from dagorama.client.reconnect import PATIENCE
 from dagorama.context import expect_threads
 from dagorama.logging import get_logger
-from dagorama.settings import WorkerOptions, broker_wait
+from dagorama.settings import WorkerOptions, broker_wait, captures_logs
 from dagorama.values.signing import keyring
+from dagorama.worker.child import capture
 from dagorama.worker.child.async_runner import leave_loop
 from dagorama.worker.child.call import Call
 from dagorama.worker.child.executor import Executor
+from dagorama.worker.child.live_logs import LiveLogs
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import RunLoop
@@ -31,6 +36,7 @@ from dagorama.worker.supervisor.notices import Notices, left_behind
 from dagorama.worker.supervisor.session import Session, hello
 
 ACKNOWLEDGE_TIMEOUT_S = 10.0  #: time for the broker to acknowledge the last reports
+STACK_NOTE = "the worker runs in the process of a program, whose other threads are shown too"
 LOSS_CHECK_INTERVAL_S = 0.5  #: how often the time without a broker is checked
 
 
@@ -64,7 +70,8 @@ class _LocalExecutor(Executor):
     def __init__(
         self, outbox: Outbox, large: LargeValues, raise_failures: bool, interruption: _CtrlC, claims: ClaimTable
     ) -> None:
-        super().__init__(outbox, large)
+        self.logs = LiveLogs(outbox)
+        super().__init__(outbox, large, self.logs.open)
         self._raise_failures = raise_failures
         self._interruption = interruption
         self._claims = claims
@@ -144,10 +151,12 @@ class LocalWorker:
         """Connect; in the end wait for acknowledgements and disconnect. Then raise the exception that was kept."""
         self._stream.start()
         try:
-            yield
+            with capture.installed(captures_logs()):
+                yield
         finally:
             self._leave()
             engine.close()
+            self._executor.logs.close()
         if self._executor.raised is not None:
             raise self._executor.raised
 
@@ -226,8 +235,11 @@ class LocalWorker:
         for wanted in message.take_back:
             if (returned := self._claims.take_back(wanted.attempt)).attempt:
                 self._session.give_back(0, returned)
+        self._session.done |= message.drain
         if message.cancel:
             self._claims.cancel(message.cancel)
+        for request in message.stacks:
+            self._session.answer(_stack_reply(request, self._claims.runs(request.attempt)))
         self._left.extend(message.left)
         self._claims.take_back(message.refused)
         self._claims.answered(message.refused)
@@ -238,3 +250,20 @@ def prepare_process() -> None:
     expect_threads()
     follow_threads()
     note_changes()
+
+
+def _stack_reply(request: pb.StackRequest, is_running: bool) -> pb.StackReply:
+    """Return the answer to a question about a node."""
+    if not is_running:
+        return pb.StackReply(number=request.number, problem="the worker does not run the node now")
+    return pb.StackReply(number=request.number, stack="\n".join(_stacks()), note=STACK_NOTE)
+
+
+def _stacks() -> Iterator[str]:
+    """Yield the stack of each thread but this one, the latest call first, as faulthandler does."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        if ident != threading.get_ident():
+            yield f"Thread {names.get(ident, ident)} (most recent call first):"
+            for called in reversed(traceback.extract_stack(frame)):
+                yield f'  File "{called.filename}", line {called.lineno} in {called.name}'

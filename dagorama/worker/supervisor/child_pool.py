@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.logging import get_logger
 from dagorama.worker.supervisor.child_io import ChildIO, ChildMessages
-from dagorama.worker.supervisor.fork_server import Ended, ForkServer, Refused, Started
+from dagorama.worker.supervisor.fork_server import Ended, ForkServer, Refused, Started, cause_of
 from dagorama.worker.supervisor.granted_nodes import GrantedNodes
 from dagorama.worker.supervisor.session import Held, Session
-from dagorama.worker.supervisor.slot import Slot, cause_of
+from dagorama.worker.supervisor.slot import Slot
 from dagorama.worker.supervisor.spool import Spool
+from dagorama.worker.supervisor.stacks import last_stack
 from dagorama.worker.supervisor.transfers import Transfers
 
 FAILED, UNUSABLE, LEFT = 1, 2, 3  #: exit codes
@@ -107,6 +109,11 @@ class ChildPool:
         if slot.pid:
             self._fork_server.kill(slot.pid)
 
+    def dump(self, slot: Slot) -> None:
+        """Make the child of the slot write its stacks into the slot's file."""
+        if slot.pid:
+            self._fork_server.dump(slot.pid)
+
     def send_off(self) -> None:
         """Close all sockets, so that idle children exit by themselves."""
         for slot in self.slots:
@@ -151,6 +158,7 @@ class ChildPool:
     def _bury(self, slot: Slot, ended: Ended) -> None:
         self.io.finish(slot)
         how = slot.stopped or cause_of(ended)
+        self._report_last_stack(slot)
         self._report_overrun(slot)
         if len(slot):
             self._mourn(slot, how)
@@ -163,6 +171,15 @@ class ChildPool:
         else:
             get_logger().warning("child process %d of the worker: %s", ended.pid, how)
             self._replace(slot)
+
+    def _report_last_stack(self, slot: Slot) -> None:
+        """Print what the process wrote when it died of a fatal signal, and add it to the logs of its nodes."""
+        stack = slot.dump.read()
+        slot.dump.clear()
+        if stack and not slot.stopped:
+            print(stack, file=sys.stderr, flush=True)
+            held, results = last_stack(slot, stack)
+            self._session.report(held, results.SerializeToString())
 
     def _report_overrun(self, slot: Slot) -> None:
         held, results = slot.overrun()

@@ -19,7 +19,8 @@ from traceback import print_exc
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from dagorama.worker.frames import ChildMain
+from dagorama.worker.dump_file import STACK_SIGNAL
+from dagorama.worker.frames import CUT_OFF, ChildMain
 
 _REQUEST = Struct("<BI")  # request, and a slot or pid
 _EVENT = Struct("<BIIiQ")  # event, slot, pid, wait status or errno, peak memory in bytes
@@ -30,6 +31,7 @@ _PR_SET_PDEATHSIG = 1
 class _Request(IntEnum):
     FORK = 1
     KILL = 2
+    DUMP = 3
 
 
 class _Event(IntEnum):
@@ -98,6 +100,10 @@ class ForkServer:
         """Kill a child and its process group. The response is Ended, which may have been sent before."""
         self._ask(_Request.KILL, pid)
 
+    def dump(self, pid: int) -> None:
+        """Make a child write its stacks. The fork server signals it, because it knows that the child was not reaped."""
+        self._ask(_Request.DUMP, pid)
+
     def read(self) -> Event | None:
         """Wait for the next event and return it; None if the fork server has exited."""
         data, fds, _, _ = socket.recv_fds(self._control, _EVENT.size, 1)
@@ -117,6 +123,21 @@ class ForkServer:
     def _ask(self, verb: _Request, number: int) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # it has exited; `read` will return None
             self._control.sendall(_REQUEST.pack(verb, number))
+
+
+def cause_of(ended: Ended) -> str:
+    """Return a text that says how a child exited, such as "killed by SIGSEGV, peak memory 34 MB"."""
+    code = os.waitstatus_to_exitcode(ended.status)
+    how = f"exited with code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+    if code == CUT_OFF:
+        how += " (its socket to the worker was closed: a node must not close file descriptors that it did not open)"
+    return f"{how}, peak memory {ended.peak / 1e6:.0f} MB"
+
+
+def _signal_name(number: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
 
 
 class _Server:
@@ -163,6 +184,8 @@ class _Server:
                 verb, number = _REQUEST.unpack(request)
                 if verb == _Request.FORK:
                     self._fork(number)
+                elif number in self._slots and verb == _Request.DUMP:
+                    os.kill(number, STACK_SIGNAL)
                 elif number in self._slots:
                     _kill_group(number)
                 return True

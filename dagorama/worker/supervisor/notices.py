@@ -53,6 +53,10 @@ class Notices:
         self._announce(f"connected to the broker at {address}{' again' if self._connected_before else ''}")
         self._connected_before = True
 
+    def drained(self) -> None:
+        """Say that the worker leaves because a person wants it to."""
+        self._announce("leaves, as asked for by `dagorama workers drain`: it finishes what it runs")
+
     def lost(self, address: str, why: str) -> None:
         """Say that the connection to the broker was lost."""
         get_logger().warning("lost the connection to the broker at %s (%s); retrying", address, why)

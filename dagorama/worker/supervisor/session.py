@@ -54,6 +54,7 @@ def hello(options: WorkerOptions, key_ids: Sequence[bytes], slots: int, until: p
         key_ids=key_ids,
         slots=slots,
         until=until,
+        shows_stacks=True,
     )
 
 
@@ -68,6 +69,7 @@ class Session:
         self._unsent: deque[_Item] = deque()
         self._opening = False
         self._beat = False
+        self._stacks: list[pb.StackReply] = []
         self._closed: set[int] = set()  # slots, by number
         self._closed_said: set[int] = set()
         self._draining = False
@@ -97,6 +99,10 @@ class Session:
     def close_slot(self, number: int) -> None:
         """Report that a slot is closed, on this stream after the slot's reports, and on every later stream."""
         self._closed.add(number)
+
+    def answer(self, stack: pb.StackReply) -> None:
+        """Answer a question for a stack, unless the stream on which it came has ended."""
+        self._stacks.append(stack)
 
     def beat(self) -> None:
         """Send a heartbeat."""
@@ -135,6 +141,7 @@ class Session:
         del self._hello.grants[:]
         self._hello.grants.extend(self._proofs.presented(set(self._hello.held_attempt)))
         self._opening = True
+        self._stacks.clear()
         self._draining_said = False
         self._closed_said = set()
         self.welcome = None
@@ -145,11 +152,13 @@ class Session:
             self._opening = False
             return pb.WorkerMessage(hello=self._hello)
         is_new = self._draining != self._draining_said or self._closed != self._closed_said
-        if not (self._unsent or self._beat or is_new):
+        if not (self._unsent or self._beat or self._stacks or is_new):
             return None
         message = pb.WorkerMessage(heartbeat=self._beat, draining=self._draining and not self._draining_said)
         self._beat, self._draining_said = False, self._draining
         self._fill(message)
+        if self._stacks:
+            message.stacks.append(self._stacks.pop(0))
         return message
 
     def _fill(self, message: pb.WorkerMessage) -> None:

@@ -4,8 +4,6 @@ Nodes are numbered as in `shared_memory`: the first node given to the current ch
 opened.
 """
 
-import os
-import signal
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -15,9 +13,8 @@ from itertools import compress
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.worker.failures import describe, timeout_error
-from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, prefix
+from dagorama.worker.frames import FrameReader, Kind, prefix
 from dagorama.worker.shared_memory import RING, SlotMemory
-from dagorama.worker.supervisor.fork_server import Ended
 from dagorama.worker.supervisor.session import Held
 
 READ_BYTES = 1 << 20
@@ -50,6 +47,7 @@ class Slot:
         self.refusals = 0  #: forks in a row that the system has refused
         self.is_held_up = False  #: the socket is full: the child does not read at the moment
         self.stopped = ""  #: why the supervisor killed the child; then its exit does not count as a crash
+        self.dump = memory.dump
         self._memory = memory
         self._socket: socket.socket | None = None
         self._reader = FrameReader()
@@ -140,6 +138,16 @@ class Slot:
     def held(self) -> Held:
         """All nodes that the slot holds."""
         return Held(self.number, list(self._nodes.values()), list(self._nodes))
+
+    def holds(self, attempt: int) -> bool:
+        """Return whether the slot holds an attempt."""
+        return attempt in self._nodes
+
+    def running_entry(self, attempt: int) -> tuple[int, int, int] | None:
+        """Return the process that runs an attempt, its entry (0: a sync node) and its start; None: it does not run."""
+        ordinal = self._ordinals.get(attempt)
+        found = next((node for node in self._memory.entries() if node.ordinal == ordinal), None)
+        return None if found is None else (self.pid, found.entry, found.since)
 
     def __len__(self) -> int:
         """Return the number of nodes that the slot holds."""
@@ -281,18 +289,3 @@ class Slot:
 
 def _definitions(parcel: bytes) -> _Frame:
     return _Frame(memoryview(prefix(Kind.DEFINE, len(parcel)) + parcel), set())
-
-
-def cause_of(ended: Ended) -> str:
-    """Return a text that says how a child exited, such as "killed by SIGSEGV, peak memory 34 MB"."""
-    code = os.waitstatus_to_exitcode(ended.status)
-    how = f"exited with code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
-    if code == CUT_OFF:
-        how += " (its socket to the worker was closed: a node must not close file descriptors that it did not open)"
-    return f"{how}, peak memory {ended.peak / 1e6:.0f} MB"
-
-
-def _signal_name(number: int) -> str:
-    with suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"

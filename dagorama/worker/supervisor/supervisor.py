@@ -27,6 +27,7 @@ from dagorama.worker.supervisor.notices import Notices, complain, left_behind
 from dagorama.worker.supervisor.session import Session, hello
 from dagorama.worker.supervisor.slot import Slot
 from dagorama.worker.supervisor.spool import Spool
+from dagorama.worker.supervisor.stacks import Stacks
 from dagorama.worker.supervisor.stream import Refused, Stream
 from dagorama.worker.supervisor.transfers import Transfers
 
@@ -70,6 +71,7 @@ class Supervisor:
             self._on_ready, self._on_returned, self._on_change, self._on_started, self._on_ended, self._ask_to_leave
         )
         self._children = ChildPool(slots, fork_server, self._session, self._transfers, spool, events)
+        self._stacks = Stacks(slots, self._session, self._children.dump, self._on_change)
         self._stream = Stream(
             stub, self._session, lambda: self._children.held, self._on_message, self._on_change, self._on_lost
         )
@@ -94,6 +96,15 @@ class Supervisor:
         self._speaking.cancel()
         await self._channel.close()
         return self._code
+
+    @property
+    def obstacle(self) -> str:
+        """Return why the worker takes no nodes now; empty: it does. May be called in any thread."""
+        if self._leaving.is_set():
+            return "the worker is leaving"
+        if self._session.welcome is None:
+            return f"it is not connected to the broker at {self._address}"
+        return "" if self._is_ready else "none of its child processes is ready yet"
 
     # --- events of the children -----------------------------------------------------------------------
 
@@ -237,9 +248,14 @@ class Supervisor:
             children.nodes.drop(message.refused)
         if message.cancel:
             children.nodes.cancel(message.cancel)
+        for request in message.stacks:
+            self._stacks.ask(request)
         children.io.resume()
         if message.done:
             self._complete(message.left)
+        if message.drain and not self._leaving.is_set():
+            self._notices.drained()
+            self._ask_to_leave()
         self._on_change()
 
     def _complete(self, left: Sequence[pb.Unschedulable]) -> None:

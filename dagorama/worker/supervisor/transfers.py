@@ -253,6 +253,8 @@ def _without(results: pb.Results, attempts: set[int]) -> pb.Results:
         failures=[failure for failure in results.failures if failure.attempt not in attempts],
         large=[value for value, _ in large],
         large_of=[of for _, of in large],
+        logs=results.logs,
+        reports=results.reports,
     )
     if results.ref_count:
         starts = list(accumulate(results.ref_count, initial=0))

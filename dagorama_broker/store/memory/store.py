@@ -16,6 +16,7 @@ from dagorama_broker.model.queries import (
     FailedEnd,
     FoundNode,
     FunctionCount,
+    InstanceMarks,
     InstanceQuery,
     ListedInstances,
     Live,
@@ -23,10 +24,11 @@ from dagorama_broker.model.queries import (
     StoredInstance,
     StoredNode,
 )
-from dagorama_broker.model.rows import Changes, NodeBlockRow, NodeRow, OutcomeRow, RemovedRow
+from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, NodeRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.memory.aggregates import Aggregates
 from dagorama_broker.store.memory.retry import read_bad_ends, read_eager_states, read_edges, read_failed
+from dagorama_broker.store.memory.search import failed_with, matches
 from dagorama_broker.store.memory.tables import Tables
 from dagorama_broker.store.protocol import SECRET_BYTES
 
@@ -38,6 +40,7 @@ class MemoryStore(Aggregates):
 
     def __init__(self) -> None:
         self.secret = os.urandom(SECRET_BYTES)  #: see `Store`
+        self.logs_path = None
         self.tables = Tables()
         self._epoch = 0
 
@@ -55,6 +58,9 @@ class MemoryStore(Aggregates):
 
     def close(self) -> None:
         """Do nothing: only memory is held."""
+
+    def usage(self) -> None:
+        """Return None: there are no files."""
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -211,6 +217,12 @@ class MemoryStore(Aggregates):
         key = self.tables.instance_keys.get(id)
         return None if key is None else self.tables.instances[key]
 
+    def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
+        return {key: self.tables.marks.of[key] for key in keys if key in self.tables.marks.of}
+
+    def named_instance(self, definition: str, name: str) -> NameRow | None:
+        return self.tables.marks.names.get((definition, name))
+
     def has_instance(self, id: bytes) -> bool:
         return id in self.tables.instance_keys or self.tables.retention.removed(id) is not None
 
@@ -218,15 +230,16 @@ class MemoryStore(Aggregates):
         return origin not in self.tables.blocks.by_origin and not self.has_instance(instance)
 
     def list_instances(self, asked: InstanceQuery) -> ListedInstances:
-        def matches(stored: StoredInstance) -> bool:
-            asks = asked.unfinished or asked.failed
-            is_one = (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)
-            return (is_one or not asks) and asked.definition in ("", stored.row.definition)
-
         older = sorted((key for key in self.tables.instances if key < asked.before), reverse=True)
-        found = [stored for key in older if matches(stored := self.tables.instances[key])]
+        found = [self.tables.instances[key] for key in older if matches(self.tables, self.tables.instances[key], asked)]
         page = found[: asked.limit]
         return ListedInstances(page, page[-1].row.key if len(found) > len(page) else 0)
+
+    def count_instances(self, asked: InstanceQuery) -> int:
+        return sum(matches(self.tables, stored, asked) for stored in self.tables.instances.values())
+
+    def failed_with(self, instance: int, text: str, after: int, limit: int) -> list[int]:
+        return failed_with(self.tables, instance, text, after, limit)
 
     def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
         return sorted(id for id in self.tables.instance_keys if low <= id <= high)[:most]

@@ -26,6 +26,7 @@ from dagorama_broker.model.rows import (
 from dagorama_broker.store.memory.blocks import Blocks
 from dagorama_broker.store.memory.eager import EagerAttempts
 from dagorama_broker.store.memory.large_values import LargeValues
+from dagorama_broker.store.memory.marks import Marks
 from dagorama_broker.store.memory.rebinds import Rebinds
 from dagorama_broker.store.memory.retention import MemoryRetention
 from dagorama_broker.store.protocol import REMEMBERED
@@ -38,6 +39,7 @@ class Tables:
         self.functions: dict[int, FunctionRow] = {}
         self.instances: dict[int, StoredInstance] = {}
         self.instance_keys: dict[bytes, int] = {}
+        self.marks = Marks()
         self.blocks = Blocks()
         self.nodes: dict[int, NodeRow] = {}
         self.outcomes: dict[int, OutcomeRow] = {}
@@ -88,6 +90,7 @@ class Tables:
         for instance in changes.instances:
             self.instances[instance.key] = StoredInstance(instance, None, False)
             self.instance_keys[instance.id] = instance.key
+        self.marks.add(changes.names, changes.labels)
         for end in changes.instance_ends:
             self._end_instance(end)
         for block in changes.blocks:
@@ -140,6 +143,7 @@ class Tables:
         _refuse("functions", [row.id for row in changes.functions], self.functions.__contains__)
         _refuse("instances", [row.key for row in changes.instances], self.instances.__contains__)
         _refuse("instances", [row.id for row in changes.instances], self.instance_keys.__contains__)
+        self.marks.refuse_repeats(changes.names)
         _refuse(
             "node_blocks",
             [(row.origin, row.first) for row in changes.blocks],
@@ -194,6 +198,7 @@ class Tables:
 
     def _remove(self, rows: Sequence[RemovedRow]) -> None:
         for row in rows:
+            self.marks.remove(row.key, self.instances[row.key].row.definition)
             del self.instances[row.key], self.instance_keys[row.id]
             self.last_instance = max(self.last_instance, row.key)
         self.retention.remove(rows)

@@ -24,7 +24,7 @@ _Found = TypeVar("_Found")
 #: Numbers of keys in one SELECT; few sizes, so that SQLite compiles few statements.
 _ASKED = (1, 16, 256)
 _BLOCK = "SELECT first_key, origin, first, size, instance, digest, creator, created, chk FROM node_blocks"
-_INSTANCE = "SELECT key, id, definition, entry, created, chk, ended, failed, end_chk FROM instances"
+_INSTANCE = "key, id, instances.definition, entry, created, priority, instances.chk, ended, failed, end_chk"
 _OUTCOME = (
     "SELECT o.chk, o.key, o.state, o.attempt, o.root_cause, o.ended, o.microseconds, o.worker, o.refs,"
     " r.chk, r.state, r.root_cause, r.ended"
@@ -224,8 +224,13 @@ class Reader:
         for key in sorted(keys):
             yield from self.instances("WHERE key = ?", key)
 
-    def instances(self, where: str, *parameters: float | bytes) -> Iterator[StoredInstance]:
-        for *row, chk, ended, failed, end_chk in self.connection.execute(f"{_INSTANCE} {where}", parameters):
+    def instances(
+        self, where: str, *parameters: float | str | bytes, tables: str = "instances"
+    ) -> Iterator[StoredInstance]:
+        """Yield instances; `tables` may join others, which SQLite reads in the order in which they are named."""
+        for *row, chk, ended, failed, end_chk in self.connection.execute(
+            f"SELECT {_INSTANCE} FROM {tables} {where}", parameters
+        ):
             check_row("instances", row[0], chk, row)
             check_row("instances", row[0], end_chk, (row[0], ended, failed))
             yield StoredInstance(InstanceRow(*row), ended, bool(failed))

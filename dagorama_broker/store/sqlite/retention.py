@@ -73,10 +73,12 @@ def link(connection: sqlite3.Connection, rows: Sequence[LinkRow]) -> None:
 
 
 def remove(connection: sqlite3.Connection, rows: Sequence[RemovedRow]) -> None:
-    """Remove instances but for a record of their ids; their nodes are left for `sweep`."""
+    """Remove instances but for a record of them; their nodes are left for `sweep`."""
     keys = _Keys([row.key for row in rows])
     mark_used(connection, "instances", keys.last)
     keys.delete(connection, "instances")
+    for table in ("instance_names", "labels"):
+        keys.delete(connection, table, "instance")
     execute_rows(connection, _REMOVED, 6, summed(map(_tombstone, rows)))
     execute_rows(connection, _LEFTOVERS, 2, summed((row.key,) for row in rows))
     _unlink(connection, keys)

@@ -26,7 +26,7 @@ CREATE TABLE functions (
 
 CREATE TABLE instances (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
-    id BLOB NOT NULL, definition TEXT NOT NULL, entry BLOB NOT NULL, created REAL NOT NULL,
+    id BLOB NOT NULL, definition TEXT NOT NULL, entry BLOB NOT NULL, created REAL NOT NULL, priority INTEGER NOT NULL,
     ended REAL, failed INTEGER NOT NULL, end_chk INTEGER NOT NULL, named INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX instance_ids ON instances (id);
@@ -34,6 +34,18 @@ CREATE INDEX unfinished_instances ON instances (key) WHERE ended IS NULL;
 CREATE INDEX failed_instances ON instances (key) WHERE failed = 1;
 CREATE INDEX ended_instances ON instances (failed, ended) WHERE ended IS NOT NULL AND named = 0;
 CREATE INDEX named_instances ON instances (key) WHERE ended IS NOT NULL AND named = 1;
+
+CREATE TABLE instance_names (
+    instance INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    definition TEXT NOT NULL, name TEXT NOT NULL, digest BLOB NOT NULL
+);
+CREATE UNIQUE INDEX instance_names_unique ON instance_names (name, definition);
+
+CREATE TABLE labels (
+    instance INTEGER NOT NULL, label TEXT NOT NULL, value TEXT NOT NULL, chk INTEGER NOT NULL,
+    PRIMARY KEY (instance, label)
+) WITHOUT ROWID;
+CREATE INDEX labels_values ON labels (label, value, instance);
 
 CREATE TABLE links (
     instance INTEGER NOT NULL, named INTEGER NOT NULL, chk INTEGER NOT NULL, PRIMARY KEY (instance, named)
@@ -122,7 +134,7 @@ CREATE TABLE worker_names (number INTEGER PRIMARY KEY, chk INTEGER NOT NULL, nam
 
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
-FIRST_VERSION = 8
+FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
 MIGRATIONS = (FIRST_SCHEMA,)
 #: The version that all migrations make.

@@ -14,8 +14,10 @@ from dagorama_broker.model.queries import (
     FoundNode,
     Live,
     StoredInstance,
+    Usage,
 )
-from dagorama_broker.model.rows import Changes, NodeBlockRow, OutcomeRow, RemovedRow
+from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, OutcomeRow, RemovedRow
+from dagorama_broker.store.folders import usage_of
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.sqlite.commit_count import COUNT_TIME
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, snapshot
@@ -23,6 +25,7 @@ from dagorama_broker.store.sqlite.database import Database
 from dagorama_broker.store.sqlite.listing import (
     read_functions_of,
 )
+from dagorama_broker.store.sqlite.marks import read_name
 from dagorama_broker.store.sqlite.restore import read_live
 from dagorama_broker.store.sqlite.retry import read_edges, read_failed
 from dagorama_broker.store.sqlite.view import SharedQueries, SqliteView
@@ -82,12 +85,19 @@ class SqliteStore(SharedQueries):
         return self._database.accept_loss()
 
     @property
+    def logs_path(self) -> Path | None:
+        return self.path.with_name(self.path.name + ".logs")
+
+    @property
     def secret(self) -> bytes:
         return self._database.secret
 
     @property
     def last_used(self) -> float:
         return self._database.last_used
+
+    def usage(self) -> Usage:
+        return usage_of(self.path, self._large.folder)
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -135,6 +145,10 @@ class SqliteStore(SharedQueries):
     def is_new(self, instance: bytes, origin: bytes) -> bool:
         with self._database.looking() as reader:
             return reader.is_new(instance, origin)
+
+    def named_instance(self, definition: str, name: str) -> NameRow | None:
+        with self._database.looking() as reader:
+            return read_name(reader, definition, name)
 
     def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
         with self._database.looking() as reader:

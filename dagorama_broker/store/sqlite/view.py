@@ -10,6 +10,7 @@ from dagorama_broker.model.queries import (
     FailedEnd,
     FailurePage,
     FunctionCount,
+    InstanceMarks,
     InstanceQuery,
     ListedInstances,
     NodePlace,
@@ -27,14 +28,17 @@ from dagorama_broker.store.sqlite.aggregates import (
 from dagorama_broker.store.sqlite.connection import snapshot
 from dagorama_broker.store.sqlite.eager import eager_states_of
 from dagorama_broker.store.sqlite.listing import (
+    count_instances,
     ids_between,
     read_counts,
     read_described,
     read_instances,
     read_node_keys,
 )
+from dagorama_broker.store.sqlite.marks import read_marks
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.retry import read_bad_ends, read_used_failures
+from dagorama_broker.store.sqlite.search import read_failed_with
 
 #: Opens a context in which this thread alone reads through a connection.
 Reading = Callable[[], AbstractContextManager[Reader]]
@@ -74,6 +78,10 @@ class SharedQueries:
         with self._reading() as reader:
             return reader.instance(id)
 
+    def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
+        with self._reading() as reader:
+            return read_marks(reader, keys)
+
 
 class SqliteView(SharedQueries):
     """A `StoreView` of a file."""
@@ -107,6 +115,14 @@ class SqliteView(SharedQueries):
             where = "WHERE origin >= ? AND origin <= ? AND instance = ? ORDER BY origin, first"
             blocks = reader.blocks(f"INDEXED BY node_block_origins {where}", low[:12], high[:12], instance)
             return ids_between(blocks, low, high, most)
+
+    def failed_with(self, instance: int, text: str, after: int, limit: int) -> list[int]:
+        with self._reading() as reader:
+            return read_failed_with(reader, instance, text, after, limit)
+
+    def count_instances(self, asked: InstanceQuery) -> int:
+        with self._reading() as reader:
+            return count_instances(reader, asked)
 
     def size_of(self, instance: int) -> int:
         with self._reading() as reader:

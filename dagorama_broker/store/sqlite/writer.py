@@ -21,6 +21,7 @@ from dagorama_broker.store.checksums import (
 from dagorama_broker.store.protocol import REMEMBERED
 from dagorama_broker.store.sqlite import drafts
 from dagorama_broker.store.sqlite.connection import execute_rows
+from dagorama_broker.store.sqlite.marks import write_marks
 from dagorama_broker.store.sqlite.rebinds import write_rebound
 from dagorama_broker.store.sqlite.retention import drop_functions, link, remove
 
@@ -30,7 +31,7 @@ _OUTCOMES = "INSERT INTO outcomes VALUES {rows}"
 _BLOCKS = (
     "INSERT INTO node_blocks (first_key, origin, first, size, instance, digest, creator, created, chk) VALUES {rows}"
 )
-_INSTANCES = "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES {rows}"
+_INSTANCES = "INSERT INTO instances (key, id, definition, entry, created, priority, chk, failed, end_chk) VALUES {rows}"
 _INSTANCE_ENDS = (
     "WITH ends (key, ended, failed, chk) AS (VALUES {rows})"
     " UPDATE instances SET ended = ends.ended, failed = ends.failed, end_chk = ends.chk"
@@ -82,7 +83,7 @@ def write(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_RESOLVED, summed((key, int(state), c, float(ended)) for key, state, c, ended in changes.resolved))
     if changes.instances:
         rows = ((*row, row_sum(row), 0, row_sum((row.key, None, 0))) for row in changes.instances)
-        execute_rows(connection, _INSTANCES, 8, rows)
+        execute_rows(connection, _INSTANCES, 9, rows)
     if changes.instance_ends:
         execute_rows(connection, _INSTANCE_ENDS, 4, map(_end, changes.instance_ends))
     _write_the_rare(connection, changes)
@@ -90,6 +91,8 @@ def write(connection: sqlite3.Connection, changes: Changes) -> None:
 
 def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
     many = connection.executemany
+    if changes.names or changes.labels:
+        write_marks(connection, changes.names, changes.labels)
     if changes.functions:
         many(_FUNCTIONS, summed(map(_function, changes.functions)))
     if changes.progress:

@@ -87,7 +87,7 @@ class DecoratedFunction:
             self._check(shape, args, kwargs)
         code = frame.f_code
         if code is ENTRY_CODE and frame.f_back is not None:
-            frame = frame.f_back
+            frame = frame.f_back.f_back or frame
             code = frame.f_code
         return instance, self.spec(type(instance.definition)), args[1:], kwargs, (code.co_filename, frame.f_lineno)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from re import Match, compile
 from uuid import UUID
 
 #: On a terminal, longer table cells are truncated to this many characters; other output is never truncated.
 MAX_CELL_CHARACTERS = 100
+#: Control characters, and characters that change the direction of the text after them.
+_CONTROLS = compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -56,6 +59,22 @@ def duration_text(microseconds: int) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def harmless(text: str) -> str:
+    """Return a text in which characters that control a terminal are written as escapes, but tabs and newlines."""
+    return _CONTROLS.sub(_escaped, text)
+
+
+def _escaped(found: Match[str]) -> str:
+    number = ord(found.group())
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def report_text(message: str, fraction: float | None) -> str:
+    """Return what a node has reported in one line, such as `40 %  reading`."""
+    line = _cell(harmless(message)) if message else ""
+    return line if fraction is None else f"{fraction:.0%}  {line}".rstrip()
 
 
 def run_seconds(microseconds: int) -> float | None:

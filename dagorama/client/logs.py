@@ -1,0 +1,84 @@
+"""Read what nodes have printed and logged: `logs(instance)`, also while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.message import DecodeError
+
+from dagorama.api import broker_pb2
+from dagorama.client.connection import Connection, connection
+from dagorama.client.following import Following
+from dagorama.client.waiter import check_instance, owner_of
+from dagorama.context import is_held_back
+from dagorama.errors import PromiseMisuse
+from dagorama.models.log_record import LEFT_OUT, STREAMS, LogRecord
+from dagorama.models.promise import DAGPromise, InstanceRef
+
+
+class Logs(Following[LogRecord]):
+    """Log records in the order in which they reached the broker; iterate over it with `for` or `async for`."""
+
+    def __init__(self, broker: Connection, request: broker_pb2.GetLogsRequest) -> None:
+        super().__init__(broker, request.instance)
+        self._request = request
+
+    def _opened(self) -> Any:
+        return self._broker.stub.GetLogs(self._request)
+
+    def _items(self, call: Any) -> Generator[LogRecord, None, bool]:
+        for piece in call:
+            yield from _records(piece, self._request.since)
+            self._request.after = piece.id
+        return True
+
+
+def logs(
+    instance: InstanceRef,
+    promise: DAGPromise[Any] | None = None,
+    *,
+    attempt: int = 0,
+    function: str = "",
+    since: float = 0.0,
+    follow: bool = False,
+) -> Logs:
+    """Return what the nodes of an instance, or the node of a promise, have printed and logged.
+
+    Iterate over it with `for` or `async for`; each item is a `LogRecord`. `attempt` is a number from 1, 0 means all;
+    `function` is a name like "package.module:Class.method"; `since` is in seconds since 1970. With `follow`, records
+    of running nodes come within two seconds, until the node or the instance has ended. Raises NotFound if there is no
+    such instance or node, AccessDenied if the token does not allow logs, and BrokerUnavailable.
+    """
+    check_instance("logs()", instance)
+    if is_held_back(instance.instance_id.bytes):
+        raise PromiseMisuse(f"{instance!r} was made in a `with batch():` block: read its logs after the block")
+    owner = instance.instance_id.bytes if promise is None else owner_of(instance, promise)
+    request = broker_pb2.GetLogsRequest(
+        instance=owner,
+        node=b"" if promise is None else promise.node_id,
+        attempt=attempt,
+        function=function,
+        since=since,
+        follow=follow,
+    )
+    return Logs(connection(), request)
+
+
+def _records(piece: broker_pb2.LogPiece, since: float) -> Iterator[LogRecord]:
+    node = UUID(bytes=piece.node)
+    if piece.left_out:
+        yield LogRecord(node, piece.function, piece.attempt, 0.0, LEFT_OUT, left_out=piece.left_out)
+    try:
+        found = broker_pb2.LogRecords.FromString(piece.records)
+    except DecodeError:  # the broker keeps what a worker sends as it is
+        text = b"a part of the log cannot be read: its worker has sent something else"
+        yield LogRecord(node, piece.function, piece.attempt, 0.0, "stderr", text)
+        return
+    for record in found.record:
+        if (time := record.time / 1_000_000) >= since:
+            stream = STREAMS[record.source] if record.source < len(STREAMS) else f"stream {record.source}"
+            yield LogRecord(
+                node, piece.function, piece.attempt, time, stream, record.text, record.cut, record.level, record.logger
+            )

@@ -1,0 +1,82 @@
+"""The options of a new instance: its id, labels and priority, checked at the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+from dagorama.api.contract import (
+    HIGHEST_PRIORITY,
+    LONGEST_LABEL,
+    LONGEST_LABEL_VALUE,
+    LONGEST_NAME,
+    LOWEST_PRIORITY,
+    MOST_LABELS,
+)
+from dagorama.graph.constructor_arguments import constructor_bytes
+from dagorama.values.digest import stable_digest
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """The id of an instance, if it has one, with its labels and priority."""
+
+    id: str
+    labels: Mapping[str, str]
+    priority: int
+    digest: bytes = b""  #: of what the instance is started with, if it has an id
+
+
+def start_options(id: str | None, labels: Mapping[str, str] | None, priority: int) -> StartOptions:
+    """Return the options. Raises TypeError or ValueError, which name the argument."""
+    name = check_id(id) if id is not None else ""
+    found = _checked_labels(labels if labels is not None else {})
+    if type(priority) is not int:
+        raise TypeError(f"priority is {priority!r}: it must be an integer")
+    if not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
+        raise ValueError(f"priority is {priority}: it must be from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}")
+    return StartOptions(name, found, priority)
+
+
+def check_id(id: str | None) -> str:
+    """Return an id that a caller asks for. Raises TypeError or ValueError."""
+    return _check_text(id, "id", 1, LONGEST_NAME)
+
+
+def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"labels is {labels!r}: it must be a mapping of strings to strings")
+    if len(labels) > MOST_LABELS:
+        raise ValueError(f"an instance can have {MOST_LABELS} labels, and {len(labels)} were given")
+    for label, value in labels.items():
+        _check_text(label, "a label", 1, LONGEST_LABEL)
+        _check_text(value, f"the value of the label {label!r}", 0, LONGEST_LABEL_VALUE)
+    return dict(labels)
+
+
+def _check_text(text: str | None, what: str, least: int, most: int) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is {text!r}: it must be a string")
+    if not least <= len(text) <= most:
+        raise ValueError(f"{what} has {len(text)} characters: {least} to {most} are allowed")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} is {text!r}, which cannot be encoded as UTF-8") from None
+    return text
+
+
+def started_with(definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """Return the digest of the arguments of a definition and of a call of it, positional or by name.
+
+    Raises NotPicklable. Arguments that do not fit the entry point are left to the call, which raises TypeError.
+    """
+    entry = type(definition).entrypoint
+    try:
+        given = signature(getattr(entry, "original_fn", entry)).bind(definition, *args, **kwargs).arguments
+        named: object = dict(list(given.items())[1:])
+    except (TypeError, ValueError):
+        named = (args, kwargs)
+    return stable_digest((constructor_bytes(definition), named), "arguments")

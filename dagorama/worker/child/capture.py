@@ -1,0 +1,199 @@
+"""Capture what user code prints and logs, in the log of the node that does so; the output of the worker stays the same.
+
+A thread belongs to the node that has started it, or else to the only running node. Text that belongs to no node, or to
+one of several, is not captured. The rule: user code finds streams, loggers and handlers that behave as they did.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.context import known_run
+from dagorama.logging import NAME
+from dagorama.settings import captured_log_level
+from dagorama.worker.child.forks import forget_in_forks
+
+_lock = threading.Lock()
+_holders = 0  # how many workers of this process need the capture
+_here = threading.local()  # .is_logging: a handler of the module logging writes
+
+
+class _Switch:
+    """Turns the capture off in forks of a worker: nothing that they print can be sent."""
+
+    is_on = True
+
+    def forget(self) -> None:
+        self.is_on = False
+
+
+_switch = _Switch()
+forget_in_forks(_switch)
+
+
+def _captured(source: int, data: bytes | bytearray | memoryview | str) -> None:
+    if not _switch.is_on or not data or getattr(_here, "is_logging", False):
+        return
+    run = known_run()
+    log = None if run is None else run.opened_log()
+    if log is not None:
+        log.write(source, encoded(data) if isinstance(data, str) else bytes(data))
+
+
+def encoded(text: str) -> bytes:
+    """Return the text in UTF-8, with the bytes that were read into it with surrogateescape."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
+
+
+# --- streams ---------------------------------------------------------------------------------------
+
+
+class Tee:
+    """A text stream that passes everything on to another one."""
+
+    def __init__(self, through: Any, source: int) -> None:
+        self.through = through
+        self._source = source
+        self._buffer: TeeBuffer | None = None
+
+    def write(self, text: str) -> int:
+        written: int = self.through.write(text)
+        _captured(self._source, text)
+        return written
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    @property
+    def buffer(self) -> TeeBuffer:
+        buffer = self.through.buffer
+        if self._buffer is None or self._buffer.through is not buffer:
+            self._buffer = TeeBuffer(buffer, self._source)
+        return self._buffer
+
+    def __enter__(self) -> Tee:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.through.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.through, name)
+
+
+class TeeBuffer:
+    """The binary stream below a Tee."""
+
+    def __init__(self, through: Any, source: int) -> None:
+        self.through = through
+        self._source = source
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        written: int = self.through.write(data)
+        _captured(self._source, data)
+        return written
+
+    def writelines(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.through, name)
+
+
+io.TextIOBase.register(Tee)
+io.BufferedIOBase.register(TeeBuffer)
+
+
+# --- logging ---------------------------------------------------------------------------------------
+
+_FORMATTER = logging.Formatter()
+_call_handlers = logging.Logger.callHandlers
+
+
+@wraps(logging.Logger.callHandlers)
+def _capturing_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
+    """Call the handlers, and capture the record instead of what handlers write to the captured streams."""
+    was_logging = getattr(_here, "is_logging", False)
+    _here.is_logging = True
+    try:
+        _call_handlers(self, record)
+    finally:
+        _here.is_logging = was_logging
+        if not was_logging and record.levelno >= _level and record.name != NAME:
+            _add(record)
+
+
+def _add(record: logging.LogRecord) -> None:
+    run = known_run() if _switch.is_on else None
+    log = None if run is None else run.opened_log()
+    if log is not None:
+        log.add(record.levelno, record.name, encoded(_text_of(record)))
+
+
+def _text_of(record: logging.LogRecord) -> str:
+    try:
+        return _FORMATTER.format(record)
+    except Exception as error:  # the arguments do not fit the message; handlers report that on stderr
+        return f"{record.msg!r} % {record.args!r} ({type(error).__name__}: {error})"
+
+
+_level = logging.INFO
+
+
+# --- installing ------------------------------------------------------------------------------------
+
+
+def install() -> Callable[[], None]:
+    """Capture what nodes of this process print and log, until the returned function is called."""
+    global _holders, _level
+    with _lock:
+        _holders += 1
+        if _holders == 1:
+            _switch.is_on = True  # the fork server forks children too
+            _level = logging.getLevelNamesMapping()[captured_log_level()]
+            _replace_streams()
+            logging.Logger.callHandlers = _capturing_handlers  # type: ignore[method-assign]  # all loggers call it
+    return _uninstall
+
+
+@contextmanager
+def installed(is_on: bool) -> Iterator[None]:
+    """Capture within the context, if `is_on`."""
+    undo = install() if is_on else lambda: None
+    try:
+        yield
+    finally:
+        undo()
+
+
+def _replace_streams() -> None:
+    for name, source in (("stdout", pb.STDOUT), ("stderr", pb.STDERR)):
+        stream = getattr(sys, name)
+        if stream is not None:
+            setattr(sys, name, Tee(stream, source))
+
+
+def _uninstall() -> None:
+    global _holders
+    with _lock:
+        _holders -= 1
+        if _holders:
+            return
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if isinstance(stream, Tee):  # otherwise user code has replaced it
+                setattr(sys, name, stream.through)
+        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]  # as it was

@@ -1,0 +1,101 @@
+"""Tells for how long the oldest node of each queue has been ready, without a time for each node.
+
+Places of a function's queue are in the order of their arrival. So it is enough to note the youngest place from time to
+time: a node that is not younger than a note had arrived by then. Ages are accurate to the time between two notes, and
+begin with this broker.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from dagorama_broker.model.domain import State
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.queues import KEY_MASK, FunctionQueue
+
+#: Notes of one queue; if there are more, every second one is dropped.
+MOST_NOTES = 2_000
+
+
+class _Note(NamedTuple):
+    at: float
+    place: int  #: the youngest one
+
+
+class _Notes:
+    """The notes of one queue, the oldest first."""
+
+    def __init__(self, queue: FunctionQueue) -> None:
+        self._queue = queue
+        self._emptied = queue.emptied
+        self._notes: deque[_Note] = deque()
+        self._unknown_since: float | None = None
+
+    def add(self, place: int | None, now: float) -> None:
+        """Add a note. None: all nodes whose arrival is known have left, and others are queued."""
+        if place is None:
+            self._unknown_since = self._unknown_since if self._unknown_since is not None else now
+            return
+        self._unknown_since = None
+        if self._emptied != self._queue.emptied:  # the notes are about nodes that have left
+            self._emptied = self._queue.emptied
+            self._notes.clear()
+        if len(self._notes) >= MOST_NOTES:
+            self._notes = deque(list(self._notes)[::2])
+        if not self._notes or self._notes[-1].place != place:
+            self._notes.append(_Note(now, place))
+
+    def age(self, place: int | None, now: float) -> float:
+        """Return for how long this place has been there, or, with None, for how long all known ones have left."""
+        if place is None:
+            return 0.0 if self._unknown_since is None else now - self._unknown_since
+        if self._emptied != self._queue.emptied:
+            return 0.0
+        while self._notes and self._notes[0].place < place:
+            self._notes.popleft()
+        return now - self._notes[0].at if self._notes else 0.0
+
+
+class ReadyAges:
+    """The ages of the ready nodes of a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._notes: dict[int, _Notes] = {}  # by the number of the queue of a function, or of a concurrency key
+
+    def note(self, now: float) -> None:
+        """Note what is queued; to be called about once a second."""
+        notes: dict[int, _Notes] = {}
+        for queue in self._queues():
+            its = notes[queue.number] = self._notes.get(queue.number) or _Notes(queue)
+            its.add(None if self._first(queue) is None else queue.arrivals[-1], now)
+        self._notes = notes
+
+    def oldest(self, now: float) -> dict[str, float]:
+        """Return the age in seconds of the oldest queued node by queue, of queues that have one."""
+        ages: dict[str, float] = {}
+        for queue in self._queues():
+            name, notes, first = queue.function.queue, self._notes.get(queue.number), self._first(queue)
+            age = notes.age(first, now) if notes is not None else 0.0
+            ages[name] = max(ages.get(name, 0.0), age)
+        return ages
+
+    def _queues(self) -> Iterator[FunctionQueue]:
+        """Yield the queues of functions and concurrency keys that have a queued node."""
+        candidates: Iterable[FunctionQueue] = self._graph.active.values()
+        yield from (queue for queue in candidates if queue.ready)
+        yield from (queue for queue in self._graph.keyed.values() if queue.ready)
+
+    def _first(self, queue: FunctionQueue) -> int | None:
+        """Return the place that arrived first and is still queued; None: all that are known have left."""
+        arrivals = queue.arrivals
+        if len(queue) != queue.ready:
+            while arrivals and not self._is_queued(arrivals[0], queue):
+                arrivals.popleft()
+        return arrivals[0] if arrivals else None
+
+    def _is_queued(self, place: int, queue: FunctionQueue) -> bool:
+        node = self._graph.nodes.get(place & KEY_MASK)
+        return node is not None and node.state is State.QUEUED and node.queue is queue

@@ -1,0 +1,75 @@
+"""Estimates how long the attempts of a function take, and counts them if that is wanted."""
+
+from __future__ import annotations
+
+from dagorama_broker.model.domain import State
+
+#: Microseconds that an attempt costs in addition to the function's own time, so that even empty functions fill a slot.
+OVERHEAD_US = 15
+#: Microseconds of work that a slot may hold; more would bend the order of nodes too much.
+WINDOW_US = 20_000
+#: Async nodes that one child process overlaps.
+OVERLAP = 100
+#: Entries of a histogram: one for each bit length of a 64-bit number.
+BIT_LENGTHS = 65
+
+
+class RunTimeEstimate:
+    """Estimates how long attempts of a function take."""
+
+    __slots__ = ("_is_async", "cost_us", "mean_us")
+
+    def __init__(self, is_async: bool) -> None:
+        self._is_async = is_async
+        self.mean_us: float | None = None  #: measured run time; None: the function has never run
+        self.cost_us = self._cost()  #: what a node adds to a slot's work
+
+    def measured(self, microseconds: int) -> None:
+        """Add a run time to the mean, which rises fast and falls slowly: granting too little is the smaller fault."""
+        mean = self.mean_us
+        if mean is None:
+            self.mean_us = float(microseconds)
+        else:
+            self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
+        self.cost_us = self._cost()
+
+    def _cost(self) -> int:
+        """Return the estimate. An unknown function fills the window; async nodes do not wait for one another."""
+        cost = WINDOW_US if self.mean_us is None else int(self.mean_us) + OVERHEAD_US
+        return min(cost, WINDOW_US // OVERLAP) if self._is_async else cost
+
+
+class FunctionFigures:
+    """Counts the ends and the runs of the nodes of a function."""
+
+    __slots__ = ("ended", "microseconds", "runs")
+
+    def __init__(self) -> None:
+        self.ended = [0] * len(State)  #: nodes by their last state
+        self.runs = [0] * BIT_LENGTHS  #: runs by the bit length of their microseconds
+        self.microseconds = 0  #: of all runs
+
+    def ran(self, microseconds: int) -> None:
+        """Count a run."""
+        self.runs[microseconds.bit_length()] += 1
+        self.microseconds += microseconds
+
+
+#: The figures of queues whose nodes are not counted.
+UNCOUNTED = FunctionFigures()
+
+
+class CountedRunTime(RunTimeEstimate):
+    """Counts the run times that it is told."""
+
+    __slots__ = ("_figures",)
+
+    def __init__(self, is_async: bool, figures: FunctionFigures) -> None:
+        super().__init__(is_async)
+        self._figures = figures
+
+    def measured(self, microseconds: int) -> None:
+        figures = self._figures
+        figures.runs[microseconds.bit_length()] += 1
+        figures.microseconds += microseconds
+        RunTimeEstimate.measured(self, microseconds)

@@ -1,0 +1,46 @@
+"""The ids that users give to instances, which are unique within a definition, and the labels of instances."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+
+from dagorama_broker.model.queries import InstanceMarks
+from dagorama_broker.model.rows import LabelRow, NameRow
+from dagorama_broker.store.checksums import check_row, summed
+from dagorama_broker.store.sqlite.reader import Reader
+
+_WRITE_NAMES = "INSERT INTO instance_names (instance, definition, name, digest, chk) VALUES (?, ?, ?, ?, ?)"
+_WRITE_LABELS = "INSERT INTO labels (instance, label, value, chk) VALUES (?, ?, ?, ?)"
+_NAME = "SELECT instance, definition, name, digest, chk FROM instance_names"
+
+
+def write_marks(connection: sqlite3.Connection, names: Sequence[NameRow], labels: Sequence[LabelRow]) -> None:
+    """Write ids and labels of new instances. SQLite raises IntegrityError if a definition has an id already."""
+    if names:
+        connection.executemany(_WRITE_NAMES, summed(names))
+    if labels:
+        connection.executemany(_WRITE_LABELS, summed(labels))
+
+
+def read_name(reader: Reader, definition: str, name: str) -> NameRow | None:
+    """Return the row of an id of a definition."""
+    for *row, chk in reader.connection.execute(f"{_NAME} WHERE name = ? AND definition = ?", (name, definition)):
+        check_row("instance_names", row[0], chk, row)
+        return NameRow(*row)
+    return None
+
+
+def read_marks(reader: Reader, keys: Collection[int]) -> dict[int, InstanceMarks]:
+    """Return the ids and labels of instances by key; instances without any are left out."""
+    found: dict[int, InstanceMarks] = {}
+    for *row, chk in reader.by_keys(f"{_NAME} WHERE instance IN", keys):
+        check_row("instance_names", row[0], chk, row)
+        instance, _, name, digest = row
+        found[instance] = InstanceMarks(name, digest)
+    for *row, chk in reader.by_keys("SELECT instance, label, value, chk FROM labels WHERE instance IN", keys):
+        check_row("labels", row[0], chk, row)
+        instance, label, value = row
+        marks = found.get(instance, InstanceMarks())
+        found[instance] = marks._replace(labels=tuple(sorted({*marks.labels, (label, value)})))
+    return found

@@ -1,0 +1,137 @@
+"""Where a running node stands: in Python code, in C code that holds the GIL, in an async node; and when it has died."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagorama import DAGDefinition, NodeFailed, cancel, dagorama, execute_worker, launch_workers, logs, resolve
+from dagorama.client.connection import connection
+from dagorama.errors import RequestRejected
+from dagorama_broker.launch import LaunchedBroker, launch_broker
+
+
+class Busy(DAGDefinition):
+    """Nodes that take their time."""
+
+    @dagorama().syncfn
+    def entrypoint(self, what: str, path: str) -> None:
+        print("begun")
+        globals()[what](path)
+
+
+class BusyAsync(DAGDefinition):
+    @dagorama().asyncfn
+    async def entrypoint(self, path: str) -> None:
+        while not Path(path).exists():
+            await asyncio.sleep(0.01)
+
+
+def wait_in_python(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.001)
+
+
+def spin_in_c(path: str) -> None:
+    sum(itertools.repeat(1, 10**12))
+
+
+def crash(path: str) -> None:
+    ctypes.string_at(0)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[LaunchedBroker]:
+    with launch_broker(port=0, environment={"DAGORAMA_CANCEL_GRACE": "0"}) as broker, launch_workers(1):
+        yield broker
+
+
+def stack_of(instance: Any, promise: Any, until: str) -> None:
+    """Wait until the node runs and its stack has this text."""
+    stack, patience = "", time.monotonic() + 60
+    while until not in stack:
+        assert time.monotonic() < patience, stack
+        with contextlib.suppress(RequestRejected):  # it does not run yet
+            stack = connection().get_stack(instance.instance_id.bytes, promise.node_id).stack
+        time.sleep(0.01)
+
+
+def stack(instance: Any, promise: Any, *options: str) -> subprocess.CompletedProcess[str]:
+    ids = [f"{instance.instance_id}", f"{promise.identifier}"]
+    command = [sys.executable, "-m", "dagorama", "stack", *ids, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_node_that_runs_python_code_shows_its_functions(broker: LaunchedBroker, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    instance, promise = Busy()("wait_in_python", str(gate))
+    stack_of(instance, promise, until="in wait_in_python")
+    shown = stack(instance, promise)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith(f"{__name__}:Busy.entrypoint, node {promise.identifier}, attempt 1, on ")
+    assert "in wait_in_python" in shown.stdout
+    assert "in entrypoint" in json.loads(stack(instance, promise, "--json").stdout)["stack"]
+    gate.touch()
+    resolve(instance, promise, timeout=60)
+    ended = stack(instance, promise)
+    assert ended.returncode == 1
+    assert "has ended: only a running node has a stack" in ended.stderr
+
+
+def test_a_node_that_holds_the_interpreter_in_c_code_shows_its_functions(broker: LaunchedBroker) -> None:
+    instance, promise = Busy()("spin_in_c", "")
+    stack_of(instance, promise, until="in spin_in_c")
+    cancel(instance)
+
+
+def test_of_an_async_node_it_is_said_what_is_missing(broker: LaunchedBroker, tmp_path: Path) -> None:
+    async def spawn() -> Any:
+        return await BusyAsync()(str(tmp_path / "gate"))
+
+    instance, promise = asyncio.run(spawn())
+    stack_of(instance, promise, until="dagorama/worker/child/async_runner.py")
+    assert stack(instance, promise).stderr.startswith("Note: it is an async node")
+    (tmp_path / "gate").touch()
+    resolve(instance, promise, timeout=60)
+
+
+def test_the_stack_of_a_process_that_died_is_in_the_logs_of_its_node(broker: LaunchedBroker) -> None:
+    instance, promise = Busy()("crash", "")
+    with pytest.raises(NodeFailed, match="SIGSEGV"):
+        resolve(instance, promise, timeout=120)
+    last = [record for record in logs(instance) if record.stream == "death"][-1]
+    assert last.text.startswith("Fatal Python error: Segmentation fault")
+    assert "in crash" in last.text
+    assert last.attempt >= 1
+
+
+def test_a_worker_in_this_process_shows_its_threads(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with launch_broker(port=0):
+        instance, promise = Busy()("wait_in_python", str(gate))
+        found: list[bool] = []
+
+        def look() -> None:
+            try:
+                stack_of(instance, promise, until="in wait_in_python")
+                found.append(True)
+            finally:
+                gate.touch()
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        execute_worker(infinite_loop=False)
+        looking.join()
+    assert found == [True]
