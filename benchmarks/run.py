@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from suite import anchors, latency, removing, sizes, standing, throughput, turns
+from suite import anchors, inspecting, latency, removing, sizes, standing, throughput, turns
 from suite.serving import serving
 from suite.table import Row, machine, say, shown, write_json
 
@@ -65,6 +65,10 @@ def _removal(options: Namespace) -> Iterator[Row]:
     yield from removing.removing(1 if options.quick else 3, 2.0 if options.quick else 5.0)
 
 
+def _inspecting(options: Namespace) -> Iterator[Row]:
+    yield from inspecting.inspecting(5_000 if options.quick else 20_000, 9)
+
+
 def _anchors(options: Namespace) -> Iterator[Row]:
     yield from anchors.anchors(5_000 if options.quick else 20_000, 3)
 
@@ -76,7 +80,7 @@ def _large(options: Namespace) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
     "fan": _fan, "anchors": _anchors, "graphs": _served, "values": _values, "latency": _latency, "standing": _standing,
-    "removal": _removal, "watched": _watched,
+    "removal": _removal, "watched": _watched, "inspecting": _inspecting,
 }  # fmt: skip
 
 

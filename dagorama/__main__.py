@@ -1,7 +1,7 @@
 """The `dagorama` command, also as `python -m dagorama`.
 
-The rule: a subcommand is imported when it is used. To add one, write it in a module of `dagorama.cli`, where it asks
-the broker and returns an `Answer`, and name it in `COMMANDS`. Other packages add theirs as entry points of the group
+The rule: a subcommand is imported when it is used. To add one, write it in a module of `dagorama.cli`: it asks the
+broker and returns an `Answer`. Then name it in `COMMANDS`. Other packages add theirs as entry points of the group
 `dagorama.commands`; so the broker's commands are here although nothing of `dagorama` imports the broker.
 """
 

@@ -209,9 +209,9 @@ def backup(target: Path, store: str | None) -> None:
         made = back_up(Settings.from_env(store=url).store, target)
     except (SettingsError, StoreError) as error:
         _fail(error)
-    click.echo(f"{made.path}: {made.instances} instances, {made.values} large values")
+    click.echo(f"{made.path} (instances: {made.instances}, large values: {made.values})")
     if made.missing:
-        _fail(StoreError(f"the store, and so the copy, lacks {made.missing} large values that nodes refer to"))
+        _fail(StoreError(f"the store, and so the copy, lacks large values that nodes refer to: {made.missing} of them"))
 
 
 # --- health ---------------------------------------------------------------------------------------------

@@ -23,6 +23,22 @@ class Fan(DAGDefinition):
         return sum(numbers)
 
 
+class Failing(DAGDefinition):
+    """A fan whose nodes all fail, each with a message of its own, and the sum because of them."""
+
+    @dagorama().syncfn
+    def entrypoint(self, width: int) -> int:
+        return self.total([self.fails(number) for number in range(width)])
+
+    @dagorama().syncfn
+    def fails(self, number: int) -> int:
+        raise ValueError(f"row {number} of 'file-{number}.csv' has 0x{number:x} bytes, not {number * 1.5}")
+
+    @dagorama().syncfn
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
 class Chain(DAGDefinition):
     """Nodes that wait for one another, each for the one before."""
 

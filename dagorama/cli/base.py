@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from re import fullmatch
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,9 +12,9 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.exit_codes import ExitCode, exit_code
+from dagorama.cli.exit_codes import exit_code
 from dagorama.cli.output import DATA, NAMED, Answer, Output, output_options, print_out
-from dagorama.errors import DagoramaError, NotFound, RequestRejected
+from dagorama.errors import BrokerError, DagoramaError, NotFound, RequestRejected
 from dagorama.settings import HIGHEST_PORT, Settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INSTANCE", "LABELS", "NODES", "TARGET", "Answer", "address_options", "broker_command", "broker_options", "connect",
-    "fail", "id_digits", "named_command", "node_reference", "print_answer", "report_errors", "target", "whole_ids",
+    "fail", "id_digits", "named_command", "node_name", "node_names", "node_reference", "print_answer", "report_errors",
+    "target", "whole_ids",
 ]  # fmt: skip
 
 #: hexadecimal digits of a complete id, and the fewest that may stand for one
@@ -78,9 +79,9 @@ def report_errors() -> Iterator[None]:
     """Exit with a one-sentence error message and an exit code instead of a traceback."""
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
-    except DagoramaError as error:
+    except KeyboardInterrupt as error:
+        sys.exit(exit_code(error))
+    except (DagoramaError, TimeoutError) as error:
         fail(str(error), exit_code(error))
 
 
@@ -210,3 +211,30 @@ def _found(broker: Connection, instance: str, nodes: Sequence[str]) -> tuple[byt
     for start in range(_FOUND_TOGETHER, len(nodes), _FOUND_TOGETHER):
         ids += broker.find_ids(whole.hex(), nodes[start : start + _FOUND_TOGETHER])[1]
     return whole, ids
+
+
+# --- names of nodes for people ------------------------------------------------------------------------------
+
+#: Digits of the instance in a name: a broker needs about 10,000 instances before two share them with a chance of 1 %.
+PREFIX_DIGITS = 8
+#: Nodes that one call may ask for.
+_NAMED_TOGETHER = 1_000
+
+
+def node_name(instance: bytes, ordinal: int, id: bytes) -> str:
+    """Return the name of a node; its id if the broker has not told its ordinal."""
+    return f"{instance.hex()[:PREFIX_DIGITS]}/{ordinal}" if ordinal else str(UUID(bytes=id))
+
+
+def node_names(broker: Connection, ids: Collection[bytes]) -> dict[bytes, str]:
+    """Return the names of nodes by their ids; the name of a node that the broker does not know is its id."""
+    names = {id: str(UUID(bytes=id)) for id in ids if id}
+    wanted = list(names)
+    try:
+        for start in range(0, len(wanted), _NAMED_TOGETHER):
+            for found in broker.name_nodes(wanted[start : start + _NAMED_TOGETHER]):
+                names[found.node] = node_name(found.instance, found.ordinal, found.node)
+    except BrokerError as error:
+        if error.status != "UNIMPLEMENTED":  # by an older broker
+            raise
+    return names

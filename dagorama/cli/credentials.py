@@ -17,7 +17,7 @@ from secrets import token_hex, token_urlsafe
 import click
 
 from dagorama.api.contract import TOKEN_PREFIX, Role
-from dagorama.errors import SettingsError
+from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
 
 _ROLES = [role.value for role in Role]
 _UNITS = {"h": "hours", "d": "days"}
@@ -40,18 +40,16 @@ def print_new_key() -> None:
 
 
 @keys.command("list")
-def list_keys() -> None:
+@output_options(NAMED)
+def list_keys(output: Output) -> None:
     """Print the ids of this process's keys, the signing one first, and their origin; never the keys themselves."""
     from dagorama.values.keys import where
     from dagorama.values.signing import keyring
 
-    try:
-        ids = keyring().ids
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
-    for number, id in enumerate(ids):
-        click.echo(f"{id.hex()}  {'verifies' if number else 'signs and verifies'}")
-    click.echo(f"from {where()}", err=True)
+    ids = [id.hex() for id in keyring().ids]
+    data = [{"key": id, "signs": not number, "origin": where()} for number, id in enumerate(ids)]
+    lines = [f"{id}  {'verifies' if number else 'signs and verifies'}" for number, id in enumerate(ids)]
+    print_out(Answer("\n".join(lines), data, f"from {where()}", ids), output)
 
 
 # --- tokens and their records ----------------------------------------------------------------------------

@@ -16,10 +16,9 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.base import TARGET, address_options, fail, node_reference, whole_ids
+from dagorama.cli.base import TARGET, address_options, fail, node_names, node_reference, whole_ids
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import import_from_here, import_path_of_workers, in_user_code, print_user_traceback
-from dagorama.cli.names import node_names
 from dagorama.client.display.tables import pluralize
 from dagorama.settings import look_at
 
@@ -43,7 +42,7 @@ _SKIPPED = ("dagorama", "dagorama.*", "asyncio", "asyncio.*", "selectors", "cont
 def debug(
     instance: str, node: str | None, start: bool, imports: Sequence[str], host: str | None, port: int | None
 ) -> None:
-    """Run NODE again, here, with its real arguments and source values, and stop in pdb where it raises an exception.
+    """Run NODE again, here, with its real arguments and source values, and stop in pdb at the exception that it raises.
 
     The code is the code of this folder, as a worker would import it. The run is not reported: the node keeps its
     state, and nodes that it creates are dropped. Effects of the code on files, databases and networks are real.

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dagorama.client.display.tables import pluralize
 from dagorama.models.state import State
 
 #: Colors of vertices by their worst state: blue, orange and green tones that color-blind people can tell apart.
@@ -43,7 +42,7 @@ class Vertex(NamedTuple):
             state.name.lower() if count == self.nodes else f"{count:,} {state.name.lower()}"
             for state, count in sorted(self.states.items(), reverse=True)
         )
-        return f"{pluralize(self.nodes, 'node', 'nodes')}, {states}" if self.nodes != 1 else states
+        return f"{self.nodes:,} nodes, {states}" if self.nodes != 1 else states
 
 
 class Edge(NamedTuple):

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagorama.cli.base import INSTANCE, broker_options, connect, report_errors, whole_ids
-from dagorama.cli.names import node_names
+from dagorama.cli.base import INSTANCE, broker_options, connect, node_names, report_errors, whole_ids
 from dagorama.cli.output import Output, document
 from dagorama.client.display.tables import time_text, uuid_text
 from dagorama.models.events import Event, InstanceEnded, NodeEvent

@@ -1,6 +1,6 @@
 """Exit codes of the `dagorama` command, and the one map from errors to them.
 
-The numbers above 2 are those that sysexits.h, timeout(1) and shells use, so that scripts can tell "try again" from "fix
+The numbers above 2 are the numbers of sysexits.h, timeout(1) and shells, so that scripts can tell "try again" from "fix
 it". The exit codes of `worker` and `dagorama-broker` are older and their own; docs/reference/commands.md lists all.
 """
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagorama.cli.base import TARGET, Answer, broker_command, node_reference, whole_ids
-from dagorama.cli.names import node_names
+from dagorama.cli.base import TARGET, Answer, broker_command, node_names, node_reference, whole_ids
 from dagorama.client.display.tables import pluralize, time_text, uuid_text
 from dagorama.models.state import State
 

@@ -10,10 +10,9 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.base import Answer, id_digits, named_command, whole_ids
-from dagorama.cli.names import node_name
+from dagorama.cli.base import Answer, id_digits, named_command, node_name, whole_ids
 from dagorama.cli.output import cut_note
-from dagorama.client.display.tables import pluralize, time_text, uuid_text
+from dagorama.client.display.tables import time_text, uuid_text
 
 if TYPE_CHECKING:
     from dagorama.api import broker_pb2
@@ -50,9 +49,14 @@ def failures(broker: Connection, instance: str | None, definition: str, limit: i
 def _text(found: broker_pb2.ListFailuresReply) -> str:
     if not found.groups:
         return "no failures"
-    downstream = f", {pluralize(found.downstream, 'node', 'nodes')} downstream" if found.downstream else ""
-    heading = f"{pluralize(found.nodes, 'failed node', 'failed nodes')}{downstream}"
+    heading = _counted(found.nodes, "failed node")
+    if found.downstream:
+        heading += f", {_counted(found.downstream, 'node')} downstream"
     return "\n\n".join([heading, *map(_block, found.groups)])
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _block(group: broker_pb2.FailureGroup) -> str:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagorama.cli.base import INSTANCE, Answer, broker_command, whole_ids
+from dagorama.cli.base import INSTANCE, Answer, broker_command, node_name, whole_ids
 from dagorama.cli.drawing import Edge, Graph, Vertex, dot, mermaid, tree
-from dagorama.cli.names import node_name
 from dagorama.client.display.tables import uuid_text
 from dagorama.errors import RequestRejected
 from dagorama.models.state import State
@@ -51,10 +50,12 @@ def _of_functions(shape: broker_pb2.Shape) -> tuple[Graph, str]:
         for each, short in zip(shape.functions, shorts, strict=True)
     ]
     edges = [Edge(edge.source, edge.target, edge.values, edge.created) for edge in shape.edges]
-    note = ""
+    notes = []
+    if (shown := sum(vertex.nodes for vertex in vertices)) < shape.nodes:
+        notes.append(f"{shape.nodes - shown:,} nodes of other functions are not shown.")
     if shape.counted < shape.nodes:
-        note = f"Only the edges of the first {shape.counted:,} of {shape.nodes:,} nodes were counted."
-    return Graph(shape.definition, vertices, edges), note
+        notes.append(f"Only the edges of the first {shape.counted:,} of {shape.nodes:,} nodes were counted.")
+    return Graph(shape.definition, vertices, edges), "\n".join(notes)
 
 
 def _states(nodes: Iterable[int]) -> dict[State, int]:

@@ -9,8 +9,7 @@ from uuid import UUID
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import LABELS, TARGET, Answer, named_command, node_reference, whole_ids
-from dagorama.cli.names import node_name, node_names
+from dagorama.cli.base import LABELS, TARGET, Answer, named_command, node_name, node_names, node_reference, whole_ids
 from dagorama.cli.node import node_answer
 from dagorama.cli.output import cut_note
 from dagorama.client.display.tables import (
@@ -129,12 +128,23 @@ def _instance(
     ]
     heads = ("node", "state", "failed attempts", "ended, or retry at", "ran for", "worker", "function", "reason")
     records = [node_data(node, instance) for node in nodes]
-    is_part = bool(states or any(of.values()))
-    note = cut_note(limit, None if is_part else info.nodes, "such nodes" if is_part else "nodes") if is_cut else ""
+    note = _cut_note(broker, info, states, any(of.values()), limit) if is_cut else ""
     entry = node_names(broker, [info.entry]).get(info.entry, "-")
     text = f"{key_values(_instance_facts(info, entry))}\n\n{table(heads, rows)}"
     ids = [f"{UUID(bytes=node.node)}" for node in nodes]
     return Answer(text, {"instance": instance_data(info), "nodes": records}, note, ids, records)
+
+
+def _cut_note(
+    broker: Connection, info: broker_pb2.InstanceInfo, states: Sequence[State], is_filtered: bool, limit: int
+) -> str:
+    if is_filtered:
+        return cut_note(limit, None, "such nodes")
+    if not states:
+        return cut_note(limit, info.nodes, "nodes")
+    counts = broker.count_nodes(info.instance)
+    # Nodes may have left these states since they were listed.
+    return cut_note(limit, max(limit, sum(counts[state] for state in set(states))), "nodes in these states")
 
 
 def _instance_facts(info: broker_pb2.InstanceInfo, entry: str) -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ def import_from_here(name: str) -> ModuleType:
         ) from None
     except DagoramaError as error:
         fail(f"{name} cannot be imported: {error}", ExitCode.REFUSED)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _blame(f"{name} cannot be imported, because its code raised {type(error).__name__}", error)
 
 

@@ -22,11 +22,11 @@ from dagorama.cli.base import (
     broker_command,
     broker_options,
     connect,
+    node_names,
     node_reference,
     report_errors,
     whole_ids,
 )
-from dagorama.cli.names import node_names
 from dagorama.cli.output import Output, document
 from dagorama.client.display.tables import harmless, uuid_text
 from dagorama.models.log_record import LogRecord

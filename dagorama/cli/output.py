@@ -116,5 +116,5 @@ def utc_text(seconds: float) -> str:
 
 def cut_note(shown: int, total: int | None, what: str) -> str:
     """Return the note about a list that was cut; a `total` of None means that the number is not known."""
-    of = f"{total:,}" if total is not None else "more"
-    return f"{shown:,} of {of} {what} are shown; --limit 0 shows all."
+    how_many = f"{shown:,} of {total:,} {what}" if total is not None else f"The first {shown:,} of more {what}"
+    return f"{how_many} are shown; --limit 0 shows all."

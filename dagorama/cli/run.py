@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dagorama.cli.arguments import WrongArguments, read_arguments
-from dagorama.cli.base import address_options, fail
+from dagorama.cli.base import PREFIX_DIGITS, address_options, fail, node_names
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import load_definition, make_definition, print_user_traceback
-from dagorama.cli.names import PREFIX_DIGITS, node_names
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
 from dagorama.errors import BrokerError, DagoramaError, NodeFailed
 from dagorama.models.promise import DAGPromise
@@ -85,13 +84,14 @@ def run(
 def _start(definition: DAGDefinition, args: Sequence[Any], kwargs: dict[str, Any]) -> Started:
     """Create the instance. An entry point that is not decorated runs here, so it may raise anything."""
     try:
-        called = definition(*args, **kwargs)
-        return Started(*(asyncio.run(_awaited(called)) if isawaitable(called) else called))
+        called: Any = definition(*args, **kwargs)
+        instance, result = asyncio.run(_awaited(called)) if isawaitable(called) else called
     except DagoramaError:
         raise
     except Exception as error:
         print_user_traceback(error)
         fail(f"the entry point raised {type(error).__name__}", ExitCode.REFUSED)
+    return Started(instance, result)
 
 
 async def _awaited(called: Any) -> Any:
@@ -154,10 +154,14 @@ def _progress(instance: DAGInstance) -> Iterator[None]:
     watching = watch(instance)
     thread = Thread(target=_show, args=(f"{instance.instance_id}", watching), daemon=True)
     thread.start()
+    patience = LAST_LOOK_S
     try:
         yield
-        thread.join(LAST_LOOK_S)
+    except (KeyboardInterrupt, TimeoutError):
+        patience = 0.0  # the instance goes on
+        raise
     finally:
+        thread.join(patience)
         watching.close()
         thread.join(LAST_LOOK_S)
 

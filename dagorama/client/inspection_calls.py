@@ -117,6 +117,12 @@ class InspectionCalls(ABC):
 
         return all_pages(page, limit)
 
+    def count_nodes(self, instance: bytes) -> list[int]:
+        """Return how many nodes of an instance are in each state, by the numbers of `State`."""
+        request = broker_pb2.WatchRequest(instance=instance, now=True)
+        (progress,) = self._ask(lambda timeout: list(self.stub.Watch(request, timeout=timeout)))
+        return [sum(counts) for counts in zip(*(each.nodes for each in progress.functions), strict=True)]
+
     def get_node(self, instance: bytes, node: bytes, *, arguments: bool = False) -> broker_pb2.NodeDetails:
         """Return the record of one node, with the envelope of its arguments if `arguments` is true."""
         request = broker_pb2.GetNodeRequest(instance=instance, node=node, arguments=arguments)

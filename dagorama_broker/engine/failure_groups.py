@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from dagorama_broker.engine.commits import Commits
 from dagorama_broker.model.queries import FailurePage, InstanceQuery, StoredInstance
 
-#: Failed nodes that one page reads, and all pages of one call together; and failed instances of one page.
-PAGE, LOOKED_AT, INSTANCES = 5_000, 200_000, 100
+#: Failed nodes that one page reads, and all pages of one call together.
+PAGE, LOOKED_AT = 5_000, 200_000
+#: The same for failed instances.
+INSTANCES, INSTANCES_LOOKED_AT = 100, 20_000
 #: A control character between messages, so that one substitution replaces parts of many.
 _BETWEEN = "\x1f"
 #: Stands for a part in which the messages of a group differ.
@@ -36,7 +38,11 @@ _DETAILS = re.compile(
 
 def first_lines(messages: Sequence[str]) -> list[str]:
     """Return the first lines of messages, without blanks around them."""
-    return [message.strip().partition("\n")[0].rstrip().replace(_BETWEEN, " ") for message in messages]
+    return [message.strip() if message.isprintable() else _first_line(message) for message in messages]
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0].rstrip().replace(_BETWEEN, " ")
 
 
 def without_details(lines: Sequence[str]) -> list[str]:
@@ -119,29 +125,33 @@ async def group_failures(
     groups = FailureGroups()
     if instances is not None:
         for stored in instances:
-            await _add_instance(commits, groups, stored.row.key)
+            await _add_instances(commits, groups, [stored])
         return groups
-    before = (1 << 63) - 1
+    before, seen = (1 << 63) - 1, 0
     while before and not groups.more:
         asked = InstanceQuery(before, INSTANCES, failed=True, definition=definition)
         found = await commits.in_view(commits.store.view.list_instances, asked)
-        before = found.more
-        for stored in found.instances:
-            await _add_instance(commits, groups, stored.row.key)
+        before, seen = found.more, seen + len(found.instances)
+        await _add_instances(commits, groups, found.instances)
+        groups.more = groups.more or (before > 0 and (groups.nodes >= LOOKED_AT or seen >= INSTANCES_LOOKED_AT))
     return groups
 
 
-async def _add_instance(commits: Commits, groups: FailureGroups, instance: int) -> None:
+async def _add_instances(commits: Commits, groups: FailureGroups, instances: Sequence[StoredInstance]) -> None:
+    """Add the failed nodes of instances, in calls of the view that read about a page each."""
     view = commits.store.view
+    left = [(stored.row.key, 0) for stored in reversed(instances)]
 
-    def add_page(after: int) -> int:
-        page = view.failures(instance, after, PAGE)
-        groups.add(instance, page)
-        return page.more
+    def add_page() -> None:
+        read = 0
+        while left and read < PAGE:
+            instance, after = left.pop()
+            page = view.failures(instance, after, PAGE)
+            groups.add(instance, page)
+            read += len(page.keys)
+            if page.more:
+                left.append((instance, page.more))
 
-    after = 0
-    while not groups.more:
-        after = await commits.in_view(add_page, after)
-        if not after:
-            return
-        groups.more = groups.nodes >= LOOKED_AT
+    while left and not groups.more:
+        await commits.in_view(add_page)
+        groups.more = bool(left) and groups.nodes >= LOOKED_AT

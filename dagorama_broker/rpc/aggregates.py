@@ -27,7 +27,7 @@ async def name_nodes(broker: Broker, request: pb.NameNodesRequest) -> pb.NameNod
         raise InvalidArgument(f"the request names {len(request.node)} nodes; {MOST_NAMED} are allowed")
     ids = [id_bytes(id, "a node") for id in request.node]
     await broker.commits.wait_durable()
-    found = await broker.commits.in_view(broker.store.view.places, ids)
+    found = await broker.commits.in_view(broker.store.view.places_of, ids)
     return pb.NameNodesReply(names=map(_name, found))
 
 
@@ -58,9 +58,7 @@ async def list_failures(broker: Broker, request: pb.ListFailuresRequest, is_read
 
 
 async def _group_message(broker: Broker, group: Group, is_reader: bool) -> pb.FailureGroup:
-    view, in_view = broker.store.view, broker.commits.in_view
-    ids = await in_view(view.ids, [group.example])
-    places = await in_view(view.places, ids.values())
+    places = await broker.commits.in_view(broker.store.view.places, [group.example])  # none if it was removed just now
     return pb.FailureGroup(
         function=group.function or await _function_of(broker, group.example),
         type=group.type,
@@ -69,7 +67,7 @@ async def _group_message(broker: Broker, group: Group, is_reader: bool) -> pb.Fa
         downstream=group.downstream,
         first=group.first,
         last=group.last,
-        example=_name(places[0]) if places else None,
+        example=_name(places[group.example]) if places else None,
         example_message=bounded(group.message, LONGEST_REASON),
         raised_at="" if is_reader else await _raised_at(broker, group.example),
         instances=len(group.instances),

@@ -6,7 +6,7 @@ The rule: exactly one match or a refusal, and only a few rows are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
@@ -29,8 +29,9 @@ async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsRepl
     instance = await _instance(broker, request.instance, *between)
     with broker.lookups.holds.on(instance):
         key = (await broker.lookups.stored_instance(instance)).row.key
+        at = await _nodes_at(broker, key, {one for one in wanted if isinstance(one, int)})
         nodes = [
-            await _node_at(broker, key, one) if isinstance(one, int) else await _node(broker, key, text, *one)
+            at[one] if isinstance(one, int) else await _node(broker, key, text, *one)
             for text, one in zip(request.node, wanted, strict=True)
         ]
     return pb.FindIdsReply(instance=instance, node=nodes)
@@ -49,11 +50,13 @@ async def _node(broker: Broker, instance: int, prefix: str, low: bytes, high: by
     return _only("node", prefix, found)
 
 
-async def _node_at(broker: Broker, instance: int, ordinal: int) -> bytes:
-    found = await broker.commits.in_view(broker.store.view.id_at, instance, ordinal)
-    if found is None:
+async def _nodes_at(broker: Broker, instance: int, ordinals: Set[int]) -> dict[int, bytes]:
+    if not ordinals:
+        return {}
+    found = await broker.commits.in_view(broker.store.view.ids_at, instance, ordinals)
+    if missing := sorted(ordinals - found.keys()):
         size = await broker.commits.in_view(broker.store.view.size_of, instance)
-        raise NotFound(f"there is no node /{ordinal}: the instance has {size} nodes, and the first is /1")
+        raise NotFound(f"there is no node /{missing[0]}: the instance has {size} nodes, and the first is /1")
     return found
 
 

@@ -121,11 +121,15 @@ class StoreView(Queries, Protocol):
         """Return the ordinals of nodes in their instances, by key; the node that was created first has ordinal 1."""
         ...
 
-    def id_at(self, instance: int, ordinal: int) -> bytes | None:
-        """Return the id of the node at this place of an instance, by its key; None if there is none."""
+    def ids_at(self, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
+        """Return the ids of the nodes with these ordinals in an instance, by its key; others are left out."""
         ...
 
-    def places(self, ids: Collection[bytes]) -> list[NodePlace]:
+    def places(self, keys: Collection[int]) -> dict[int, NodePlace]:
+        """Return the places of these nodes of any instances, by key; nodes that were removed are left out."""
+        ...
+
+    def places_of(self, ids: Collection[bytes]) -> list[NodePlace]:
         """Return the places of these nodes of any instances, in no particular order; unknown ones are left out."""
         ...
 

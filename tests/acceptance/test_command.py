@@ -383,12 +383,12 @@ def test_a_list_that_was_cut_says_so(broker: LaunchedBroker) -> None:
     def told(*arguments: object) -> str:
         return CliRunner().invoke(main, [str(argument) for argument in arguments]).stderr
 
-    assert told("list", "--limit", 1) == "1 of more instances are shown; --limit 0 shows all.\n"
+    assert told("list", "--limit", 1) == "The first 1 of more instances are shown; --limit 0 shows all.\n"
     shown = "3 of 5 nodes are shown; --limit 0 shows all.\n"
     assert told("show", instance.instance_id, "--limit", 3) == shown
     assert told("show", instance.instance_id, "--limit", 3, "--json") == shown
     queued = ("show", instance.instance_id, "--state", "queued", "--limit", 4)
-    assert told(*queued) == "4 of more nodes in these states are shown; --limit 0 shows all.\n"
+    assert told(*queued) == "4 of 5 nodes in these states are shown; --limit 0 shows all.\n"
     for whole in (("list",), ("list", "--limit", 2), ("show", instance.instance_id, "--limit", 5)):
         assert told(*whole) == ""
     assert len(asked("show", instance.instance_id, "--limit", 3)["nodes"]) == 3

@@ -109,6 +109,7 @@ def test_what_cannot_be_run_says_why(failed: Failed, tmp_path: Path) -> None:
         assert (ran.returncode, said in ran.stderr, "Traceback" in ran.stderr) == (code, True, False), ran.stderr
 
 
+@pytest.mark.slow
 def test_a_node_whose_source_has_no_value_says_which() -> None:
     with launch_broker(port=0):
         instance, promise = Chained()()

@@ -29,7 +29,7 @@ def test_a_tree_has_creators_above_what_they_create_and_names_the_sources() -> N
     assert tree(drawn).splitlines() == [
         "m:D",
         "entry  completed",
-        "├── page  1000 nodes, 2 failed, 998 completed",
+        "├── page  1,000 nodes, 2 failed, 998 completed",
         "└── total  waiting  ← page x 1,000",
     ]
 

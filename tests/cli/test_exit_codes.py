@@ -67,6 +67,7 @@ def test_without_a_broker_the_code_says_that_it_is_unavailable(monkeypatch: pyte
     assert refusal("status", "--port", 1)[0] == 69
 
 
+@pytest.mark.slow
 def test_a_full_broker_asks_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with launch_broker(port=0, environment={"DAGORAMA_MAX_STREAMS": "1"}):
         instance, _ = Shapes()(3)
@@ -74,7 +75,7 @@ def test_a_full_broker_asks_to_try_again(monkeypatch: pytest.MonkeyPatch) -> Non
         watching = watch(instance)
         states = iter(watching)
         next(states)  # the only call that may be open
-        monkeypatch.setattr(Connection._ask, "__defaults__", (2.0,))  # the usual deadline of a call is 30 seconds
+        monkeypatch.setattr(Connection._ask, "__defaults__", (4.0,))  # the usual deadline of a call is 30 seconds
         code, said = refusal("list")
         watching.close()
         assert (code, "calls are open" in said) == (75, True), said
@@ -121,7 +122,8 @@ def test_an_interrupted_command_has_the_code_of_the_shell(command: str) -> None:
         try:
             stream = running.stdout if command == "watch" else running.stderr
             assert stream is not None
-            assert stream.readline()  # it waits
+            # It waits, and has imported what it needs: Python ends by the signal if that interrupted an import.
+            assert any("schema_version" in line or "known so far" in line for line in stream)
             running.send_signal(signal.SIGINT)
             said = running.communicate(timeout=WAIT)[1]
         finally:

@@ -1,11 +1,16 @@
-"""Nodes and instances as people write them."""
+"""Nodes and instances as people write and read them."""
 
 from __future__ import annotations
+
+from uuid import UUID
 
 import click
 import pytest
 
-from dagorama.cli.base import id_digits, node_reference, target
+from dagorama.cli.base import id_digits, node_name, node_names, node_reference, target
+from dagorama.client.connection import Connection
+from dagorama.settings import Settings
+from tests.support.recording_broker import RecordingBroker
 
 WHOLE = "3f9a1c02-0000-4000-8000-00000000abcd"
 DIGITS = WHOLE.replace("-", "")
@@ -38,3 +43,14 @@ def test_a_node_that_stands_alone_needs_its_instance() -> None:
 def test_where_an_instance_is_expected_a_node_is_refused() -> None:
     with pytest.raises(click.BadParameter, match="names a node, and an instance is expected"):
         id_digits("3f9a/17")
+
+
+def test_a_name_is_the_beginning_of_the_instance_and_the_ordinal() -> None:
+    instance, id = bytes.fromhex("3f9a1c02" + "0" * 24), UUID(int=7)
+    assert node_name(instance, 17, id.bytes) == "3f9a1c02/17"
+    assert node_name(instance, 0, id.bytes) == str(id)
+
+
+def test_a_broker_that_does_not_know_names_leaves_the_ids(broker: RecordingBroker) -> None:
+    id = UUID(int=7)
+    assert node_names(Connection(Settings.from_env()), [id.bytes, b""]) == {id.bytes: str(id)}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from dagorama.cli.output import Answer, Output, cut_note, document, print_out, utc_text
 from dagorama.client.display.tables import MAX_CELL_CHARACTERS, table
+from dagorama.settings import no_color
 
 LISTED = Answer("a table", [{"name": "one"}, {"name": "two"}], names=["one", "two"])
 
@@ -59,4 +62,15 @@ def test_cells_are_cut_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_note_says_how_much_was_cut() -> None:
     assert cut_note(100, 1500, "nodes") == "100 of 1,500 nodes are shown; --limit 0 shows all."
-    assert cut_note(100, None, "instances") == "100 of more instances are shown; --limit 0 shows all."
+    assert cut_note(100, None, "instances") == "The first 100 of more instances are shown; --limit 0 shows all."
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("", False), (None, False)])
+def test_no_color_turns_colors_off(value: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NO_COLOR", value)
+    assert no_color() is expected
+    printed = StringIO()
+    Console(force_terminal=True, color_system="truecolor", file=printed).print("[red]text[/red]")
+    assert ("31m" in printed.getvalue()) is not expected

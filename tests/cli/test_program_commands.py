@@ -14,7 +14,7 @@ from dagorama import NodeFailed, launch_workers, resolve
 from dagorama.cli.graph import MOST_NODES
 from dagorama_broker.launch import launch_broker
 from tests.support.command_flows import Recursive, Shapes
-from tests.support.commands import WAIT, data, invoke, printed, process, refusal
+from tests.support.commands import ROOT, WAIT, data, invoke, printed, process, refusal
 
 FLOWS = "tests.support.command_flows"
 
@@ -67,6 +67,26 @@ def test_failures_without_an_instance_are_those_of_all_that_match(ran: Ran) -> N
     assert name.startswith(f"{ran.failed}/")
     (line,) = printed("failures", ran.failed, "-o", "jsonl").splitlines()
     assert json.loads(line)["nodes"] == 2
+
+
+def keys_of(data: object) -> set[str]:
+    """All keys of a document, without states, which are values."""
+    if isinstance(data, list):
+        return {key for item in data for key in keys_of(item)}
+    if not isinstance(data, dict):
+        return set()
+    inner = (value for key, value in data.items() if key != "states")
+    return {*data, *(key for value in inner for key in keys_of(value))}
+
+
+def test_all_keys_are_documented(ran: Ran) -> None:
+    documented = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    found = keys_of([
+        data("failures"), data("graph", ran.failed), data("run", f"{FLOWS}:Recursive", 1), data("config", "show"),
+        data("show", ran.failed), data("show", f"{ran.short}/4"), data("explain", f"{ran.short}/4"),
+        data("keys", "list"),
+    ])  # fmt: skip
+    assert {key for key in found if f"`{key.removesuffix('_utc')}`" not in documented} == set()
 
 
 # --- names ------------------------------------------------------------------------------------------------

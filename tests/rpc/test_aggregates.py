@@ -9,6 +9,9 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine import failure_groups
+from dagorama_broker.engine import shape as shape_module
+from dagorama_broker.rpc import aggregates
 from dagorama_broker.settings import Settings
 from tests.support.raw import (
     FUNCTION,
@@ -122,7 +125,50 @@ async def test_a_failed_node_that_was_retried_is_no_failure(settings: Settings) 
         assert not (await failures(served, instance=dag.instance)).groups
 
 
-async def test_the_shape_counts_values_and_created_nodes_between_functions(settings: Settings) -> None:
+async def test_failures_are_read_page_by_page_up_to_a_number(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failure_groups, "PAGE", 1)
+    monkeypatch.setattr(failure_groups, "INSTANCES", 1)
+    async with serving(settings) as served:
+        worker = await served.worker()
+        first = await failing(served, worker, "old 1", "old 2", "old 3")
+        await failing(served, worker, "new 1", "new 2")
+        reply = await failures(served)
+        assert {group.message: group.nodes for group in reply.groups} == {"old …": 3, "new …": 2}
+        assert (reply.nodes, reply.downstream, reply.more) == (5, 2, False)
+        monkeypatch.setattr(failure_groups, "LOOKED_AT", 3)
+        reply = await failures(served)
+        assert {group.message: group.nodes for group in reply.groups} == {"new …": 2, "old 1": 1}
+        assert reply.more
+        assert not (await failures(served, instance=first.instance, limit=1)).left_out
+        monkeypatch.setattr(failure_groups, "INSTANCES_LOOKED_AT", 1)
+        reply = await failures(served)
+        assert ([group.message for group in reply.groups], reply.more) == (["new …"], True)
+
+
+async def test_readers_do_not_see_the_place_in_the_traceback() -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        await failing(served, worker, "no", traceback=TRACEBACK)
+        for is_reader in (False, True):
+            reply = await aggregates.list_failures(served.broker, pb.ListFailuresRequest(), is_reader)
+            assert bool(reply.groups[0].raised_at) is not is_reader
+
+
+async def test_cancelled_nodes_are_no_failures(settings: Settings) -> None:
+    async with serving(settings) as served:
+        dag = Dag()
+        await submit(served.stub, dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
+        await served.stub.Cancel(pb.CancelRequest(instance=dag.instance))
+        assert (await failures(served)) == pb.ListFailuresReply()
+
+
+@pytest.mark.parametrize("page", [1, 2_000])
+async def test_the_shape_counts_values_and_created_nodes_between_functions(
+    settings: Settings, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shape_module, "PAGE", page)
     async with serving(settings) as served:
         worker, dag = await served.worker(), Dag()
         await submit(served.stub, dag.submission(b"a"))
@@ -144,5 +190,8 @@ async def test_the_shape_counts_values_and_created_nodes_between_functions(setti
             pb.FunctionEdge(source=1, target=2, values=2),
         ]
         assert (shape.nodes, shape.counted, shape.ended, shape.definition) == (4, 4, False, "work:Task")
+        monkeypatch.setattr(shape_module, "LOOKED_AT", 2)
+        cut = await served.stub.GetShape(pb.GetShapeRequest(instance=dag.instance))
+        assert cut.counted == (2 if page == 1 else 4)
         with refused(grpc.StatusCode.NOT_FOUND, "is not known"):
             await served.stub.GetShape(pb.GetShapeRequest(instance=bytes(16)))

@@ -130,14 +130,14 @@ def test_a_token_does_not_go_to_another_machine_in_the_clear(monkeypatch: pytest
         text=True,
         timeout=SECONDS,
     )
-    assert done.returncode == 2
+    assert done.returncode == 78
     assert "the token would be sent to 192.0.2.1 in clear text: set DAGORAMA_TLS_CA" in done.stderr
     assert "marked" not in done.stderr
 
 
 def test_an_unfinished_pair_of_options_is_one_sentence() -> None:
     done = subprocess.run([*BROKER, "health", "--tls-cert", "x"], capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 2
+    assert done.returncode == 78
     assert done.stderr == (
         "dagorama-broker: DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY must be set together, and only with DAGORAMA_TLS_CA\n"
     )
@@ -149,7 +149,7 @@ def test_an_unfinished_pair_of_options_is_one_sentence() -> None:
 def refused(*options: str) -> str:
     command = [*BROKER, "serve", "--port", "0", "--store", "memory://", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 78, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     return done.stderr
 

@@ -370,4 +370,4 @@ def test_values_that_are_gone_are_said_at_the_start(path: Path, caplog: pytest.L
 
 def test_only_a_store_in_a_file_can_lose_anything() -> None:
     told = CliRunner().invoke(main, ["accept-loss", "--store", "memory://"])
-    assert (told.exit_code, "is not a file" in told.output) == (2, True)
+    assert (told.exit_code, "is not a file" in told.output) == (78, True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from dagorama.__main__ import main
 from dagorama.cli.credentials import keys as command
 from dagorama.errors import SettingsError
 from dagorama.values.keys import SigningKey, load_keys, new_key
@@ -63,8 +64,8 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     with pytest.raises(SettingsError, match=r"no home folder for one: set DAGORAMA_SIGNING_KEYS"):
         load_keys()
-    listed = CliRunner().invoke(command, ["list"])
-    assert (listed.exit_code, "set DAGORAMA_SIGNING_KEYS" in listed.output) == (1, True)
+    listed = CliRunner().invoke(main, ["keys", "list"])
+    assert (listed.exit_code, "set DAGORAMA_SIGNING_KEYS" in listed.output) == (78, True)
 
 
 def test_keys_from_the_environment_and_a_file_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +197,7 @@ def test_keys_list_tells_ids_and_never_keys(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_keys_list_ends_with_the_sentence_where_there_is_something_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", "secret")
-    told = CliRunner().invoke(command, ["list"])
-    assert told.exit_code == 1
+    told = CliRunner().invoke(main, ["keys", "list"])
+    assert told.exit_code == 78
     assert "key 1 of DAGORAMA_SIGNING_KEYS" in told.output
     assert "secret" not in told.output

@@ -12,12 +12,15 @@ import pytest
 from tests.support.scripted_broker import WAIT, ScriptedBroker, environment_of
 from tests.support.worker_grants import Wanted
 
+#: The command by its own name, and as an option of `dagorama worker`.
+OWN = ("-c", "from dagorama.hot_reload import run_hot_reload_worker; run_hot_reload_worker()")
+COMMANDS = (OWN, ("-m", "dagorama", "worker", "--reload"))
+
 
 class HotReload:
-    def __init__(self, broker: ScriptedBroker, folder: Path) -> None:
-        command = "from dagorama.hot_reload import run_hot_reload_worker; run_hot_reload_worker()"
+    def __init__(self, broker: ScriptedBroker, folder: Path, command: tuple[str, ...] = OWN) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", command, "--toleration", "GPU", "--watch-dir", "."],
+            [sys.executable, *command, "--toleration", "GPU", "--watch-dir", "."],
             cwd=folder, env=environment_of(broker), stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -33,9 +36,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def hot(broker: ScriptedBroker, folder: Path) -> Iterator[HotReload]:
-    made = HotReload(broker, folder)
+@pytest.fixture(params=COMMANDS, ids=["worker-hot-reload", "dagorama worker --reload"])
+def hot(request: pytest.FixtureRequest, broker: ScriptedBroker, folder: Path) -> Iterator[HotReload]:
+    made = HotReload(broker, folder, request.param)
     yield made
     made.end()
 

@@ -168,7 +168,8 @@ class Executor:
         self, call: Call, scope: AttemptScope
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
         try:
-            self._check_code(call)
+            if call.made_with:
+                self._check_code(call)
             arguments = self._arguments(call)
         except UnverifiedValue as error:
             raise Unchecked(str(error)) from None
@@ -191,9 +192,8 @@ class Executor:
         return function, (instance_within(call.instance, definition, scope), *args), kwargs
 
     def _check_code(self, call: Call) -> None:
-        """Raise UnverifiedValue or TamperedValue if the node was made with other code and no rebinding allows this."""
-        if call.made_with:
-            check_rebinding(call.rebinding, call.wanted, self._ring)
+        """Raise UnverifiedValue or TamperedValue unless a rebinding allows to run the node with other code."""
+        check_rebinding(call.rebinding, call.wanted, self._ring)
 
     def _load(self, work: Work) -> Target:
         """Find the function. Context variables that its module sets on import are visible to all later runs."""

@@ -88,7 +88,7 @@ def _failure(heard: NodeResult) -> bytes:
 
 
 def rerun(broker: Connection, call: Call, wrap: Wrap | None = None) -> Rerun:
-    """Run the node in this thread. Whatever its function raises is in the result, BaseException included."""
+    """Run the node in this thread. The result has the exception that its function raised, also a BaseException."""
     prepare_process()
     executor = _Executor(_KeptValues(BrokerValues(broker)), wrap)
     if call.work.is_async:

@@ -32,21 +32,23 @@ class Aggregates:
             counted[block.instance] += block.size
         return found
 
-    def id_at(self, instance: int, ordinal: int) -> bytes | None:
-        key = next(islice(self.tables.blocks.keys_of(instance), ordinal - 1, None), None)
-        return None if key is None else self.tables.blocks.id_of(key)
+    def ids_at(self, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
+        keys = list(self.tables.blocks.keys_of(instance))
+        id_of = self.tables.blocks.id_of
+        return {ordinal: id_of(keys[ordinal - 1]) for ordinal in ordinals if 0 < ordinal <= len(keys)}
 
-    def places(self, ids: Collection[bytes]) -> list[NodePlace]:
-        tables, keys = self.tables, {}
-        for id in ids:
-            block = tables.blocks.with_id(id)
-            if block is not None and block.instance in tables.instances:
-                keys[id] = block.first_key + int.from_bytes(id[12:], "big") - block.first
-        ordinals = self.ordinals(keys.values())
-        return [
-            NodePlace(id, tables.instances[tables.blocks.of(key).instance].row.id, ordinals[key])
-            for id, key in keys.items()
-        ]
+    def places(self, keys: Collection[int]) -> dict[int, NodePlace]:
+        blocks, instances, ordinals = self.tables.blocks, self.tables.instances, self.ordinals(keys)
+        return {
+            key: NodePlace(blocks.id_of(key), instances[blocks.of(key).instance].row.id, ordinal)
+            for key, ordinal in ordinals.items()
+            if blocks.of(key).instance in instances
+        }
+
+    def places_of(self, ids: Collection[bytes]) -> list[NodePlace]:
+        blocks = {id: block for id in ids if (block := self.tables.blocks.with_id(id)) is not None}
+        keys = [block.first_key + int.from_bytes(id[12:], "big") - block.first for id, block in blocks.items()]
+        return list(self.places(keys).values())
 
     def failures(self, instance: int, after: int, limit: int) -> FailurePage:
         outcomes = self.tables.outcomes

@@ -31,11 +31,10 @@ _SIZES = (
     "SELECT group_concat(first_key || ':' || size) FROM"
     " (SELECT first_key, size FROM node_blocks WHERE instance = ? AND first_key BETWEEN ? AND ? ORDER BY first_key)"
 )
-_AT = (
-    "SELECT first_key, total - size FROM"
-    " (SELECT first_key, size, sum(size) OVER (ORDER BY first_key) AS total FROM node_blocks WHERE instance = ?)"
-    " WHERE total >= ? ORDER BY first_key LIMIT 1"
-)
+_NEXT = "SELECT first_key, size FROM node_blocks WHERE instance = ? AND first_key > ? ORDER BY first_key LIMIT ?"
+_SUM = f"SELECT coalesce(sum(size), 0), max(first_key) FROM ({_NEXT})"
+#: Blocks that one statement adds up.
+_BLOCKS = 4_096
 
 
 def read_ordinals(reader: Reader, keys: Collection[int]) -> dict[int, int]:
@@ -62,30 +61,44 @@ def _nodes_before(reader: Reader, instance: int, blocks: Collection[int]) -> dic
     return before
 
 
-def read_id_at(reader: Reader, instance: int, ordinal: int) -> bytes | None:
-    """Return the id of the node at this place of an instance."""
-    found = reader.connection.execute(_AT, (instance, ordinal)).fetchone()
-    if found is None:
-        return None
-    first_key, before = found
-    key = first_key + ordinal - before - 1
-    return reader.ids([key])[key]
+def read_ids_at(reader: Reader, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
+    """Return the ids of the nodes at these places of an instance, by place."""
+    keys: dict[int, int] = {}
+    wanted = sorted(set(ordinals))
+    before, after = 0, 0
+    while wanted:
+        size, last = reader.connection.execute(_SUM, (instance, after, _BLOCKS)).fetchone()
+        if last is None:
+            break
+        inside = [ordinal for ordinal in wanted if ordinal <= before + size]
+        keys |= _keys_at(reader, instance, after, before, inside)
+        wanted, before, after = wanted[len(inside) :], before + size, last
+    ids = reader.ids(keys.values())
+    return {ordinal: ids[key] for ordinal, key in keys.items()}
 
 
-def read_places(reader: Reader, ids: Collection[bytes]) -> list[NodePlace]:
-    """Return the places of nodes that exist."""
-    keys = reader.keys(list(ids))
-    blocks = reader.blocks_of(keys.values())
+def _keys_at(reader: Reader, instance: int, after: int, before: int, ordinals: list[int]) -> dict[int, int]:
+    """Return the keys at places in the next blocks, which `before` nodes precede, by place; the places are in order."""
+    found: dict[int, int] = {}
+    rows = reader.connection.execute(_NEXT, (instance, after, _BLOCKS)) if ordinals else ()
+    for first_key, size in rows:
+        while len(found) < len(ordinals) and (ordinal := ordinals[len(found)]) <= before + size:
+            found[ordinal] = first_key + ordinal - before - 1
+        if len(found) == len(ordinals):
+            break
+        before += size
+    return found
+
+
+def read_places(reader: Reader, keys: Collection[int]) -> dict[int, NodePlace]:
+    """Return the places of nodes that exist, by key."""
+    blocks = reader.blocks_of(keys)
     instances = {
-        stored.row.key: stored.row.id
-        for stored in reader.instances_of({block.instance for block in blocks.values()})
-    }  # fmt: skip
-    ordinals = read_ordinals(reader, keys.values())
-    return [
-        NodePlace(id, instances[blocks[key].instance], ordinals[key])
-        for id, key in keys.items()
-        if blocks[key].instance in instances
-    ]
+        stored.row.key: stored.row.id for stored in reader.instances_of({block.instance for block in blocks.values()})
+    }
+    found = {key: block for key, block in blocks.items() if block.instance in instances}
+    ids, ordinals = reader.ids(found), read_ordinals(reader, found)
+    return {key: NodePlace(ids[key], instances[block.instance], ordinals[key]) for key, block in found.items()}
 
 
 # --- failures ---------------------------------------------------------------------------------------------
@@ -124,21 +137,25 @@ def read_failures(reader: Reader, instance: int, after: int, limit: int) -> Fail
         list(map(float, ended.split(","))),
         _decoded([head[0][2:] for head in heads]),
         _decoded([head[1] for head in heads]),
-        [message[:LONGEST_BEGINNING] for message in _decoded(list(map(_message, heads)))],
+        [message[:LONGEST_BEGINNING] for message in _decoded([_message(*head[2:]) for head in heads])],
         _downstream(reader, keys),
         keys[-1] if len(keys) == limit else 0,
     )
 
 
-def _message(head: Sequence[str]) -> str:
-    """Return the message in JSON, without an escape or a quote that was cut at its end."""
-    return head[2] if len(head) > 3 else _CUT_ESCAPE.sub(r"\1", head[2].removesuffix('", ').removesuffix('"'))
+def _message(body: str, rest: str | None = None) -> str:
+    """Return a message in JSON; if it is the end of what was read, without an escape or a quote that was cut."""
+    return body if rest is not None else _CUT_ESCAPE.sub(r"\1", body.removesuffix('", ').removesuffix('"'))
 
 
 def _decoded(bodies: Sequence[str]) -> list[str]:
-    """Return texts from the insides of JSON strings."""
-    decoded: list[str] = json.loads('["' + '","'.join(bodies) + '"]') if bodies else []
-    return decoded
+    """Return texts from the insides of JSON strings, most of which may be equal."""
+    distinct = list(dict.fromkeys(bodies))
+    decoded = json.loads('["' + '","'.join(distinct) + '"]')
+    if len(distinct) == len(bodies):
+        return list(decoded)
+    texts = dict(zip(distinct, decoded, strict=True))
+    return [texts[body] for body in bodies]
 
 
 def _whole(reader: Reader, key: int, head: list[str]) -> list[str]:

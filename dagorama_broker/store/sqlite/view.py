@@ -20,7 +20,7 @@ from dagorama_broker.model.queries import (
 )
 from dagorama_broker.store.sqlite.aggregates import (
     read_failures,
-    read_id_at,
+    read_ids_at,
     read_ordinals,
     read_places,
     read_structure,
@@ -136,13 +136,17 @@ class SqliteView(SharedQueries):
         with self._reading() as reader, snapshot(reader.connection):
             return read_ordinals(reader, keys)
 
-    def id_at(self, instance: int, ordinal: int) -> bytes | None:
+    def ids_at(self, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
         with self._reading() as reader, snapshot(reader.connection):
-            return read_id_at(reader, instance, ordinal)
+            return read_ids_at(reader, instance, ordinals)
 
-    def places(self, ids: Collection[bytes]) -> list[NodePlace]:
+    def places(self, keys: Collection[int]) -> dict[int, NodePlace]:
         with self._reading() as reader, snapshot(reader.connection):
-            return read_places(reader, ids)
+            return read_places(reader, keys)
+
+    def places_of(self, ids: Collection[bytes]) -> list[NodePlace]:
+        with self._reading() as reader, snapshot(reader.connection):
+            return list(read_places(reader, reader.keys(list(ids)).values()).values())
 
     def failures(self, instance: int, after: int, limit: int) -> FailurePage:
         with self._reading() as reader, snapshot(reader.connection):
