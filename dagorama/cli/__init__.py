@@ -47,6 +47,10 @@ def worker_flags(command: F) -> F:
         "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
         help="Seconds running nodes get to finish on shutdown.  [default: DAGORAMA_GRACE, or 25]",
     )(command)  # fmt: skip
+    command = click.option(
+        "--capture", type=click.Choice(["python", "fd"]), default="python", show_default=True,
+        help="Capture for the logs of nodes what Python code prints, or also output of C code and of programs.",
+    )(command)  # fmt: skip
     for flag, parameter, text in reversed(_LISTS):
         command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
     return command
@@ -78,7 +82,7 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
     if not isfinite(flags["grace"] or 0):
         raise click.UsageError(f"--grace {flags['grace']}: must be a number of seconds")
     _check_settings(host, port)
-    return WorkerOptions(**flags)
+    return WorkerOptions(captures_output=flags.pop("capture") == "fd", **flags)
 
 
 def _check_settings(host: str | None, port: int | None) -> None:

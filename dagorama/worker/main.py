@@ -26,7 +26,7 @@ def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the event loop handles it
     _keep_freed_memory()
     keyring()  # read the keys once, so that all forked children have the same ones
-    memory = SharedMemory(options.concurrency)
+    memory = SharedMemory(options.concurrency, options.captures_output)
     folder = spool_folder()
     # The fork server exits last, even if the supervisor is killed, so it removes the folder.
     fork_server = ForkServer.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))

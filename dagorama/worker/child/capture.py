@@ -62,9 +62,11 @@ def encoded(text: str) -> bytes:
 class Tee:
     """A text stream that passes everything on to another one."""
 
-    def __init__(self, through: Any, source: int) -> None:
+    def __init__(self, through: Any, source: int, descriptor: int | None = None) -> None:
+        """`descriptor` is the one for programs to write to, if it is not the stream's own."""
         self.through = through
         self._source = source
+        self._descriptor = descriptor
         self._buffer: TeeBuffer | None = None
 
     def write(self, text: str) -> int:
@@ -82,6 +84,10 @@ class Tee:
         if self._buffer is None or self._buffer.through is not buffer:
             self._buffer = TeeBuffer(buffer, self._source)
         return self._buffer
+
+    def fileno(self) -> int:
+        found: int = self.through.fileno() if self._descriptor is None else self._descriptor
+        return found
 
     def __enter__(self) -> Tee:
         return self
@@ -156,15 +162,18 @@ _level = logging.INFO
 # --- installing ------------------------------------------------------------------------------------
 
 
-def install() -> Callable[[], None]:
-    """Capture what nodes of this process print and log, until the returned function is called."""
+def install(has_pipes: bool = False) -> Callable[[], None]:
+    """Capture what nodes of this process print and log, until the returned function is called.
+
+    With `has_pipes` the descriptors 1 and 2 are captured by the supervisor.
+    """
     global _holders, _level
     with _lock:
         _holders += 1
         if _holders == 1:
             _switch.is_on = True  # the fork server forks children too
             _level = logging.getLevelNamesMapping()[captured_log_level()]
-            _replace_streams()
+            _replace_streams(has_pipes)
             logging.Logger.callHandlers = _capturing_handlers  # type: ignore[method-assign]  # all loggers call it
     return _uninstall
 
@@ -179,11 +188,11 @@ def installed(is_on: bool) -> Iterator[None]:
         undo()
 
 
-def _replace_streams() -> None:
-    for name, source in (("stdout", pb.STDOUT), ("stderr", pb.STDERR)):
+def _replace_streams(has_pipes: bool) -> None:
+    for name, source, descriptor in (("stdout", pb.STDOUT, 1), ("stderr", pb.STDERR, 2)):
         stream = getattr(sys, name)
         if stream is not None:
-            setattr(sys, name, Tee(stream, source))
+            setattr(sys, name, Tee(stream, source, descriptor if has_pipes else None))
 
 
 def _uninstall() -> None:

@@ -47,7 +47,7 @@ class Slot:
         self.refusals = 0  #: forks in a row that the system has refused
         self.is_held_up = False  #: the socket is full: the child does not read at the moment
         self.stopped = ""  #: why the supervisor killed the child; then its exit does not count as a crash
-        self.dump = memory.dump
+        self.dump, self.output = memory.dump, memory.output
         self._memory = memory
         self._socket: socket.socket | None = None
         self._reader = FrameReader()
@@ -142,6 +142,10 @@ class Slot:
     def holds(self, attempt: int) -> bool:
         """Return whether the slot holds an attempt."""
         return attempt in self._nodes
+
+    def node_of(self, attempt: int) -> int:
+        """Return the node of an attempt that the slot holds."""
+        return self._nodes[attempt]
 
     def running_entry(self, attempt: int) -> tuple[int, int, int] | None:
         """Return the process that runs an attempt, its entry (0: a sync node) and its start; None: it does not run."""

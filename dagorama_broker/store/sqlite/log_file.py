@@ -54,7 +54,7 @@ CREATE INDEX logs_by_instance ON logs (instance, id)
 _COLUMNS = "instance, node, function, attempt, number, sequence, is_head, left_out, first, last, size, records"
 #: A report is sent again after a reconnect, with the same parts.
 _ADD = f"INSERT OR IGNORE INTO logs ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"
-_TAIL = "SELECT id, size, left_out FROM logs WHERE attempt = ? AND node = ? AND is_head = 0 ORDER BY sequence DESC"
+_TAIL = "SELECT id, size, left_out FROM logs WHERE attempt = ? AND node = ? AND is_head = 0 ORDER BY id DESC"
 _SIZES = "SELECT id, length(records) FROM logs ORDER BY id"
 
 
@@ -78,7 +78,9 @@ class LogFile:
         def add(connection: sqlite3.Connection) -> None:
             with transaction(connection):
                 connection.executemany(_ADD, map(_row, parts))
-                for key in {(part.attempt, part.owner.node) for part in parts if part.sequence > 1}:
+                for key in {
+                    (part.attempt, part.owner.node) for part in parts if not part.is_head and part.sequence > 1
+                }:
                     _shorten(connection, key)
             self._keep_bound(connection)
 

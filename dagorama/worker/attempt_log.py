@@ -13,7 +13,6 @@ from time import time
 from typing import NamedTuple, Protocol
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.context import Call
 
 #: Bytes of an attempt that are kept: its first records, and its latest ones since the last part that was sent.
 HEAD_BYTES, TAIL_BYTES = 16 << 10, 48 << 10
@@ -25,6 +24,15 @@ TEXT_BYTES = 8 << 10
 WRITE_BYTES, WRITE_END_BYTES = 256 << 10, 64 << 10
 NAME_CHARACTERS = 200
 MESSAGE_CHARACTERS = 500
+
+
+class Attempt(Protocol):
+    """The attempt that a log belongs to, by the broker's names."""
+
+    @property
+    def node(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
 
 
 class Sink(Protocol):
@@ -81,9 +89,11 @@ class _Line:
 class AttemptLog:
     """The output of an attempt: what it prints, logs and reports. Any thread may write to it."""
 
-    def __init__(self, call: Call, number: int, sink: Sink, wake: Callable[[], None]) -> None:
-        """Call `wake` whenever there is something to flush; `number` is the attempt's, from 1."""
-        self._call, self._number = call, number
+    def __init__(
+        self, attempt: Attempt, number: int, sink: Sink, wake: Callable[[], None], first_sequence: int = 1
+    ) -> None:
+        """Call `wake` whenever there is something to flush; `number` is the attempt's, from 1, or 0 if unknown."""
+        self._attempt, self._number = attempt, number
         self._sink = sink
         self._wake = wake
         # A signal handler may print while this thread writes, so the lock is reentrant. It is held while parts are
@@ -95,7 +105,7 @@ class AttemptLog:
         self._tail: deque[_Record] = deque()
         self._tail_size = 0
         self._left_out = 0
-        self._sequence = 0
+        self._sequence = first_sequence - 1
         self._report: pb.NodeReport | None = None
         self._is_closed = False
 
@@ -128,7 +138,7 @@ class AttemptLog:
     def report(self, message: str, fraction: float | None) -> None:
         """Replace what the attempt says about its progress."""
         clean = message[:MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
-        found = pb.NodeReport(key=self._call.node, attempt=self._call.attempt, message=clean, fraction=fraction)
+        found = pb.NodeReport(key=self._attempt.node, attempt=self._attempt.attempt, message=clean, fraction=fraction)
         found.time = time()
         with self._lock:
             if not self._is_closed:
@@ -212,8 +222,8 @@ class AttemptLog:
         self._sequence += 1
         messages = [pb.LogRecord(**record._asdict()) for record in records]
         return pb.NodeLog(
-            node=self._call.node,
-            attempt=self._call.attempt,
+            node=self._attempt.node,
+            attempt=self._attempt.attempt,
             number=self._number,
             sequence=self._sequence,
             head=head,
