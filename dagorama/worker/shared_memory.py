@@ -138,7 +138,7 @@ class SlotMemory:
         self._lock: Lock | threading.Lock = lock
         self._bell = _WakePipe()
         self.dump = DumpFile()
-        self.output = output  #: in place of stdout and stderr; None: the child has those of the worker
+        self.output = output  #: in place of stdout and stderr; None: the child has the streams of the worker
 
     # --- for the child ---
 
