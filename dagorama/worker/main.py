@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from dagorama.errors import SettingsError
-from dagorama.settings import Settings, WorkerOptions
+from dagorama.settings import Settings, WorkerOptions, captured_log_level, captures_logs
 from dagorama.values.signing import keyring
 from dagorama.worker.control_pipe import ControlPipe, read_start
 from dagorama.worker.frames import ChildMain
@@ -46,6 +46,8 @@ def run_launched(descriptor: int) -> int:
     lines = ControlPipe(connection)
     try:
         check(Settings.from_env())
+        captures_logs()
+        captured_log_level()
         return run_worker(options, lines)
     except SettingsError as error:
         print(f"worker: {error}", file=sys.stderr, flush=True)

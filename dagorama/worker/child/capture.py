@@ -89,6 +89,10 @@ class Tee:
         found: int = self.through.fileno() if self._descriptor is None else self._descriptor
         return found
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be pickled by reference as the stream that it stands for, by cloudpickle."""
+        return getattr, (sys, "stderr" if self._source == pb.STDERR else "stdout")
+
     def __enter__(self) -> Tee:
         return self
 
@@ -127,6 +131,7 @@ io.BufferedIOBase.register(TeeBuffer)
 
 _FORMATTER = logging.Formatter()
 _call_handlers = logging.Logger.callHandlers
+_is_wrapped = False  # another library has wrapped our function, and calls it for good
 
 
 @wraps(logging.Logger.callHandlers)
@@ -174,7 +179,7 @@ def install(has_pipes: bool = False) -> Callable[[], None]:
             _switch.is_on = True  # the fork server forks children too
             _level = logging.getLevelNamesMapping()[captured_log_level()]
             _replace_streams(has_pipes)
-            logging.Logger.callHandlers = _capturing_handlers  # type: ignore[method-assign]  # all loggers call it
+            _wrap_handlers()
     return _uninstall
 
 
@@ -195,6 +200,22 @@ def _replace_streams(has_pipes: bool) -> None:
             setattr(sys, name, Tee(stream, source, descriptor if has_pipes else None))
 
 
+def _wrap_handlers() -> None:
+    global _call_handlers
+    if not _is_wrapped:
+        _call_handlers = logging.Logger.callHandlers
+        logging.Logger.callHandlers = _capturing_handlers  # type: ignore[method-assign]  # all loggers call it
+
+
+def _unwrap_handlers() -> None:
+    global _is_wrapped
+    if logging.Logger.callHandlers is _capturing_handlers:
+        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]  # as it was
+        _is_wrapped = False
+    else:
+        _is_wrapped = True
+
+
 def _uninstall() -> None:
     global _holders
     with _lock:
@@ -205,4 +226,4 @@ def _uninstall() -> None:
             stream = getattr(sys, name)
             if isinstance(stream, Tee):  # otherwise user code has replaced it
                 setattr(sys, name, stream.through)
-        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]  # as it was
+        _unwrap_handlers()
