@@ -20,6 +20,7 @@ class DumpFile:
     """The file of one slot; make it before the first fork."""
 
     def __init__(self) -> None:
+        self.coroutine: str | None = None  #: for the supervisor: the stack of an async node, as its child has sent it
         with TemporaryFile() as file:
             self._file = os.dup(file.fileno())
         # Both processes share its offset. With this flag each write goes to the end, also after `clear`.
@@ -40,6 +41,7 @@ class DumpFile:
 
     def clear(self) -> None:
         """Forget what was written."""
+        self.coroutine = None
         os.ftruncate(self._file, 0)
 
     @property

@@ -33,7 +33,7 @@ from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import RunLoop
 from dagorama.worker.child.threads import follow_threads
 from dagorama.worker.failures import truncate
-from dagorama.worker.frames import CUT_OFF, ChildMain, FrameReader, Kind, Outcome, pack, pack_outcome
+from dagorama.worker.frames import CUT_OFF, ChildMain, FrameReader, Kind, Outcome, pack, pack_outcome, unpack_attempt
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.spool_files import SpoolValues
 
@@ -130,6 +130,9 @@ class _Child:
         if kind == Kind.DEFINE:
             shipping.receive_parcel(pickle.loads(payload))
             self._executor.look_again()
+            return
+        if kind == Kind.STACK:
+            self._outbox.stack(self._engine.queue.stack_of(unpack_attempt(payload)))
             return
         self._pieces.append(payload)
         if kind == Kind.GRANT:

@@ -100,6 +100,8 @@ class ChildIO:
                 self._messages.on_ready(payload.decode())
             elif kind == Kind.UNFIT:
                 self._messages.on_unfit(payload.decode())
+            elif kind == Kind.STACK:
+                slot.dump.coroutine = unpack_outcome(payload).body.decode()
             else:
                 self._receive_outcome(slot, kind, payload)
         self._messages.on_change()

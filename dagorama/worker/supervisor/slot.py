@@ -13,7 +13,7 @@ from itertools import compress
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.worker.failures import describe, timeout_error
-from dagorama.worker.frames import FrameReader, Kind, prefix
+from dagorama.worker.frames import FrameReader, Kind, pack_attempt, prefix
 from dagorama.worker.shared_memory import RING, SlotMemory
 from dagorama.worker.supervisor.session import Held
 
@@ -74,6 +74,10 @@ class Slot:
     def define(self, parcel: bytes) -> None:
         """Queue a parcel of classes for the child."""
         self._frames.append(_definitions(parcel))
+
+    def ask_for_stack(self, attempt: int) -> None:
+        """Queue a question where the coroutine of an async node stands; `dump.coroutine` gets the answer."""
+        self._frames.append(_Frame(memoryview(pack_attempt(Kind.STACK, attempt)), set()))
 
     def fileno(self) -> int:
         """Return the descriptor of the socket, or -1 if it is closed."""
