@@ -127,7 +127,7 @@ class AsyncRunner:
             self._loop.stop()
 
     def stack_of(self, attempt: int) -> str:
-        """Return where the coroutine of a running node stands, the latest call first; empty if it does not run here."""
+        """Return the stack of the coroutine of a running node, the latest call first; empty if it does not run here."""
         running = self._to_cancel.copy().items()  # the loop's thread changes it
         task = next((task for task, (call, _) in running if call.attempt == attempt), None)
         return "" if task is None else "\n".join(reversed(list(await_chain(task.get_coro()))))

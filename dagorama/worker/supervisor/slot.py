@@ -76,7 +76,7 @@ class Slot:
         self._frames.append(_definitions(parcel))
 
     def ask_for_stack(self, attempt: int) -> None:
-        """Queue a question where the coroutine of an async node stands; `dump.coroutine` gets the answer."""
+        """Queue a question for the stack of the coroutine of an async node; `dump.coroutine` gets the answer."""
         self._frames.append(_Frame(memoryview(pack_attempt(Kind.STACK, attempt)), set()))
 
     def fileno(self) -> int:
