@@ -30,7 +30,7 @@ REDUCED, ROW_BYTES = 0.95, 300
 #: Level of compression: the fastest.
 LEVEL = 1
 _WAL_BYTES = 16 << 20
-_APPLICATION_ID = 0x6461676C
+_APPLICATION_ID, _VERSION = 0x6461676C, 1
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SCHEMA = """
 CREATE TABLE logs (
@@ -199,10 +199,13 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
     if connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID:
         return
+    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise StoreError("it is some other program's SQLite file: move it away, or choose another name for the store")
     with transaction(connection):
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def _row(part: LogPart) -> tuple[object, ...]:
