@@ -16,14 +16,16 @@ from functools import wraps
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.context import known_run
+from dagorama.context import Log, current_run, known_run
 from dagorama.logging import NAME
 from dagorama.settings import captured_log_level
+from dagorama.worker.attempt_log import encoded
 from dagorama.worker.child.forks import forget_in_forks
 
 _lock = threading.Lock()
 _holders = 0  # how many workers of this process need the capture
 _here = threading.local()  # .is_logging: a handler of the module logging writes
+_logging_threads = False  # some thread has logged, so that `_here` must be looked at
 
 
 class _Switch:
@@ -39,21 +41,12 @@ _switch = _Switch()
 forget_in_forks(_switch)
 
 
-def _captured(source: int, data: bytes | bytearray | memoryview | str) -> None:
-    if not _switch.is_on or not data or getattr(_here, "is_logging", False):
-        return
-    run = known_run()
-    log = None if run is None else run.opened_log()
-    if log is not None:
-        log.write(source, encoded(data) if isinstance(data, str) else bytes(data))
-
-
-def encoded(text: str) -> bytes:
-    """Return the text in UTF-8, with the bytes that were read into it with surrogateescape."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace")
+def _log() -> Log | None:
+    """Return the log of the run that writes here; None if it is not captured."""
+    if not _switch.is_on or (_logging_threads and getattr(_here, "is_logging", False)):
+        return None
+    run = current_run.get() or known_run()
+    return None if run is None else run.log or run.opened_log()
 
 
 # --- streams ---------------------------------------------------------------------------------------
@@ -71,7 +64,8 @@ class Tee:
 
     def write(self, text: str) -> int:
         written: int = self.through.write(text)
-        _captured(self._source, text)
+        if text and (log := _log()) is not None:
+            log.write(self._source, text)
         return written
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -112,7 +106,8 @@ class TeeBuffer:
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         written: int = self.through.write(data)
-        _captured(self._source, data)
+        if len(data) and (log := _log()) is not None:
+            log.write(self._source, bytes(data))
         return written
 
     def writelines(self, lines: Iterable[bytes]) -> None:
@@ -137,8 +132,10 @@ _is_wrapped = False  # another library has wrapped our function, and calls it fo
 @wraps(logging.Logger.callHandlers)
 def _capturing_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
     """Call the handlers, and capture the record instead of what handlers write to the captured streams."""
+    global _logging_threads
     was_logging = getattr(_here, "is_logging", False)
     _here.is_logging = True
+    _logging_threads = True
     try:
         _call_handlers(self, record)
     finally:
@@ -148,9 +145,7 @@ def _capturing_handlers(self: logging.Logger, record: logging.LogRecord) -> None
 
 
 def _add(record: logging.LogRecord) -> None:
-    run = known_run() if _switch.is_on else None
-    log = None if run is None else run.opened_log()
-    if log is not None:
+    if (log := _log()) is not None:
         log.add(record.levelno, record.name, encoded(_text_of(record)))
 
 
