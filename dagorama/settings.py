@@ -275,6 +275,7 @@ class WorkerOptions:
     only_imported: bool = False  #: run nothing but definitions of these modules
     exit_on_completion: bool = False  #: stop when the graph is drained
     definitions: bytes = b""  #: a pickled Shipment of the launching program's, for the children
+    captures_output: bool = False  #: also capture the output of C code and of programs
     grace: float | None = None  #: seconds that running nodes get when it is told to stop; None: Settings.grace
     health_port: int | None = None  #: port of /livez and /readyz over HTTP; 0: any free one, None: none
     metrics_port: int | None = None  #: port of /metrics over HTTP; 0: any free one, None: none

@@ -1486,7 +1486,7 @@ class NodeLog(_message.Message):
     records: _builtins.bytes
     """a serialized LogRecords; the broker does not read it"""
     number: _builtins.int
-    """of the attempt, for people: 1 for the first one"""
+    """of the attempt, for people: 1 for the first one; 0: the sender does not know it"""
     size: _builtins.int
     """bytes of text in `records`"""
     def __init__(

@@ -59,6 +59,10 @@ def worker_flags(command: F) -> F:
         "--health-port", type=click.IntRange(0, HIGHEST_PORT), metavar="PORT",
         help="Serve /livez and /readyz over HTTP on this port, 0 for any free one.",
     )(command)  # fmt: skip
+    command = click.option(
+        "--capture", type=click.Choice(["python", "fd"]), default="python", show_default=True,
+        help="Capture for the logs of nodes what Python code prints, or also output of C code and of programs.",
+    )(command)  # fmt: skip
     for flag, parameter, text in reversed(_LISTS):
         command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
     return command
@@ -101,7 +105,7 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
     if not isfinite(flags["grace"] or 0):
         raise click.UsageError(f"--grace {flags['grace']}: must be a number of seconds")
     _check_settings(host, port, flags["health_host"])
-    return WorkerOptions(**flags)
+    return WorkerOptions(captures_output=flags.pop("capture") == "fd", **flags)
 
 
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:

@@ -16,12 +16,20 @@ STACK_SIGNAL = signal.SIGRTMIN + 11 if hasattr(signal, "SIGRTMIN") else signal.S
 MOST_BYTES = 256 << 10
 
 
+def _unnamed_file() -> int:
+    """Return the descriptor of a new file, in memory if the system can do that."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("dagorama-stacks")
+    with TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 class DumpFile:
     """The file of one slot; make it before the first fork."""
 
     def __init__(self) -> None:
-        with TemporaryFile() as file:
-            self._file = os.dup(file.fileno())
+        self.coroutine: str | None = None  #: for the supervisor: the stack of an async node, as its child has sent it
+        self._file = _unnamed_file()
         # Both processes share its offset. With this flag each write goes to the end, also after `clear`.
         fcntl.fcntl(self._file, fcntl.F_SETFL, fcntl.fcntl(self._file, fcntl.F_GETFL) | os.O_APPEND)
 
@@ -40,6 +48,7 @@ class DumpFile:
 
     def clear(self) -> None:
         """Forget what was written."""
+        self.coroutine = None
         os.ftruncate(self._file, 0)
 
     @property

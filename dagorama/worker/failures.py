@@ -18,7 +18,7 @@ NAME_BYTES = 1000
 TRACEBACK_BYTES = 64 << 10
 MESSAGE_BYTES = 16 << 10
 
-_OURS = os.path.dirname(errors.__file__) + os.sep
+OURS = os.path.dirname(errors.__file__) + os.sep  #: the beginning of the paths of our own files
 
 
 def describe(error: BaseException, node: int, attempt: int, microseconds: int, exception: bytes = b"") -> pb.Failure:
@@ -68,6 +68,6 @@ def _traceback(error: BaseException) -> str:
 
 def user_frames(trace: TracebackType | None) -> TracebackType | None:
     """Return the traceback without dagorama's frames before user code; None if there are no other frames."""
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OURS):
         trace = trace.tb_next
     return trace

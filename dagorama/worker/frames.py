@@ -26,6 +26,21 @@ class Kind(IntEnum):
     RESULTS = 5  #: from the child: an Outcome whose body is a serialized Results
     RETURN = 6  #: from the child: an Outcome whose body is a serialized Return
     DEFINE = 7  #: to the child: a pickled Parcel of classes
+    STACK = 8  #: to the child: the attempt of an async node; back: an Outcome whose body is the stack of its coroutine
+
+
+_ATTEMPT = Struct("<Q")
+
+
+def pack_attempt(kind: Kind, attempt: int) -> bytes:
+    """Return a frame that names an attempt."""
+    return pack(kind, _ATTEMPT.pack(attempt))
+
+
+def unpack_attempt(payload: bytes) -> int:
+    """Return the attempt in the payload of a frame."""
+    attempt: int = _ATTEMPT.unpack(payload)[0]
+    return attempt
 
 
 class Outcome(NamedTuple):

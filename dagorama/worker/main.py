@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from dagorama.errors import SettingsError
-from dagorama.settings import Settings, WorkerOptions
+from dagorama.settings import Settings, WorkerOptions, captured_log_level, captures_logs
 from dagorama.values.signing import keyring
 from dagorama.worker.control_pipe import ControlPipe, read_start
 from dagorama.worker.frames import ChildMain
@@ -26,7 +26,9 @@ def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the event loop handles it
     _keep_freed_memory()
     keyring()  # read the keys once, so that all forked children have the same ones
-    memory = SharedMemory(options.concurrency, counts_runs=options.metrics_port is not None)
+    memory = SharedMemory(
+        options.concurrency, captures_output=options.captures_output, counts_runs=options.metrics_port is not None
+    )
     folder = spool_folder()
     # The fork server exits last, even if the supervisor is killed, so it removes the folder.
     fork_server = ForkServer.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))
@@ -46,6 +48,8 @@ def run_launched(descriptor: int) -> int:
     lines = ControlPipe(connection)
     try:
         check(Settings.from_env())
+        captures_logs()
+        captured_log_level()
         return run_worker(options, lines)
     except SettingsError as error:
         print(f"worker: {error}", file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from dagorama.worker.dump_file import DumpFile
+from dagorama.worker.output_pipes import OutputPipes
 from dagorama.worker.run_times import RunTimes
 
 if TYPE_CHECKING:
@@ -129,15 +130,16 @@ class _WakePipe:
 class SlotMemory:
     """The memory of a slot. `ordinal` numbers the nodes given to the current child, `entry` the rows of its table."""
 
-    __slots__ = ("_bell", "_cancelled", "_lock", "_ring", "_words", "dump")
+    __slots__ = ("_bell", "_cancelled", "_lock", "_ring", "_words", "dump", "output")
 
-    def __init__(self, view: memoryview, lock: Lock) -> None:
+    def __init__(self, view: memoryview, lock: Lock, output: OutputPipes | None = None) -> None:
         self._words = view[:_RING_AT].cast("Q")
         self._cancelled = view[_CANCELLED * _WORD : _RING_AT].toreadonly().cast("Q")
         self._ring = view[_RING_AT:_SLOT_BYTES]
         self._lock: Lock | threading.Lock = lock
         self._bell = _WakePipe()
         self.dump = DumpFile()
+        self.output = output  #: in place of stdout and stderr; None: the child has the streams of the worker
 
     # --- for the child ---
 
@@ -230,14 +232,15 @@ class SlotMemory:
 class SharedMemory:
     """The memory of all slots, and two common words. Make it before the first fork; the last process frees it."""
 
-    def __init__(self, slots: int, *, counts_runs: bool = False) -> None:
+    def __init__(self, slots: int, *, captures_output: bool = False, counts_runs: bool = False) -> None:
         """`counts_runs`: the children count the run times of their nodes."""
         self.run_times = [RunTimes() for _ in range(slots if counts_runs else 0)]  #: by slot; empty: not counted
         view = memoryview(mmap.mmap(-1, _COMMON_BYTES + slots * _SLOT_BYTES))
         self._common = view[:_COMMON_BYTES].cast("Q")
         positions = range(_COMMON_BYTES, _COMMON_BYTES + slots * _SLOT_BYTES, _SLOT_BYTES)
         self.slots = [
-            SlotMemory(view[at : at + _SLOT_BYTES], lock) for at, lock in zip(positions, make_locks(slots), strict=True)
+            SlotMemory(view[at : at + _SLOT_BYTES], lock, OutputPipes() if captures_output else None)
+            for at, lock in zip(positions, make_locks(slots), strict=True)
         ]
 
     @property

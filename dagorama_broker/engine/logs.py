@@ -37,6 +37,8 @@ MOST_GAPS = 10_000
 MOST_CANCELLED = 10_000
 #: Seconds after which writing is tried again after a failure.
 RETRY = 5.0
+#: Seconds between two warnings that logs are dropped.
+QUIET = 600.0
 #: Seconds for writing the last parts when the broker leaves.
 LAST_WRITE = 5.0
 #: Instances whose existence is checked together.
@@ -58,6 +60,7 @@ class Logs:
         self._hurry = asyncio.Event()
         self._retrying: asyncio.TimerHandle | None = None
         self._is_failing = False
+        self._warn_at = 0.0  # the loop's time from which another warning may be logged
         self._cancelled: OrderedDict[int, LogOwner] = OrderedDict()
         self._followers: dict[bytes, set[asyncio.Event]] = {}
         self._is_closed = False
@@ -117,15 +120,15 @@ class Logs:
             self._fail(f"{error}")
             self._lose([*gaps.values(), *parts])
         else:
-            if self._is_failing:
-                log.info("logs of nodes are kept again, in %r", self._file)
             self._is_failing = False
             self._wake({part.owner.instance for part in parts})
 
     def _fail(self, why: str) -> None:
-        """Warn once, until logs are written again."""
-        if not self._is_failing:
+        """Warn, but not again and again if writing fails now and then."""
+        now = asyncio.get_running_loop().time()
+        if not self._is_failing and now >= self._warn_at:
             log.warning("logs of nodes are dropped, the work goes on: %s", why)
+            self._warn_at = now + QUIET
         self._is_failing = True
 
     def _lose(self, parts: Iterable[LogPart]) -> None:

@@ -83,19 +83,22 @@ async def get_logs(broker: Broker, request: pb.GetLogsRequest) -> AsyncGenerator
 
 async def _parts(broker: Broker, asked: LogQuery, after: int, follow: bool) -> AsyncGenerator[KeptPart, None]:
     with broker.logs.following(asked.instance) as news, broker.until_leaving(news.set):
+        has_news = True
         while True:
-            news.clear()
             is_over = not follow or _has_ended(broker, asked)
-            await broker.logs.written()  # all that was printed before
-            async with aclosing(broker.logs.read(asked, after)) as parts:
-                async for part in parts:
-                    yield part
-                    after = part.id
+            if is_over or has_news:
+                news.clear()
+                await broker.logs.written()  # all that was printed before
+                async with aclosing(broker.logs.read(asked, after)) as parts:
+                    async for part in parts:
+                        yield part
+                        after = part.id
             if is_over:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
                     await news.wait()
+            has_news = news.is_set()
             if broker.is_leaving:
                 raise Unavailable(CALL_AGAIN)
 

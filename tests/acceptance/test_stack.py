@@ -35,8 +35,17 @@ class Busy(DAGDefinition):
 class BusyAsync(DAGDefinition):
     @dagorama().asyncfn
     async def entrypoint(self, path: str) -> None:
-        while not Path(path).exists():
-            await asyncio.sleep(0.01)
+        async def inner() -> None:
+            while not Path(path).exists():
+                await asyncio.sleep(0.01)
+
+        await asyncio.create_task(inner())
+
+
+class BlocksTheLoop(DAGDefinition):
+    @dagorama().asyncfn
+    async def entrypoint(self, path: str) -> None:
+        spin_in_c(path)
 
 
 def wait_in_python(path: str) -> None:
@@ -96,15 +105,31 @@ def test_a_node_that_holds_the_interpreter_in_c_code_shows_its_functions(broker:
     cancel(instance)
 
 
-def test_of_an_async_node_it_is_said_what_is_missing(broker: LaunchedBroker, tmp_path: Path) -> None:
+def test_an_async_node_shows_its_coroutines(broker: LaunchedBroker, tmp_path: Path) -> None:
     async def spawn() -> Any:
         return await BusyAsync()(str(tmp_path / "gate"))
 
     instance, promise = asyncio.run(spawn())
-    stack_of(instance, promise, until="dagorama/worker/child/async_runner.py")
-    assert stack(instance, promise).stderr.startswith("Note: it is an async node")
+    stack_of(instance, promise, until="Coroutine of the node (most recent call first):")
+    shown = stack(instance, promise)
+    assert shown.stderr == ""
+    _, _, coroutine, sleep, inner, outer, *_ = shown.stdout.splitlines()
+    assert coroutine == "Coroutine of the node (most recent call first):"
+    assert sleep.endswith("in sleep")
+    assert (inner.split()[-1], outer.split()[-1]) == ("inner", "entrypoint")
+    assert "dagorama-async" not in shown.stdout
     (tmp_path / "gate").touch()
     resolve(instance, promise, timeout=60)
+
+
+def test_of_an_async_node_that_blocks_everything_the_threads_are_shown(broker: LaunchedBroker) -> None:
+    async def spawn() -> Any:
+        return await BlocksTheLoop()("")
+
+    instance, promise = asyncio.run(spawn())
+    stack_of(instance, promise, until="in spin_in_c")
+    assert stack(instance, promise).stderr.startswith("Note: it is an async node")
+    cancel(instance)
 
 
 def test_the_stack_of_a_process_that_died_is_in_the_logs_of_its_node(broker: LaunchedBroker) -> None:

@@ -12,7 +12,7 @@ from dagorama.hot_reload import run_hot_reload_worker
 
 FLAGS = [
     "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
-    "--exit-on-completion", "--grace", "--host", "--port", "--version", "--health-port", "--health-host",
+    "--exit-on-completion", "--capture", "--grace", "--host", "--port", "--version", "--health-port", "--health-host",
     "--metrics-port",
 ]  # fmt: skip
 
@@ -31,6 +31,7 @@ def test_both_commands_know_the_flags(command: object) -> None:
         (["--grace", "-1"], "--grace"),
         (["--grace", "nan"], "--grace nan"),
         (["--host", "tcp://broker"], "--host is 'tcp://broker'"),
+        (["--capture", "all"], "--capture"),
         (["--port", "0"], "--port"),
         (["--health-port", "65536"], "--health-port"),
         (["--health-host", "http://here"], "--health-host is 'http://here'"),
@@ -53,6 +54,8 @@ def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
         ("DAGORAMA_GRACE", "long"),
         ("DAGORAMA_SHARED_FILES", "perhaps"),
         ("DAGORAMA_TRACES", "perhaps"),
+        ("DAGORAMA_LOGS", "some"),
+        ("DAGORAMA_LOGS_LEVEL", "quiet"),
     ],
 )
 def test_a_wrong_setting_is_named(command: object, name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

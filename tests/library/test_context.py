@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from dagorama.context import CurrentNode, RunningNode, cancelled, current, current_run
+from dagorama.context import CurrentNode, RunningNode, cancelled, current, current_run, report
 from dagorama.errors import NotInNode
 
 CALL = SimpleNamespace(
@@ -69,3 +69,37 @@ def test_there_is_no_current_node_outside_a_node() -> None:
         current()
     with running(RunningNode()), pytest.raises(NotInNode):
         current()
+
+
+def test_the_logger_of_a_node_is_that_of_its_module_and_its_records_carry_the_node(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    token = current_run.set(RunningNode(2, call=CALL))
+    try:
+        with caplog.at_level("INFO", logger="app.work"):
+            current().logger.info("by %s", "the node")
+    finally:
+        current_run.reset(token)
+    (record,) = caplog.records
+    assert (record.name, record.getMessage()) == ("app.work", "by the node")
+    carried = record.__dict__
+    assert (carried["instance"], carried["node"]) == (str(UUID(int=1)), str(UUID(int=7)))
+    assert (carried["attempt"], carried["function"]) == (2, "app.work:Dag.Inner.step")
+
+
+def test_a_report_goes_to_the_log_of_the_run_and_a_run_without_one_takes_it_too() -> None:
+    said: list[tuple[str, float | None]] = []
+    log = SimpleNamespace(report=lambda message, fraction: said.append((message, fraction)))
+    made = RunningNode(1, attempt=SimpleNamespace(), call=CALL, open_log=lambda run: log)
+    for run in (made, RunningNode(1, call=CALL)):
+        token = current_run.set(run)
+        try:
+            report("half", 0.5)
+            for wrong in (-0.1, 1.1, float("nan")):
+                with pytest.raises(ValueError, match="the fraction of a report is from 0 to 1"):
+                    report("wrong", wrong)
+        finally:
+            current_run.reset(token)
+    assert said == [("half", 0.5)]
+    with pytest.raises(NotInNode, match=r"call report\(\)"):
+        report("nowhere")

@@ -192,12 +192,15 @@ def _templates() -> list[tuple[str, list[Any]]]:
         functions=[function],
         children=[children],
         failures=[pb.Failure(node=3, attempt=attempts[2], type="E", message="m")],
+        logs=[pb.NodeLog(node=1, attempt=attempts[0], sequence=1, first=1, last=2, size=3, records=b"\n\0")],
+        reports=[pb.NodeReport(key=1, attempt=attempts[0], message="m", fraction=0.5)],
     )
     said = pb.WorkerMessage(
         reports=[pb.Report(sequence=1, body=results.SerializeToString())],
         returns=[pb.Return(node=[4], attempt=[attempts[3]])],
         deaths=[pb.SlotDeath(running=[attempts[4]], cause="SIGSEGV")],
         heartbeat=True,
+        stacks=[pb.StackReply(number=1, stack="s")],
     )
     wait = pb.WaitRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)], now=True)
     return [

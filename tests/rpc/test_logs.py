@@ -199,9 +199,9 @@ def settings(folder: Path, **changed: Any) -> dict[str, Any]:
     return {"store": f"sqlite:///{folder}/store", "settings": Settings(port=0, reconnect_wait=0.0), **changed}
 
 
-async def printed(served: Served) -> Dag:
+async def printed(served: Served, dag: Dag | None = None) -> Dag:
     """An instance that has ended and printed something."""
-    dag = Dag()
+    dag = dag or Dag()
     await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
@@ -219,11 +219,15 @@ async def test_a_restart_keeps_logs(tmp_path: Path) -> None:
 
 async def test_logs_go_with_their_instance(tmp_path: Path) -> None:
     async with serving(**settings(tmp_path, retention=0.01)) as served:
-        dag = await printed(served)
+        dag = Dag()
+        with served.broker.lookups.holds.on(dag.instance):  # it is not removed within
+            await printed(served, dag)
+            assert texts(await read(served, dag)) == ["printed"]
+            assert await instances(served) == [dag.instance]
         async with asyncio.timeout(PATIENCE):
             while await instances(served):
                 await asyncio.sleep(0.01)
-        with refused(grpc.StatusCode.NOT_FOUND):
+        with refused(grpc.StatusCode.NOT_FOUND, "removed"):
             await read(served, dag)
 
 

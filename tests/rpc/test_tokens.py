@@ -63,6 +63,12 @@ def test_what_a_workers_token_is_limited_to_is_written_down(file: Path) -> None:
     assert plain.tolerations == frozenset()
 
 
+def test_a_reader_may_be_allowed_to_read_logs(file: Path) -> None:
+    assert new("--role", "reader", "--logs", "--file", str(file)).exit_code == 0
+    assert new("--role", "reader", "--file", str(file)).exit_code == 0
+    assert [token.logs for token in read_tokens(file)] == [True, False]
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("12h", 12 * 3600), ("90d", 90 * 86400)])
 def test_a_token_may_expire_after_some_time(file: Path, text: str, seconds: int) -> None:
     before = datetime.now(UTC).timestamp()
@@ -78,6 +84,7 @@ def test_a_token_may_expire_after_some_time(file: Path, text: str, seconds: int)
         ([], "--role"),
         (["--role", "king"], "king"),
         (["--role", "reader", "--queue", "q"], "queues and tolerations apply to the role worker, not to reader"),
+        (["--role", "client", "--logs"], "--logs is for the role reader"),
         (["--role", "worker", "--toleration", "a", "--no-toleration"], "contradict each other"),
         (["--role", "reader", "--expires", "soon"], "--expires soon: must look like 12h, 90d or 2030"),
     ],
@@ -121,6 +128,8 @@ def test_no_two_tokens_are_alike() -> None:
         (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\ntolerations='GPU'", "`tolerations` must be a list"),
         (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\nexpires='2030-01-01'", "`expires` must be a date"),
         (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\nexpires=2030-01-01", "`expires` must be a date"),
+        (f"[[token]]\nname='a'\nrole='client'\nsha256='{DIGEST}'\nlogs=true", "only a reader needs it"),
+        (f"[[token]]\nname='a'\nrole='reader'\nsha256='{DIGEST}'\nlogs='yes'", "`logs` is true or false"),
         (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\n" * 2, "two tokens with the same name"),
     ],
 )

@@ -169,3 +169,14 @@ def test_a_locked_file_is_an_error_of_one_sentence_and_stays_where_it_is(
             file.add([part(sequence=2)])
     file.add([part(sequence=2)])
     assert len(read(file)) == 2
+
+
+def test_a_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "store.logs"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE theirs (a)")
+        other.commit()
+    with pytest.raises(StoreError, match="some other program's SQLite file: move it away"):
+        LogFile(path, MOST).add([part()])
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_schema").fetchall() == [("theirs",)]

@@ -36,6 +36,7 @@ class Conversation:
         self.returns: list[pb.Return] = []
         self.deaths: list[pb.SlotDeath] = []
         self.closed_slots: list[int] = []
+        self.stacks: list[pb.StackReply] = []
         self.heartbeats = 0
         self.draining = False
         self.ended = False
@@ -89,6 +90,7 @@ class Conversation:
         self.returns += message.returns
         self.deaths += message.deaths
         self.closed_slots += message.closed_slots
+        self.stacks += message.stacks
         self.heartbeats += message.heartbeat
         self.draining = self.draining or message.draining
 
@@ -122,6 +124,14 @@ class Conversation:
     def returned(self) -> pb.Return:
         self.listen(lambda: bool(self.returns))
         return self.returns.pop(0)
+
+    def stack(self, attempt: int) -> pb.StackReply:
+        """The answer to the question where an attempt stands."""
+        self.send(stacks=[pb.StackRequest(number=attempt, attempt=attempt)])
+        self.listen(lambda: bool(self.stacks))
+        reply = self.stacks.pop(0)
+        assert reply.number == attempt
+        return reply
 
     def death(self) -> pb.SlotDeath:
         self.listen(lambda: bool(self.deaths))

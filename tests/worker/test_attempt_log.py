@@ -10,8 +10,8 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import MESSAGE_LIMIT
-from dagorama.worker.child import attempt_log
-from dagorama.worker.child.attempt_log import HEAD_BYTES, TAIL_BYTES, TEXT_BYTES, AttemptLog
+from dagorama.worker import attempt_log
+from dagorama.worker.attempt_log import HEAD_BYTES, TAIL_BYTES, TEXT_BYTES, AttemptLog
 
 CALL = SimpleNamespace(node=3, attempt=9, instance=bytes(16), id=bytes(16), work=SimpleNamespace(name="m:D.f"))
 OUT, ERR = pb.STDOUT, pb.STDERR

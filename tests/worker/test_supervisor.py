@@ -291,6 +291,23 @@ def test_refused_attempts_are_dropped(spoken: Conversation, fifo: Fifo) -> None:
     assert spoken.values(1) == {after: "after"}
 
 
+# --- stacks ----------------------------------------------------------------------------------------------
+
+
+def test_the_stack_of_a_running_node_is_shown_and_of_no_other(spoken: Conversation, fifo: Fifo) -> None:
+    assert spoken.hello.shows_stacks
+    running, behind = spoken.grant(call("wait_for", fifo.path), call("echo", 1))
+    fifo.wait_until_read()
+    for _ in range(2):
+        shown = spoken.stack(running)
+        assert "in wait_for" in shown.stack
+        assert (shown.note, shown.problem) == ("", "")
+    assert spoken.stack(behind).problem.startswith("the worker holds the node, but has not started it")
+    fifo.let_go()
+    assert spoken.values(2) == {running: "let go", behind: 1}
+    assert spoken.stack(running).problem == "the node has ended meanwhile"
+
+
 # --- children that end -------------------------------------------------------------------------------------
 
 

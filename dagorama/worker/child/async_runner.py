@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from dagorama.worker.child.forks import forget_in_forks, leave
+from dagorama.worker.failures import OURS
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_CONCURRENT_NODES = 100
 LOOP_STOP_TIMEOUT_S = 1.0
+LONGEST_CHAIN = 1_000  #: coroutines of a stack that are shown
 RESULT_BATCH_DELAY_S = 0.001  #: results that become available within this time are sent together, while other nodes run
 
 
@@ -55,6 +59,12 @@ class Out(Protocol):
 
 IsCancelled = Callable[[], bool]
 Run = Callable[["Call", int, IsCancelled], Coroutine[object, object, int]]
+#: For each type of a suspended function: the names of its frame, and of the object that it awaits.
+_AWAITING: dict[type, tuple[str, str]] = {
+    CoroutineType: ("cr_frame", "cr_await"),
+    GeneratorType: ("gi_frame", "gi_yieldfrom"),
+    AsyncGeneratorType: ("ag_frame", "ag_await"),
+}
 _Started = tuple["Call", int, int, IsCancelled]  # a call, its entry and its start time
 
 
@@ -74,7 +84,7 @@ class AsyncRunner:
         self._room = threading.Event()
         self._started: list[_Started] = []
         self.tasks: set[asyncio.Task[None]] = set()  #: of running nodes
-        self._to_cancel: dict[asyncio.Task[None], IsCancelled] = {}  # tasks in their node, not cancelled yet
+        self._to_cancel: dict[asyncio.Task[None], tuple[Call, IsCancelled]] = {}  # tasks in their node, not cancelled
         self._watching = False
         self._loop_thread = 0
         self._flushing = False
@@ -115,6 +125,12 @@ class AsyncRunner:
             self._loop.call_soon(leave_loop)  # the caller's code surrounds the loop
         else:
             self._loop.stop()
+
+    def stack_of(self, attempt: int) -> str:
+        """Return the stack of the coroutine of a running node, the latest call first; empty if it does not run here."""
+        running = self._to_cancel.copy().items()  # the loop's thread changes it
+        task = next((task for task, (call, _) in running if call.attempt == attempt), None)
+        return "" if task is None else "\n".join(reversed(list(await_chain(task.get_coro()))))
 
     @property
     def busy(self) -> bool:
@@ -173,7 +189,7 @@ class AsyncRunner:
         assert task is not None
         try:
             if not is_cancelled():
-                self._to_cancel[task] = is_cancelled
+                self._to_cancel[task] = call, is_cancelled
                 await self._run(call, now, is_cancelled)
         finally:
             self._to_cancel.pop(task, None)
@@ -192,7 +208,7 @@ class AsyncRunner:
 
     def _tell_cancelled(self) -> None:
         """Cancel each cancelled node's task once: a second CancelledError would interrupt its cleanup."""
-        for task in [task for task, is_cancelled in self._to_cancel.items() if is_cancelled()]:
+        for task in [task for task, (_, is_cancelled) in self._to_cancel.items() if is_cancelled()]:
             del self._to_cancel[task]
             task.cancel()
 
@@ -211,3 +227,25 @@ class AsyncRunner:
 def leave_loop() -> NoReturn:
     """Exit a fork that has returned to an event loop of its parent process."""
     leave(RuntimeError("a process forked by an async node cannot await on the event loop of the node"))
+
+
+def await_chain(awaited: object) -> Iterator[str]:
+    """Yield a line for each coroutine that awaits the next one, from user code on. No code of these objects runs."""
+    from asyncio import Task
+
+    is_ours = True
+    for _ in range(LONGEST_CHAIN):
+        if (names := _AWAITING.get(type(awaited))) is not None:
+            frame, awaited = (getattr(awaited, name) for name in names)
+            if frame is None:  # it has ended meanwhile
+                return
+            code = frame.f_code
+            is_ours = is_ours and code.co_filename.startswith(OURS)
+            if not is_ours:
+                yield f'  File "{code.co_filename}", line {frame.f_lineno} in {code.co_name}'
+        else:
+            # A coroutine awaits an iterator, which has no attribute that leads to its task.
+            task = next((each for each in gc.get_referents(awaited) if isinstance(each, Task)), None)
+            if task is None:  # something else ends the wait, such as a timer or a socket
+                return
+            awaited = task.get_coro()

@@ -16,14 +16,16 @@ from functools import wraps
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.context import known_run
+from dagorama.context import Log, current_run, known_run
 from dagorama.logging import NAME
 from dagorama.settings import captured_log_level
+from dagorama.worker.attempt_log import encoded
 from dagorama.worker.child.forks import forget_in_forks
 
 _lock = threading.Lock()
 _holders = 0  # how many workers of this process need the capture
 _here = threading.local()  # .is_logging: a handler of the module logging writes
+_logging_threads = False  # some thread has logged, so that `_here` must be looked at
 
 
 class _Switch:
@@ -39,21 +41,12 @@ _switch = _Switch()
 forget_in_forks(_switch)
 
 
-def _captured(source: int, data: bytes | bytearray | memoryview | str) -> None:
-    if not _switch.is_on or not data or getattr(_here, "is_logging", False):
-        return
-    run = known_run()
-    log = None if run is None else run.opened_log()
-    if log is not None:
-        log.write(source, encoded(data) if isinstance(data, str) else bytes(data))
-
-
-def encoded(text: str) -> bytes:
-    """Return the text in UTF-8, with the bytes that were read into it with surrogateescape."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace")
+def _log() -> Log | None:
+    """Return the log of the run that writes here; None if it is not captured."""
+    if not _switch.is_on or (_logging_threads and getattr(_here, "is_logging", False)):
+        return None
+    run = current_run.get() or known_run()
+    return None if run is None else run.log or run.opened_log()
 
 
 # --- streams ---------------------------------------------------------------------------------------
@@ -62,14 +55,17 @@ def encoded(text: str) -> bytes:
 class Tee:
     """A text stream that passes everything on to another one."""
 
-    def __init__(self, through: Any, source: int) -> None:
+    def __init__(self, through: Any, source: int, descriptor: int | None = None) -> None:
+        """`descriptor` is the one for programs to write to, if it is not the stream's own."""
         self.through = through
         self._source = source
+        self._descriptor = descriptor
         self._buffer: TeeBuffer | None = None
 
     def write(self, text: str) -> int:
         written: int = self.through.write(text)
-        _captured(self._source, text)
+        if text and (log := _log()) is not None:
+            log.write(self._source, text)
         return written
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -82,6 +78,14 @@ class Tee:
         if self._buffer is None or self._buffer.through is not buffer:
             self._buffer = TeeBuffer(buffer, self._source)
         return self._buffer
+
+    def fileno(self) -> int:
+        found: int = self.through.fileno() if self._descriptor is None else self._descriptor
+        return found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be pickled by reference as the stream that it stands for, by cloudpickle."""
+        return getattr, (sys, "stderr" if self._source == pb.STDERR else "stdout")
 
     def __enter__(self) -> Tee:
         return self
@@ -102,7 +106,8 @@ class TeeBuffer:
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         written: int = self.through.write(data)
-        _captured(self._source, data)
+        if len(data) and (log := _log()) is not None:
+            log.write(self._source, bytes(data))
         return written
 
     def writelines(self, lines: Iterable[bytes]) -> None:
@@ -121,13 +126,16 @@ io.BufferedIOBase.register(TeeBuffer)
 
 _FORMATTER = logging.Formatter()
 _call_handlers = logging.Logger.callHandlers
+_is_wrapped = False  # another library has wrapped our function, and calls it for good
 
 
 @wraps(logging.Logger.callHandlers)
 def _capturing_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
     """Call the handlers, and capture the record instead of what handlers write to the captured streams."""
+    global _logging_threads
     was_logging = getattr(_here, "is_logging", False)
     _here.is_logging = True
+    _logging_threads = True
     try:
         _call_handlers(self, record)
     finally:
@@ -137,9 +145,7 @@ def _capturing_handlers(self: logging.Logger, record: logging.LogRecord) -> None
 
 
 def _add(record: logging.LogRecord) -> None:
-    run = known_run() if _switch.is_on else None
-    log = None if run is None else run.opened_log()
-    if log is not None:
+    if (log := _log()) is not None:
         log.add(record.levelno, record.name, encoded(_text_of(record)))
 
 
@@ -156,16 +162,19 @@ _level = logging.INFO
 # --- installing ------------------------------------------------------------------------------------
 
 
-def install() -> Callable[[], None]:
-    """Capture what nodes of this process print and log, until the returned function is called."""
+def install(has_pipes: bool = False) -> Callable[[], None]:
+    """Capture what nodes of this process print and log, until the returned function is called.
+
+    With `has_pipes` the descriptors 1 and 2 are captured by the supervisor.
+    """
     global _holders, _level
     with _lock:
         _holders += 1
         if _holders == 1:
             _switch.is_on = True  # the fork server forks children too
             _level = logging.getLevelNamesMapping()[captured_log_level()]
-            _replace_streams()
-            logging.Logger.callHandlers = _capturing_handlers  # type: ignore[method-assign]  # all loggers call it
+            _replace_streams(has_pipes)
+            _wrap_handlers()
     return _uninstall
 
 
@@ -179,11 +188,27 @@ def installed(is_on: bool) -> Iterator[None]:
         undo()
 
 
-def _replace_streams() -> None:
-    for name, source in (("stdout", pb.STDOUT), ("stderr", pb.STDERR)):
+def _replace_streams(has_pipes: bool) -> None:
+    for name, source, descriptor in (("stdout", pb.STDOUT, 1), ("stderr", pb.STDERR, 2)):
         stream = getattr(sys, name)
         if stream is not None:
-            setattr(sys, name, Tee(stream, source))
+            setattr(sys, name, Tee(stream, source, descriptor if has_pipes else None))
+
+
+def _wrap_handlers() -> None:
+    global _call_handlers
+    if not _is_wrapped:
+        _call_handlers = logging.Logger.callHandlers
+        logging.Logger.callHandlers = _capturing_handlers  # type: ignore[method-assign]  # all loggers call it
+
+
+def _unwrap_handlers() -> None:
+    global _is_wrapped
+    if logging.Logger.callHandlers is _capturing_handlers:
+        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]  # as it was
+        _is_wrapped = False
+    else:
+        _is_wrapped = True
 
 
 def _uninstall() -> None:
@@ -196,4 +221,4 @@ def _uninstall() -> None:
             stream = getattr(sys, name)
             if isinstance(stream, Tee):  # otherwise user code has replaced it
                 setattr(sys, name, stream.through)
-        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]  # as it was
+        _unwrap_handlers()

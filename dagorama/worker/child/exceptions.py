@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.context import RunningNode
@@ -16,7 +16,7 @@ from dagorama.values.envelope import PLAIN
 from dagorama.values.signing import FAILURE, Keyring
 from dagorama.worker.child.call import UNUSABLE_REASONS, Call, Unusable
 from dagorama.worker.child.outbox import Outbox
-from dagorama.worker.failures import attempted, describe, truncate
+from dagorama.worker.failures import attempted, describe, timeout_error, truncate
 
 MAX_EXCEPTION_BYTES = 256 << 10
 MAX_LOG_MESSAGE_BYTES = 500
@@ -82,3 +82,20 @@ def _pickled(error: BaseException) -> bytes:
         if may_hold_local(data):
             data = by_value.dumps(error)
     return data if len(data) <= MAX_EXCEPTION_BYTES else b""
+
+
+async def within(seconds: float, running: Awaitable[object]) -> object:
+    """Return the result. Raises TimeoutError, with the traceback of the interrupted code, if it takes longer."""
+    import asyncio
+
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            result = await running
+    except BaseException as error:
+        if not deadline.expired():
+            raise
+        raise timeout_error(seconds).with_traceback((error.__cause__ or error).__traceback__) from None
+    if deadline.expired():  # it has suppressed the CancelledError
+        raise timeout_error(seconds)
+    return result

@@ -7,7 +7,7 @@ of its own, then encode the result and the child nodes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from inspect import isawaitable
 from logging import INFO
@@ -29,11 +29,10 @@ from dagorama.values.rebind import check_rebinding
 from dagorama.values.signing import RESULT, keyring
 from dagorama.worker.child import process_state
 from dagorama.worker.child.call import Call, GrantReader, Target, Work, definition_of
-from dagorama.worker.child.exceptions import Unchecked, report_exception
+from dagorama.worker.child.exceptions import Unchecked, report_exception, within
 from dagorama.worker.child.forks import forget_in_forks, leave
 from dagorama.worker.child.node_logging import log_completed
 from dagorama.worker.child.outbox import Outbox, refuse_excess
-from dagorama.worker.failures import timeout_error
 from dagorama.worker.run_times import RunTimes
 
 _MAX_MICROSECONDS = 2**32 - 1  # the most that a message can hold, 71 minutes
@@ -44,6 +43,7 @@ class Executor:
 
     def __init__(self, outbox: Outbox, large: LargeValues, open_log: OpenLog | None = None) -> None:
         self._open_log = open_log
+        self.drain: Callable[[], None] | None = None  #: called at the end of each run, before its outcome is sent
         self.large_from = LARGE_FROM  #: size of a pickle in bytes from which it is stored outside its envelope
         self.outbox = outbox
         self._large = large
@@ -133,6 +133,8 @@ class Executor:
     def _close(self, run: RunningNode, scope: AttemptScope) -> None:
         if self.forked:
             leave()
+        if self.drain is not None:
+            self.drain()
         scope.close()
         run.attempt = None
         self.runs.discard(run)
@@ -149,7 +151,7 @@ class Executor:
             function, args, kwargs = self._open(call, scope)
             result = function(*args, **kwargs)
             if isawaitable(result):
-                result = await (_within(call.work.timeout, result) if call.work.timeout else result)
+                result = await (within(call.work.timeout, result) if call.work.timeout else result)
         except BaseException as error:
             return self._broke_off(call, error, started, is_cancelled)
         finally:
@@ -281,20 +283,3 @@ def _renew_decimal() -> None:
     from decimal import getcontext, setcontext
 
     setcontext(getcontext().copy())
-
-
-async def _within(seconds: float, running: Awaitable[object]) -> object:
-    """Return the result. Raises TimeoutError, with the traceback of the interrupted code, if it takes longer."""
-    import asyncio
-
-    deadline = asyncio.timeout(seconds)
-    try:
-        async with deadline:
-            result = await running
-    except BaseException as error:
-        if not deadline.expired():
-            raise
-        raise timeout_error(seconds).with_traceback((error.__cause__ or error).__traceback__) from None
-    if deadline.expired():  # it has suppressed the CancelledError
-        raise timeout_error(seconds)
-    return result

@@ -7,7 +7,7 @@ from time import sleep
 from weakref import WeakSet
 
 from dagorama.context import STARTED_BY, RunningNode
-from dagorama.worker.child.attempt_log import AttemptLog
+from dagorama.worker.attempt_log import AttemptLog
 from dagorama.worker.child.forks import forget_in_forks
 from dagorama.worker.child.outbox import Outbox
 

@@ -10,6 +10,7 @@ import os
 import pickle
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +33,7 @@ from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import RunLoop
 from dagorama.worker.child.threads import follow_threads
 from dagorama.worker.failures import truncate
-from dagorama.worker.frames import CUT_OFF, ChildMain, FrameReader, Kind, Outcome, pack, pack_outcome
+from dagorama.worker.frames import CUT_OFF, ChildMain, FrameReader, Kind, Outcome, pack, pack_outcome, unpack_attempt
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.spool_files import SpoolValues
 
@@ -49,10 +50,12 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
     def live(slot: int, connection: socket.socket) -> int:
         _settle()
         memory.slots[slot].dump.install()
+        output = memory.slots[slot].output
+        drain = None if output is None else output.take_over()
         expect_broker()  # it granted the nodes that run here
         node_logging.configure()
         if captures_logs():
-            capture.install()
+            capture.install(has_pipes=output is not None)
         pid = os.getpid()
         reason = _unfit(options)
         if os.getpid() != pid:  # an imported module has forked, and this is the fork
@@ -61,7 +64,7 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
             if reason is not None:
                 connection.sendall(pack(Kind.UNFIT, truncate(reason, REASON_BYTES).encode()))
                 return UNFIT
-            _Child(slot, connection, memory, spool).run()
+            _Child(slot, connection, memory, spool).run(drain)
         atexit._run_exitfuncs()
         return 0
 
@@ -95,8 +98,9 @@ class _Child:
         else:
             self._connection.detach()  # its descriptor refers to another file by now
 
-    def run(self) -> None:
-        """Run nodes until the supervisor closes the socket."""
+    def run(self, drain: Callable[[], None] | None) -> None:
+        """Run nodes until the supervisor closes the socket. Call `drain` at the end of each."""
+        self._executor.drain = drain
         self._connection.sendall(pack(Kind.READY, truncate("\n".join(_definitions()), DEFINITIONS_BYTES).encode()))
         while (data := self._read()) is not None:
             self._executor.large_from = self._memory.large_from or self._executor.large_from
@@ -128,6 +132,9 @@ class _Child:
         if kind == Kind.DEFINE:
             shipping.receive_parcel(pickle.loads(payload))
             self._executor.look_again()
+            return
+        if kind == Kind.STACK:
+            self._outbox.stack(self._engine.queue.stack_of(unpack_attempt(payload)))
             return
         self._pieces.append(payload)
         if kind == Kind.GRANT:

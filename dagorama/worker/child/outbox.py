@@ -167,6 +167,11 @@ class Outbox:
             self._piece.logs.append(log)
             self._piece.size += size
 
+    def stack(self, text: str) -> None:
+        """Send the stack of a coroutine now."""
+        with self._lock:
+            self._hand_over(Kind.STACK, Outcome([], [], text.encode("utf-8", "backslashreplace")))
+
     def reported(self, report: pb.NodeReport) -> None:
         """Add what a running node says about its progress."""
         with self._lock:

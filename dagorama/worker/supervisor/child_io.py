@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.settings import captures_logs
 from dagorama.worker.frames import Kind, unpack_outcome
+from dagorama.worker.supervisor.outputs import Outputs
 from dagorama.worker.supervisor.session import Held, Session
 from dagorama.worker.supervisor.slot import Slot
 from dagorama.worker.supervisor.spool import Spool
@@ -36,6 +38,7 @@ class ChildIO:
         self._messages = messages
         self._forwarders = [Forwarder(transfers, spool, self._forward) for _ in slots]
         self._loop = asyncio.get_running_loop()
+        self._outputs = Outputs(slots, session, captures_logs())
         self._paused: set[Slot] = set()  # not read until the broker has acknowledged more results
 
     @property
@@ -68,6 +71,7 @@ class ChildIO:
 
     def finish(self, slot: Slot) -> None:
         """Read everything that a child has written before it exited."""
+        self._outputs.finish(slot)
         self._receive(slot, slot.read_out())
         self.stop(slot)
         self._paused.discard(slot)
@@ -96,12 +100,15 @@ class ChildIO:
                 self._messages.on_ready(payload.decode())
             elif kind == Kind.UNFIT:
                 self._messages.on_unfit(payload.decode())
+            elif kind == Kind.STACK:
+                slot.dump.coroutine = unpack_outcome(payload).body.decode()
             else:
                 self._receive_outcome(slot, kind, payload)
         self._messages.on_change()
 
     def _receive_outcome(self, slot: Slot, kind: Kind, payload: bytes) -> None:
         outcome = unpack_outcome(payload)
+        self._outputs.end(outcome.attempts)
         held = slot.answered(outcome.attempts)
         self._spool.release(slot.unpinned())
         # An outcome without attempts holds child nodes that are sent ahead of their attempt's own outcome. If an

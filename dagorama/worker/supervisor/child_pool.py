@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.logging import get_logger
+from dagorama.settings import captures_logs
 from dagorama.worker.supervisor.child_io import ChildIO, ChildMessages
 from dagorama.worker.supervisor.fork_server import Ended, ForkServer, Refused, Started, cause_of, death_of
 from dagorama.worker.supervisor.granted_nodes import GrantedNodes
@@ -180,8 +181,9 @@ class ChildPool:
         slot.dump.clear()
         if stack and not slot.stopped:
             print(stack, file=sys.stderr, flush=True)
-            held, results = last_stack(slot, stack)
-            self._session.report(held, results.SerializeToString())
+            if captures_logs():
+                held, results = last_stack(slot, stack)
+                self._session.report(held, results.SerializeToString())
 
     def _report_overrun(self, slot: Slot) -> None:
         held, results = slot.overrun()

@@ -13,7 +13,7 @@ from itertools import compress
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.worker.failures import describe, timeout_error
-from dagorama.worker.frames import FrameReader, Kind, prefix
+from dagorama.worker.frames import FrameReader, Kind, pack_attempt, prefix
 from dagorama.worker.shared_memory import RING, SlotMemory
 from dagorama.worker.supervisor.session import Held
 
@@ -47,7 +47,7 @@ class Slot:
         self.refusals = 0  #: forks in a row that the system has refused
         self.is_held_up = False  #: the socket is full: the child does not read at the moment
         self.stopped = ""  #: why the supervisor killed the child; then its exit does not count as a crash
-        self.dump = memory.dump
+        self.dump, self.output = memory.dump, memory.output
         self._memory = memory
         self._socket: socket.socket | None = None
         self._reader = FrameReader()
@@ -74,6 +74,10 @@ class Slot:
     def define(self, parcel: bytes) -> None:
         """Queue a parcel of classes for the child."""
         self._frames.append(_definitions(parcel))
+
+    def ask_for_stack(self, attempt: int) -> None:
+        """Queue a question for the stack of the coroutine of an async node; `dump.coroutine` gets the answer."""
+        self._frames.append(_Frame(memoryview(pack_attempt(Kind.STACK, attempt)), set()))
 
     def fileno(self) -> int:
         """Return the descriptor of the socket, or -1 if it is closed."""
@@ -142,6 +146,10 @@ class Slot:
     def holds(self, attempt: int) -> bool:
         """Return whether the slot holds an attempt."""
         return attempt in self._nodes
+
+    def node_of(self, attempt: int) -> int:
+        """Return the node of an attempt that the slot holds."""
+        return self._nodes[attempt]
 
     def running_entry(self, attempt: int) -> tuple[int, int, int] | None:
         """Return the process that runs an attempt, its entry (0: a sync node) and its start; None: it does not run."""

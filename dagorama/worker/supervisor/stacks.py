@@ -12,11 +12,13 @@ from dagorama.worker.supervisor.slot import Slot
 
 #: Seconds that a child has to write its stacks, and between two looks whether it has written more.
 WRITE_TIMEOUT_S, LOOK_INTERVAL_S = 5.0, 0.02
+TELL_TIMEOUT_S = 1.0  #: time for the child to send the stack of a coroutine
 #: Of a stack in the log of a node: bytes, nodes that get it, and its place among the parts of the log.
 MOST_LOGGED_BYTES, MOST_LOGS, LAST_SEQUENCE = 32 << 10, 10, 2**32 - 1
 NOT_STARTED = "the worker holds the node, but has not started it: other nodes of the same process run before it"
 ENDED = "the node has ended meanwhile"
 SILENT = f"the process of the node has not written its stack within {WRITE_TIMEOUT_S:g} seconds: it may be suspended"
+COROUTINE = "Coroutine of the node (most recent call first):"
 ASYNC = "it is an async node: if it awaits something, its own stack is in none of these threads"
 
 
@@ -24,9 +26,15 @@ class Stacks:
     """Reads the stacks of children, one question at a time for each slot."""
 
     def __init__(
-        self, slots: Sequence[Slot], session: Session, signal: Callable[[Slot], None], on_change: Callable[[], None]
+        self,
+        slots: Sequence[Slot],
+        session: Session,
+        signal: Callable[[Slot], None],
+        write: Callable[[Slot], None],
+        on_change: Callable[[], None],
     ) -> None:
-        """Call `signal` to make the child of a slot write its stacks."""
+        """Call `signal` to make the child of a slot write its stacks, `write` to send what is queued for it."""
+        self._write = write
         self._slots = slots
         self._session = session
         self._signal = signal
@@ -55,16 +63,30 @@ class Stacks:
             if before is None or not slot.ready:
                 return pb.StackReply(problem=NOT_STARTED if slot.holds(attempt) else ENDED)
             slot.dump.clear()
+            if before[1]:
+                slot.ask_for_stack(attempt)
+                self._write(slot)
             self._signal(slot)
             is_written = await _written(slot)
+            if before[1]:
+                await _told(slot)
             # The child may have gone on to another node, or may be another one, before the signal reached it.
             if slot.running_entry(attempt) != before:
                 return pb.StackReply(problem=ENDED)
             if not is_written:
                 return pb.StackReply(problem=SILENT)
-            stack = slot.dump.read()
+            stack, coroutine = slot.dump.read(), slot.dump.coroutine
             slot.dump.clear()  # what is in it when the child ends was written because it died
+            if coroutine:
+                return pb.StackReply(stack=f"{COROUTINE}\n{coroutine}\n\n{stack}")
             return pb.StackReply(stack=stack, note=ASYNC if before[1] else "")
+
+
+async def _told(slot: Slot) -> None:
+    """Wait until the child has sent the stack of the coroutine; it cannot if a node blocks its threads."""
+    until = time.monotonic() + TELL_TIMEOUT_S
+    while slot.dump.coroutine is None and time.monotonic() < until:
+        await asyncio.sleep(LOOK_INTERVAL_S)
 
 
 async def _written(slot: Slot) -> bool:

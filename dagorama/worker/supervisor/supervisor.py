@@ -74,7 +74,7 @@ class Supervisor:
             self._ask_to_leave,
         )  # fmt: skip
         self._children = ChildPool(slots, fork_server, self._session, self._transfers, spool, events)
-        self._stacks = Stacks(slots, self._session, self._children.dump, self._on_change)
+        self._stacks = Stacks(slots, self._session, self._children.dump, self._children.io.write, self._on_change)
         self._stream = Stream(
             stub, self._session, lambda: self._children.held, self._on_message, self._on_change, self._on_lost
         )

@@ -30,7 +30,7 @@ REDUCED, ROW_BYTES = 0.95, 300
 #: Level of compression: the fastest.
 LEVEL = 1
 _WAL_BYTES = 16 << 20
-_APPLICATION_ID = 0x6461676C
+_APPLICATION_ID, _VERSION = 0x6461676C, 1
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SCHEMA = """
 CREATE TABLE logs (
@@ -54,7 +54,7 @@ CREATE INDEX logs_by_instance ON logs (instance, id)
 _COLUMNS = "instance, node, function, attempt, number, sequence, is_head, left_out, first, last, size, records"
 #: A report is sent again after a reconnect, with the same parts.
 _ADD = f"INSERT OR IGNORE INTO logs ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"
-_TAIL = "SELECT id, size, left_out FROM logs WHERE attempt = ? AND node = ? AND is_head = 0 ORDER BY sequence DESC"
+_TAIL = "SELECT id, size, left_out FROM logs WHERE attempt = ? AND node = ? AND is_head = 0 ORDER BY id DESC"
 _SIZES = "SELECT id, length(records) FROM logs ORDER BY id"
 
 
@@ -78,7 +78,9 @@ class LogFile:
         def add(connection: sqlite3.Connection) -> None:
             with transaction(connection):
                 connection.executemany(_ADD, map(_row, parts))
-                for key in {(part.attempt, part.owner.node) for part in parts if part.sequence > 1}:
+                for key in {
+                    (part.attempt, part.owner.node) for part in parts if not part.is_head and part.sequence > 1
+                }:
                     _shorten(connection, key)
             self._keep_bound(connection)
 
@@ -197,10 +199,13 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
     if connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID:
         return
+    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise StoreError("it is some other program's SQLite file: move it away, or choose another name for the store")
     with transaction(connection):
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def _row(part: LogPart) -> tuple[object, ...]:
