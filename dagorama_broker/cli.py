@@ -42,7 +42,6 @@ SWITCH = 0.0005
 LAST_SECONDS = 5.0
 #: Seconds that a broker has to answer a health check.
 HEALTH_SECONDS = 3.0
-
 #: The exit code for an invalid setting, as in sysexits.h.
 BAD_CONFIG = 78
 

@@ -50,6 +50,7 @@ def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
     """List instances, newest first."""
     listed, total = broker.list_instances(limit and limit + 1, **asked)
     found, is_cut = _cut(listed, limit)
+    marks = [marks_text(info) for info in found]
     rows = [
         (
             f"{UUID(bytes=info.instance)}",
@@ -58,12 +59,13 @@ def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
             time_text(info.created),
             time_text(info.ended_at),
             info.definition,
-            marks_text(info),
+            *([mark] if any(marks) else []),
             info.stuck,
         )
-        for info in found
+        for info, mark in zip(found, marks, strict=True)
     ]
-    heads = ("instance", "state", "unfinished", "created", "ended", "definition", "id and labels", "reason")
+    with_marks = ["id and labels"] if any(marks) else []
+    heads = ("instance", "state", "unfinished", "created", "ended", "definition", *with_marks, "reason")
     note = cut_note(limit, total or None, "instances") if is_cut else ""
     names = [f"{UUID(bytes=info.instance)}" for info in found]
     return Answer(table(heads, rows), [instance_data(info) for info in found], note, names)

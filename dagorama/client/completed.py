@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from time import monotonic
 from typing import Generic, TypeVar
 
-from dagorama.client.at_hand import at_hand
 from dagorama.client.results import check_number, is_inside, not_ended, would_wait
 from dagorama.client.timeouts import checked_timeout
-from dagorama.client.waiter import NodeResult, NodeWaiter, check_instance, owner_of
+from dagorama.client.waiter import NodeResult, NodeWaiter, at_hand, check_instance, owner_of
 from dagorama.client.worker_thread import WaiterThread
 from dagorama.models.promise import DAGPromise, InstanceRef
 

@@ -11,11 +11,10 @@ from contextlib import nullcontext
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from dagorama.client.at_hand import known
 from dagorama.client.explain import why
 from dagorama.client.large_values import broker_values, dereference
 from dagorama.client.timeouts import checked_timeout
-from dagorama.client.waiter import NodeResult, NodeWaiter, check_instance, owner_of
+from dagorama.client.waiter import NodeResult, NodeWaiter, check_instance, known, owner_of
 from dagorama.client.worker_thread import WaiterThread
 from dagorama.context import attempt_here
 from dagorama.errors import PromiseMisuse
@@ -172,7 +171,7 @@ def _filled(values: list[Any], inner: dict[int, dict[DAGPromise[Any], object]]) 
 
 
 def check_number(promises: int) -> None:
-    """Raise ValueError if one call cannot wait for so many promises."""
+    """Raise ValueError if one call cannot wait for this number of promises."""
     if promises > MOST_AT_ONCE:
         raise ValueError(f"{promises:,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
 

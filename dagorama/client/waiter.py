@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import inf
 from time import monotonic, sleep
 from typing import Any, NamedTuple
@@ -200,3 +201,26 @@ def owner_of(instance: InstanceRef, promise: DAGPromise[Any]) -> bytes:
             "return the promise, or pass it to another @dagorama method"
         )
     return owner
+
+
+# --- the promise that as_completed() has just yielded -------------------------------------------------
+
+_answers: dict[bytes, NodeResult] = {}
+
+
+@contextmanager
+def at_hand(heard: NodeResult) -> Iterator[None]:
+    """Keep a value for resolve() while the caller handles its promise; not a failure, which a retry may undo."""
+    if heard.state is not State.COMPLETED:
+        yield
+        return
+    _answers[heard.node_id] = heard
+    try:
+        yield
+    finally:
+        _answers.pop(heard.node_id, None)
+
+
+def known(promise: DAGPromise[Any]) -> NodeResult | None:
+    """Return the report of the node of a promise, if it is at hand."""
+    return _answers.get(promise.node_id)

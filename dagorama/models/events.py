@@ -1,4 +1,4 @@
-"""What happens in an instance while it runs, as `events(instance)` yields it."""
+"""Events of an instance while it runs, as `events(instance)` yields them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 
 class EventKind(StrEnum):
-    """What has happened to a node."""
+    """The kind of a change of a node."""
 
     CREATED = "created"
     STARTED = "started"  #: granted to a worker

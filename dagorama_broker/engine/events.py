@@ -22,7 +22,7 @@ MOST_KEPT = 10_000
 
 
 class EventKind(IntEnum):
-    """What has happened; the wire uses the same numbers."""
+    """The kind of a change of a node; the wire uses the same numbers."""
 
     CREATED = 0
     STARTED = 1  #: granted to a worker

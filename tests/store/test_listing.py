@@ -15,7 +15,7 @@ from dagorama_broker.model.rows import (
     WorkerNameRow,
 )
 from dagorama_broker.store import Store
-from dagorama_broker.store.sqlite import listing
+from dagorama_broker.store.sqlite import search
 from tests.support.records import RICH, completed, failed, graph, instance_row, keys, node, restart, run_row
 
 LAST = (1 << 63) - 1
@@ -70,7 +70,7 @@ def test_a_page_looks_at_so_many_and_says_where_to_go_on(
     store = open_store(f"sqlite:///{tmp_path_factory.mktemp('store')}/broker.sqlite3")
     store.open()
     instances(store)
-    monkeypatch.setattr(listing, "LOOKED_AT", 2)
+    monkeypatch.setattr(search, "LOOKED_AT", 2)
     assert listed(store, definition="work:None") == ([], 5)
     assert listed(store, before=5, definition="work:None") == ([], 3)
     assert listed(store, before=3, definition="work:None") == ([], 0)

@@ -8,7 +8,7 @@ from dagorama_broker.model.domain import Failure, State
 from dagorama_broker.model.queries import InstanceQuery
 from dagorama_broker.model.rows import Changes, FunctionRow, InstanceEnd, OutcomeRow
 from dagorama_broker.store import Store
-from dagorama_broker.store.sqlite import listing
+from dagorama_broker.store.sqlite import search
 from tests.support.records import RICH, completed, failed, graph, node, restart
 
 LAST = (1 << 63) - 1
@@ -89,7 +89,7 @@ def test_instances_are_found_by_error_and_function(full: Store) -> None:
 
 
 def test_a_page_looks_into_a_bounded_number_of_instances(full: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "LOOKED_INTO", 2)
+    monkeypatch.setattr(search, "LOOKED_INTO", 2)
     # A store in memory looks at all of them.
     assert listed(full, function="work:None") == ([], 0 if full.view.is_the_store else 3)
     assert listed(full, function="work:None", before=3) == ([], 0)

@@ -80,10 +80,9 @@ class Supervisor:
         )
         self._loop = asyncio.get_running_loop()
         self._leaving = asyncio.Event()
-        self._hurried = False
         self._change = asyncio.Event()
         self._code = 0
-        self._is_ready = self._ready_sent = self._was_welcomed = False
+        self._hurried = self._is_ready = self._ready_sent = self._was_welcomed = False
         self._notices = Notices(is_command=parent is None)
 
     async def run(self) -> int:

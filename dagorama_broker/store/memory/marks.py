@@ -10,6 +10,8 @@ from dagorama_broker.model.rows import LabelRow, NameRow
 
 
 class Marks:
+    """Ids and labels by the keys of instances; the store commits all or nothing, so repeats are refused first."""
+
     def __init__(self) -> None:
         self.of: dict[int, InstanceMarks] = {}  #: by instance; instances without any are left out
         self.names: dict[tuple[str, str], NameRow] = {}  #: by definition and name
@@ -23,6 +25,7 @@ class Marks:
             seen.add((row.definition, row.name))
 
     def add(self, names: Iterable[NameRow], labels: Iterable[LabelRow]) -> None:
+        """Add rows of new instances."""
         for row in names:
             self.names[row.definition, row.name] = row
             self.of[row.instance] = InstanceMarks(row.name, row.digest)

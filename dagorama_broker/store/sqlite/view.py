@@ -28,17 +28,15 @@ from dagorama_broker.store.sqlite.aggregates import (
 from dagorama_broker.store.sqlite.connection import snapshot
 from dagorama_broker.store.sqlite.eager import eager_states_of
 from dagorama_broker.store.sqlite.listing import (
-    count_instances,
     ids_between,
     read_counts,
     read_described,
-    read_instances,
     read_node_keys,
 )
 from dagorama_broker.store.sqlite.marks import read_marks
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.retry import read_bad_ends, read_used_failures
-from dagorama_broker.store.sqlite.search import read_failed_with
+from dagorama_broker.store.sqlite.search import count_instances, read_failed_with, read_instances
 
 #: Opens a context in which this thread alone reads through a connection.
 Reading = Callable[[], AbstractContextManager[Reader]]
