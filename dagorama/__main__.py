@@ -17,7 +17,7 @@ from dagorama.cli.base import report_errors
 #: Where each command is defined.
 COMMANDS = {
     "cancel": "dagorama.cli.actions:cancel",
-    "completion": "dagorama.cli.completion:completion",
+    "completion": "dagorama.__main__:completion",
     "config": "dagorama.cli.config:config",
     "debug": "dagorama.cli.debug:debug",
     "delete": "dagorama.cli.delete:delete",
@@ -92,6 +92,23 @@ def main() -> None:
     Exit codes: 0 success, 1 failed or refused, 2 usage error, 69 no broker answers, 75 try again, 77 not permitted,
     78 invalid setting, 124 --timeout is over, 130 interrupted.
     """
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script that completes commands and options in SHELL.
+
+    For bash and zsh, add `eval "$(dagorama completion bash)"` to ~/.bashrc or ~/.zshrc; for fish, save it as
+    ~/.config/fish/completions/dagorama.fish.
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.ClickException(f"this version of click has no completion for {shell}")
+    click.echo(found(context.find_root().command, {}, "dagorama", "_DAGORAMA_COMPLETE").source())
 
 
 if __name__ == "__main__":

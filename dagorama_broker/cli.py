@@ -1,6 +1,4 @@
-"""`dagorama-broker`: serve, check the health of a broker, copy its store, accept a loss.
-
-An error is one sentence, never a traceback.
+"""`dagorama-broker`: serve, check health, copy a store, accept a loss. An error is one sentence, never a traceback.
 
 Three hidden options connect `serve` to a program that launched it: `--announce FD`, a pipe that gets one line of JSON
 and stays open to the end; `--lifeline FD`, a pipe whose other end only the launcher holds; `--scratch FOLDER`, a folder

@@ -383,7 +383,7 @@ def test_a_list_that_was_cut_says_so(broker: LaunchedBroker) -> None:
     def told(*arguments: object) -> str:
         return CliRunner().invoke(main, [str(argument) for argument in arguments]).stderr
 
-    assert told("list", "--limit", 1) == "The first 1 of more instances are shown; --limit 0 shows all.\n"
+    assert told("list", "--limit", 1) == "1 of 2 instances are shown; --limit 0 shows all.\n"
     shown = "3 of 5 nodes are shown; --limit 0 shows all.\n"
     assert told("show", instance.instance_id, "--limit", 3) == shown
     assert told("show", instance.instance_id, "--limit", 3, "--json") == shown

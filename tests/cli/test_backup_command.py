@@ -133,7 +133,7 @@ def test_values_are_copied_where_they_cannot_be_linked(
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("other")] == []
 
 
-@pytest.mark.parametrize("name", ["copy", "copy-wal", "copy.state", "copy.values"])
+@pytest.mark.parametrize("name", ["copy", "copy-wal", "copy.state", "copy.logs", "copy.values"])
 def test_an_existing_target_is_refused_and_left_alone(store: Path, tmp_path: Path, name: str) -> None:
     with launch_broker(port=0, store=f"sqlite:///{store}"):
         pass

@@ -22,8 +22,8 @@ from dagorama_broker.store.folders import make_folder, sync_folder
 from dagorama_broker.store.large_values import CHUNK, names_below
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, check_copy, translate_sqlite_errors
 
-#: The names of a store's files after the name of the database.
-_BESIDE = ("", "-wal", "-shm", ".state", ".values")
+#: The names of a store's files after the name of the database; and of its folder, the last one. Logs are not copied.
+_BESIDE = ("", "-wal", "-shm", ".state", ".logs", ".logs-wal", ".logs-shm", ".values")
 
 
 class Backup(NamedTuple):
