@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from dagorama.client.connection import Connection
 
 __all__ = [
-    "INSTANCE", "LABELS", "NODES", "TARGET", "Answer", "address_options", "broker_command", "broker_options", "connect",
-    "fail", "id_digits", "named_command", "node_name", "node_names", "node_reference", "print_answer", "report_errors",
-    "target", "whole_ids",
+    "INSTANCE", "LABELS", "NODES", "TARGET", "Answer", "address_options", "broker_command", "broker_options",
+    "connect", "fail", "id_digits", "label_option", "named_command", "node_name", "node_names", "node_reference",
+    "print_answer", "report_errors", "target", "whole_ids",
 ]  # fmt: skip
 
 #: hexadecimal digits of a complete id, and the fewest that may stand for one
@@ -159,10 +159,14 @@ def _labels(context: click.Context, parameter: click.Parameter, pairs: Sequence[
     return dict(pairs)
 
 
-LABELS = click.option(
-    "--label", "labels", multiple=True, type=label_pair, callback=_labels, metavar="LABEL=VALUE",
-    help="Only instances with this label. May be repeated: with all of them.",
-)  # fmt: skip
+def label_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option --label, whose values are passed as the dict `labels`."""
+    return click.option(
+        "--label", "labels", multiple=True, type=label_pair, callback=_labels, metavar="LABEL=VALUE", help=text
+    )
+
+
+LABELS = label_option("Only instances with this label. May be repeated: with all of them.")
 INSTANCE = click.argument("instance", type=id_digits)
 NODES = click.argument("nodes", type=node_reference, nargs=-1, metavar="[NODE]...")
 #: An instance, or one of its nodes as INSTANCE/N.

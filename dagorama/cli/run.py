@@ -8,32 +8,24 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from inspect import isawaitable
-from threading import Thread
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from dagorama.api.contract import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from dagorama.cli.arguments import WrongArguments, read_arguments
-from dagorama.cli.base import PREFIX_DIGITS, address_options, fail, node_names
+from dagorama.cli.base import PREFIX_DIGITS, address_options, fail, label_option, node_names
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import load_definition, make_definition, print_user_traceback
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
-from dagorama.errors import BrokerError, DagoramaError, NodeFailed
+from dagorama.errors import DagoramaError, NodeFailed
 from dagorama.models.promise import DAGPromise
 from dagorama.settings import look_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dagorama.client.progress import Watch
     from dagorama.definition import DAGDefinition, DAGInstance
-
-#: Seconds that the last state of the progress may take after the result is there.
-LAST_LOOK_S = 2.0
 
 
 class Started(NamedTuple):
@@ -52,12 +44,20 @@ class Started(NamedTuple):
 @click.argument("definition", metavar="MODULE:Class")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...")
 @click.option("--wait/--detach", default=True, help="Wait for the result, or print the id and leave.  [default: wait]")
+@click.option(
+    "--id", "name", help="Id of the instance: with the same arguments, the instance that has it is waited for."
+)
+@label_option("Label of the instance. May be repeated.")
+@click.option(
+    "--priority", type=click.IntRange(LOWEST_PRIORITY, HIGHEST_PRIORITY), default=0,
+    help="Instances of a higher priority go before older ones.  [default: 0]",
+)  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time to wait at most.")
 @address_options
 @output_options(NAMED)
 def run(
-    definition: str, arguments: Sequence[str], wait: bool, timeout: float | None, host: str | None, port: int | None,
-    output: Output,
+    definition: str, arguments: Sequence[str], wait: bool, name: str | None, labels: Mapping[str, str], priority: int,
+    timeout: float | None, host: str | None, port: int | None, output: Output,
 ) -> None:  # fmt: skip
     """Start an instance of a definition, and print its result.
 
@@ -76,15 +76,26 @@ def run(
         args, kwargs = read_arguments(type(made).entrypoint, f"{type(made).__qualname__}.entrypoint", arguments)
     except WrongArguments as error:
         raise click.UsageError(str(error)) from None
-    started = _start(made, args, kwargs)
+    started = _start(_starter(made, name, labels, priority), args, kwargs)
     answer = _wait(started, timeout, output) if wait else _detached(started)
     print_out(answer, output)
 
 
-def _start(definition: DAGDefinition, args: Sequence[Any], kwargs: dict[str, Any]) -> Started:
+def _starter(definition: DAGDefinition, name: str | None, labels: Mapping[str, str], priority: int) -> Any:
+    """Return a function that starts the instance with these options."""
+    from dagorama.calls.instance_start import start
+
+    starting: Any = start
+    try:
+        return starting(definition, id=name, labels=labels, priority=priority)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _start(starter: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Started:
     """Create the instance. An entry point that is not decorated runs here, so it may raise anything."""
     try:
-        called: Any = definition(*args, **kwargs)
+        called: Any = starter(*args, **kwargs)
         instance, result = asyncio.run(_awaited(called)) if isawaitable(called) else called
     except DagoramaError:
         raise
@@ -141,38 +152,7 @@ def _failure_text(error: NodeFailed) -> str:
 def _result(started: Started, timeout: float | None) -> Any:
     from dagorama.client.results import resolve
 
-    until = None if timeout is None else monotonic() + timeout
-    with _progress(started.instance):
-        return resolve(started.instance, started.result, timeout=None if until is None else max(0, until - monotonic()))
-
-
-@contextmanager
-def _progress(instance: DAGInstance) -> Iterator[None]:
-    """Show the progress of an instance on stderr meanwhile."""
-    from dagorama.client.progress import watch
-
-    watching = watch(instance)
-    thread = Thread(target=_show, args=(f"{instance.instance_id}", watching), daemon=True)
-    thread.start()
-    patience = LAST_LOOK_S
-    try:
-        yield
-    except (KeyboardInterrupt, TimeoutError):
-        patience = 0.0  # the instance goes on
-        raise
-    finally:
-        thread.join(patience)
-        watching.close()
-        thread.join(LAST_LOOK_S)
-
-
-def _show(id: str, watching: Watch) -> None:
-    from dagorama.cli.watch import show_progress
-
-    try:
-        show_progress(id, watching, err=True)
-    except BrokerError as error:  # the wait for the result goes on, and has its own patience
-        click.echo(f"the progress cannot be shown: {error}", err=True)
+    return resolve(started.instance, started.result, timeout=timeout, progress=True)
 
 
 def _plain(value: Any) -> Any:
