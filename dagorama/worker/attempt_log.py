@@ -7,7 +7,7 @@ overwrites counts as never written, as on a terminal.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from threading import RLock
@@ -100,9 +100,9 @@ class AttemptLog:
         self._attempt, self._number = attempt, number
         self._sink = sink
         self._wake = wake
-        # A signal handler may print while this thread writes, so the lock is reentrant. It is held while parts are
-        # handed over, so that none comes after the outcome of the attempt.
-        self._lock = RLock()
+        # A signal handler may print while this thread writes, so the lock is reentrant. Another one is held while parts
+        # are handed over, which may take long: none comes after the outcome of the attempt, and no write waits for it.
+        self._lock, self._sending = RLock(), RLock()
         self._lines = {int(pb.STDOUT): _Line(), int(pb.STDERR): _Line()}
         self._gathered: list[tuple[int, int, bytes | str]] = []  # units of time, sources and texts
         self._gathered_size = 0
@@ -155,27 +155,30 @@ class AttemptLog:
 
     def flush(self) -> None:
         """Send what was added since the last flush; a line without an end only if nothing was added to it since."""
-        with self._lock:
-            self._is_woken = False
-            self._split()
-            for source, line in self._lines.items():
-                if line.text and not line.is_new:
-                    self._end_line(source, _now())
-                line.is_new = False
-            self._send()
-            if self._report is not None:
-                self._sink.reported(self._report)
-                self._report = None
+        with self._sending:
+            with self._lock:
+                self._is_woken = False
+                self._split()
+                for source, line in self._lines.items():
+                    if line.text and not line.is_new:
+                        self._end_line(source, _now())
+                    line.is_new = False
+                parts, report, self._report = list(self._parts()), self._report, None
+            self._send(parts)
+            if report is not None:
+                self._sink.reported(report)
 
     def close(self) -> None:
         """Send everything. Later writes are ignored."""
-        with self._lock:
-            self._split()
-            for source, line in self._lines.items():
-                if line.text or line.cut:
-                    self._end_line(source, _now())
-            self._send()
-            self._is_closed = True
+        with self._sending:
+            with self._lock:
+                self._split()
+                for source, line in self._lines.items():
+                    if line.text or line.cut:
+                        self._end_line(source, _now())
+                self._is_closed = True
+                parts, self._report = list(self._parts()), None
+            self._send(parts)
 
     @property
     def is_waiting(self) -> bool:
@@ -234,8 +237,8 @@ class AttemptLog:
 
     # --- parts ----------------------------------------------------------------------------------------
 
-    def _send(self) -> None:
-        for part in self._parts():
+    def _send(self, parts: Iterable[pb.NodeLog]) -> None:
+        for part in parts:
             self._sink.logged(part)
 
     def _parts(self) -> Iterator[pb.NodeLog]:

@@ -192,3 +192,27 @@ def test_threads_that_write_side_by_side_lose_nothing(kept: Kept) -> None:
         thread.join()
     kept.log.flush()
     assert len(kept.closed()) == 800
+
+
+def test_a_write_does_not_wait_for_a_worker_that_cannot_send(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def logged(log: pb.NodeLog) -> None:
+        begun.set()
+        assert may_end.wait(60)
+        kept.parts.append(log)
+
+    monkeypatch.setattr(kept, "logged", logged)
+    kept.log.write(OUT, b"first\n")
+    flushing = threading.Thread(target=kept.log.flush)
+    flushing.start()
+    assert begun.wait(60)
+    kept.log.write(OUT, b"second\n")
+    kept.log.add(20, "a", b"third")
+    closing = threading.Thread(target=kept.log.close)
+    closing.start()
+    assert not kept.parts
+    may_end.set()
+    flushing.join()
+    closing.join()
+    assert [line.text for line in kept.lines] == [b"first", b"second", b"third"]

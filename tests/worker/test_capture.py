@@ -18,6 +18,8 @@ from dagorama.context import RunningNode, current_run
 from dagorama.worker.attempt_log import AttemptLog
 from dagorama.worker.child import capture
 from dagorama.worker.child.capture import Tee
+from dagorama.worker.child.live_logs import LiveLogs
+from dagorama.worker.child.outbox import Outbox
 
 CALL = SimpleNamespace(
     node=1, attempt=2, instance=UUID(int=1).bytes, id=UUID(int=7).bytes, work=SimpleNamespace(name="m:D.f")
@@ -154,3 +156,11 @@ def test_text_that_cannot_be_encoded_is_kept_as_far_as_it_can() -> None:
         stream = Tee(io.StringIO(), 0)
         stream.writelines(["a\udcffb\n", "a\ud800b\n"])
     assert caught.texts == [b"a\xffb", b"a\\ud800b"]
+
+
+def test_threads_that_print_first_at_the_same_time_have_one_log() -> None:
+    live = LiveLogs(Outbox(lambda kind, outcome: None))
+    attempt: Any = SimpleNamespace()
+    run = RunningNode(1, attempt=attempt, call=CALL, open_log=live.open)
+    assert live.open(run) is live.open(run) is run.opened_log()
+    live.close()

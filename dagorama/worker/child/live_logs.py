@@ -6,7 +6,7 @@ import threading
 from time import sleep
 from weakref import WeakSet
 
-from dagorama.context import STARTED_BY, RunningNode
+from dagorama.context import STARTED_BY, Log, RunningNode
 from dagorama.worker.attempt_log import AttemptLog
 from dagorama.worker.child.forks import forget_in_forks
 from dagorama.worker.child.outbox import Outbox
@@ -20,17 +20,19 @@ class LiveLogs:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._logs: WeakSet[AttemptLog] = WeakSet()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may print for the first time
         self._is_needed = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_off = False
         forget_in_forks(self)
 
-    def open(self, run: RunningNode) -> AttemptLog:
-        """Return a new log for this run."""
+    def open(self, run: RunningNode) -> Log:
+        """Return a new log for this run, or the one that another of its threads has made meanwhile."""
         assert run.call is not None
-        log = AttemptLog(run.call, run.number, self._outbox, self._wake)
         with self._lock:
+            if run.log is not None:
+                return run.log
+            run.log = log = AttemptLog(run.call, run.number, self._outbox, self._wake)
             self._logs.add(log)
             if self._thread is None and not self._is_off:
                 self._start()
