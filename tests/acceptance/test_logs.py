@@ -368,7 +368,7 @@ def test_the_command_prints_what_the_node_wrote_byte_by_byte(broker: LaunchedBro
     assert (shown.returncode, shown.stderr) == (0, b"")
     assert shown.stdout.splitlines()[3:5] == [b"bytes \xff\xfe", "\x1b[31mred\x1b[0m \u202eabc".encode()]
     of_all = command(f"{instance.instance_id}")
-    assert of_all.stdout.splitlines()[0] == f"{promise.identifier.hex} Talks.entrypoint | to stdout 1".encode()
+    assert of_all.stdout.splitlines()[0] == f"{promise.identifier.hex[:8]}/1 Talks.entrypoint | to stdout 1".encode()
 
 
 def test_the_command_prints_levels_times_and_json(broker: LaunchedBroker) -> None:

@@ -89,7 +89,7 @@ def test_a_node_that_runs_python_code_shows_its_functions(broker: LaunchedBroker
     stack_of(instance, promise, until="in wait_in_python")
     shown = stack(instance, promise)
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert shown.stdout.startswith(f"{__name__}:Busy.entrypoint, node {promise.identifier}, attempt 1, on ")
+    assert shown.stdout.startswith(f"{__name__}:Busy.entrypoint, node {str(promise.identifier)[:8]}/1, attempt 1, on ")
     assert "in wait_in_python" in shown.stdout
     assert "in entrypoint" in json.loads(stack(instance, promise, "--json").stdout)["stack"]
     gate.touch()

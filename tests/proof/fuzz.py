@@ -39,7 +39,7 @@ from .progress import made, patience
 PATIENCE = patience(5.0)
 #: Seconds for which a call that may rightly wait forever is kept open; nothing follows from how it ends then.
 LISTENS = 5.0
-WAITS = ("Wait", "Exchange", "Work")
+WAITS = ("Wait", "Exchange", "Work", "WatchQueues", "Events", "GetLogs")
 #: Bytes that a broker may grow by, whatever is sent: buffers, caches, and what was really submitted.
 GROWTH = 200 << 20
 SERVICES = (broker_pb2.DESCRIPTOR.services_by_name["Broker"], api_pb2.DESCRIPTOR.services_by_name["Dagorama"])
@@ -227,6 +227,10 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("NameNodes", [pb.NameNodesRequest(node=[ORIGIN + bytes(4)])]),
         ("ListFailures", [pb.ListFailuresRequest(instance=INSTANCE, definition="a:B", limit=3)]),
         ("GetShape", [pb.GetShapeRequest(instance=INSTANCE)]),
+        ("WatchQueues", [pb.WatchQueuesRequest(queue="q", now=True)]),
+        ("Events", [pb.EventsRequest(instance=INSTANCE)]),
+        ("Delete", [pb.DeleteRequest(instance=ORIGIN + bytes(4))]),
+        ("DrainWorker", [pb.DrainWorkerRequest(worker=ORIGIN)]),
         ("GetLogs", [pb.GetLogsRequest(instance=INSTANCE, node=ORIGIN + bytes(4), attempt=1)]),
         ("GetStack", [pb.GetStackRequest(instance=INSTANCE, node=ORIGIN + bytes(4))]),
     ]
