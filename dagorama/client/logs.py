@@ -30,7 +30,7 @@ class Logs(Following[LogRecord]):
         self._is_live = False  # all that was there is read, and new parts are followed
 
     def _opened(self) -> Any:
-        # What is there already comes in pages, because the broker cuts off a reader that takes long for one part.
+        # Parts that are there already come in pages, because the broker cuts off a reader that takes long for one part.
         page = broker_pb2.GetLogsRequest(limit=0 if self._is_live else PAGE)
         page.MergeFrom(self._request)
         page.follow = self._is_live
