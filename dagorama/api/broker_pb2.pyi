@@ -1581,6 +1581,7 @@ class GetLogsRequest(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     node: _builtins.bytes
     """empty: of all nodes"""
@@ -1594,6 +1595,8 @@ class GetLogsRequest(_message.Message):
     """go on until the node, or the instance, has ended"""
     after: _builtins.int
     """`id` of the last part that was received; 0: from the beginning"""
+    limit: _builtins.int
+    """parts after which the stream ends; 0: none"""
     def __init__(
         self,
         *,
@@ -1604,10 +1607,11 @@ class GetLogsRequest(_message.Message):
         since: _builtins.float = ...,
         follow: _builtins.bool = ...,
         after: _builtins.int = ...,
+        limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "follow", b"follow", "function", b"function", "instance", b"instance", "node", b"node", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "follow", b"follow", "function", b"function", "instance", b"instance", "limit", b"limit", "node", b"node", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,9 @@ from dagorama.errors import PromiseMisuse
 from dagorama.models.log_record import LEFT_OUT, STREAMS, LogRecord
 from dagorama.models.promise import DAGPromise, InstanceRef
 
+#: Parts that are fetched at once.
+PAGE = 64
+
 
 class Logs(Following[LogRecord]):
     """Log records in the order in which they reached the broker; iterate over it with `for` or `async for`."""
@@ -24,15 +27,24 @@ class Logs(Following[LogRecord]):
     def __init__(self, broker: Connection, request: broker_pb2.GetLogsRequest) -> None:
         super().__init__(broker, request.instance)
         self._request = request
+        self._is_live = False  # all that was there is read, and new parts are followed
 
     def _opened(self) -> Any:
-        return self._broker.stub.GetLogs(self._request)
+        # Parts that are there already come in pages, because the broker cuts off a reader that takes long for one part.
+        page = broker_pb2.GetLogsRequest(limit=0 if self._is_live else PAGE)
+        page.MergeFrom(self._request)
+        page.follow = self._is_live
+        return self._broker.stub.GetLogs(page)
 
     def _items(self, call: Any) -> Generator[LogRecord, None, bool]:
-        for piece in call:
+        pieces = call if self._is_live else list(call)
+        count = 0
+        for count, piece in enumerate(pieces, 1):  # noqa: B007 - the last number is used
             yield from _records(piece, self._request.since)
             self._request.after = piece.id
-        return True
+        is_page_full = not self._is_live and count == PAGE
+        was_live, self._is_live = self._is_live, self._is_live or (self._request.follow and not is_page_full)
+        return was_live or not (is_page_full or self._request.follow)
 
 
 def logs(

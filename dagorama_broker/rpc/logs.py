@@ -77,8 +77,12 @@ async def get_logs(broker: Broker, request: pb.GetLogsRequest) -> AsyncGenerator
         else:
             await broker.lookups.stored_instance(instance)
         async with aclosing(_parts(broker, asked, min(request.after, _MOST), request.follow)) as parts:
+            count = 0
             async for part in parts:
                 yield _piece(part)
+                count += 1
+                if count == request.limit:
+                    return
 
 
 async def _parts(broker: Broker, asked: LogQuery, after: int, follow: bool) -> AsyncGenerator[KeptPart, None]:

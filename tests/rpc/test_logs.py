@@ -12,6 +12,9 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.client.connection import Connection
+from dagorama.client.logs import PAGE, Logs
+from dagorama.settings import Settings as ClientSettings
 from dagorama_broker.engine import logs
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.logs import LogOwner, LogPart
@@ -179,6 +182,24 @@ async def test_a_follower_that_does_not_read_is_cut_off(served: Served, monkeypa
             await worker.durable(await worker.complete(node, logs=[part(node, "x" * 200_000)]))
     assert served.broker.scheduler.nodes, "it was cut off before the instance had ended"
     pieces.cancel()
+
+
+async def test_a_reader_may_take_its_time_over_what_is_there(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagorama_broker.rpc.service.PATIENCE", 5.0)
+    dag, count = Dag(), 2 * PAGE + 1
+    await submit(served.stub, dag.submission(*[b"a"] * count))
+    worker = await served.worker()
+    for number in range(count):
+        node = await worker.node()
+        await worker.durable(await worker.complete(node, logs=[part(node, f"{number} ".ljust(50_000, "x"))]))
+    client = Connection(ClientSettings(host="127.0.0.1", port=served.port))
+    for follow in (False, True):
+        records = iter(Logs(client, pb.GetLogsRequest(instance=dag.instance, follow=follow)))
+        found = [await asyncio.to_thread(next, records)]
+        await served.until(lambda broker: not broker.logs.followed)  # the broker waits for nothing
+        found += await asyncio.to_thread(list, records)
+        assert [int(record.text.split()[0]) for record in found] == list(range(count))
+    client.channel.close()
 
 
 async def test_an_unknown_instance_or_node_is_refused(served: Served) -> None:
