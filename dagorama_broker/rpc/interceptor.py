@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from inspect import iscoroutine
 from typing import Any, cast
 
 import grpc
@@ -93,9 +94,13 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             try:
                 with self._streams.one(kind, whose):
                     replying = cast(Any, inner(self._read(request, method, whose), context))
-                    async with self._stay(token), aclosing(replying) as replies:
-                        async for reply in replies:
-                            yield reply
+                    async with self._stay(token):
+                        if iscoroutine(replying):  # it writes its replies itself
+                            await replying
+                            return
+                        async with aclosing(replying) as replies:
+                            async for reply in replies:
+                                yield reply
             except BrokerRefusal as refusal:
                 await refuse(context, refusal)
 

@@ -13,8 +13,6 @@ from dagorama_broker.rpc.logs import report_message
 
 #: Functions in one reply.
 MOST_FUNCTIONS = 1_000
-#: Seconds that a watcher has to take a reply; then it is cut off.
-PATIENCE = 30.0
 
 
 async def watch(broker: Broker, instance: bytes, now: bool) -> AsyncGenerator[pb.Progress, None]:

@@ -22,16 +22,16 @@ from dagorama_broker.rpc.explain import explain, unschedulable_message
 from dagorama_broker.rpc.explain_node import explain_node
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
 from dagorama_broker.rpc.id_prefix import find_ids
-from dagorama_broker.rpc.large_values import ValueTransfers, taken_in_time
+from dagorama_broker.rpc.large_values import ValueTransfers
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.logs import get_logs
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import caller, check_logs, is_reader, refuse_reader, sharer
-from dagorama_broker.rpc.progress import PATIENCE, watch
+from dagorama_broker.rpc.progress import watch
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
 from dagorama_broker.rpc.request_stream import RequestHandler, RequestStream
 from dagorama_broker.rpc.stacks import get_stack
-from dagorama_broker.rpc.status import refusing
+from dagorama_broker.rpc.status import patient, refusing
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.rpc.work import WorkerStreams, values_folder
 from dagorama_broker.scheduler import NewNodes
@@ -209,34 +209,34 @@ class BrokerService(pb_grpc.BrokerServicer):
     async def GetShape(self, request: pb.GetShapeRequest, context: Context) -> pb.Shape:
         return await aggregates.shape_of(self._broker, id_bytes(request.instance, "an instance"))
 
-    @refusing
+    @patient
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
         replies = watch(self._broker, id_bytes(request.instance, "an instance"), request.now)
-        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
-            async for reply in taken:
+        async with aclosing(replies):
+            async for reply in replies:
                 yield reply
 
-    @refusing
+    @patient
     async def Events(self, request: pb.EventsRequest, context: Context) -> AsyncIterator[pb.EventBatch]:
         replies = events(self._broker, id_bytes(request.instance, "an instance"))
-        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
-            async for reply in taken:
+        async with aclosing(replies):
+            async for reply in replies:
                 yield reply
 
-    @refusing
+    @patient
     async def WatchQueues(self, request: pb.WatchQueuesRequest, context: Context) -> AsyncIterator[pb.Activity]:
         check_name(request.queue, "the name of a queue")
         replies = self._activity.watch(request.queue, request.now)
-        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
-            async for reply in taken:
+        async with aclosing(replies):
+            async for reply in replies:
                 yield reply
 
-    @refusing
+    @patient
     async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> AsyncIterator[pb.LogPiece]:
         check_logs(caller.get())
         replies = get_logs(self._broker, request)
-        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
-            async for reply in taken:
+        async with aclosing(replies):
+            async for reply in replies:
                 yield reply
 
     @refusing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Callable
@@ -41,6 +42,9 @@ STATUSES: dict[type[Exception], grpc.StatusCode] = {
 
 _NUMBERS: dict[type[Exception], int] = {kind: status.value[0] for kind, status in STATUSES.items()}
 
+#: Seconds that a client has to read a reply of a `patient` call.
+PATIENCE = 30.0
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -55,6 +59,32 @@ def refusal_message(refusal: BrokerRefusal | StoreError) -> pb.Refusal:
     """Return a refusal as a message, for an answer on a stream that stays open."""
     retry_after = int(refusal.retry_after * 1000) if isinstance(refusal, Overloaded) else 0
     return pb.Refusal(status=_NUMBERS[type(refusal)], message=str(refusal), retry_after=retry_after)
+
+
+def patient(call: C) -> C:
+    """Make a handler that yields replies write them itself, and end the call if a reply is not read in time.
+
+    A handler that yields cannot know that: it is suspended meanwhile, and gRPC sends no status if it is cancelled.
+    """
+
+    @functools.wraps(call)
+    async def deliver(self: object, request: object, context: Any) -> None:
+        try:
+            async with aclosing(call(self, request, context)) as replies:
+                async for reply in replies:
+                    await _write(context, reply)
+        except (BrokerRefusal, StoreError) as refusal:
+            await refuse(context, refusal)
+
+    return cast(C, deliver)
+
+
+async def _write(context: Any, reply: object) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await context.write(reply)
+    except TimeoutError:
+        raise Overloaded(f"no reply was read for {PATIENCE:g} seconds, so that the broker has ended the call") from None
 
 
 def refusing(call: C) -> C:

@@ -166,7 +166,7 @@ async def test_nothing_is_read_while_nothing_changes(served: Served, monkeypatch
 
 
 async def test_a_watch_that_nobody_reads_is_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama_broker.rpc.service.PATIENCE", 0.1)
+    monkeypatch.setattr("dagorama_broker.rpc.status.PATIENCE", 0.1)
     monkeypatch.setattr(messages, "progress_message", lambda progress: pb.Progress(definition="x" * (1 << 20)))
     dag = Dag()
     await submit(served.stub, dag.submission(*[b"a"] * 2_000))
@@ -177,6 +177,9 @@ async def test_a_watch_that_nobody_reads_is_cut_off(served: Served, monkeypatch:
         while served.broker.progress.watched:  # each of these is another state
             await worker.durable(await worker.complete(await worker.node()))
     assert served.broker.scheduler.nodes, "it was cut off before the instance had ended"
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "no reply was read for 0.1 seconds"):
+        while await replies.read() is not grpc.aio.EOF:
+            pass
 
 
 async def test_an_unknown_instance_is_refused(served: Served) -> None:
