@@ -38,7 +38,7 @@ from .progress import made, patience
 #: Seconds that one call may take; an honest one takes milliseconds.
 PATIENCE = patience(5.0)
 #: Seconds for which a call that may rightly wait forever is kept open; nothing follows from how it ends then.
-LISTENS = 5.0
+LISTENS = 0.5
 WAITS = ("Wait", "Exchange", "Work", "WatchQueues", "Events", "GetLogs")
 #: Bytes that a broker may grow by, whatever is sent: buffers, caches, and what was really submitted.
 GROWTH = 200 << 20
@@ -76,16 +76,22 @@ def contents(draw: Any, of: Descriptor, depth: int = 0) -> Any:
         if each.message_type is not None and depth > 3:
             continue
         for _ in range(draw(st.integers(0, 3)) if each.is_repeated else 1):
-            value = draw(_value(each, depth))
-            if each.is_repeated and each.message_type is not None:
-                getattr(message, each.name).add().CopyFrom(value)
-            elif each.is_repeated:
-                getattr(message, each.name).append(value)
-            elif each.message_type is not None:
-                getattr(message, each.name).CopyFrom(value)
-            else:
-                setattr(message, each.name, value)
+            _put(message, each, draw(_value(each, depth)))
     return message
+
+
+def _put(message: Any, of: FieldDescriptor, value: Any) -> None:
+    """Set a field, or add to a repeated one; `value` of a map is one of its entries."""
+    if of.message_type is None and of.is_repeated:
+        getattr(message, of.name).append(value)
+    elif of.message_type is None:
+        setattr(message, of.name, value)
+    elif of.message_type.GetOptions().map_entry:
+        getattr(message, of.name)[value.key] = value.value
+    elif of.is_repeated:
+        getattr(message, of.name).add().CopyFrom(value)
+    else:
+        getattr(message, of.name).CopyFrom(value)
 
 
 def _value(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
@@ -117,25 +123,18 @@ def nearly_right(draw: Any) -> tuple[str, list[Any]]:
 
 def _present(message: Any, of: FieldDescriptor) -> list[Any]:
     if of.is_repeated:
-        return list(getattr(message, of.name))
+        is_map = of.message_type is not None and of.message_type.GetOptions().map_entry
+        return [] if is_map else list(getattr(message, of.name))
     return [getattr(message, of.name)] if message.HasField(of.name) else []
 
 
 def _spoil(draw: Any, message: Any, of: FieldDescriptor) -> None:
     value = draw(_value(of, 3))
-    if not of.is_repeated:
-        if of.message_type is not None:
-            getattr(message, of.name).CopyFrom(value)
-        else:
-            setattr(message, of.name, value)
-        return
     column = getattr(message, of.name)
-    if of.message_type is not None:
-        column.add().CopyFrom(value)
-    elif len(column) and draw(st.booleans()):
+    if of.is_repeated and of.message_type is None and len(column) and draw(st.booleans()):
         column[draw(st.integers(0, len(column) - 1))] = value
     else:
-        column.append(value)
+        _put(message, of, value)
 
 
 def _templates() -> list[tuple[str, list[Any]]]:
