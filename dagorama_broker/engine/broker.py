@@ -13,11 +13,11 @@ from functools import partial
 from dagorama_broker.engine.clock import advance_clock
 from dagorama_broker.engine.commits import CommitExecutor, Commits, Waiter, notify
 from dagorama_broker.engine.drafts import Drafts
-from dagorama_broker.engine.events import EventFeed
 from dagorama_broker.engine.functions import Functions
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.logs import Logs
 from dagorama_broker.engine.lookups import Lookups
+from dagorama_broker.engine.node_changes import Feeds
 from dagorama_broker.engine.payload_cache import Payloads, RecentResults, is_final
 from dagorama_broker.engine.progress import ProgressReader
 from dagorama_broker.engine.proofs import Proofs
@@ -70,7 +70,7 @@ class Broker:
         self.progress = ProgressReader(commits, self.lookups, self.reports)
         self.logs = Logs()
         self.stacks = Stacks()
-        self.events = EventFeed(scheduler)
+        self.feeds = Feeds(commits)
         self.loading = Loading(commits, self.lookups)
         self.drafts = Drafts(commits, self.lookups, self.loading)
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
@@ -125,8 +125,7 @@ class Broker:
         if changes:
             self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
             await self._commit(changes, waiting)
-        if self.events.has_readers:
-            self.events.take(changes, effects)
+        self.feeds.take(changes, effects)
         self._tell(effects)  # before the waiters: messages to workers take longer than answers
         notify(waiting, None)
         if self.recorder is not None:

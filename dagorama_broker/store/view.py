@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from dagorama_broker.model.domain import EagerState
+from dagorama_broker.model.maps import BlockColumns, NodeColumns
 from dagorama_broker.model.queries import (
     FailedEnd,
     FailurePage,
@@ -142,4 +143,22 @@ class StoreView(Queries, Protocol):
 
     def structure(self, instance: int, after: int, limit: int) -> StructurePage:
         """Return up to `limit` nodes of an instance, by its key, after this one. Checksums are not compared."""
+        ...
+
+    # Checksums of what the next four return are not compared.
+
+    def map_blocks(self, instance: int, after: int, limit: int) -> BlockColumns:
+        """Return the blocks of up to `limit` nodes of an instance, by its key, after this node."""
+        ...
+
+    def count_up_to(self, instance: int, key: int) -> int:
+        """Return how many nodes of an instance, by its key, have this key or a smaller one."""
+        ...
+
+    def node_columns(self, instance: int, first: int, last: int) -> NodeColumns:
+        """Return the nodes of an instance, by its key, from this one to that one, both included."""
+        ...
+
+    def node_sources(self, instance: int, first: int, last: int) -> list[list[int]]:
+        """Return the keys of the sources of each of these nodes, also of sources in other instances."""
         ...

@@ -20,6 +20,7 @@ from dagorama.api.api_pb2_grpc import DagoramaStub
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.api.contract import Role
 from dagorama.cli.credentials import new_token, record_of
+from dagorama_broker.rpc import overview
 from dagorama_broker.rpc.auth import LOOK
 from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS
 from tests.support import raw
@@ -144,6 +145,11 @@ SENT: Mapping[str, Any] = {
     "NameNodes": broker_pb2.NameNodesRequest(),
     "ListFailures": broker_pb2.ListFailuresRequest(),
     "GetShape": broker_pb2.GetShapeRequest(),
+    "WhoAmI": broker_pb2.WhoAmIRequest(),
+    "GetMap": broker_pb2.GetMapRequest(),
+    "WatchNodes": broker_pb2.WatchNodesRequest(),
+    "GetSeries": broker_pb2.GetSeriesRequest(),
+    "ListActions": broker_pb2.ListActionsRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Rebind": broker_pb2.RebindRequest(),
@@ -159,7 +165,7 @@ CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
     "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
-    "GetStack",
+    "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -173,10 +179,12 @@ MAY = {
         "GetSharedFolder",
         "GetInstance",
         "Explain",
+        "WhoAmI",
     },
     "reader": {
         "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
-        "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events",
+        "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events", "WhoAmI", "GetMap", "WatchNodes", "GetSeries",
+        "ListActions",
     },
     "admin": set(SENT),
 }  # fmt: skip
@@ -242,6 +250,22 @@ async def test_each_role_may_make_its_calls_and_no_others(tokens: Tokens, role: 
         found = {call: await status_of(stub, call) for call in SENT}
     assert {call for call, status in found.items() if status not in (UNKNOWN, DENIED)} == MAY[role]
     assert {status for call, status in found.items() if call not in MAY[role]} <= {DENIED}
+
+
+async def test_callers_learn_who_they_are_and_what_they_may_call(tokens: Tokens) -> None:
+    trusted = tokens.add("trusted", "reader", logs=True)
+    async with guarded(tokens) as served:
+        for role in MAY:
+            found = await stubs(served, tokens[role]).WhoAmI(broker_pb2.WhoAmIRequest())
+            assert (found.name, found.role, found.tokens) == (role, role, True)
+            assert set(found.calls) == MAY[role]
+            assert found.logs == (role in ("admin", "client"))
+            assert found.version == overview.version()
+        assert (await stubs(served, trusted).WhoAmI(broker_pb2.WhoAmIRequest())).logs
+    async with serving() as served:
+        found = await served.stub.WhoAmI(broker_pb2.WhoAmIRequest())
+        assert (found.name, found.role, found.tokens, found.logs) == ("", "admin", False, True)
+        assert set(found.calls) == set(SENT)
 
 
 async def test_a_worker_may_wait_on_an_open_stream_and_not_submit(tokens: Tokens) -> None:
