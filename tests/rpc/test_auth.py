@@ -19,12 +19,12 @@ from dagorama.api import api_pb2, broker_pb2
 from dagorama.api.api_pb2_grpc import DagoramaStub
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.api.contract import Role
-from dagorama.cli.credentials import new_token, record_of
 from dagorama_broker.rpc import overview
 from dagorama_broker.rpc.auth import LOOK
 from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS
 from tests.support import raw
 from tests.support.raw import FUNCTION, Dag, RawWorker, Served, refused, serving
+from tests.support.tokens import Tokens
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
@@ -32,34 +32,6 @@ if TYPE_CHECKING:
 UNKNOWN = grpc.StatusCode.UNAUTHENTICATED
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 GPU = broker_pb2.Function(name="work:Task.train", hash="hash-3", queue="models", taint="GPU")
-
-
-class Tokens:
-    """A file of tokens, and the tokens."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._records: dict[str, str] = {}
-        self._tokens: dict[str, str] = {}
-
-    def add(self, name: str, role: str, **limits: Any) -> str:
-        token = self._tokens.setdefault(name, new_token())
-        self._records[name] = record_of(token, role, name=name, **limits)
-        self.write()
-        return token
-
-    def take_away(self, name: str) -> None:
-        del self._records[name]
-        self.write()
-
-    def write(self) -> None:
-        # Renamed into place, as careful people do; the broker never sees a half of it.
-        new = self.path.with_suffix(".new")
-        new.write_text("\n".join(self._records.values()))
-        new.replace(self.path)
-
-    def __getitem__(self, name: str) -> str:
-        return self._tokens[name]
 
 
 @pytest.fixture
