@@ -4290,7 +4290,7 @@ class NodeMap(_message.Message):
 
     @_builtins.property
     def source_count(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """of each node, if sources were asked for"""
+        """of each node, if sources were asked for; of more than 100,000, the first ones"""
 
     @_builtins.property
     def source(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -4427,7 +4427,7 @@ Global___GetSeriesRequest: _TypeAlias = GetSeriesRequest  # noqa: Y015
 
 @_typing.final
 class Series(_message.Message):
-    """Points since the start of the broker, the oldest first. All columns except for the columns of queues have the same length."""
+    """Points since the start of the broker, the oldest first. All columns have the same length, except for those in `queues`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -4455,7 +4455,7 @@ class Series(_message.Message):
     """queues that are not in the list"""
     @_builtins.property
     def created(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """nodes in each interval"""
+        """nodes in each interval; nodes of a large call count when it begins"""
 
     @_builtins.property
     def completed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...

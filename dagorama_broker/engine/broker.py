@@ -25,6 +25,7 @@ from dagorama_broker.engine.recorder import Recorder, Traffic
 from dagorama_broker.engine.reports import Reports
 from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
+from dagorama_broker.engine.series import Series
 from dagorama_broker.engine.stacks import Stacks
 from dagorama_broker.engine.submissions import Submissions
 from dagorama_broker.engine.traces import AttemptTraces
@@ -71,6 +72,7 @@ class Broker:
         self.logs = Logs()
         self.stacks = Stacks()
         self.feeds = Feeds(commits)
+        self.series = Series(scheduler)
         self.loading = Loading(commits, self.lookups)
         self.drafts = Drafts(commits, self.lookups, self.loading)
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
@@ -149,11 +151,9 @@ class Broker:
 
     async def _sleep(self) -> None:
         """Wait until something has changed or is due."""
-        wait = LONGEST_SLEEP
-        if self._tick_at is not None:
-            wait = min(wait, max(0.0, self._tick_at - time.monotonic()))
         loop = asyncio.get_running_loop()
-        when = loop.time() + wait
+        wait = LONGEST_SLEEP if self._tick_at is None else max(0.0, self._tick_at - time.monotonic())
+        when = loop.time() + min(wait, LONGEST_SLEEP)
         if self._alarm is None or self._alarm.when() > when:  # one that comes too early does no harm
             if self._alarm is not None:
                 self._alarm.cancel()

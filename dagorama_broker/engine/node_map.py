@@ -14,11 +14,12 @@ from typing import NamedTuple
 from dagorama_broker.engine.commits import Commits
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import ENDED, State
-from dagorama_broker.model.maps import BlockColumns, NodeColumns
+from dagorama_broker.model.maps import NO_OUTCOME, BlockColumns, NodeColumns
 from dagorama_broker.scheduler import Node, Scheduler
 
-#: Nodes that one page has at most, and the sources of a page with several nodes.
+#: Nodes, and sources, that one page has at most; of a node with more, the first sources are read.
 PAGE, MOST_SOURCES = 4_000, 100_000
+_ENDED = frozenset(map(int, ENDED))
 
 
 class MapQuery(NamedTuple):
@@ -38,7 +39,7 @@ class MapPage:
     blocks: BlockColumns
     keys: list[int]
     columns: NodeColumns  #: with the present states of all nodes
-    sources: list[list[int]]  #: keys, also of nodes of other instances; empty: they were not asked for
+    sources: list[int] | None  #: keys, one node after the other; None: they were not asked for
     held_by: dict[int, str] = field(default_factory=dict)  #: names of workers that hold nodes, by the node's place
     running: dict[int, float] = field(default_factory=dict)  #: when nodes began to run (seconds since 1970), by key
     workers: dict[int, str] = field(default_factory=dict)  #: names of the workers in `columns`, by number
@@ -81,7 +82,10 @@ class NodeMaps:
             if fitting == len(keys):
                 break
             most = fitting
-        found = self._view.node_sources(asked.instance, keys[0], keys[-1]) if asked.sources else []
+        found = None
+        if asked.sources:
+            found = self._view.node_sources(asked.instance, keys[0], keys[-1])[:MOST_SOURCES]
+            columns.source_counts[0] = min(columns.source_counts[0], MOST_SOURCES)  # only a page of one node has more
         return MapPage(before, blocks, keys, columns, found)
 
     def _columns(self, instance: int, keys: list[int]) -> NodeColumns:
@@ -114,17 +118,21 @@ def _overlay_unfinished(scheduler: Scheduler, page: MapPage) -> list[int]:
     """Set the present states of unfinished nodes; return the places of nodes whose end is not in the page."""
     late, states, unfinished = [], page.columns.states, scheduler.nodes
     for place, key in enumerate(page.keys):
-        if key in unfinished:
-            _overlay_node(scheduler, page, place, unfinished[key])
-        elif states[place] not in ENDED:
-            late.append(place)
+        stored, node = states[place], unfinished.get(key)
+        if node is None:
+            if stored not in _ENDED:
+                late.append(place)
+            continue
+        states[place] = node.state
+        if stored != NO_OUTCOME or node.slot is not None or node.failures is not None:  # few of many thousands
+            _overlay_node(scheduler, page, place, node)
     return late
 
 
 def _overlay_node(scheduler: Scheduler, page: MapPage, place: int, node: Node) -> None:
-    columns, state = page.columns, node.state
-    columns.states[place], columns.ended[place] = state, 0
-    if state is not State.RESOLVING:
+    columns = page.columns
+    columns.ended[place] = 0
+    if node.state is not State.RESOLVING:
         columns.microseconds[place] = columns.workers[place] = columns.returned[place] = 0
     if node.failures is not None:
         columns.failed_attempts[place] = node.failures.failed_attempts

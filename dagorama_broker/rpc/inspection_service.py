@@ -23,6 +23,7 @@ from dagorama_broker.rpc.node_changes import watch_nodes
 from dagorama_broker.rpc.node_map import node_maps
 from dagorama_broker.rpc.permissions import caller, check_logs, is_reader, refuse_reader
 from dagorama_broker.rpc.progress import watch
+from dagorama_broker.rpc.series import SeriesReader
 from dagorama_broker.rpc.stacks import get_stack
 from dagorama_broker.rpc.status import patient, refusing
 
@@ -35,6 +36,7 @@ class InspectionService(pb_grpc.BrokerServicer):
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._activity = ActivityReader(broker)
+        self._series = SeriesReader(broker)
         self._traffic = broker.traffic
 
     @refusing
@@ -116,7 +118,7 @@ class InspectionService(pb_grpc.BrokerServicer):
 
     @refusing
     async def GetSeries(self, request: pb.GetSeriesRequest, context: Context) -> pb.Series:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this broker keeps no series yet")
+        return await self._series.read(request.resolution)
 
     @refusing
     async def ListActions(self, request: pb.ListActionsRequest, context: Context) -> pb.ListActionsReply:

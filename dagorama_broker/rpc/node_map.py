@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from itertools import chain
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
@@ -62,8 +61,8 @@ def _message(page: MapPage, function_names: Mapping[int, str]) -> pb.NodeMap:
         running_since=page.running.values(),
         returned_key=returned.keys(),
         returned_at=returned.values(),
-        source_count=map(len, page.sources),
-        source=chain.from_iterable(page.sources),
+        source_count=columns.source_counts if page.sources is not None else (),
+        source=page.sources,
     )
     message.functions.extend(functions.indices)
     message.workers.extend(workers.indices)

@@ -159,6 +159,6 @@ class StoreView(Queries, Protocol):
         """Return the nodes of an instance, by its key, from this one to that one, both included."""
         ...
 
-    def node_sources(self, instance: int, first: int, last: int) -> list[list[int]]:
-        """Return the keys of the sources of each of these nodes, also of sources in other instances."""
+    def node_sources(self, instance: int, first: int, last: int) -> list[int]:
+        """Return the keys of the sources of these nodes, one node after the other."""
         ...

@@ -67,5 +67,6 @@ class Maps:
             len(unpack_sources(node.sources)),
         )
 
-    def node_sources(self, instance: int, first: int, last: int) -> list[list[int]]:
-        return [unpack_sources(self.tables.nodes[key].sources) for key in self._keys(instance, first, last)]
+    def node_sources(self, instance: int, first: int, last: int) -> list[int]:
+        nodes = (self.tables.nodes[key] for key in self._keys(instance, first, last))
+        return [source for node in nodes for source in unpack_sources(node.sources)]

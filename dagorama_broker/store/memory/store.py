@@ -63,6 +63,9 @@ class MemoryStore(Aggregates, Maps):
     def usage(self) -> None:
         """Return None: there are no files."""
 
+    def size(self) -> int:
+        return 0
+
     # --- writing ----------------------------------------------------------------------------------
 
     def commit(self, changes: Changes) -> None:

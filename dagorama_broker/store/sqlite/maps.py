@@ -39,7 +39,7 @@ _COLUMNS = (
     f" AS returned, length(n.sources) / 8 AS sources FROM {_MEMBERS} LEFT JOIN outcomes o ON o.key = n.key"
     f" LEFT JOIN resolved r ON r.key = n.key LEFT JOIN progress p ON p.key = n.key WHERE {_WHERE})"
 )
-_SOURCES = f"SELECT group_concat(sources) FROM (SELECT hex(n.sources) AS sources FROM {_MEMBERS} WHERE {_WHERE})"
+_SOURCES = f"SELECT group_concat(sources, '') FROM (SELECT hex(n.sources) AS sources FROM {_MEMBERS} WHERE {_WHERE})"
 
 
 def read_blocks(reader: Reader, instance: int, after: int, limit: int) -> BlockColumns:
@@ -76,10 +76,10 @@ def read_columns(reader: Reader, instance: int, first: int, last: int) -> NodeCo
     return NodeColumns(functions, bytearray(states), *rest)
 
 
-def read_sources(reader: Reader, instance: int, first: int, last: int) -> list[list[int]]:
-    """Return the keys of the sources of these nodes, also of other instances."""
+def read_sources(reader: Reader, instance: int, first: int, last: int) -> list[int]:
+    """Return the keys of the sources of these nodes, one node after the other."""
     (text,) = reader.connection.execute(_SOURCES, (instance, first, last)).fetchone()
-    return [unpack_sources(bytes.fromhex(packed)) for packed in text.split(",")] if text is not None else []
+    return unpack_sources(bytes.fromhex(text or ""))
 
 
 def _columns(connection: sqlite3.Connection, select: str, parameters: tuple[int, ...]) -> list[list[int]]:

@@ -168,6 +168,6 @@ class SqliteView(SharedQueries):
         with self._reading() as reader:
             return read_columns(reader, instance, first, last)
 
-    def node_sources(self, instance: int, first: int, last: int) -> list[list[int]]:
+    def node_sources(self, instance: int, first: int, last: int) -> list[int]:
         with self._reading() as reader:
             return read_sources(reader, instance, first, last)
