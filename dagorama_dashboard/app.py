@@ -19,7 +19,7 @@ from dagorama_dashboard.broker import Broker
 from dagorama_dashboard.pages import actions, graph, instance, instances, logs, node, operation, overview
 from dagorama_dashboard.pages.login import login, login_address, logout
 from dagorama_dashboard.settings import DashboardSettings
-from dagorama_dashboard.web.errors import LoginNeeded, Problem, TokensNeeded, problem_of
+from dagorama_dashboard.web.errors import SIGN_IN, LoginNeeded, Problem, TokensNeeded, problem_of
 from dagorama_dashboard.web.look import Site, looking
 from dagorama_dashboard.web.rendering import FOLDER, Content, page_routes, whole
 
@@ -38,7 +38,7 @@ def application(settings: DashboardSettings) -> Starlette:
         try:
             yield
         finally:
-            site.stopping.set()
+            site.stop()
             await site.broker.close()
 
     return Starlette(
@@ -84,8 +84,7 @@ def _routes() -> list[BaseRoute]:
 
 async def _ask_for_token(request: Request, error: Exception) -> Response:
     if request.url.path.startswith("/live") or "/graph/" in request.url.path or request.method != "GET":
-        problem = Problem(HTTPStatus.UNAUTHORIZED, "Sign in first", f"{error}" or "this broker requires a token")
-        return _page(request, problem)
+        return _page(request, Problem(HTTPStatus.UNAUTHORIZED, SIGN_IN, f"{error}" or "This broker requires a token."))
     return RedirectResponse(login_address(request), 303)
 
 

@@ -30,7 +30,7 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.site.stopping.set()
+        self._app.state.site.stop()
         await super().shutdown(sockets)
 
 

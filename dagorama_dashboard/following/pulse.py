@@ -20,6 +20,7 @@ class Pulse:
     def __init__(self) -> None:
         self.listeners = 0
         self.task: asyncio.Task[None] | None = None
+        self.beats = 0
         self._beat = asyncio.Event()
 
     async def run(self, viewer: Viewer) -> None:
@@ -27,17 +28,21 @@ class Pulse:
         while True:
             try:
                 async for _ in viewer.follow("WatchQueues", pb.WatchQueuesRequest()):
-                    self._ring()
+                    self.ring()
             except BrokerError:  # the page that is rendered next says so
-                self._ring()
+                self.ring()
             await asyncio.sleep(AGAIN)
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Wake the listeners."""
+        self.beats += 1
         beat, self._beat = self._beat, asyncio.Event()
         beat.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Wait for the next beat, or until these seconds are over."""
+    async def wait(self, beats: int, seconds: float) -> None:
+        """Wait for the beat after so many, or until these seconds are over."""
+        if self.beats != beats:
+            return
         try:
             async with asyncio.timeout(seconds):
                 await self._beat.wait()
@@ -50,6 +55,11 @@ class Pulses:
 
     def __init__(self) -> None:
         self._pulses: dict[str, Pulse] = {}
+
+    def ring(self) -> None:
+        """Wake all listeners."""
+        for pulse in self._pulses.values():
+            pulse.ring()
 
     @asynccontextmanager
     async def listening(self, viewer: Viewer) -> AsyncIterator[Pulse]:

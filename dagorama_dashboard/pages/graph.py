@@ -6,7 +6,7 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -89,11 +89,11 @@ class _Live:
     def __init__(self, look: Look, id: bytes, created: float) -> None:
         self._look, self._id, self._created = look, id, created
         self._out: asyncio.Queue[str | None] = asyncio.Queue(16)  # a page that does not read holds its stream up
-        self._is_slow = look.pace == "5"
+        self._interval = SLOW if look.pace == "5" else NODES_INTERVAL
 
     async def messages(self) -> AsyncIterator[str]:
         """Yield messages until the instance has ended, or the dashboard stops."""
-        tasks = [asyncio.create_task(part) for part in (self._nodes(), self._progress(), self._stop())]
+        tasks = [asyncio.create_task(part) for part in (self._follow(), self._stop())]
         try:
             while (message := await self._out.get()) is not None:
                 yield message
@@ -106,18 +106,28 @@ class _Live:
         await self._look.site.stopping.wait()
         await self._out.put(None)
 
+    async def _follow(self) -> None:
+        parts = [asyncio.create_task(part) for part in (self._nodes(), self._progress())]
+        try:
+            await asyncio.gather(*parts)
+            await self._put("ended", {})
+        except BrokerError as error:  # the browser opens the stream again
+            await self._put("problem", {"text": f"{error}"})
+        finally:
+            for part in parts:
+                part.cancel()
+        await self._out.put(None)
+
     async def _nodes(self) -> None:
         async with self._look.site.followers.listening(self._look.viewer, self._id, self._created) as (followed, news):
-            while not news.is_over:
+            is_over = False
+            while not is_over:
                 await news.news.wait()
                 if news.error is not None:
-                    await self._put("problem", {"text": f"{news.error}"})
-                    break
+                    raise news.error
+                is_over = news.is_over
                 await self._tell(news, followed.columns.nodes)
-                await asyncio.sleep(SLOW if self._is_slow else NODES_INTERVAL)
-            else:
-                await self._put("ended", {})
-        await self._out.put(None)  # unless the instance has ended, the browser opens the stream again
+                await asyncio.sleep(0 if is_over else self._interval)
 
     async def _tell(self, news: Listener, nodes: int) -> None:
         states, is_all = news.take()
@@ -129,18 +139,16 @@ class _Live:
 
     async def _progress(self) -> None:
         request = pb.WatchRequest(instance=self._id)
-        with suppress(BrokerError):  # the stream of nodes tells it
-            async with aclosing(self._look.viewer.follow("Watch", request)) as states:
-                async for progress in states:
-                    await self._put("progress", {
-                        "definition": progress.definition, "created": progress.created,
-                        "ended": progress.ended_at or None, "failed": progress.failed,
-                        "nodes": sum(sum(each.nodes) for each in progress.functions), "states": STATES,
-                        "functions": _functions(progress.functions),
-                    })  # fmt: skip
-                    if progress.ended:
-                        return
-                    await asyncio.sleep(SLOW if self._is_slow else PROGRESS_INTERVAL)
+        async with aclosing(self._look.viewer.follow("Watch", request)) as states:
+            async for progress in states:
+                await self._put("progress", {
+                    "definition": progress.definition, "created": progress.created,
+                    "ended": progress.ended_at or None, "failed": progress.failed,
+                    "nodes": sum(sum(each.nodes) for each in progress.functions), "states": STATES,
+                    "functions": _functions(progress.functions),
+                })  # fmt: skip
+                if not progress.ended:
+                    await asyncio.sleep(max(self._interval, PROGRESS_INTERVAL))
 
     async def _put(self, event: str, data: Any) -> None:
         await self._out.put(sent(as_json(data), event))

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from dagorama.errors import AccessDenied, BrokerError, BrokerOverloaded, BrokerUnavailable, NotFound, RequestRejected
 
+#: The title of a page for somebody whose session is over.
+SIGN_IN = "Sign in again"
+
 
 class LoginNeeded(Exception):
     """The broker requires a token, and the request has none, or one that is not valid any more."""
@@ -31,6 +34,8 @@ def problem_of(error: BrokerError) -> Problem:
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "No broker answers", text, True)
         case BrokerOverloaded():
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "The broker is too busy to answer", text, True)
+        case AccessDenied(status="UNAUTHENTICATED"):
+            return Problem(HTTPStatus.UNAUTHORIZED, SIGN_IN, text)
         case AccessDenied():
             return Problem(HTTPStatus.FORBIDDEN, "Your token does not allow this", text)
         case NotFound():

@@ -47,6 +47,11 @@ class Site:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _recent: dict[tuple[str, str, bytes], tuple[float, Any]] = field(default_factory=dict)
 
+    def stop(self) -> None:
+        """End all streams."""
+        self.stopping.set()
+        self.pulses.ring()
+
     @property
     def cookie(self) -> str:
         """The name of the cookie of sessions. The prefix makes browsers insist on https, and on this very host."""

@@ -100,14 +100,14 @@ async def _updates(look: Look, page: Page) -> AsyncIterator[str]:
     pause = SLOW if look.pace == "5" else INTERVAL
     async with look.site.pulses.listening(look.viewer) as pulse:
         while not look.site.stopping.is_set():
-            start = monotonic()
+            start, beats = monotonic(), pulse.beats
             html = await _updated(look, page)
             if html != last:
                 yield sent(html)
                 last = html
             # A slow page, or a slow broker, is asked less often.
             await _sleep(look, max(pause, 10 * (monotonic() - start)))
-            await pulse.wait(LONGEST_INTERVAL)
+            await pulse.wait(beats, LONGEST_INTERVAL)
 
 
 async def _updated(look: Look, page: Page) -> str:

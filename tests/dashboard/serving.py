@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from re import sub
 from typing import Any
@@ -23,8 +23,9 @@ SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 class Dashboard:
     """The address of a dashboard, and requests to it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, stop: Callable[[], None]) -> None:
         self.url = url
+        self.stop = stop  #: begin to stop the dashboard
         self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
     def get(self, path: str, **how: Any) -> httpx.Response:
@@ -65,10 +66,14 @@ def dashboard(
     server = Server(config_of(settings, app, "warning"), app)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()
-    served = Dashboard(f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+    def stop() -> None:
+        server.should_exit = True
+
+    served = Dashboard(f"http://127.0.0.1:{listener.getsockname()[1]}", stop)
     try:
         yield served
     finally:
         served.client.close()
-        server.should_exit = True
+        stop()
         thread.join()
