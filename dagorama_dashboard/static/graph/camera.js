@@ -12,8 +12,9 @@ export class Camera {
   scale = 1;
   /** The reader has moved it: it does not fit by itself any more. */
   moved = false;
-  /** Size of the drawing. */ width = 1;
-  height = 1;
+  /** @typedef {{x: number, y: number, width: number, height: number}} Rectangle */
+  /** Where the drawing is. @type {Rectangle} */ bounds = { x: 0, y: 0, width: 1, height: 1 };
+  /** What is seen first if there is no room for all. @type {Rectangle | undefined} */ home;
   /** @type {Map<number, PointerEvent>} */ #pointers = new Map();
   #dragged = false;
   #stop = () => {};
@@ -35,12 +36,18 @@ export class Camera {
   /** Show all of the drawing, if it can be read then; otherwise its beginning. @param {boolean} [at_once] */
   fit(at_once = false) {
     this.moved = false;
-    const { clientWidth, clientHeight } = this.view;
-    const all = Math.min((clientWidth - 2 * EDGE) / this.width, (clientHeight - 2 * EDGE) / this.height);
+    const { clientWidth, clientHeight } = this.view, { bounds, home } = this;
+    const all = Math.min((clientWidth - 2 * EDGE) / bounds.width, (clientHeight - 2 * EDGE) / bounds.height);
     const scale = Math.min(FIT_MOST, Math.max(FIT_LEAST, all));
-    const x = Math.max((clientWidth - this.width * scale) / 2, Math.min(EDGE, clientWidth / 20));
-    const y = Math.max((clientHeight - this.height * scale) / 2, EDGE);
-    this.#go(x, y, scale, at_once);
+    const place = (/** @type {"x" | "y"} */ axis, /** @type {"width" | "height"} */ size, /** @type {number} */ room) => {
+      const spare = room - bounds[size] * scale;
+      if (spare >= 2 * EDGE) return spare / 2 - bounds[axis] * scale;
+      const start = EDGE - bounds[axis] * scale;
+      if (!home) return start;
+      const centred = room / 2 - (home[axis] + home[size] / 2) * scale;
+      return Math.min(start, Math.max(start + spare - 2 * EDGE, centred));
+    };
+    this.#go(place("x", "width", clientWidth), place("y", "height", clientHeight), scale, at_once);
   }
 
   /** Zoom around a point of the view. @param {number} factor @param {number} [x] @param {number} [y] */
@@ -83,7 +90,8 @@ export class Camera {
 
   /** Zoom with Ctrl or a pinch; otherwise move if there is more to see, and leave the page its scrolling if not. */
   #wheel(/** @type {WheelEvent} */ event) {
-    const larger = this.width * this.scale > this.view.clientWidth || this.height * this.scale > this.view.clientHeight;
+    const { bounds: { width, height }, view: { clientWidth, clientHeight } } = this;
+    const larger = width * this.scale > clientWidth || height * this.scale > clientHeight;
     const zooms = event.ctrlKey || event.metaKey;
     if (!zooms && !larger) return;
     event.preventDefault();

@@ -2,24 +2,27 @@
 
 import { button, el, setText } from "./dom.js";
 import { clock } from "./format.js";
+import { FocusView } from "./focus_view.js";
 import { Legend } from "./legend.js";
 import { LoadError } from "./net.js";
 import { QuiltView } from "./quilt_view.js";
 import { ShapeView } from "./shape_view.js";
 import { Store } from "./store.js";
+import { TimelineView } from "./timeline_view.js";
 
 /**
  * @typedef {import("./store.js").Change} Change
  * @typedef {{store: Store, notice: (text: string) => void, say: (text: string) => void,
  *   tableOf: (name: string, state?: string) => string, pageOf: (ordinal: number) => string,
- *   select: (ordinal: number) => void, focus: (ordinal: number) => void}} Context
+ *   select: (ordinal: number) => void, focus: (ordinal: number) => void,
+ *   attempt: (draw: () => unknown) => void}} Context
  * @typedef {{needs: "shape" | "map", element: HTMLElement, tools: HTMLElement[], edges: boolean,
  *   show: () => unknown, hide: () => void, update: (change: Change) => unknown, table: () => HTMLElement}} View
  */
 
-const VIEWS = /** @type {const} */ ({ shape: "Shape", quilt: "Quilt" });
+const VIEWS = /** @type {const} */ ({ shape: "Shape", quilt: "Quilt", focus: "Focus", timeline: "Timeline" });
 /** @typedef {keyof typeof VIEWS} ViewName */
-const MAKERS = { shape: ShapeView, quilt: QuiltView };
+const MAKERS = { shape: ShapeView, quilt: QuiltView, focus: FocusView, timeline: TimelineView };
 /** Milliseconds between two versions of the table for screen readers. */
 const TABLE_PAUSE = 2000;
 const LIVE_WORDS = {
@@ -77,6 +80,7 @@ class Graph {
         this.#select(ordinal);
         this.#show("focus");
       },
+      attempt: (draw) => void this.#attempt(draw),
     };
   }
 

@@ -19,6 +19,7 @@ const SAMPLES = 24;
 
 export class Scene {
   /** @type {Map<string, Box>} */ boxes = new Map();
+  /** Where the boxes were put last. @type {Map<string, Point & {element: HTMLElement}>} */ #places = new Map();
   /** @type {Map<string, Edge>} */ #edges = new Map();
   #edgeLayer = svg("g");
   #boxLayer = el("div", { class: "g-boxes" });
@@ -38,20 +39,23 @@ export class Scene {
 
   /**
    * Put boxes and lines to their places: those that were there move, others appear.
-   * @param {Map<string, Box>} boxes @param {Line[]} lines @param {number} width @param {number} height
+   * @param {Map<string, Box>} boxes @param {Line[]} lines
+   * @param {Box} [home] what is seen first if there is no room for all
    */
-  place(boxes, lines, width, height) {
+  place(boxes, lines, home) {
     this.#stop();
-    const first = !this.boxes.size;
-    const from = this.boxes;
+    const from = this.#places, first = !from.size;
     this.boxes = boxes;
-    Object.assign(this.camera, { width, height });
+    this.#places = new Map([...boxes].map(([id, { element, x, y }]) => [id, { element, x, y }]));
+    this.camera.bounds = boundsOf([...boxes.values()]);
+    this.camera.home = home;
     for (const [id, { element }] of from) if (boxes.get(id)?.element !== element) element.remove();
     const elements = [...boxes.values()].map((box) => box.element);
     if (elements.some((element, at) => this.#boxLayer.children[at] !== element)) this.#boxLayer.append(...elements);
     this.#keep(lines);
-    const moves = [...boxes].map(([id, box]) => ({ box, old: from.get(id) ?? box }));
-    const bends = [...this.#edges.values()].map((edge) => ({ edge, old: edge.shown.length ? edge.shown : sampled(edge.line) }));
+    const moves = [...this.#places].map(([id, box]) => ({ box, old: from.get(id) ?? box }));
+    const bends = [...this.#edges.values()].map((edge) =>
+      ({ edge, old: edge.shown.length ? edge.shown : sampled(edge.line) }));
     const step = (/** @type {number} */ part) => {
       for (const { box, old } of moves) box.element.style.transform = at(between(old, box, part));
       for (const { edge, old } of bends) bend(edge, old, part);
@@ -116,6 +120,13 @@ export class Scene {
       group.classList.toggle("g-of-near", line.from === id || line.to === id);
     }
   }
+}
+
+/** @param {Box[]} boxes */
+function boundsOf(boxes) {
+  const x = Math.min(...boxes.map((box) => box.x)), y = Math.min(...boxes.map((box) => box.y));
+  const width = Math.max(...boxes.map((box) => box.x + box.width)) - x;
+  return { x, y, width, height: Math.max(...boxes.map((box) => box.y + box.height)) - y };
 }
 
 /** Draw an edge between where it was and where it belongs. @param {Edge} edge @param {Point[]} old @param {number} part */

@@ -75,7 +75,7 @@ export class ShapeView {
     for (const [id, box] of this.#boxes) Object.assign(box, made.boxes[id]);
     const lines = links.map((link) => ({ ...link, down: made.down, points: made.links[link.id] }));
     for (const group of groups) this.#boxes.get(group.id)?.update(this.context.store.shape?.functions ?? [], group);
-    this.#scene.place(new Map([...this.#boxes].map(([id, box]) => [id, { ...box, element: box.element }])), lines, made.width, made.height);
+    this.#scene.place(this.#boxes, lines);
   }
 
   /** Keep the box of a group that is as it was. @param {Group} group */

@@ -107,7 +107,9 @@ class MadeUpInstance:
             "ended": [node.ended for node in nodes],
             "run": [node.run for node in nodes],
             "blocks": self._blocks(after),
-            "running": [[at, node.since] for at, node in zip(ordinals, nodes, strict=True) if node.state is State.CLAIMED],
+            "running": [
+                [at, each.since] for at, each in zip(ordinals, nodes, strict=True) if each.state is State.CLAIMED
+            ],
             "sources": {
                 "count": [len(node.sources) for node in nodes],
                 "ordinal": [source for node in nodes for source in node.sources],
