@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "dagorama.cli.config:config",
     "debug": "dagorama.cli.debug:debug",
     "delete": "dagorama.cli.delete:delete",
+    "dev": "dagorama.cli.dev:dev",
     "events": "dagorama.cli.events:events",
     "explain": "dagorama.cli.explain:explain",
     "failures": "dagorama.cli.failures:failures",
