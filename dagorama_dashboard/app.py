@@ -10,7 +10,7 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -118,5 +118,7 @@ async def _show_fault(request: Request, error: Exception) -> Response:
 
 
 def _page(request: Request, problem: Problem) -> Response:
+    if "/graph/" in request.url.path:  # a script reads it
+        return PlainTextResponse(f"{problem.title}: {problem.text}\n", int(problem.status))
     values = {"problem": problem, "address": request.url.path}
     return whole(None, Content("problem.html", problem.title, values, is_live=False), int(problem.status))

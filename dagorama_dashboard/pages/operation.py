@@ -11,6 +11,8 @@ from dagorama_dashboard.web.rendering import Content
 
 #: Groups of failures on a page.
 MOST_FAILURES = 50
+#: Points of the course of a queue: one for each second.
+POINTS = 300
 #: Slots of a worker that are drawn; the rest is a number.
 MOST_SLOTS = 64
 #: Pages of the status that are read: thousands of workers or queues.
@@ -65,7 +67,8 @@ async def queues(look: Look) -> Content:
     found = []
     for name in sorted({*infos, *by_name}):
         course = by_name.get(name, pb.QueueSeries())
-        values = [queued + running for queued, running in zip(course.queued, course.running, strict=True)]
+        values = [0.0] * (POINTS - len(course.queued))
+        values += [queued + running for queued, running in zip(course.queued, course.running, strict=True)]
         stuck = [each for each in status.unschedulable if each.function.queue == name]
         found.append(Queue(infos.get(name, pb.QueueInfo(queue=name)), course.oldest_queued, spark(values, 1.0), stuck))
     return Content("queues.html", "Queues", {"queues": found, "status": status}, section="queues")

@@ -18,10 +18,11 @@ class Range(NamedTuple):
     name: str
     label: str
     resolution: int  #: seconds between two points, as GetSeries knows them
+    points: int
     together: int  #: points that are drawn as one
 
 
-RANGES = (Range("5m", "5 min", 1, 5), Range("1h", "1 h", 10, 6), Range("24h", "24 h", 60, 15))
+RANGES = (Range("5m", "5 min", 1, 300, 5), Range("1h", "1 h", 10, 360, 6), Range("24h", "24 h", 60, 1_440, 15))
 #: Seconds over which the rates that are shown as numbers are taken.
 RECENT = 10
 #: Groups of failures, and functions that no worker may run, that are shown.
@@ -84,7 +85,8 @@ def _tiles(chosen: Range, series: pb.Series, latest: pb.Series) -> list[Tile]:
         values = [count / seconds for count in getattr(series, column)]
         recent = list(getattr(latest, column))[-RECENT:]
         now = sum(recent) / len(recent) if recent else 0.0
+        course = [0.0] * (chosen.points - len(values)) + values  # the broker may have started later
         tiles.append(
-            Tile(label, name, now, round(sum(values) * seconds), spark(grouped(values, chosen.together), top=1.0))
+            Tile(label, name, now, round(sum(values) * seconds), spark(grouped(course, chosen.together), top=1.0))
         )
     return tiles
