@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import Failure, State
@@ -15,7 +13,7 @@ from dagorama_broker.model.queries import InstanceQuery, StoredInstance, StoredN
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
 from dagorama_broker.rpc.explain import in_a_line
 from dagorama_broker.rpc.failures import failure_message
-from dagorama_broker.rpc.fields import check_name, id_bytes
+from dagorama_broker.rpc.fields import check_name, fitting, id_bytes
 from dagorama_broker.rpc.marks import add_marks, check_user_id, labels_of
 from dagorama_broker.rpc.node_info import NodeInfos, SeenNode, state_of
 from dagorama_broker.scheduler import Explainer
@@ -26,7 +24,6 @@ PAGE, LARGEST_PAGE = 100, 1_000
 LOOKED_AT = 10_000
 #: States that one request may name, counting repetitions.
 MOST_STATES = 100
-Info = TypeVar("Info", pb.InstanceInfo, pb.NodeInfo)
 
 _LAST = (1 << 63) - 1
 _BAD = frozenset({State.FAILED, State.CANCELLED})
@@ -68,12 +65,12 @@ async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb
     found = await broker.commits.in_view(broker.store.view.list_instances, asked)
     explainer = broker.scheduler.explainer()
     infos = [await _info(broker, stored, explainer) for stored in found.instances]
-    fitting = _fitting(infos)
-    more = found.more if len(fitting) == len(infos) else found.instances[len(fitting) - 1].row.key
+    fits = fitting(infos)
+    more = found.more if len(fits) == len(infos) else found.instances[len(fits) - 1].row.key
     total = 0
     if not request.before and not asked.looks_into_nodes:
         total = await broker.commits.in_view(broker.store.view.count_instances, asked)
-    return pb.ListInstancesReply(instances=fitting, more=more, total=total)
+    return pb.ListInstancesReply(instances=fits, more=more, total=total)
 
 
 async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) -> pb.InstanceInfo:
@@ -139,10 +136,10 @@ async def _nodes_page(
 ) -> pb.ListNodesReply:
     key = (await broker.lookups.stored_instance(instance)).row.key
     found, last, is_all = await _matching(broker, key, wanted, min(request.after, _LAST), _page(request.limit))
-    fitting = _fitting(await NodeInfos(broker).infos(found))
-    if len(fitting) < len(found):
-        last, is_all = found[len(fitting) - 1].node.key, False
-    return pb.ListNodesReply(nodes=fitting, more=0 if is_all else last)
+    fits = fitting(await NodeInfos(broker).infos(found))
+    if len(fits) < len(found):
+        last, is_all = found[len(fits) - 1].node.key, False
+    return pb.ListNodesReply(nodes=fits, more=0 if is_all else last)
 
 
 async def _matching(
@@ -253,9 +250,3 @@ def without_tracebacks(details: pb.NodeDetails) -> pb.NodeDetails:
         for earlier in details.failure.earlier:
             earlier.traceback = ""
     return details
-
-
-def _fitting(infos: Sequence[Info]) -> list[Info]:
-    """Return the first of these that fit into one message, at least one."""
-    sizes = accumulate(info.ByteSize() for info in infos)
-    return [info for info, size in zip(infos, sizes, strict=True) if size <= MESSAGE_TARGET or info is infos[0]]

@@ -12,6 +12,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.rpc import aggregates, inspect, overview
+from dagorama_broker.rpc.actions import list_actions
 from dagorama_broker.rpc.activity import ActivityReader
 from dagorama_broker.rpc.events import events
 from dagorama_broker.rpc.explain import explain
@@ -122,7 +123,7 @@ class InspectionService(pb_grpc.BrokerServicer):
 
     @refusing
     async def ListActions(self, request: pb.ListActionsRequest, context: Context) -> pb.ListActionsReply:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this broker keeps no actions yet")
+        return await list_actions(self._broker, request)
 
     @patient
     async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> AsyncIterator[pb.LogPiece]:

@@ -173,6 +173,14 @@ def _refuse_more(token: Token, what: str, asked: frozenset[str], allowed: frozen
 
 #: The token of the call that is being handled; None if no tokens are required.
 caller: ContextVar[Token | None] = ContextVar("caller", default=None)
+
+
+def caller_name() -> str:
+    """Return the name of the caller's token; empty: no tokens are required."""
+    token = caller.get()
+    return "" if token is None else token.name
+
+
 #: The name that `sharer_of` returns for the call that is being handled.
 sharer: ContextVar[str] = ContextVar("sharer", default="")
 

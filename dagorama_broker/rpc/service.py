@@ -21,7 +21,7 @@ from dagorama_broker.rpc.inspection_service import InspectionService
 from dagorama_broker.rpc.large_values import ValueTransfers
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard
-from dagorama_broker.rpc.permissions import caller, sharer
+from dagorama_broker.rpc.permissions import caller, caller_name, sharer
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
 from dagorama_broker.rpc.request_stream import RequestHandler, RequestStream
 from dagorama_broker.rpc.status import refusing
@@ -162,14 +162,15 @@ class BrokerService(InspectionService):
         instance = id_bytes(request.instance, "an instance")
         with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
             ids = [id_bytes(id, "a node") for id in request.node]
-            return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids))
+            return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids, caller_name()))
 
     @refusing
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
         instance = id_bytes(request.instance, "an instance")
         with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
             ids = [id_bytes(id, "a node") for id in request.node]
-            asked = Asked(instance, ids, request.downstream, request.new_code, for_deployed(request.rebindings))
+            rebindings = for_deployed(request.rebindings)
+            asked = Asked(instance, ids, request.downstream, request.new_code, rebindings, caller_name())
             if request.look:
                 return pb.RetryReply(rebindable=rebindable_messages(await look(self._broker, asked)))
             done = await retry(self._broker, asked)
@@ -190,7 +191,7 @@ class BrokerService(InspectionService):
 
     @refusing
     async def DrainWorker(self, request: pb.DrainWorkerRequest, context: Context) -> pb.DrainWorkerReply:
-        return drain_worker(self._broker, request.worker)
+        return await drain_worker(self._broker, request.worker)
 
     @refusing
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteReply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from dagorama_broker.model.actions import ListedActions
 from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.maps import BlockColumns, NodeColumns
 from dagorama_broker.model.queries import (
@@ -143,6 +144,10 @@ class StoreView(Queries, Protocol):
 
     def structure(self, instance: int, after: int, limit: int) -> StructurePage:
         """Return up to `limit` nodes of an instance, by its key, after this one. Checksums are not compared."""
+        ...
+
+    def list_actions(self, before: int, limit: int) -> ListedActions:
+        """Return up to `limit` actions with a smaller number than `before`, the latest first."""
         ...
 
     # Checksums of what the next four return are not compared.

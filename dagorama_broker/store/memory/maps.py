@@ -1,9 +1,10 @@
-"""Reads many nodes of an instance as columns from a store in memory."""
+"""Reads for pages from a store in memory: nodes of an instance as columns, and actions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dagorama_broker.model.actions import ListedActions, StoredAction
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.maps import LAST_KEY, NO_OUTCOME, BlockColumns, NodeColumns
 from dagorama_broker.model.rows import NodeBlockRow
@@ -12,9 +13,15 @@ from dagorama_broker.store.memory.tables import Tables
 
 
 class Maps:
-    """The part of a store in memory that reads nodes as columns."""
+    """The part of a store in memory that pages read."""
 
     tables: Tables
+
+    def list_actions(self, before: int, limit: int) -> ListedActions:
+        actions = self.tables.actions
+        numbers = sorted((number for number in actions if number < before), reverse=True)
+        found = [StoredAction(number, actions[number]) for number in numbers[:limit]]
+        return ListedActions(found, found[-1].number if len(numbers) > len(found) else 0, len(actions))
 
     def map_blocks(self, instance: int, after: int, limit: int) -> BlockColumns:
         columns = BlockColumns([], [], [], [])

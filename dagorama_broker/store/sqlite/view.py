@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 
+from dagorama_broker.model.actions import ListedActions
 from dagorama_broker.model.domain import EagerState, State
 from dagorama_broker.model.maps import LAST_KEY, BlockColumns, NodeColumns
 from dagorama_broker.model.queries import (
@@ -19,6 +20,7 @@ from dagorama_broker.model.queries import (
     StoredNode,
     StructurePage,
 )
+from dagorama_broker.store.sqlite.actions import read_actions
 from dagorama_broker.store.sqlite.aggregates import (
     read_failures,
     read_ids_at,
@@ -155,6 +157,10 @@ class SqliteView(SharedQueries):
     def structure(self, instance: int, after: int, limit: int) -> StructurePage:
         with self._reading() as reader, snapshot(reader.connection):
             return read_structure(reader, instance, after, limit)
+
+    def list_actions(self, before: int, limit: int) -> ListedActions:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_actions(reader, before, limit)
 
     def map_blocks(self, instance: int, after: int, limit: int) -> BlockColumns:
         with self._reading() as reader:
