@@ -80,7 +80,7 @@ class ReadyAges:
         return list(self._queues())
 
     def note_queue(self, queue: FunctionQueue, now: float) -> float:
-        """Note one of the queues; return the age in seconds of its oldest node, 0 if it has none any more."""
+        """Note one of the queues; return the age in seconds of its oldest node, 0 if it has none left."""
         if not queue.ready:
             return 0.0
         its = self._fresh[queue.number] = self._notes.get(queue.number) or _Notes(queue)
