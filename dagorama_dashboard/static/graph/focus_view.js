@@ -37,7 +37,7 @@ export class FocusView {
     this.#input.addEventListener("change", () => this.#choose(this.#input.valueAsNumber));
     this.tools = [
       button("−", () => camera.zoom(0.8), { "aria-label": "Zoom out" }),
-      button("Fit", () => camera.fit(), { "aria-label": "Show all" }),
+      button("Fit", () => camera.fit(), { title: "Show all" }),
       button("+", () => camera.zoom(1.25), { "aria-label": "Zoom in" }),
       button("Tidy", () => {
         this.#places.clear();

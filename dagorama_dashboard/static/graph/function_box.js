@@ -32,7 +32,8 @@ class Member {
   #times = el("span", { class: "g-times" });
   #pulse = el("span", { class: "g-pulse", "aria-hidden": "true" });
   #parts = LOOKS.map((look) => el("span", { class: `g-state g-is-${look.kind}`, title: look.word, hidden: true },
-    el("span", { class: "g-glyph", "aria-hidden": "true" }, look.glyph), el("b", {})));
+    el("span", { class: "g-glyph", "aria-hidden": "true" }, look.glyph), el("b", {}),
+    el("span", { class: "g-hidden" }, ` ${look.word}`)));
 
   /** @param {string} href */
   constructor(href) {
@@ -54,7 +55,6 @@ class Member {
     });
     setText(this.#times, timesOf(told));
     this.element.title = told.name;
-    this.element.setAttribute("aria-label", inWords(told, counts, total));
     this.element.classList.toggle("g-runs", counts[1] > 0);
     this.element.classList.toggle("g-has-failed", counts[6] > 0);
   }
@@ -64,12 +64,6 @@ class Member {
 function timesOf(told) {
   if (!told.timed) return "not run yet";
   return `mean ${duration((told.seconds / told.timed) * 1000)} · longest ${duration(told.longest * 1000)}`;
-}
-
-/** @param {FunctionShape} told @param {number[]} counts by look @param {number} total */
-function inWords(told, counts, total) {
-  const states = counts.map((count, look) => (count ? `${whole(count)} ${LOOKS[look].word}` : "")).filter(Boolean);
-  return `${told.label}: ${counted(total, "node")}, ${[...states, timesOf(told)].join(", ")}. Show in the table`;
 }
 
 /** The box of one group. */

@@ -50,9 +50,6 @@ export class NodeCard {
     setText(this.#label, label);
     setText(this.#count, card.stack ? `×${whole(count)}` : "");
     setText(this.#detail, card.stack ? wordOf(state) : detailOf(this.context, index));
-    const words = card.stack ? `${whole(count)} nodes of ${label}, ${wordOf(state)}. Show in the table`
-      : `Node ${index + 1}, ${label}, ${detailOf(this.context, index)}${card.side === "centre" ? "" : ". Show what is around it"}`;
-    this.#main.setAttribute("aria-label", words);
     if (card.side === "centre") this.#main.setAttribute("aria-current", "true");
     else this.#main.removeAttribute("aria-current");
   }

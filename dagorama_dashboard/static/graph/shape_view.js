@@ -28,7 +28,7 @@ export class ShapeView {
     const { camera } = this.#scene;
     this.tools = [
       button("−", () => camera.zoom(0.8), { "aria-label": "Zoom out" }),
-      button("Fit", () => camera.fit(), { "aria-label": "Show all" }),
+      button("Fit", () => camera.fit(), { title: "Show all" }),
       button("+", () => camera.zoom(1.25), { "aria-label": "Zoom in" }),
       toggle("Follow what runs", this.#follow, (on) => {
         this.#follow = on;

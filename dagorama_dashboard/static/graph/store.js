@@ -9,8 +9,7 @@ import { Nodes } from "./nodes.js";
  * @typedef {{from: number, to: number, count: number, kind: "value" | "created"}} Edge
  * @typedef {{definition: string, created: number, ended: number | null, failed: boolean, nodes: number,
  *   states: string[], functions: FunctionShape[], edges: Edge[], counted: number}} Shape
- * @typedef {{kind: "shape"} | {kind: "map"} | {kind: "nodes", indices: number[]} | {kind: "error", error: Error | null}
- *   | {kind: "live"}} Change
+ * @typedef {{kind: "shape"} | {kind: "map"} | {kind: "nodes", indices: number[]} | {kind: "error"} | {kind: "live"}} Change
  */
 
 /** Milliseconds between two requests for the edges of a growing instance, and for the times of changed nodes. */
@@ -25,7 +24,7 @@ export class Store {
   clock = 0;
   /** Nodes have changed since their times and workers were loaded. */
   stale = false;
-  /** @type {Error | null} the last request has failed */ error = null;
+  /** What could not be loaded when it was asked for last. @type {Map<string, Error>} */ errors = new Map();
   #shapeAt = 0;
   /** Nodes of the instance when the edges were counted. */
   #shapeNodes = 0;
@@ -61,10 +60,14 @@ export class Store {
     return known ?? { name, label: name.slice(name.lastIndexOf(":") + 1) };
   }
 
+  /** @param {"shape" | "map"} what */
+  has(what) {
+    return what === "shape" ? this.shape !== null : this.nodes.version > 0;
+  }
+
   /** Load what a view needs, unless it is there. @param {"shape" | "map"} what */
   need(what) {
-    const there = what === "shape" ? this.shape : this.nodes.version;
-    return there ? Promise.resolve() : what === "shape" ? this.loadShape() : this.loadMap(0);
+    return this.has(what) ? Promise.resolve() : what === "shape" ? this.loadShape() : this.loadMap(0);
   }
 
   /** Load again all that was loaded. */
@@ -112,7 +115,7 @@ export class Store {
    * @param {string} what @param {() => Promise<Change>} load
    */
   #once(what, load) {
-    const running = this.#loading.get(what) ?? this.#run(load).finally(() => {
+    const running = this.#loading.get(what) ?? this.#run(what, load).finally(() => {
       this.#loading.delete(what);
       if (what === "map") this.#meanwhile = [];
     });
@@ -120,15 +123,15 @@ export class Store {
     return running;
   }
 
-  /** @param {() => Promise<Change>} load */
-  async #run(load) {
+  /** @param {string} what @param {() => Promise<Change>} load */
+  async #run(what, load) {
     try {
       const change = await load();
-      if (this.error) this.tell({ kind: "error", error: (this.error = null) });
+      if (this.errors.delete(what)) this.tell({ kind: "error" });
       this.tell(change);
     } catch (error) {
-      this.error = /** @type {Error} */ (error);
-      this.tell({ kind: "error", error: this.error });
+      this.errors.set(what, /** @type {Error} */ (error));
+      this.tell({ kind: "error" });
     }
   }
 

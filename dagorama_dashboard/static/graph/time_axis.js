@@ -88,10 +88,10 @@ export function label(time, step) {
   if (time < MINUTE) return time === 0 ? "0" : `${(time / SECOND).toFixed(digits)} s`;
   const seconds = ((time % MINUTE) / SECOND).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
   const two = (/** @type {number} */ number) => String(number).padStart(2, "0");
-  if (time < HOUR) return `${minutes}:${seconds}`;
+  if (time < HOUR) return `${minutes}:${seconds} min`;
   if (step >= DAY) return `${days} d`;
   const short = `${hours}:${two(minutes)}${step < MINUTE ? `:${seconds}` : ""}`;
-  return days ? `${days} d ${short}` : short;
+  return days ? `${days} d ${short}` : `${short} h`;
 }
 
 /** Say which time of day it is. @param {number} created @param {number} time */

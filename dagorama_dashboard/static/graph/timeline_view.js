@@ -41,7 +41,7 @@ export class TimelineView {
     this.element = this.#pane.element;
     this.tools = [
       button("−", () => this.#zoom(0.6), { "aria-label": "Zoom out" }),
-      button("All", () => this.#zoom(0), { "aria-label": "Show all of the time" }),
+      button("All", () => this.#zoom(0), { title: "Show all of the time" }),
       button("+", () => this.#zoom(1.7), { "aria-label": "Zoom in" }),
     ];
     const { scroller } = this.#pane;
