@@ -54,7 +54,7 @@ proto: $(INSTALLED_DEV)
 
 # Tests that need a browser are skipped without one.
 chromium:
-	@command -v chromium chromium-browser google-chrome > /dev/null || \
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } > /dev/null || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
 	    apt-get update -qq > /dev/null && apt-get install -y -qq chromium > /dev/null; } || \
 	  echo "Chromium is missing and cannot be installed from here: tests of pages in a browser will be skipped."

@@ -6,7 +6,7 @@ import { LOOKS, byLook } from "./states.js";
 
 /** @typedef {import("./store.js").FunctionShape} FunctionShape @typedef {import("./groups.js").Group} Group */
 
-export const BOX_WIDTH = 256;
+export const BOX_WIDTH = 272;
 const MEMBER_HEIGHT = 90, LOOP_HEIGHT = 24, MOST_MEMBERS = 6, MORE_HEIGHT = 24;
 
 /** A bar whose parts are as long as there are nodes in each state. */
@@ -39,7 +39,8 @@ class Member {
   constructor(href) {
     this.#states.append(...this.#parts);
     this.element = el("a", { class: "g-member", href, draggable: "false" },
-      el("span", { class: "g-head" }, this.#pulse, this.#label, this.#count), this.#bar.element, this.#states, this.#times);
+      el("span", { class: "g-head" }, this.#pulse, this.#label, this.#count),
+      this.#bar.element, this.#states, this.#times);
   }
 
   /** @param {FunctionShape} told */
@@ -94,9 +95,9 @@ export class FunctionBox {
   update(functions, group) {
     for (const [index, member] of this.#members) member.update(functions[index]);
     setText(this.#loops, `recursive · ${counted(group.loops, "call")}`);
-    const has = (/** @type {string} */ name) => this.#members.some(([, { element }]) => element.classList.contains(name));
-    this.element.classList.toggle("g-runs", has("g-runs"));
-    this.element.classList.toggle("g-has-failed", has("g-has-failed"));
+    for (const mark of ["g-runs", "g-has-failed"]) {
+      this.element.classList.toggle(mark, this.#members.some(([, { element }]) => element.classList.contains(mark)));
+    }
   }
 
   /** Say whether the box can go on to stand for a group. @param {Group} group */

@@ -36,6 +36,11 @@ export class Lane {
     this.depth = free.length;
   }
 
+  /** Let what runs end now. @param {number} now */
+  grow(now) {
+    for (let at = 0; at < this.open.length; at++) if (this.open[at]) this.ends[at] = Math.max(this.starts[at], now);
+  }
+
   get deep() {
     return this.depth > MOST_ROWS;
   }
@@ -48,7 +53,7 @@ export class Lane {
   }
 }
 
-/** Sort the last attempts into lanes, the earliest lane first. @param {Nodes} nodes @param {number} now @returns {Lane[]} */
+/** Sort the last attempts into lanes, the earliest first. @param {Nodes} nodes @param {number} now @returns {Lane[]} */
 export function lanesOf(nodes, now) {
   const spans = [];
   for (let index = 0; index < nodes.count; index++) {
@@ -87,8 +92,11 @@ export function densityOf(lane, states, from, to, parts) {
   return { ended, running, failed, most };
 }
 
-/** Add one to all parts between two places, and to the parts at its ends as much as it covers of them. */
-function spread(/** @type {Float64Array} */ sums, /** @type {number} */ start, /** @type {number} */ end, /** @type {number} */ parts) {
+/**
+ * Add one to all parts between two places, and to the parts at its ends as much as it covers of them.
+ * @param {Float64Array} sums @param {number} start @param {number} end @param {number} parts
+ */
+function spread(sums, start, end, parts) {
   const from = Math.max(0, start), to = Math.min(parts, end);
   for (let part = Math.floor(from); part < to; part++) sums[part] += Math.min(to, part + 1) - Math.max(from, part);
 }

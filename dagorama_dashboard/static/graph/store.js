@@ -5,11 +5,12 @@ import { bytesOf, getJson } from "./net.js";
 import { Nodes } from "./nodes.js";
 
 /**
- * @typedef {{name: string, label: string, nodes: number[], timed: number, seconds: number, longest: number}} FunctionShape
+ * @typedef {{name: string, label: string, nodes: number[], timed: number, seconds: number,
+ *   longest: number}} FunctionShape
  * @typedef {{from: number, to: number, count: number, kind: "value" | "created"}} Edge
  * @typedef {{definition: string, created: number, ended: number | null, failed: boolean, nodes: number,
  *   states: string[], functions: FunctionShape[], edges: Edge[], counted: number}} Shape
- * @typedef {{kind: "shape"} | {kind: "map"} | {kind: "nodes", indices: number[]} | {kind: "error"} | {kind: "live"}} Change
+ * @typedef {{kind: "shape" | "map" | "error" | "live"} | {kind: "nodes", indices: number[]}} Change
  */
 
 /** Milliseconds between two requests for the edges of a growing instance, and for the times of changed nodes. */
@@ -105,7 +106,7 @@ export class Store {
     return this.shape !== null && this.shape.ended !== null;
   }
 
-  /** Load times, workers and attempts again if nodes have changed: every two seconds at most, and less if it is slow. */
+  /** Load times and workers again if nodes have changed: every two seconds at most, and less often if it is slow. */
   refreshDetails() {
     if (this.stale && performance.now() > this.#detailsAt + DETAILS_PAUSE) void this.loadMap(0);
   }

@@ -5,8 +5,10 @@ import { densityOf } from "./lanes.js";
 import { FAILED, LOOKS, LOOK_OF } from "./states.js";
 
 /** @typedef {import("./canvas_pane.js").CanvasPane} CanvasPane @typedef {import("./time_axis.js").TimeAxis} TimeAxis */
-/** @typedef {{lane: import("./lanes.js").Lane, label: string, y: number, height: number, row: number, dense: boolean}} Track
- *   y, height: of its bars, in pixels of the canvas; row: height of one row */
+/**
+ * @typedef {{lane: import("./lanes.js").Lane, label: string, y: number, height: number, row: number,
+ *   dense: boolean}} Track  y, height: of its bars, in pixels of the canvas; row: height of one row
+ */
 
 /** Sizes in CSS pixels. */
 export const AXIS = 30, HEAD = 24, SIDE = 16, DENSITY = 56;
@@ -70,8 +72,12 @@ function paintBars(pane, axis, { lane, y, row }, states) {
   }
 }
 
-/** Fill a bar, whose right end is open if it runs. */
-function bar(/** @type {CanvasRenderingContext2D} */ base, /** @type {number} */ x, /** @type {number} */ y, /** @type {number} */ length, /** @type {number} */ size, /** @type {boolean} */ open) {
+/**
+ * Fill a bar, whose right end is open if it runs.
+ * @param {CanvasRenderingContext2D} base
+ * @param {number} x @param {number} y @param {number} length @param {number} size @param {boolean} open
+ */
+function bar(base, x, y, length, size, open) {
   const round = Math.min(size / 3, length / 2);
   base.beginPath();
   base.roundRect(x, y, length, size, open ? [round, 0, 0, round] : round);
@@ -134,7 +140,8 @@ function paintAxis(pane, axis, ticks) {
 /**
  * Paint the cursor, and a line with the time under the pointer.
  * @param {CanvasPane} pane @param {TimeAxis} axis
- * @param {{bar: {start: number, end: number, y: number, height: number} | null, x: number, time: string}} what x: -1: none
+ * @param {{bar: {start: number, end: number, y: number, height: number} | null, x: number, time: string}} what
+ *   x: in pixels of the canvas; -1: the pointer is elsewhere
  */
 export function paintMarks(pane, axis, { bar: marked, x, time }) {
   const { over, width, height, ratio, palette, top } = pane;

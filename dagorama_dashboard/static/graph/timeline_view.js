@@ -7,6 +7,7 @@ import { MOST_BARS, lanesOf } from "./lanes.js";
 import { oncePerFrame } from "./motion.js";
 import { FAILED, RUNNING } from "./states.js";
 import { TimeAxis, label, timeOfDay } from "./time_axis.js";
+import { TimeGestures } from "./time_gestures.js";
 import { AXIS, DENSITY, HEAD, field, paintLanes, paintMarks } from "./timeline_paint.js";
 import { Tip, describe, sentence } from "./tip.js";
 
@@ -28,8 +29,7 @@ export class TimelineView {
   #clock = 0;
   /** The bar under the cursor. @type {Bar | null} */ cursor = null;
   /** Where the pointer is, in pixels of the canvas. @type {{x: number, y: number} | null} */ #pointer = null;
-  /** @type {Map<number, PointerEvent>} */ #pointers = new Map();
-  #dragged = false;
+  #gestures;
   #tip = new Tip();
   #pane = new CanvasPane(LABEL, this.#tip.element, { resize: () => this.#lay(), paint: () => this.#paint() });
   #laySoon = oncePerFrame(() => this.#lay());
@@ -47,13 +47,14 @@ export class TimelineView {
     const { scroller } = this.#pane;
     scroller.classList.add("g-timeline");
     scroller.addEventListener("keydown", (event) => this.#key(event));
-    scroller.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
-    scroller.addEventListener("pointerdown", (event) => this.#down(event));
-    scroller.addEventListener("pointermove", (event) => this.#move(event));
-    scroller.addEventListener("pointerleave", () => this.#leave());
-    for (const end of /** @type {const} */ (["pointerup", "pointercancel"])) {
-      scroller.addEventListener(end, (event) => this.#pointers.delete(event.pointerId));
-    }
+    this.#gestures = new TimeGestures(scroller, {
+      zoom: (factor, event) => this.#zoom(factor, this.#timeAt(this.#pane.pointOf(event).x)),
+      pan: (pixels) => this.#pan(pixels * this.#pane.ratio),
+      point: (event) => {
+        this.#pointer = event && this.#pane.pointOf(event);
+        this.#markSoon();
+      },
+    });
     scroller.addEventListener("click", (event) => this.#click(event));
   }
 
@@ -105,13 +106,13 @@ export class TimelineView {
   /** Let what runs grow, a few times a second. */
   #tickSoon() {
     const runs = this.lanes.some((lane) => lane.open.includes(true));
-    if (runs && this.#shown && !this.#clock && !this.context.store.ended) this.#clock = setTimeout(() => this.#tick(), TICK);
+    if (runs && this.#shown && !this.context.store.ended) this.#clock ||= setTimeout(() => this.#tick(), TICK);
   }
 
   #tick() {
     this.#clock = 0;
     const now = this.context.store.now();
-    for (const lane of this.lanes) lane.open.forEach((open, at) => open && (lane.ends[at] = Math.max(lane.starts[at], now)));
+    for (const lane of this.lanes) lane.grow(now);
     this.#extend();
     this.#laySoon();
     this.#tickSoon();
@@ -129,7 +130,8 @@ export class TimelineView {
     this.tracks = this.lanes.map((lane) => {
       const dense = seen > MOST_BARS || lane.deep, row = (lane.depth > 16 ? 8 : lane.depth > 6 ? 11 : 15) * ratio;
       const height = dense ? density : lane.depth * row;
-      const track = { lane, label: store.named(store.nodes.functions[lane.name]).label, y: y + HEAD * ratio, height, row, dense };
+      const { label: title } = store.named(store.nodes.functions[lane.name]);
+      const track = { lane, label: title, y: y + HEAD * ratio, height, row, dense };
       y = track.y + height + 10 * ratio;
       return track;
     });
@@ -156,14 +158,16 @@ export class TimelineView {
   #tell(bar) {
     const { ratio, top, scroller } = this.#pane, focused = document.activeElement === scroller;
     const track = this.#trackAt();
+    const anchored = (/** @type {number} */ x, /** @type {number} */ y, /** @type {number} */ height) =>
+      ({ x: x / ratio, y: (y - top) / ratio, height: height / ratio });
     if (bar && (this.#pointer || focused)) {
       const { start, y, height } = placeOfBar(bar), { left, width } = field(this.#pane);
       const x = this.#pointer ? this.#pointer.x : Math.max(left, left + this.axis.x(start, width));
-      this.#tip.show(describe(this.context.store, bar.track.lane.nodes[bar.at]), { x: x / ratio, y: (y - top) / ratio, height: height / ratio }, scroller);
+      this.#tip.show(describe(this.context.store, bar.track.lane.nodes[bar.at]), anchored(x, y, height), scroller);
     } else if (track?.dense && this.#pointer) {
       const time = this.#timeAt(this.#pointer.x), count = track.lane.countIn(time, time + 1e-6);
       this.#tip.show({ title: track.label, rows: [["Running then", whole(count)], ["Click", "to zoom in"]] },
-        { x: this.#pointer.x / ratio, y: (track.y - top) / ratio, height: track.height / ratio }, scroller);
+        anchored(this.#pointer.x, track.y, track.height), scroller);
     } else this.#tip.hide();
   }
 
@@ -184,7 +188,7 @@ export class TimelineView {
     if (!track || track.dense || !this.#pointer) return null;
     const { lane, y, row } = track, wanted = Math.floor((this.#pointer.y - y) / row), slack = 3 * this.#pane.ratio;
     const from = this.#timeAt(this.#pointer.x - slack), to = this.#timeAt(this.#pointer.x + slack);
-    const at = lane.starts.findIndex((start, index) => lane.rows[index] === wanted && start <= to && lane.ends[index] >= from);
+    const at = lane.rows.findIndex((each, bar) => each === wanted && lane.starts[bar] <= to && lane.ends[bar] >= from);
     return at < 0 ? null : { track, at };
   }
 
@@ -201,51 +205,15 @@ export class TimelineView {
     this.#laySoon();
   }
 
-  /** @param {WheelEvent} event */
-  #wheel(event) {
-    const sideways = event.shiftKey ? event.deltaY : event.deltaX, { x } = this.#pane.pointOf(event);
-    if (event.ctrlKey || event.metaKey) this.#zoom(Math.exp(-event.deltaY * 0.004), this.#timeAt(x));
-    else if (Math.abs(sideways) > Math.abs(event.shiftKey ? 0 : event.deltaY)) this.#pan(-sideways * this.#pane.ratio);
-    else return;
-    event.preventDefault();
-  }
-
   /** @param {number} pixels */
   #pan(pixels) {
     this.axis.pan((-pixels / field(this.#pane).width) * (this.axis.to - this.axis.from));
     this.#laySoon();
   }
 
-  /** @param {PointerEvent} event */
-  #down(event) {
-    if (!this.#pointers.size) this.#dragged = false;
-    if (!event.button) this.#pointers.set(event.pointerId, event);
-  }
-
-  /** Drag with one pointer, zoom with two. @param {PointerEvent} event */
-  #move(event) {
-    const before = this.#pointers.get(event.pointerId), { ratio, scroller } = this.#pane;
-    const other = [...this.#pointers.values()].find((each) => each.pointerId !== event.pointerId);
-    this.#pointer = this.#pane.pointOf(event);
-    if (before && (this.#dragged || Math.abs(event.clientX - before.clientX) > 4)) {
-      if (!this.#dragged) scroller.setPointerCapture(event.pointerId);
-      this.#dragged = true;
-      this.#pointers.set(event.pointerId, event);
-      const apart = Math.abs(event.clientX - (other?.clientX ?? 0)) / Math.max(8, Math.abs(before.clientX - (other?.clientX ?? 0)));
-      if (other) this.#zoom(apart, this.#timeAt(this.#pointer.x));
-      else this.#pan((event.clientX - before.clientX) * ratio);
-    }
-    this.#markSoon();
-  }
-
-  #leave() {
-    this.#pointer = null;
-    this.#markSoon();
-  }
-
   /** @param {MouseEvent} event */
   #click(event) {
-    if (this.#dragged) return;
+    if (this.#gestures.dragged) return;
     this.#pointer = this.#pane.pointOf(event);
     const bar = this.#pointed(), touched = event instanceof PointerEvent && event.pointerType === "touch";
     if (!bar) return this.#trackAt()?.dense && this.#zoom(4, this.#timeAt(this.#pointer.x));
@@ -313,8 +281,10 @@ export class TimelineView {
   /** A table of the lanes. */
   table() {
     const { store } = this.context;
-    const rows = this.lanes.map((lane) => [store.named(store.nodes.functions[lane.name]).label, whole(lane.nodes.length),
-      duration(lane.starts[0]), duration(lane.ends.reduce((most, end) => Math.max(most, end), 0)), whole(lane.open.filter(Boolean).length)]);
+    const rows = this.lanes.map(({ name, nodes, starts, ends, open }) => [
+      store.named(store.nodes.functions[name]).label, whole(nodes.length), duration(starts[0]),
+      duration(ends.reduce((most, end) => Math.max(most, end), 0)), whole(open.filter(Boolean).length),
+    ]);
     return table(`Timeline of ${counted(this.lanes.length, "function")}`,
       ["Function", "Attempts", "First start after", "Last end after", "Running"], rows);
   }
