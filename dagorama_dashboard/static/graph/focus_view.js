@@ -93,7 +93,7 @@ export class FocusView {
     this.#centre = centre;
     this.#input.value = String(centre + 1);
     this.#input.max = String(store.nodes.count);
-    store.refreshDetails();
+    store.refreshDetails(cards.filter((card) => !card.stack).map((card) => card.members[0]));
     this.#place(cards, links);
   }
 

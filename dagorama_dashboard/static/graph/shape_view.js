@@ -39,6 +39,7 @@ export class ShapeView {
       this.#all = on;
       void this.update();
     });
+    this.#more.title = "Draw edges from creators that other edges imply, too";
     this.tools.push(this.#more);
     this.edges = true;
   }

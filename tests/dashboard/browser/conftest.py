@@ -37,7 +37,7 @@ def is_complaint(said: ConsoleMessage) -> bool:
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """What the browser has written to the console: errors, warnings, violations of the policy. Must end empty."""
+    """Errors, warnings and violations of the policy on the console of the browser; must be empty at the end."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""What holds for all views: themes, widths, errors, the stream, screen readers and the address."""
+"""All views: themes, widths, errors, the stream, screen readers and the address."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,13 @@ from tests.dashboard.browser.site import Site
 VIEWS = ("shape", "quilt", "focus", "timeline")
 BASE = "/instances/made-up/graph"
 LISTENING = "graph.store.live.status === 'live'"
+#: Open a stream of the test's own; `heard` is then a promise of two events.
+ALSO_LISTEN = """(url) => new Promise((opened) => {
+  const stream = new EventSource(url);
+  let count = 0;
+  window.heard = new Promise((done) => stream.addEventListener("nodes", () => ++count === 2 && done(true)));
+  stream.addEventListener("open", opened);
+})"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -136,10 +143,35 @@ def test_the_last_state_is_fetched_when_the_instance_has_ended(graph: GraphPage)
     assert graph.model("graph.store.live.status") == "ended"
 
 
-def test_what_was_missed_while_the_stream_was_broken_is_fetched(graph: GraphPage) -> None:
+def test_changes_while_the_stream_was_broken_are_fetched(graph: GraphPage) -> None:
     made = diamond()
     graph.open(made, "quilt")
     graph.until(LISTENING)
     made.nodes[4].state = State.FAILED
     graph.site.hang_up()
     graph.until("graph.store.nodes.state[4] === 6")
+
+
+def test_a_refused_stream_tells_why(graph: GraphPage, complaints: list[str]) -> None:
+    graph.site.refused[f"{BASE}/live"] = 403
+    graph.open(diamond())
+    graph.until("graph.store.live.status === 'connecting'")
+    graph.site.refused[f"{BASE}/shape"] = 403
+    graph.page.evaluate("document.dispatchEvent(new Event('dagorama:live'))")
+    expect(graph.page.get_by_role("alert")).to_contain_text("HTTP status 403")
+    complaints.clear()
+
+
+def test_changes_come_every_five_seconds_if_the_reader_wants_that(graph: GraphPage) -> None:
+    made = diamond()
+    graph.page.clock.install()
+    graph.open(made, "quilt")
+    graph.until(LISTENING)
+    graph.page.evaluate("document.documentElement.dataset.live = '5'")
+    graph.page.evaluate(ALSO_LISTEN, f"{BASE}/live")
+    graph.site.tell("nodes", made.set(5, State.FAILED))
+    graph.site.tell("nodes", made.set(1, State.FAILED))
+    graph.page.evaluate("window.heard")
+    assert graph.model("[...graph.store.nodes.state]") == [5, 5, 5, 2, 0]
+    graph.page.clock.run_for(5_000)
+    graph.until("[...graph.store.nodes.state].join() === '6,5,5,2,6'")

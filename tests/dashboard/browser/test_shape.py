@@ -1,4 +1,4 @@
-"""The shape of an instance: boxes, edges and what changes in them."""
+"""The shape of an instance: boxes, edges and their changes."""
 
 import re
 
@@ -25,7 +25,7 @@ def test_a_diamond_is_a_diamond(graph: GraphPage) -> None:
     y = tops(graph)
     assert y["Flow.entrypoint"] < y["Flow.first"] < y["Flow.left"] == y["Flow.right"] < y["Flow.join"]
     assert graph.page.locator(".g-link .g-value").count() == 4
-    # What an entry point has created and what is joined to it by values needs no line of its own.
+    # Edges from the entry point that other edges imply are left out at first.
     assert graph.page.locator(".g-link .g-created").count() == 1
     graph.page.get_by_role("button", name="Implied edges: 3").click()
     expect(graph.page.locator(".g-link .g-created")).to_have_count(4)

@@ -6,16 +6,16 @@ from playwright.sync_api import expect
 from tests.dashboard.browser.examples import diamond, fan
 from tests.dashboard.browser.graph_page import GraphPage
 
-TRACKS = "view.tracks.map(({label, dense, lane}) => [label, dense, lane.starts, lane.ends])"
+TRACKS = "view.tracks.map(({label, dense, band}) => [label, dense, band.starts, band.ends])"
 
 
-def test_each_function_that_has_run_has_a_lane(graph: GraphPage) -> None:
+def test_each_function_that_has_run_has_a_row(graph: GraphPage) -> None:
     graph.open(diamond(), "timeline")
-    lanes = {label: (dense, starts, ends) for label, dense, starts, ends in graph.model(TRACKS)}
-    assert list(lanes) == ["Flow.entrypoint", "Flow.first", "Flow.right", "Flow.left"]
-    assert lanes["Flow.left"] == (False, [14], [20])
-    # What runs has no end yet: it is drawn until now, by the clock of the server.
-    dense, starts, (end,) = lanes["Flow.right"]
+    bands = {label: (dense, starts, ends) for label, dense, starts, ends in graph.model(TRACKS)}
+    assert list(bands) == ["Flow.entrypoint", "Flow.first", "Flow.right", "Flow.left"]
+    assert bands["Flow.left"] == (False, [14], [20])
+    # A running node has no end yet: its bar is drawn until now, by the clock of the server.
+    dense, starts, (end,) = bands["Flow.right"]
     assert (dense, starts) == (False, [12])
     assert end > 29_000
 
@@ -47,8 +47,8 @@ def test_the_timeline_asks_for_times_again_when_nodes_have_ended(graph: GraphPag
     node = made.nodes[3]
     node.ended, node.run = 500, 488_000
     graph.site.tell("nodes", made.set(4, node.state.COMPLETED))
-    graph.until("view.lanes.every((lane) => !lane.open.includes(true))")
-    assert graph.model("view.lanes[2].ends") == [500]
+    graph.until("view.bands.every((band) => !band.open.includes(true))")
+    assert graph.model("view.bands[2].ends") == [500]
 
 
 @pytest.mark.parametrize(
