@@ -58,7 +58,7 @@ async def follow(look: Look) -> Response:
 
 
 async def _parts(look: Look, instance: bytes, node: bytes) -> AsyncIterator[str]:
-    seen = look.request.headers.get("last-event-id", "")
+    seen = look.request.headers.get("last-event-id", "") or look.query("after")
     after = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else 0
     request = pb.GetLogsRequest(instance=instance, node=node, follow=look.pace != "paused", after=after)
     count = 0

@@ -57,24 +57,51 @@ document.addEventListener("htmx:sse:error", (event) => {
   else if (event.target === content) tell("The dashboard does not answer. This page tries again.");
 });
 
-// --- logs: stay at the end, unless the reader has scrolled up ---
-
-let isAtEnd = true;
-document.addEventListener("htmx:sse:before:message", (event) => {
-  const log = event.target;
-  if (log.matches(".log")) isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-});
 document.addEventListener("htmx:sse:after:message", (event) => {
-  const log = event.target;
-  if (log === content && !event.detail.message.event) tell("");
-  if (log.matches(".log") && isAtEnd) log.scrollTop = log.scrollHeight;
+  if (event.target !== content || event.detail.message.event) return;
+  tell("");
+  openLogs();
 });
-// An update of the page would open the stream of a log again that is complete.
-document.addEventListener("htmx:sse:close", (event) => {
-  if (event.target.matches?.(".log") && event.detail.reason === "message") {
-    event.target.removeAttribute("hx-sse:connect");
+
+// --- logs ---
+
+const logs = new Map(); // the streams that are open, by element
+const AT_END = 40; // pixels
+
+/** Open the stream of each log on the page, and close those of logs that are gone. */
+function openLogs() {
+  for (const log of logs.keys()) if (!log.isConnected) closeLog(log);
+  for (const log of document.querySelectorAll("[data-log]")) {
+    if (!logs.has(log) && !document.hidden) openLog(log);
   }
+}
+
+function openLog(log) {
+  const stream = new EventSource(`${log.dataset.log}?after=${log.dataset.last ?? 0}`);
+  logs.set(log, stream);
+  stream.addEventListener("message", (event) => {
+    const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < AT_END;
+    log.insertAdjacentHTML("beforeend", event.data); // the server has escaped what users have written
+    if (event.lastEventId) log.dataset.last = event.lastEventId;
+    if (isAtEnd) log.scrollTop = log.scrollHeight;
+  });
+  stream.addEventListener("over", () => {
+    closeLog(log);
+    log.removeAttribute("data-log"); // it is complete
+  });
+}
+
+function closeLog(log) {
+  logs.get(log).close();
+  logs.delete(log);
+}
+
+// Browsers open few connections to one host: hidden pages must not hold them.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) [...logs.keys()].forEach(closeLog);
+  else openLogs();
 });
+openLogs();
 
 // --- rows ---
 

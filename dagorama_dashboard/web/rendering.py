@@ -24,6 +24,8 @@ from dagorama_dashboard.web.look import NOTICE_COOKIE, SLOW, Look, look_of
 FOLDER = Path(__file__).parents[1]
 #: Seconds from one update of a page to the next at least, and at most if its content shows how old something is.
 INTERVAL, LONGEST_INTERVAL = 0.5, 5.0
+#: An open page rests this many times as long as its last update took, but not longer than `SLOW`.
+SHARE = 10
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ async def _updates(look: Look, page: Page) -> AsyncIterator[str]:
                 yield message
                 last = message
             # A slow page, or a slow broker, is asked less often.
-            await _sleep(look, max(pause, 10 * (monotonic() - start)))
+            await _sleep(look, max(pause, min(SHARE * (monotonic() - start), SLOW)))
             await pulse.wait(beats, LONGEST_INTERVAL)
 
 
