@@ -98,7 +98,8 @@ class Developer(Reader):
         name = code.partition("\n")[0].removeprefix("# ")
         if code == f"# {name}\n":
             code = self._first[name]
-        is_new = self._first.setdefault(name, code) is code
+        is_new = name not in self._first
+        self._first.setdefault(name, code)
         joined = self.joined
         super().write(code)
         while not is_new and self.joined == joined:
