@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -18,6 +19,8 @@ from dagorama_dashboard.web.doors import Doors
 
 #: Seconds that open requests get when the dashboard stops; streams end at once.
 GRACE = 2
+#: How far the process steps back if brokers and workers on the same machine need its processors.
+NICENESS = 10
 #: Connections that are open at once, streams included.
 MOST_CONNECTIONS = 500
 
@@ -42,6 +45,7 @@ def serve(settings: DashboardSettings, log_level: str) -> None:
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_cert else "http"
     print(f"dashboard: {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    os.nice(NICENESS)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again after it has stopped
     asyncio.run(Server(config, app).serve([listener]))

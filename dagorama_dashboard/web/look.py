@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from dagorama.errors import AccessDenied, RequestRejected
 from dagorama_dashboard.broker import Broker, Identity, Viewer
 from dagorama_dashboard.following.followers import Followers
+from dagorama_dashboard.following.progress import ProgressStreams
 from dagorama_dashboard.following.pulse import Pulses
 from dagorama_dashboard.settings import DashboardSettings
 from dagorama_dashboard.web.doors import SAFE_METHODS, comes_from_a_browser
@@ -42,6 +43,7 @@ class Site:
     broker: Broker
     pulses: Pulses = field(default_factory=Pulses)
     followers: Followers = field(default_factory=Followers)
+    progress: ProgressStreams = field(default_factory=ProgressStreams)
     sessions: Kept[str] = field(default_factory=lambda: Kept[str](SESSION_SECONDS, MOST_SESSIONS))
     notices: Kept[Notice] = field(default_factory=lambda: Kept[Notice](NOTICE_SECONDS, MOST_NOTICES))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,6 +53,7 @@ class Site:
         """End all streams."""
         self.stopping.set()
         self.pulses.ring()
+        self.progress.close()
 
     @property
     def cookie(self) -> str:
@@ -83,8 +86,12 @@ class Look:
 
     async def recent(self, call: str, request: Any, seconds: float) -> Any:
         """Return a reply that is at most this old in an update of a page, and a new one in a page that is loaded."""
-        is_update = self.request.url.path.startswith("/live")
-        return await self.site.recent(self.viewer, call, request, seconds if is_update else 0.0)
+        return await self.site.recent(self.viewer, call, request, seconds if self.is_update else 0.0)
+
+    @property
+    def is_update(self) -> bool:
+        """Whether the request is for the updates of a page that is open."""
+        return self.request.url.path.startswith("/live")
 
     def may(self, call: str) -> bool:
         return self.identity.may(call)
