@@ -6,6 +6,7 @@
 #   make lint    ruff, mypy, the import layers, pyright
 #   make proof   everything that shows the promises: simulation, mutations, power cuts, damage, fuzzing, chaos
 #   make proto   regenerates dagorama/api from proto/
+#   make vendor  fetches the vendored JavaScript of the dashboard again, with npm
 #   make states  writes docs/reference/states.md from the table of transitions
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one)
 #   make bench-large    the rows of a million nodes
@@ -22,7 +23,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
 
-.PHONY: demo check test lint proof proto states bench bench-large bench-peers compiled clean
+.PHONY: demo check test lint proof proto vendor states bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -49,6 +50,9 @@ proof: $(INSTALLED_DEV) compiled
 
 proto: $(INSTALLED_DEV)
 	PYTHON=$(abspath $(BIN)/python) ./build_protobuf.sh
+
+vendor: $(INSTALLED_DEV)
+	$(BIN)/python -m tests.dashboard.vendoring $(ARGS)
 
 states: $(INSTALLED)
 	$(BIN)/python -c 'from dagorama_broker.scheduler.transitions import page; print(page(), end="")' > docs/reference/states.md

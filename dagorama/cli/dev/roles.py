@@ -155,7 +155,7 @@ class Dashboard:
         self._serves.clear()
         arguments = [
             *self._program, "--host", HOST, "--port", f"{self._broker.port}", "--bind", HOST,
-            "--http-port", self._port() or f"{plan.http_port}", "--code", f"{plan.target.folder}",
+            "--http-port", self._port() or f"{plan.http_port}", "--new-code",
         ]  # fmt: skip
         launch = Launch(arguments, plan.target.folder, plan.environment(self._broker.port))
         return await Child.start(launch, partial(self._line, console))

@@ -1,0 +1,160 @@
+// What is known of the instance: loads it, follows it, and tells the view that is shown what has changed.
+
+import { Live } from "./live.js";
+import { bytesOf, getJson } from "./net.js";
+import { Nodes } from "./nodes.js";
+
+/**
+ * @typedef {{name: string, label: string, nodes: number[], timed: number, seconds: number, longest: number}} FunctionShape
+ * @typedef {{from: number, to: number, count: number, kind: "value" | "created"}} Edge
+ * @typedef {{definition: string, created: number, ended: number | null, failed: boolean, nodes: number,
+ *   states: string[], functions: FunctionShape[], edges: Edge[], counted: number}} Shape
+ * @typedef {{kind: "shape"} | {kind: "map"} | {kind: "nodes", indices: number[]} | {kind: "error", error: Error | null}
+ *   | {kind: "live"}} Change
+ */
+
+/** Milliseconds between two requests for the edges of a growing instance, and for the times of changed nodes. */
+const SHAPE_PAUSE = 3000, DETAILS_PAUSE = 2000;
+
+export class Store {
+  /** @type {Shape | null} */ shape = null;
+  nodes = new Nodes();
+  /** The node that all views select: an ordinal, or 0. */
+  selected = 0;
+  /** How far the server's clock is ahead, in milliseconds. */
+  clock = 0;
+  /** Nodes have changed since their times and workers were loaded. */
+  stale = false;
+  /** @type {Error | null} the last request has failed */ error = null;
+  #shapeAt = 0;
+  /** Nodes of the instance when the edges were counted. */
+  #shapeNodes = 0;
+  #detailsAt = 0;
+  /** @type {Map<string, Promise<void>>} requests that run */ #loading = new Map();
+  /** @type {[ArrayLike<number>, Uint8Array][]} what has changed while a map was on its way */ #meanwhile = [];
+
+  /** @param {string} base @param {(change: Change) => void} tell */
+  constructor(base, tell) {
+    this.base = base;
+    this.tell = tell;
+    this.live = new Live(`${base}/live`, {
+      nodes: (data) => this.#changed(data),
+      progress: (shape) => this.#progressed(shape),
+      again: () => this.reload(),
+      status: () => this.tell({ kind: "live" }),
+    });
+  }
+
+  /** The time now, in milliseconds since the instance was created. */
+  now() {
+    return Date.now() + this.clock - this.nodes.created;
+  }
+
+  /** Return name and label of a node's function. @param {number} index @returns {{name: string, label: string}} */
+  functionOf(index) {
+    return this.named(this.nodes.nameOf(index));
+  }
+
+  /** Find a function by what the map calls it. @param {string} name @returns {{name: string, label: string}} */
+  named(name) {
+    const known = this.shape?.functions.find((each) => each.name === name || each.label === name);
+    return known ?? { name, label: name.slice(name.lastIndexOf(":") + 1) };
+  }
+
+  /** Load what a view needs, unless it is there. @param {"shape" | "map"} what */
+  need(what) {
+    const there = what === "shape" ? this.shape : this.nodes.version;
+    return there ? Promise.resolve() : what === "shape" ? this.loadShape() : this.loadMap(0);
+  }
+
+  /** Load again all that was loaded. */
+  async reload() {
+    await Promise.all([this.loadShape(), this.nodes.version ? this.loadMap(0) : null]);
+  }
+
+  loadShape() {
+    return this.#once("shape", async () => {
+      this.shape = (await getJson(`${this.base}/shape`)).data;
+      this.#shapeAt = performance.now();
+      this.#shapeNodes = this.shape?.nodes ?? 0;
+      if (!this.ended) this.live.start();
+      return { kind: "shape" };
+    });
+  }
+
+  /** @param {number} after 0: everything */
+  loadMap(after) {
+    return this.#once("map", async () => {
+      const asked = performance.now();
+      const { data, clock } = await getJson(`${this.base}/map?after=${after}`);
+      this.nodes.take(data);
+      this.clock = clock;
+      if (!after) {
+        this.stale = false;
+        this.#detailsAt = performance.now() + 5 * (performance.now() - asked);
+      }
+      for (const [ordinals, states] of this.#meanwhile) this.nodes.change(ordinals, states);
+      return { kind: "map" };
+    });
+  }
+
+  get ended() {
+    return this.shape !== null && this.shape.ended !== null;
+  }
+
+  /** Load times, workers and attempts again if nodes have changed: every two seconds at most, and less if it is slow. */
+  refreshDetails() {
+    if (this.stale && performance.now() > this.#detailsAt + DETAILS_PAUSE) void this.loadMap(0);
+  }
+
+  /**
+   * Run one request of a kind at a time, and tell its outcome.
+   * @param {string} what @param {() => Promise<Change>} load
+   */
+  #once(what, load) {
+    const running = this.#loading.get(what) ?? this.#run(load).finally(() => {
+      this.#loading.delete(what);
+      if (what === "map") this.#meanwhile = [];
+    });
+    this.#loading.set(what, running);
+    return running;
+  }
+
+  /** @param {() => Promise<Change>} load */
+  async #run(load) {
+    try {
+      const change = await load();
+      if (this.error) this.tell({ kind: "error", error: (this.error = null) });
+      this.tell(change);
+    } catch (error) {
+      this.error = /** @type {Error} */ (error);
+      this.tell({ kind: "error", error: this.error });
+    }
+  }
+
+  /** @param {{o: number[], s: string, nodes: number, all?: boolean}} data */
+  #changed(data) {
+    if (!this.nodes.version) return;
+    if (data.all) return void this.loadMap(0);
+    const states = bytesOf(data.s);
+    if (this.#loading.has("map")) this.#meanwhile.push([data.o, states]);
+    const indices = this.nodes.change(data.o, states);
+    this.nodes.total = data.nodes;
+    this.stale ||= indices.length > 0;
+    if (indices.length) this.tell({ kind: "nodes", indices });
+    if (data.o.some((ordinal) => ordinal > this.nodes.count) && this.nodes.count < 200_000) {
+      void this.loadMap(this.nodes.count);
+    }
+  }
+
+  /** @param {Shape} counts a shape without edges */
+  #progressed(counts) {
+    const known = this.shape;
+    if (!known) return;
+    const added = counts.functions.length > known.functions.length;
+    const grown = counts.nodes > this.#shapeNodes && performance.now() > this.#shapeAt + SHAPE_PAUSE;
+    this.shape = { ...known, ...counts, edges: known.edges, counted: known.counted };
+    this.tell({ kind: "shape" });
+    if (added || grown) void this.loadShape();
+  }
+}
