@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
-from dagorama.__main__ import COMMANDS
-
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$|^<!-- the first version of (\S+) -->$", re.MULTILINE | re.DOTALL)
 ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
@@ -111,7 +109,7 @@ class Developer(Reader):
         return self._log.read_text().count("' joined: ") if self._log.exists() else 0
 
     def start(self, command: str, shown: str) -> None:
-        super().start(command, "\n".join(line for line in shown.splitlines() if not is_of_a_missing_part(line)))
+        super().start(command, shown)
         (address,) = re.findall(r"^broker +127\.0\.0\.1:(\d+),", self._log.read_text(), re.MULTILINE)
         self.port = int(address)
 
@@ -132,11 +130,6 @@ class Developer(Reader):
         for process in self.running.values():
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE) == 0
-
-
-def is_of_a_missing_part(line: str) -> bool:
-    """Return whether a line is about the dashboard, if this version has none."""
-    return line.startswith("dashboard") and "dashboard" not in COMMANDS
 
 
 def matches(shown: str, printed: str) -> bool:
