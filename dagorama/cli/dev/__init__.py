@@ -89,6 +89,8 @@ def _is_free(port: int) -> bool:
 
 def _is_named(plan: Plan) -> bool:
     """Return whether the variables of this process name the broker of the plan. Raises SettingsError."""
+    if not plan.port:
+        return False
     named = Settings.from_env()
     return named.host in ("localhost", HOST) and named.port == plan.port and not named.tls_ca
 
