@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from socket import create_server
 
+import httpx
 import pytest
 
 from tests.support.dev_session import FLOW, command, environment, running
@@ -36,6 +37,7 @@ def test_it_says_where_everything_is_and_programs_of_the_folder_find_the_broker(
         }
         assert dev.run("flow:Shapes", 4) == "14"
         dev.await_said("worker    | measured 3")
+        assert httpx.get(dev.summary["dashboard"]).status_code == 200
         shown = command(below, "config", "show", "--origin", home=folder).stdout.splitlines()
         host, port = address.split(":")
         assert [line.split()[:3] for line in shown[1:3]] == [
