@@ -25,7 +25,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: A path below one of the folders of the repository.
 PATH = re.compile(
-    r"(?<![\w/-])(?:dagorama|dagorama_broker|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
+    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
 )
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120

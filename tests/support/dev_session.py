@@ -93,7 +93,8 @@ class Dev:
     @property
     def worker(self) -> int:
         """The process id of the child that starts workers."""
-        (found,) = [pid for pid, parent in _parents() if parent == self.process.pid and pid != self.broker]
+        children = [pid for pid, parent in _parents() if parent == self.process.pid]
+        (found,) = [pid for pid in children if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         return found
 
     def run(self, *arguments: object) -> str:
