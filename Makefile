@@ -6,6 +6,7 @@
 #   make lint    ruff, mypy, the import layers, pyright
 #   make proof   everything that shows the promises: simulation, mutations, power cuts, damage, fuzzing, chaos
 #   make proto   regenerates dagorama/api from proto/
+#   make chromium    installs the browser that tests of the dashboard need, on Debian as root
 #   make vendor  fetches the vendored JavaScript of the dashboard again, with npm
 #   make states  writes docs/reference/states.md from the table of transitions
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one)
@@ -23,7 +24,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
 
-.PHONY: demo check test lint proof proto vendor states bench bench-large bench-peers compiled clean
+.PHONY: demo check test lint proof proto chromium vendor states bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -33,7 +34,7 @@ check: lint compiled
 	$(PYTEST) -m "not slow" \
 	  --ignore tests/acceptance --ignore tests/proof $(PYTEST_ARGS)
 
-test: lint compiled
+test: lint compiled chromium
 	$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV)
@@ -50,6 +51,13 @@ proof: $(INSTALLED_DEV) compiled
 
 proto: $(INSTALLED_DEV)
 	PYTHON=$(abspath $(BIN)/python) ./build_protobuf.sh
+
+# Tests that need a browser are skipped without one.
+chromium:
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
+	    apt-get update -qq > /dev/null && apt-get install -y -qq chromium > /dev/null; } || \
+	  echo "Chromium is missing and cannot be installed from here: tests of pages in a browser will be skipped."
 
 vendor: $(INSTALLED_DEV)
 	$(BIN)/python -m tests.dashboard.vendoring $(ARGS)

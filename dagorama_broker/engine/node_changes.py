@@ -61,8 +61,8 @@ class ChangeReader:
         self.end: InstanceEnded | None = None  #: after the changes that are kept
 
     def put(self, changes: dict[int, int]) -> None:
-        """Keep changes, or drop them all if there are too many."""
-        self._kept.update(changes)
+        """Keep changes, which others get too, or drop them all if there are too many."""
+        self._kept = self._kept | changes if self._kept else changes.copy()
         if len(self._kept) > MOST_KEPT:
             self._kept.clear()
             self._is_incomplete = True
@@ -79,8 +79,10 @@ class ChangeReader:
     def take(self, most: int) -> ChangedNodes:
         """Return up to `most` changed nodes with their present states."""
         self._followed.hand_out()
-        keys = list(islice(self._kept, most))
-        taken = {key: self._kept.pop(key) for key in keys}
+        taken, self._kept = self._kept, {}
+        if len(taken) > most:
+            rest = iter(taken.items())
+            taken, self._kept = dict(islice(rest, most)), dict(rest)
         is_incomplete, self._is_incomplete = self._is_incomplete, False
         return ChangedNodes(*self._feed.present(taken), is_incomplete)
 
@@ -130,13 +132,13 @@ class ChangeFeed:
                 its.blocks += 1
                 its.nodes += block.size
                 its.fresh.update(dict.fromkeys(range(block.first_key, block.first_key + block.size), _OPEN))
-        self._take_unfinished(changes)
         for _, node, _ in effects.granted:
             if (its := followed.get(node.instance.key)) is not None:
                 its.fresh[node.key] = _OPEN
         for node in effects.ended:
             if (its := followed.get(node.instance.key)) is not None:
                 its.fresh[node.key] = node.state
+        self._take_unfinished(changes)  # after the ends: a node that has ended may run again
         self._wake()
         for end in changes.instance_ends:
             if end.ended is not None and (its := followed.get(end.key)) is not None:
@@ -168,11 +170,13 @@ class ChangeFeed:
         """
         unfinished, keys, states = self._scheduler.nodes, list[int](), bytearray()
         for key, state in changed.items():
-            node = unfinished.get(key)
-            present = node.state if node is not None else state
-            if present != _OPEN:
-                keys.append(key)
-                states.append(present)
+            if state == _OPEN:
+                node = unfinished.get(key)
+                if node is None:
+                    continue
+                state = node.state
+            keys.append(key)
+            states.append(state)
         return keys, bytes(states)
 
     async def count(self, instance: int, followed: _Followed) -> None:

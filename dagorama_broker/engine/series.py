@@ -24,6 +24,8 @@ LENGTHS = {1: 300, 10: 360, 60: 1_440}
 MOST_QUEUES, QUEUE_SECONDS = 100, 300
 #: After a look at all queues, seconds without one, as multiples of what it took.
 RESPITE = 500
+#: Queues that are looked at together before others run.
+TOGETHER = 500
 
 
 class Point(NamedTuple):
@@ -115,21 +117,26 @@ class Series:
         self.ages = scheduler.ready_ages()  #: accurate to a second, unless there are thousands of queues
         self.rings = {seconds: Ring(seconds, scheduler) for seconds in LENGTHS}
         self.queues: dict[str, QueueRing] = {}
+        #: seconds for which the oldest queued node of each queue has been queued, at the latest look
+        self.oldest: Mapping[str, float] = {}
         self.left_out = 0  #: queues with nodes that are not kept
         self._scheduler = scheduler
         self._latest: Mapping[str, tuple[int, int]] = {}
-        self._look_at = 0.0
 
     async def run(self) -> None:
         """Add points until cancelled."""
         loop = asyncio.get_running_loop()
-        start = loop.time()
+        start, look_at = loop.time(), 0.0
         while True:
             await asyncio.sleep(start + (self.second + 1) * SECOND - loop.time())
-            self.take(int((loop.time() - start) / SECOND), loop.time())
+            began = loop.time()
+            if began >= look_at:
+                await self.look()
+                look_at = loop.time() + RESPITE * (loop.time() - began)
+            self.take(int((loop.time() - start) / SECOND))
 
-    def take(self, second: int, now: float) -> None:
-        """Add the points of the seconds that are over; `now` is the clock of the loop."""
+    def take(self, second: int) -> None:
+        """Add the points of the seconds that are over, this many seconds after the start."""
         passed = second - self.second
         if passed <= 0:
             return
@@ -137,21 +144,26 @@ class Series:
         advance_clock(self._scheduler)
         for ring in self.rings.values():
             ring.take(second)
-        if now >= self._look_at:
-            self._look(now)
         self._take_queues(min(passed, QUEUE_SECONDS))
 
-    def _look(self, now: float) -> None:
-        """Count the nodes of all queues."""
-        self.ages.note(self._scheduler.now)
-        found: dict[str, tuple[int, int]] = {}
-        for queue in self._scheduler.function_queues.values():
+    async def look(self) -> None:
+        """Count the nodes of all queues, and note their ages; let others run from time to time."""
+        advance_clock(self._scheduler)
+        now, oldest, counts = self._scheduler.now, dict[str, float](), dict[str, tuple[int, int]]()
+        for number, queue in enumerate(self.ages.begin(), 1):
+            name = queue.function.queue
+            oldest[name] = max(oldest.get(name, 0.0), self.ages.note_queue(queue, now))
+            if not number % TOGETHER:
+                await asyncio.sleep(0)
+        self.ages.end()
+        for number, queue in enumerate(list(self._scheduler.function_queues.values()), 1):
             running = queue.claimed + queue.keyed_claimed
             if queue.queued or running:
-                before = found.get(queue.function.queue, (0, 0))
-                found[queue.function.queue] = before[0] + queue.queued, before[1] + running
-        self._latest = found
-        self._look_at = now + RESPITE * (asyncio.get_running_loop().time() - now)
+                before = counts.get(queue.function.queue, (0, 0))
+                counts[queue.function.queue] = before[0] + queue.queued, before[1] + running
+            if not number % TOGETHER:
+                await asyncio.sleep(0)
+        self.oldest, self._latest = oldest, counts
 
     def _take_queues(self, passed: int) -> None:
         for name in self._latest.keys() - self.queues.keys():

@@ -53,8 +53,9 @@ async def rebind(broker: Broker, request: pb.RebindRequest) -> pb.RebindReply:
         refuse_too_much(found.made_with, MOST_SIGNED)
         return _reply(found)
     found = broker.scheduler.rebind(asked, rebinding)
-    action = ActionRow(ActionKind.REBIND, caller_name(), asked.instance, asked.name, len(found.nodes))
-    broker.scheduler.record_action(action)
+    if found.nodes:
+        action = ActionRow(ActionKind.REBIND, caller_name(), asked.instance, asked.name, len(found.nodes))
+        broker.scheduler.record_action(action)
     reply = _reply(found)
     reply.unschedulable.extend(_unservable(broker, found.nodes))
     await broker.commits.wait_durable()

@@ -31,9 +31,7 @@ class SeriesReader:
 
     def _message(self, resolution: int, store_bytes: int) -> pb.Series:
         series = self._broker.series
-        self._broker.see_time()
-        ages = series.ages.oldest(self._broker.scheduler.now)
-        ring = series.rings[resolution]
+        ages, ring = series.oldest, series.rings[resolution]
         columns = list(zip(*ring.points, strict=True)) or [()] * 7
         message = pb.Series(
             end=ring.end,

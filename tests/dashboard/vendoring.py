@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-#: The files that the pages serve, and those that only tests use.
+#: Files for pages, and files for tests only.
 FOLDERS = (ROOT / "dagorama_dashboard" / "static" / "vendor", ROOT / "tests" / "dashboard" / "vendor")
 
 

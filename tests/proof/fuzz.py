@@ -228,7 +228,6 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("GetShape", [pb.GetShapeRequest(instance=INSTANCE)]),
         ("WatchQueues", [pb.WatchQueuesRequest(queue="q", now=True)]),
         ("Events", [pb.EventsRequest(instance=INSTANCE)]),
-        ("WhoAmI", [pb.WhoAmIRequest()]),
         ("GetMap", [pb.GetMapRequest(instance=INSTANCE, after=1, sources=True, limit=2)]),
         ("WatchNodes", [pb.WatchNodesRequest(instance=INSTANCE)]),
         ("GetSeries", [pb.GetSeriesRequest(resolution=10)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from dagorama_broker.engine import node_map
 from tests.support.raw import (
     FUNCTION,
     LEAF,
+    PATIENCE,
     Dag,
     EagerAttemptRecord,
     Served,
@@ -177,6 +179,42 @@ async def test_a_node_that_is_retried_has_not_ended(served: Served) -> None:
     await served.stub.Retry(pb.RetryRequest(instance=dag.instance))
     (message,) = await maps(served, dag)
     assert (list(message.state), any(message.ended)) == ([pb.QUEUED, pb.WAITING], False)
+
+
+async def test_nodes_that_end_while_a_map_is_made_have_ended_in_it(served: Served) -> None:
+    dag, count = Dag(), 400
+    await submit(served.stub, dag.submission(*[b"a"] * count))
+    worker = await served.worker(slots=2)
+    running = asyncio.create_task(worker.run(results))
+    before = bytes(count)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while set(before) != {pb.COMPLETED}:
+                (message,) = await maps(served, dag)
+                assert {pb.QUEUED, pb.CLAIMED, pb.COMPLETED}.issuperset(message.state)
+                has_ended = [state == pb.COMPLETED for state in message.state]
+                assert has_ended == [ended > 0 for ended in message.ended]
+                assert all(now for now, then in zip(has_ended, before, strict=True) if then == pb.COMPLETED)
+                before = message.state
+    finally:
+        running.cancel()
+
+
+async def test_a_client_that_watches_first_and_then_reads_the_map_misses_nothing(served: Served) -> None:
+    dag, count = Dag(), 200
+    await submit(served.stub, dag.submission(*[b"a"] * count))
+    worker = await served.worker(slots=2)
+    running = asyncio.create_task(worker.run(results))
+    try:
+        replies = aiter(served.stub.WatchNodes(pb.WatchNodesRequest(instance=dag.instance), timeout=PATIENCE))
+        first = await anext(replies)
+        states = {key: node.state for key, node in seen(await maps(served, dag)).items()}
+        async for message in replies:
+            states.update(zip(message.key, message.state, strict=True))
+    finally:
+        running.cancel()
+    assert len(states) == first.nodes == count
+    assert set(states.values()) == {pb.COMPLETED}
 
 
 async def test_an_unknown_instance_has_no_map(served: Served) -> None:

@@ -39,15 +39,9 @@ export class Camera {
     const { clientWidth, clientHeight } = this.view, { bounds, home } = this;
     const all = Math.min((clientWidth - 2 * EDGE) / bounds.width, (clientHeight - 2 * EDGE) / bounds.height);
     const scale = Math.min(FIT_MOST, Math.max(FIT_LEAST, all));
-    const place = (/** @type {"x" | "y"} */ axis, /** @type {"width" | "height"} */ size, /** @type {number} */ room) => {
-      const spare = room - bounds[size] * scale;
-      if (spare >= 2 * EDGE) return spare / 2 - bounds[axis] * scale;
-      const start = EDGE - bounds[axis] * scale;
-      if (!home) return start;
-      const centred = room / 2 - (home[axis] + home[size] / 2) * scale;
-      return Math.min(start, Math.max(start + spare - 2 * EDGE, centred));
-    };
-    this.#go(place("x", "width", clientWidth), place("y", "height", clientHeight), scale, at_once);
+    const x = placed([bounds.x, bounds.width], home && [home.x, home.width], clientWidth, scale);
+    const y = placed([bounds.y, bounds.height], home && [home.y, home.height], clientHeight, scale);
+    this.#go(x, y, scale, at_once);
   }
 
   /** Zoom around a point of the view. @param {number} factor @param {number} [x] @param {number} [y] */
@@ -154,8 +148,24 @@ export class Camera {
 /** @param {number} from @param {number} to @param {number} part */
 const mix = (from, to, part) => from + (to - from) * part;
 
-/** Return where the drawing begins so that a part lies in the view. */
-function inside(/** @type {number} */ at, /** @type {number} */ start, /** @type {number} */ size, /** @type {number} */ room) {
+/**
+ * Return where a drawing begins along one axis: in the middle, or with `home` there if there is no room for all.
+ * @param {[number, number]} bounds start and size @param {[number, number] | undefined} home start and size
+ * @param {number} room @param {number} scale
+ */
+function placed([first, size], home, room, scale) {
+  const spare = room - size * scale, start = EDGE - first * scale;
+  if (spare >= 2 * EDGE) return spare / 2 - first * scale;
+  if (!home) return start;
+  const centred = room / 2 - (home[0] + home[1] / 2) * scale;
+  return Math.min(start, Math.max(start + spare - 2 * EDGE, centred));
+}
+
+/**
+ * Return where the drawing begins so that a part lies in the view.
+ * @param {number} at where it begins now @param {number} start @param {number} size @param {number} room
+ */
+function inside(at, start, size, room) {
   if (at + start < EDGE || size > room - 2 * EDGE) return EDGE - start;
   return at + start + size > room - EDGE ? room - EDGE - start - size : at;
 }

@@ -19,7 +19,7 @@ const WORDS = { centre: "this node", up: "source", down: "dependent", right: "cr
 export class FocusView {
   needs = /** @type {const} */ ("map");
   edges = true;
-  #scene = new Scene("Drawing of one node and what is around it. Arrow keys move it, plus and minus zoom, 0 shows all of it.");
+  #scene = new Scene("Drawing of a node and what is around it. Arrow keys move it, plus and minus zoom, 0 shows all.");
   /** @type {Map<string, NodeCard>} */ #cards = new Map();
   /** @type {Card[]} */ #told = [];
   /** @type {Map<string, Point>} */ #places = new Map();
@@ -37,7 +37,7 @@ export class FocusView {
     this.#input.addEventListener("change", () => this.#choose(this.#input.valueAsNumber));
     this.tools = [
       button("−", () => camera.zoom(0.8), { "aria-label": "Zoom out" }),
-      button("Fit", () => camera.fit(), { "aria-label": "Show all" }),
+      button("Fit", () => camera.fit(), { title: "Show all" }),
       button("+", () => camera.zoom(1.25), { "aria-label": "Zoom in" }),
       button("Tidy", () => {
         this.#places.clear();
@@ -79,7 +79,8 @@ export class FocusView {
     const { cards, links: all, cut } = around(this.#relations, centre);
     const needless = implied(all), links = all.filter((link) => !needless.has(link));
     const task = ++this.#task;
-    this.context.notice([cut ? `The ${MOST_CARDS} boxes nearest to node ${centre + 1}.` : "", store.nodes.notice].filter(Boolean).join(" "));
+    const bound = cut ? `The ${MOST_CARDS} boxes nearest to node ${centre + 1}. ` : "";
+    this.context.notice(bound + store.nodes.notice);
     if (centre !== this.#centre) {
       this.#places.clear();
       this.#scene.camera.moved = false;
@@ -92,7 +93,7 @@ export class FocusView {
     this.#centre = centre;
     this.#input.value = String(centre + 1);
     this.#input.max = String(store.nodes.count);
-    store.refreshDetails();
+    store.refreshDetails(cards.filter((card) => !card.stack).map((card) => card.members[0]));
     this.#place(cards, links);
   }
 
@@ -123,23 +124,30 @@ export class FocusView {
   }
 }
 
-/** Return the index of the node that is shown first: the first that failed, or runs, or is. @param {import("./nodes.js").Nodes} nodes */
+/**
+ * Return the index of the node that is shown at first: the first that failed, or else runs, or else the first of all.
+ * @param {import("./nodes.js").Nodes} nodes
+ */
 function startOf({ state, count }) {
   const first = (/** @type {number} */ wanted) => state.subarray(0, count).indexOf(wanted);
   return Math.max(0, first(FAILED) < 0 ? first(RUNNING) : first(FAILED));
 }
 
-/** Lay out from top to bottom what is above and below, and what was created to the right of it. */
-async function arrange(/** @type {Card[]} */ cards, /** @type {CardLink[]} */ links) {
+/**
+ * Lay out from top to bottom what is above and below, and what was created to the right of it.
+ * @param {Card[]} cards @param {CardLink[]} links
+ */
+async function arrange(cards, links) {
   const centre = cards[0].id;
   const side = new Map(cards.map((card) => [card.id, card.side]));
   const across = (/** @type {string} */ id) => isAside(side.get(id) ?? "centre");
-  const lay = (/** @type {(id: string) => boolean} */ has, /** @type {"TB" | "LR"} */ direction) => layOut({
-    boxes: cards.filter(({ id }) => has(id) || id === centre).map(({ id }) => ({ id, ...CARD })),
-    links: links.filter(({ from, to }) => (has(from) || from === centre) && (has(to) || to === centre)).map((link) => ({ ...link, label: 0 })),
-    width: 1, height: 1, direction,
-  });
-  const [upright, aside] = await Promise.all([lay((id) => !across(id), "TB"), lay(across, "LR")]);
+  const lay = (/** @type {boolean} */ beside, /** @type {"TB" | "LR"} */ direction) => {
+    const has = (/** @type {string} */ id) => id === centre || across(id) === beside;
+    const boxes = cards.filter(({ id }) => has(id)).map(({ id }) => ({ id, ...CARD }));
+    const inner = links.filter(({ from, to }) => has(from) && has(to)).map((link) => ({ ...link, label: 0 }));
+    return layOut({ boxes, links: inner, width: 1, height: 1, direction });
+  };
+  const [upright, aside] = await Promise.all([lay(false, "TB"), lay(true, "LR")]);
   /** @type {Map<string, Point>} */
   const places = new Map(Object.entries(upright.boxes)), { x, y } = upright.boxes[centre], start = aside.boxes[centre];
   const column = [...places.values()];
@@ -155,14 +163,18 @@ async function arrange(/** @type {Card[]} */ cards, /** @type {CardLink[]} */ li
   return places;
 }
 
-/** Find a place for a card that has come later: next to the one from which it was found, and over no other. */
-function spotFor(/** @type {Card} */ card, /** @type {Map<string, Point>} */ places) {
+/**
+ * Find a place for a card that has come later: next to the one from which it was found, and over no other.
+ * @param {Card} card @param {Map<string, Point>} places
+ */
+function spotFor(card, places) {
   const { x = 0, y = 0 } = places.get(card.anchor) ?? {};
   const vertical = card.side === "up" || card.side === "down";
   const step = card.side === "up" || card.side === "left" ? -1 : 1;
   const spot = vertical ? { x, y: y + step * ROW } : { x: x + step * (CARD.width + 2 * GAP), y };
   const taken = [...places.values()];
-  const free = () => taken.every((other) => Math.abs(other.x - spot.x) >= CARD.width + GAP / 2 || Math.abs(other.y - spot.y) >= CARD.height + GAP / 2);
+  const free = () => taken.every(({ x: left, y: top }) =>
+    Math.abs(left - spot.x) >= CARD.width + GAP / 2 || Math.abs(top - spot.y) >= CARD.height + GAP / 2);
   while (!free()) vertical ? (spot.x += CARD.width + GAP) : (spot.y += CARD.height + GAP);
   return spot;
 }

@@ -6,7 +6,7 @@ import { LOOKS, byLook } from "./states.js";
 
 /** @typedef {import("./store.js").FunctionShape} FunctionShape @typedef {import("./groups.js").Group} Group */
 
-export const BOX_WIDTH = 256;
+export const BOX_WIDTH = 272;
 const MEMBER_HEIGHT = 90, LOOP_HEIGHT = 24, MOST_MEMBERS = 6, MORE_HEIGHT = 24;
 
 /** A bar whose parts are as long as there are nodes in each state. */
@@ -32,13 +32,15 @@ class Member {
   #times = el("span", { class: "g-times" });
   #pulse = el("span", { class: "g-pulse", "aria-hidden": "true" });
   #parts = LOOKS.map((look) => el("span", { class: `g-state g-is-${look.kind}`, title: look.word, hidden: true },
-    el("span", { class: "g-glyph", "aria-hidden": "true" }, look.glyph), el("b", {})));
+    el("span", { class: "g-glyph", "aria-hidden": "true" }, look.glyph), el("b", {}),
+    el("span", { class: "g-hidden" }, ` ${look.word}`)));
 
   /** @param {string} href */
   constructor(href) {
     this.#states.append(...this.#parts);
     this.element = el("a", { class: "g-member", href, draggable: "false" },
-      el("span", { class: "g-head" }, this.#pulse, this.#label, this.#count), this.#bar.element, this.#states, this.#times);
+      el("span", { class: "g-head" }, this.#pulse, this.#label, this.#count),
+      this.#bar.element, this.#states, this.#times);
   }
 
   /** @param {FunctionShape} told */
@@ -54,7 +56,6 @@ class Member {
     });
     setText(this.#times, timesOf(told));
     this.element.title = told.name;
-    this.element.setAttribute("aria-label", inWords(told, counts, total));
     this.element.classList.toggle("g-runs", counts[1] > 0);
     this.element.classList.toggle("g-has-failed", counts[6] > 0);
   }
@@ -64,12 +65,6 @@ class Member {
 function timesOf(told) {
   if (!told.timed) return "not run yet";
   return `mean ${duration((told.seconds / told.timed) * 1000)} · longest ${duration(told.longest * 1000)}`;
-}
-
-/** @param {FunctionShape} told @param {number[]} counts by look @param {number} total */
-function inWords(told, counts, total) {
-  const states = counts.map((count, look) => (count ? `${whole(count)} ${LOOKS[look].word}` : "")).filter(Boolean);
-  return `${told.label}: ${counted(total, "node")}, ${[...states, timesOf(told)].join(", ")}. Show in the table`;
 }
 
 /** The box of one group. */
@@ -100,9 +95,9 @@ export class FunctionBox {
   update(functions, group) {
     for (const [index, member] of this.#members) member.update(functions[index]);
     setText(this.#loops, `recursive · ${counted(group.loops, "call")}`);
-    const has = (/** @type {string} */ name) => this.#members.some(([, { element }]) => element.classList.contains(name));
-    this.element.classList.toggle("g-runs", has("g-runs"));
-    this.element.classList.toggle("g-has-failed", has("g-has-failed"));
+    for (const mark of ["g-runs", "g-has-failed"]) {
+      this.element.classList.toggle(mark, this.#members.some(([, { element }]) => element.classList.contains(mark)));
+    }
   }
 
   /** Say whether the box can go on to stand for a group. @param {Group} group */

@@ -7,22 +7,27 @@ export const MOST_BOXES = 150;
 
 /**
  * @typedef {{id: string, members: number[], loops: number}} Group
- *   members: indices of functions; loops: how often one of them created or used another one of the same group, or itself
+ *   members: indices of functions; loops: how often one of them created or used one of the same group
  * @typedef {{id: string, from: string, to: string, count: number, kind: "value" | "created"}} GroupLink
  */
 
-/** Group the functions of an instance. @param {Shape} shape @returns {{groups: Group[], links: GroupLink[], left: number}} */
+/**
+ * Group the functions of an instance.
+ * @param {Shape} shape
+ * @returns {{groups: Group[], links: GroupLink[], left: number}} left: groups that are left out
+ */
 export function groupsOf(shape) {
   const all = components(shape.functions.length, shape.edges);
   const size = (/** @type {number[]} */ members) =>
     members.reduce((sum, member) => sum + shape.functions[member].nodes.reduce((a, b) => a + b, 0), 0);
   const kept = all.length > MOST_BOXES ? all.sort((a, b) => size(b) - size(a)).slice(0, MOST_BOXES) : all;
-  const groups = kept.map((members) => ({ id: `f${Math.min(...members)}`, members: members.sort((a, b) => a - b), loops: 0 }));
+  for (const members of kept) members.sort((a, b) => a - b);
+  const groups = kept.map((members) => ({ id: `f${members[0]}`, members, loops: 0 }));
   groups.sort((a, b) => a.members[0] - b.members[0]);
   return { groups, links: linksOf(groups, shape.edges), left: all.length - kept.length };
 }
 
-/** Add up the edges between groups, and those within a group as its loops. @param {Group[]} groups @param {Edge[]} edges */
+/** Add up edges between groups, and edges within a group as its loops. @param {Group[]} groups @param {Edge[]} edges */
 function linksOf(groups, edges) {
   const groupOf = new Map(groups.flatMap((group) => group.members.map((member) => [member, group])));
   /** @type {Map<string, GroupLink>} */

@@ -8,6 +8,11 @@ let numbers = 0;
 /** @type {Map<number, {resolve: (made: Layout) => void, reject: (error: Error) => void}>} */
 const waiting = new Map();
 
+/** Start the worker while the data are on their way. */
+export function prepareLayout() {
+  worker ??= start();
+}
+
 /** Lay boxes and links out. @param {Task} task @returns {Promise<Layout>} */
 export function layOut(task) {
   worker ??= start();

@@ -15,7 +15,7 @@ import { Graph, layout } from "../vendor/dagre.esm.js";
 function lay(task, rankdir) {
   const graph = new Graph({ multigraph: true });
   const across = rankdir === "LR";
-  graph.setGraph({ rankdir, nodesep: across ? 26 : 40, ranksep: across ? 50 : 26, edgesep: 18, marginx: 0, marginy: 0 });
+  graph.setGraph({ rankdir, nodesep: across ? 26 : 40, ranksep: across ? 50 : 26, edgesep: 18 });
   for (const { id, width, height } of task.boxes) graph.setNode(id, { width, height });
   for (const { id, from, to, label } of task.links) {
     graph.setEdge(from, to, { width: label, height: label ? 18 : 0, labelpos: "c" }, id);
@@ -30,8 +30,10 @@ function lay(task, rankdir) {
   // A line to the next rank needs no bend at its label.
   for (const points of Object.values(links)) if (points.length === 3) points.splice(1, 1);
   for (const box of task.boxes) {
-    attach(task.links.filter((link) => link.from === box.id).map(({ id }) => links[id]), boxes[box.id], box, !across, true);
-    attach(task.links.filter((link) => link.to === box.id).map(({ id }) => links[id]), boxes[box.id], box, !across, false);
+    for (const end of /** @type {const} */ (["from", "to"])) {
+      const lines = task.links.filter((link) => link[end] === box.id).map(({ id }) => links[id]);
+      attach(lines, boxes[box.id], box, !across, end === "from");
+    }
   }
   const { width = 0, height = 0 } = graph.graph();
   return { width, height, down: !across, boxes, links };

@@ -20,10 +20,11 @@ export class Legend {
     this.#edges.hidden = !shown;
   }
 
-  /** Count the states: of all nodes if the shape is known, otherwise of those of the map. @param {import("./store.js").Store} store */
+  /** Count by the map if it has all nodes, otherwise by the shape. @param {import("./store.js").Store} store */
   update({ shape, nodes }) {
     const counts = LOOKS.map(() => 0);
-    const told = nodes.version && nodes.total === nodes.count ? [nodes.counts()] : (shape?.functions ?? []).map((each) => each.nodes);
+    const complete = nodes.version && nodes.total === nodes.count;
+    const told = complete ? [nodes.counts()] : (shape?.functions ?? []).map((each) => each.nodes);
     for (const states of told) byLook(states).forEach((count, look) => (counts[look] += count));
     counts.forEach((count, look) => {
       setText(this.#counts[look], whole(count));

@@ -29,6 +29,7 @@ export class Live {
     document.addEventListener("visibilitychange", this.adapt);
     document.addEventListener("dagorama:live", this.adapt);
     addEventListener("pagehide", () => this.#close());
+    addEventListener("pageshow", this.adapt);
     this.#set("connecting");
     this.adapt();
   }
@@ -60,12 +61,13 @@ export class Live {
     source.addEventListener("ended", () => this.#finish());
   }
 
-  /** The browser connects again by itself, but not after a refusal. @param {EventSource} source */
+  /** The browser connects again, but not after a refusal: a request tells the reason. @param {EventSource} source */
   #broken(source) {
     this.#missed = true;
     this.#set("connecting");
     if (source.readyState !== EventSource.CLOSED || source !== this.#source) return;
     this.#source = null;
+    this.hooks.again();
     this.#timer = setTimeout(this.adapt, RETRY);
   }
 

@@ -31,7 +31,8 @@ const LIVE_WORDS = {
 
 class Graph {
   /** @type {Partial<Record<ViewName, View>>} */ #views = {};
-  /** @type {View | null} the one that is shown */ view = null;
+  /** The one that is shown. @type {View | null} */ view = null;
+  /** It has been drawn, and follows changes from now on. */ #drawn = false;
   /** @type {ViewName} */ #name = "shape";
   /** Milliseconds of script that the last update took. */
   lastUpdate = 0;
@@ -111,6 +112,7 @@ class Graph {
   /** @param {ViewName} name */
   async #show(name) {
     this.view?.hide();
+    this.#drawn = false;
     this.#name = name;
     this.context.notice("");
     const view = (this.view = this.#views[name] ??= new MAKERS[name](this.context));
@@ -127,7 +129,13 @@ class Graph {
     this.#panel.classList.add("g-loading");
     await this.store.need(view.needs);
     if (view.needs === "map") void this.store.need("shape");
-    if (this.view === view) await this.#attempt(() => view.show());
+    if (this.view !== view) return;
+    if (this.store.has(view.needs)) {
+      this.#drawn = true;
+      await this.#attempt(() => view.show());
+      this.#writeTable();
+    }
+    this.#panel.classList.remove("g-loading");
   }
 
   #writeAddress() {
@@ -141,10 +149,10 @@ class Graph {
   #changed(change) {
     const started = performance.now();
     if (change.kind === "live") return this.#showStatus();
-    if (change.kind === "error") return this.#showError(change.error);
+    if (change.kind === "error") return this.#showError([...this.store.errors.values()][0]);
     this.#legend.update(this.store);
     this.#showStatus();
-    if (this.view && (change.kind === "shape" || this.view.needs === "map")) {
+    if (this.view && this.#drawn && (change.kind === "shape" || this.view.needs === "map")) {
       void this.#attempt(() => this.view?.update(change));
     }
     this.lastUpdate = performance.now() - started;
@@ -154,8 +162,7 @@ class Graph {
   async #attempt(draw) {
     try {
       await draw();
-      this.#panel.classList.remove("g-loading");
-      this.#tableTimer ||= setTimeout(() => this.#writeTable(), this.#hiddenTable.hasChildNodes() ? TABLE_PAUSE : 0);
+      this.#tableTimer ||= setTimeout(() => this.#writeTable(), TABLE_PAUSE);
     } catch (error) {
       this.#showError(/** @type {Error} */ (error));
       console.error(error);
@@ -163,6 +170,7 @@ class Graph {
   }
 
   #writeTable() {
+    clearTimeout(this.#tableTimer);
     this.#tableTimer = 0;
     if (this.view) this.#hiddenTable.replaceChildren(this.view.table());
   }
@@ -173,11 +181,10 @@ class Graph {
     this.#status.dataset.status = ended || !shape ? "off" : live.status;
   }
 
-  /** @param {Error | null} error */
+  /** @param {Error | undefined} error undefined: all is well again */
   #showError(error) {
     this.#error.hidden = !error;
-    this.#panel.classList.toggle("g-loading", false);
-    this.#panel.hidden = Boolean(error) && !this.store.shape && !this.store.nodes.version;
+    this.#panel.hidden = Boolean(error) && this.view !== null && !this.store.has(this.view.needs);
     if (!error) return this.#error.replaceChildren();
     const known = this.#panel.hidden ? "" : ` What is drawn is as of ${clock(Date.now())}.`;
     const advice = error instanceof LoadError ? error.advice : "Load the page again; please report it if it stays so.";
@@ -188,14 +195,13 @@ class Graph {
 
   async #retry() {
     this.#error.hidden = true;
-    this.store.error = null;
     this.#panel.hidden = false;
-    if (this.store.shape || this.store.nodes.version) await this.store.reload();
+    await this.store.reload();
     await this.#show(this.#name);
   }
 
   #watchTheme() {
-    const again = () => this.view && this.#attempt(() => this.view?.show());
+    const again = () => this.#drawn && this.#attempt(() => this.view?.show());
     document.addEventListener("dagorama:theme", again);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
   }

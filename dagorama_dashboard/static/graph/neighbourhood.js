@@ -19,18 +19,20 @@ export class Relations {
     this.nodes = nodes;
     this.version = nodes.version;
     const { count, sources, sourceStart, creator } = nodes;
-    this.#dependents = inverted(count, function* () {
-      for (let at = 0; at < count; at++) for (let s = sourceStart[at]; s < sourceStart[at + 1]; s++) yield [sources[s] - 1, at];
+    this.#dependents = inverted(count, (take) => {
+      for (let at = 0; at < count; at++) {
+        for (let source = sourceStart[at]; source < sourceStart[at + 1]; source++) take(sources[source] - 1, at);
+      }
     });
-    this.#children = inverted(count, function* () {
-      for (let at = 0; at < count; at++) if (creator[at]) yield [creator[at] - 1, at];
+    this.#children = inverted(count, (take) => {
+      for (let at = 0; at < count; at++) if (creator[at]) take(creator[at] - 1, at);
     });
   }
 
   #dependents;
   #children;
 
-  /** Return the indices of the nodes on one side of a node. @param {number} index @param {Side} side @returns {ArrayLike<number>} */
+  /** Find the nodes on one side. @param {number} index @param {Side} side @returns {ArrayLike<number>} indices */
   on(index, side) {
     if (side === "up") return this.nodes.sourcesOf(index).map((ordinal) => ordinal - 1);
     if (side === "left") return this.nodes.creator[index] ? [this.nodes.creator[index] - 1] : [];
@@ -40,14 +42,15 @@ export class Relations {
 
 /**
  * Turn pairs around: return a function that gives the second items by the first.
- * @param {number} count @param {() => Iterable<number[]>} pairs
+ * @param {number} count @param {(take: (key: number, item: number) => void) => void} each gives all pairs to `take`
  */
-function inverted(count, pairs) {
-  const starts = new Uint32Array(count + 1);
-  for (const [key] of pairs()) if (key < count) starts[key + 1]++;
-  for (let at = 0; at < count; at++) starts[at + 1] += starts[at];
-  const items = new Uint32Array(starts[count]), next = starts.slice();
-  for (const [key, item] of pairs()) if (key < count) items[next[key]++] = item;
+function inverted(count, each) {
+  // Nodes that are not known are counted too, behind the others.
+  const starts = new Uint32Array(count + 2);
+  each((key) => starts[Math.min(key, count) + 1]++);
+  for (let at = 0; at <= count; at++) starts[at + 1] += starts[at];
+  const items = new Uint32Array(starts[count + 1]), next = starts.slice();
+  each((key, item) => (items[next[Math.min(key, count)]++] = item));
   return (/** @type {number} */ index) => items.subarray(starts[index], starts[index + 1]);
 }
 
@@ -69,7 +72,8 @@ export function around(relations, centre) {
   for (let at = 0; at < cards.length; at++) {
     const card = cards[at];
     for (const side of card.stack ? [] : sidesOf(card)) {
-      const fresh = [...new Set(Array.from(relations.on(card.members[0], side)))].filter((node) => node < nodes.count && !cardOf.has(node));
+      const near = new Set(Array.from(relations.on(card.members[0], side)));
+      const fresh = [...near].filter((node) => node < nodes.count && !cardOf.has(node));
       for (const members of alike(nodes, fresh)) {
         const stack = members.length >= STACKED, [first] = members;
         const id = `s${card.id}${side}${nodes.function[first]}-${nodes.state[first]}`;
@@ -100,7 +104,8 @@ function alike(nodes, indices) {
 /** @param {Nodes} nodes @param {Map<number, Card>} cardOf */
 function linksOf(nodes, cardOf) {
   /** @type {Map<string, CardLink>} */ const links = new Map();
-  const add = (/** @type {Card | undefined} */ from, /** @type {Card} */ to, /** @type {"value" | "created"} */ kind) => {
+  /** @param {Card | undefined} from @param {Card} to @param {"value" | "created"} kind */
+  const add = (from, to, kind) => {
     if (!from || from === to) return;
     const id = `${from.id}-${to.id}-${kind}`, link = links.get(id);
     if (link) link.count++;
@@ -109,11 +114,8 @@ function linksOf(nodes, cardOf) {
   for (const [index, card] of cardOf) {
     for (const source of nodes.sourcesOf(index)) add(cardOf.get(source - 1), card, "value");
     const creator = cardOf.get(nodes.creator[index] - 1);
-    // The creator of everything would be joined to everything.
-    if (card.side === "right" || creator?.side === "left") if (creator && tells(creator, card)) add(creator, card, "created");
+    // Sources and dependents often have the same creator, which would be joined to all of them.
+    if (card.side !== "up" && card.side !== "down") add(creator, card, "created");
   }
   return [...links.values()];
 }
-
-/** @param {Card} creator @param {Card} card */
-const tells = (creator, card) => creator.side !== "left" || card.side === "left" || card.side === "centre";

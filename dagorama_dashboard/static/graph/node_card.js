@@ -6,7 +6,7 @@ import { lookOf, wordOf } from "./states.js";
 
 /** @typedef {import("./neighbourhood.js").Card} Card @typedef {import("./main.js").Context} Context */
 
-export const CARD = { width: 208, height: 58 };
+export const CARD = { width: 228, height: 58 };
 
 export class NodeCard {
   x = 0;
@@ -33,7 +33,8 @@ export class NodeCard {
       context.focus(ordinal);
     });
     this.element.append(el("a", {
-      class: "g-card-open", href: context.pageOf(ordinal), "aria-label": `Open node ${ordinal}`, title: "Open this node",
+      class: "g-card-open", href: context.pageOf(ordinal), title: "Open this node",
+      "aria-label": `Open node ${ordinal}`,
     }, "↗"));
   }
 
@@ -43,16 +44,14 @@ export class NodeCard {
     const { store, tableOf } = this.context;
     const [index] = card.members, state = store.nodes.state[index], look = lookOf(state);
     const { name, label } = store.functionOf(index), count = card.members.length;
-    this.element.className = `g-card g-is-${look.kind}${card.stack ? " g-stack" : ""}${card.side === "centre" ? " g-centre" : ""}`;
+    const classes = ["g-card", `g-is-${look.kind}`, card.stack && "g-stack", card.side === "centre" && "g-centre"];
+    this.element.className = classes.filter(Boolean).join(" ");
     this.#main.href = card.stack ? tableOf(name, store.shape?.states[state]) : `?view=focus&node=${index + 1}`;
     this.#main.title = name;
     setText(this.#glyph, look.glyph);
     setText(this.#label, label);
     setText(this.#count, card.stack ? `×${whole(count)}` : "");
     setText(this.#detail, card.stack ? wordOf(state) : detailOf(this.context, index));
-    const words = card.stack ? `${whole(count)} nodes of ${label}, ${wordOf(state)}. Show in the table`
-      : `Node ${index + 1}, ${label}, ${detailOf(this.context, index)}${card.side === "centre" ? "" : ". Show what is around it"}`;
-    this.#main.setAttribute("aria-label", words);
     if (card.side === "centre") this.#main.setAttribute("aria-current", "true");
     else this.#main.removeAttribute("aria-current");
   }

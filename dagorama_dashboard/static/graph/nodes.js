@@ -35,7 +35,7 @@ export class Nodes {
     const from = map.after;
     if (from > this.count) throw new Error(`a map after ${from} does not follow ${this.count} nodes`);
     this.created = map.created * 1000;
-    this.total = map.nodes;
+    this.total = Math.max(this.total, map.nodes);
     this.functions = map.functions;
     this.workers = map.workers;
     this.#columns(map, from);

@@ -17,7 +17,11 @@ export class QuiltGrid {
   columns = 1;
   height = 0;
 
-  /** @param {Nodes} nodes @param {{width: number, height: number, ratio: number}} view in pixels of the canvas @param {boolean} grouped */
+  /**
+   * @param {Nodes} nodes
+   * @param {{width: number, height: number, ratio: number}} view in pixels of the canvas
+   * @param {boolean} grouped
+   */
   constructor(nodes, view, grouped) {
     this.count = nodes.count;
     this.margin = MARGIN * view.ratio;
@@ -88,7 +92,7 @@ export class QuiltGrid {
     return offset < section.count ? this.nodeAt(section.from + offset) : -1;
   }
 
-  /** Return the cells of a section between two heights. @param {Section} section @param {number} top @param {number} bottom */
+  /** Find cells between two heights. @param {Section} section @param {number} top @param {number} bottom */
   cellsIn(section, top, bottom) {
     const row = (/** @type {number} */ y) => Math.floor((y - section.y) / this.pitch);
     return {

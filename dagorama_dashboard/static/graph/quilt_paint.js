@@ -2,10 +2,12 @@
 
 import { LOOKS, LOOK_OF } from "./states.js";
 
-/** @typedef {import("./quilt_grid.js").QuiltGrid} QuiltGrid @typedef {import("./canvas_pane.js").CanvasPane} CanvasPane */
+/** @typedef {import("./quilt_grid.js").QuiltGrid} QuiltGrid @typedef {import("./quilt_grid.js").Section} Section */
+/** @typedef {import("./canvas_pane.js").CanvasPane} CanvasPane */
 
 /** How strong the colour of each look is. */
-const STRENGTH = LOOKS.map(({ kind }) => ({ done: 0.42, waiting: 0.4, queued: 0.8 })[/** @type {string} */ (kind)] ?? 1);
+const QUIET = /** @type {Partial<Record<string, number>>} */ ({ done: 0.42, waiting: 0.4, queued: 0.8 });
+const STRENGTH = LOOKS.map(({ kind }) => QUIET[kind] ?? 1);
 const FAILED_LOOK = LOOKS.findIndex(({ kind }) => kind === "failed");
 const RUNNING_LOOK = LOOKS.findIndex(({ kind }) => kind === "running");
 
@@ -20,17 +22,19 @@ export function paintAll(pane, grid, states) {
       for (let cell = from; cell < to; cell++) {
         const index = grid.nodeAt(cell);
         if (LOOK_OF[states[index]] !== look) continue;
-        const offset = cell - section.from, column = offset % grid.columns;
-        const x = grid.margin + column * grid.pitch, y = section.y + ((offset - column) / grid.columns) * grid.pitch - top;
-        paintCell(pane, grid, look, x, y);
+        const offset = cell - section.from, column = offset % grid.columns, row = (offset - column) / grid.columns;
+        paintCell(pane, grid, look, grid.margin + column * grid.pitch, section.y + row * grid.pitch - top);
       }
     }
   }
   base.globalAlpha = 1;
 }
 
-/** Paint some cells again, and the rings of their neighbours. */
-export function paintSome(/** @type {CanvasPane} */ pane, /** @type {QuiltGrid} */ grid, /** @type {Uint8Array} */ states, /** @type {Iterable<number>} */ indices) {
+/**
+ * Paint some cells again, and the rings of their neighbours.
+ * @param {CanvasPane} pane @param {QuiltGrid} grid @param {Uint8Array} states @param {Iterable<number>} indices
+ */
+export function paintSome(pane, grid, states, indices) {
   const again = new Set();
   for (const index of indices) {
     const { x, y } = grid.placeOf(index), at = y - pane.top;
@@ -78,15 +82,21 @@ function paintCell(pane, grid, look, x, y) {
   square(base, x, y, cell, ratio);
 }
 
-/** Fill a square, with round corners if it is large. */
-function square(/** @type {CanvasRenderingContext2D} */ base, /** @type {number} */ x, /** @type {number} */ y, /** @type {number} */ size, /** @type {number} */ ratio) {
+/**
+ * Fill a square, with round corners if it is large.
+ * @param {CanvasRenderingContext2D} base @param {number} x @param {number} y @param {number} size @param {number} ratio
+ */
+function square(base, x, y, size, ratio) {
   if (size < 7 * ratio) return base.fillRect(x, y, size, size);
   base.beginPath();
   base.roundRect(x, y, size, size, size / 4.5);
   base.fill();
 }
 
-/** Paint the headings of sections. @param {CanvasPane} pane @param {QuiltGrid} grid @param {(section: import("./quilt_grid.js").Section) => [string, string]} titleOf */
+/**
+ * Paint the headings of sections.
+ * @param {CanvasPane} pane @param {QuiltGrid} grid @param {(section: Section) => [string, string]} titleOf
+ */
 export function paintHeadings({ base, palette, ratio, top, width }, grid, titleOf) {
   if (!grid.heading) return;
   base.textBaseline = "alphabetic";
@@ -123,13 +133,19 @@ export function paintOver(pane, grid, { running, cursor, hovered, time }) {
     square(over, x, y - top, cell, ratio);
   }
   over.globalAlpha = 1;
-  for (const [index, colour, thick] of /** @type {[number, string, number][]} */ ([[hovered, palette.text, 1.5], [cursor, palette.focus, 2.5]])) {
-    if (index < 0) continue;
-    const { x, y } = grid.placeOf(index), away = 2.5 * ratio;
-    over.lineWidth = thick * ratio;
-    over.strokeStyle = colour;
-    over.beginPath();
-    over.roundRect(x - away, y - top - away, cell + 2 * away, cell + 2 * away, Math.max(2.5 * ratio, cell / 4));
-    over.stroke();
-  }
+  if (hovered >= 0) frame(pane, grid, hovered, palette.text, 1.5 * ratio);
+  if (cursor >= 0) frame(pane, grid, cursor, palette.focus, 2.5 * ratio);
+}
+
+/**
+ * Draw a frame around a cell.
+ * @param {CanvasPane} pane @param {QuiltGrid} grid @param {number} index @param {string} colour @param {number} thick
+ */
+function frame({ over, ratio, top }, grid, index, colour, thick) {
+  const { x, y } = grid.placeOf(index), away = 2.5 * ratio, size = grid.cell + 2 * away;
+  over.lineWidth = thick;
+  over.strokeStyle = colour;
+  over.beginPath();
+  over.roundRect(x - away, y - top - away, size, size, Math.max(away, grid.cell / 4));
+  over.stroke();
 }

@@ -124,7 +124,7 @@ export class QuiltView {
     const index = this.#hovered >= 0 ? this.#hovered : this.cursor;
     const focused = document.activeElement === this.#pane.scroller;
     if (!this.grid || index < 0 || (this.#hovered < 0 && !focused)) return this.#tip.hide();
-    this.context.store.refreshDetails();
+    this.context.store.refreshDetails([index]);
     const { x, y } = this.grid.placeOf(index), { ratio, top, scroller } = this.#pane;
     const anchor = { x: x / ratio, y: (y - top) / ratio, height: this.grid.pitch / ratio };
     this.#tip.show(describe(this.context.store, index), anchor, scroller);

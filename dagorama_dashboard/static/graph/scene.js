@@ -3,6 +3,7 @@
 import { Camera } from "./camera.js";
 import { el, setAll, setText, svg } from "./dom.js";
 import { compact } from "./format.js";
+import { prepareLayout } from "./layout.js";
 import { tween } from "./motion.js";
 
 /**
@@ -28,6 +29,7 @@ export class Scene {
 
   /** @param {string} label for screen readers */
   constructor(label) {
+    prepareLayout();
     const drawing = svg("svg", { class: "g-edges", "aria-hidden": "true" }, arrows(), this.#edgeLayer);
     this.#world.append(drawing, this.#boxLayer);
     this.element = el("div", { class: "g-scene", tabindex: 0, role: "group", "aria-label": label }, this.#world);
@@ -129,7 +131,7 @@ function boundsOf(boxes) {
   return { x, y, width, height: Math.max(...boxes.map((box) => box.y + box.height)) - y };
 }
 
-/** Draw an edge between where it was and where it belongs. @param {Edge} edge @param {Point[]} old @param {number} part */
+/** Draw an edge on its way to where it belongs. @param {Edge} edge @param {Point[]} old @param {number} part */
 function bend(edge, old, part) {
   const goal = sampled(edge.line);
   edge.shown = goal.map((point, index) => between(old[index], point, part));
@@ -154,7 +156,7 @@ function sampled({ points, down }) {
     const place = (index / SAMPLES) * last, before = Math.min(last - 1, Math.floor(place)), t = place - before;
     const a = points[before], b = points[before + 1], eased = t * t * (3 - 2 * t);
     const even = 1.5 * t * (1 - t) + t ** 3;
-    return down ? { x: mix(a.x, b.x, eased), y: mix(a.y, b.y, even) } : { x: mix(a.x, b.x, even), y: mix(a.y, b.y, eased) };
+    return { x: mix(a.x, b.x, down ? eased : even), y: mix(a.y, b.y, down ? even : eased) };
   });
 }
 

@@ -1,8 +1,8 @@
 // The shape of an instance: a box for each function, and what flows between them.
 
 import { button, el, setText, table, toggle } from "./dom.js";
-import { counted, duration, whole } from "./format.js";
-import { FunctionBox, heightOf } from "./function_box.js";
+import { duration, whole } from "./format.js";
+import { BOX_WIDTH, FunctionBox, heightOf } from "./function_box.js";
 import { MOST_BOXES, groupsOf, implied } from "./groups.js";
 import { layOut } from "./layout.js";
 import { Scene } from "./scene.js";
@@ -28,7 +28,7 @@ export class ShapeView {
     const { camera } = this.#scene;
     this.tools = [
       button("−", () => camera.zoom(0.8), { "aria-label": "Zoom out" }),
-      button("Fit", () => camera.fit(), { "aria-label": "Show all" }),
+      button("Fit", () => camera.fit(), { title: "Show all" }),
       button("+", () => camera.zoom(1.25), { "aria-label": "Zoom in" }),
       toggle("Follow what runs", this.#follow, (on) => {
         this.#follow = on;
@@ -39,6 +39,7 @@ export class ShapeView {
       this.#all = on;
       void this.update();
     });
+    this.#more.title = "Draw edges from creators that other edges imply, too";
     this.tools.push(this.#more);
     this.edges = true;
   }
@@ -56,7 +57,8 @@ export class ShapeView {
     setText(this.#more, `Implied edges: ${hidden.size}`);
     this.#more.hidden = !hidden.size;
     this.context.notice(noticeOf(shape, left));
-    const structure = JSON.stringify([groups.map((each) => [each.members, each.loops > 0]), links.map((link) => link.id)]);
+    const boxes = groups.map((each) => [each.members, each.loops > 0]);
+    const structure = JSON.stringify([boxes, links.map((link) => link.id)]);
     if (structure !== this.#structure) await this.#arrange(structure, groups, links);
     for (const group of groups) this.#boxes.get(group.id)?.update(shape.functions, group);
     this.#scene.recount(links);
@@ -66,7 +68,7 @@ export class ShapeView {
   /** @param {string} structure @param {Group[]} groups @param {import("./groups.js").GroupLink[]} links */
   async #arrange(structure, groups, links) {
     const task = ++this.#task;
-    const sizes = groups.map((group) => ({ id: group.id, width: 256, height: heightOf(group) }));
+    const sizes = groups.map((group) => ({ id: group.id, width: BOX_WIDTH, height: heightOf(group) }));
     const { clientWidth: width, clientHeight: height } = this.element;
     const made = await layOut({ boxes: sizes, links: links.map((link) => ({ ...link, label: 52 })), width, height });
     if (task !== this.#task) return;
@@ -101,12 +103,13 @@ export class ShapeView {
     const rows = (shape?.functions ?? []).map((told) => {
       const counts = byLook(told.nodes);
       const mean = told.timed ? duration((told.seconds / told.timed) * 1000) : "none";
-      return [told.label, whole(counts.reduce((a, b) => a + b, 0)), ...counts.map(whole), mean, duration(told.longest * 1000)];
+      const all = counts.reduce((a, b) => a + b, 0), longest = told.timed ? duration(told.longest * 1000) : "none";
+      return [told.label, whole(all), ...counts.map(whole), mean, longest];
     });
     const edges = (shape?.edges ?? []).map((edge) => [shape?.functions[edge.from].label ?? "",
       shape?.functions[edge.to].label ?? "", edge.kind, whole(edge.count)]);
     return el("div", {},
-      table("Functions", ["Function", "Nodes", ...LOOKS.map((look) => look.word), "Mean run time", "Longest run time"], rows),
+      table("Functions", ["Function", "Nodes", ...LOOKS.map(({ word }) => word), "Mean time", "Longest time"], rows),
       table("Edges", ["From", "To", "Kind", "Count"], edges));
   }
 
@@ -117,7 +120,9 @@ export class ShapeView {
 function noticeOf(shape, left) {
   if (!shape.nodes) return "This instance has no nodes yet. They are drawn here as soon as there are some.";
   const parts = [];
-  if (left) parts.push(`The ${MOST_BOXES} boxes with the most nodes; ${counted(left, "more box").replace("boxs", "boxes")} in the table.`);
-  if (shape.counted < shape.nodes) parts.push(`Edges of the first ${whole(shape.counted)} of ${whole(shape.nodes)} nodes.`);
+  if (left) parts.push(`The ${MOST_BOXES} functions with the most nodes; the table has ${whole(left)} more.`);
+  if (shape.counted < shape.nodes) {
+    parts.push(`Edges of the first ${whole(shape.counted)} of ${whole(shape.nodes)} nodes.`);
+  }
   return parts.join(" ");
 }

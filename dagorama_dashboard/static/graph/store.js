@@ -5,16 +5,18 @@ import { bytesOf, getJson } from "./net.js";
 import { Nodes } from "./nodes.js";
 
 /**
- * @typedef {{name: string, label: string, nodes: number[], timed: number, seconds: number, longest: number}} FunctionShape
+ * @typedef {{name: string, label: string, nodes: number[], timed: number, seconds: number,
+ *   longest: number}} FunctionShape
  * @typedef {{from: number, to: number, count: number, kind: "value" | "created"}} Edge
  * @typedef {{definition: string, created: number, ended: number | null, failed: boolean, nodes: number,
  *   states: string[], functions: FunctionShape[], edges: Edge[], counted: number}} Shape
- * @typedef {{kind: "shape"} | {kind: "map"} | {kind: "nodes", indices: number[]} | {kind: "error", error: Error | null}
- *   | {kind: "live"}} Change
+ * @typedef {{kind: "shape" | "map" | "error" | "live"} | {kind: "nodes", indices: number[]}} Change
  */
 
 /** Milliseconds between two requests for the edges of a growing instance, and for the times of changed nodes. */
 const SHAPE_PAUSE = 3000, DETAILS_PAUSE = 2000;
+/** Nodes that the dashboard tells at most. */
+const MOST_NODES = 200_000;
 
 export class Store {
   /** @type {Shape | null} */ shape = null;
@@ -23,13 +25,14 @@ export class Store {
   selected = 0;
   /** How far the server's clock is ahead, in milliseconds. */
   clock = 0;
-  /** Nodes have changed since their times and workers were loaded. */
-  stale = false;
-  /** @type {Error | null} the last request has failed */ error = null;
+  /** Indices of nodes that have changed since their times and workers were loaded. @type {Set<number>} */
+  stale = new Set();
+  /** What could not be loaded when it was asked for last. @type {Map<string, Error>} */ errors = new Map();
   #shapeAt = 0;
   /** Nodes of the instance when the edges were counted. */
   #shapeNodes = 0;
   #detailsAt = 0;
+  #shapeTimer = 0;
   /** @type {Map<string, Promise<void>>} requests that run */ #loading = new Map();
   /** @type {[ArrayLike<number>, Uint8Array][]} what has changed while a map was on its way */ #meanwhile = [];
 
@@ -61,10 +64,14 @@ export class Store {
     return known ?? { name, label: name.slice(name.lastIndexOf(":") + 1) };
   }
 
+  /** @param {"shape" | "map"} what */
+  has(what) {
+    return what === "shape" ? this.shape !== null : this.nodes.version > 0;
+  }
+
   /** Load what a view needs, unless it is there. @param {"shape" | "map"} what */
   need(what) {
-    const there = what === "shape" ? this.shape : this.nodes.version;
-    return there ? Promise.resolve() : what === "shape" ? this.loadShape() : this.loadMap(0);
+    return this.has(what) ? Promise.resolve() : what === "shape" ? this.loadShape() : this.loadMap(0);
   }
 
   /** Load again all that was loaded. */
@@ -76,6 +83,8 @@ export class Store {
     return this.#once("shape", async () => {
       this.shape = (await getJson(`${this.base}/shape`)).data;
       this.#shapeAt = performance.now();
+      clearTimeout(this.#shapeTimer);
+      this.#shapeTimer = 0;
       this.#shapeNodes = this.shape?.nodes ?? 0;
       if (!this.ended) this.live.start();
       return { kind: "shape" };
@@ -85,15 +94,19 @@ export class Store {
   /** @param {number} after 0: everything */
   loadMap(after) {
     return this.#once("map", async () => {
-      const asked = performance.now();
+      const asked = performance.now(), before = this.nodes.count;
       const { data, clock } = await getJson(`${this.base}/map?after=${after}`);
       this.nodes.take(data);
       this.clock = clock;
       if (!after) {
-        this.stale = false;
+        this.stale.clear();
         this.#detailsAt = performance.now() + 5 * (performance.now() - asked);
       }
-      for (const [ordinals, states] of this.#meanwhile) this.nodes.change(ordinals, states);
+      for (const [ordinals, states] of this.#meanwhile) {
+        for (const index of this.nodes.change(ordinals, states)) this.stale.add(index);
+      }
+      // Nodes that were created while the map was on its way.
+      if (this.nodes.count > before && this.lacks) setTimeout(() => this.loadMap(this.nodes.count));
       return { kind: "map" };
     });
   }
@@ -102,9 +115,18 @@ export class Store {
     return this.shape !== null && this.shape.ended !== null;
   }
 
-  /** Load times, workers and attempts again if nodes have changed: every two seconds at most, and less if it is slow. */
-  refreshDetails() {
-    if (this.stale && performance.now() > this.#detailsAt + DETAILS_PAUSE) void this.loadMap(0);
+  /** There are nodes that are not known yet, and would be told. */
+  get lacks() {
+    return this.nodes.count < Math.min(this.nodes.total, MOST_NODES);
+  }
+
+  /**
+   * Load times and workers again if one of some nodes has changed: every two seconds at most, less often if it is slow.
+   * @param {number[]} [indices] absent: any node
+   */
+  refreshDetails(indices) {
+    const needed = indices ? indices.some((index) => this.stale.has(index)) : this.stale.size > 0;
+    if (needed && performance.now() > this.#detailsAt + DETAILS_PAUSE) void this.loadMap(0);
   }
 
   /**
@@ -112,7 +134,7 @@ export class Store {
    * @param {string} what @param {() => Promise<Change>} load
    */
   #once(what, load) {
-    const running = this.#loading.get(what) ?? this.#run(load).finally(() => {
+    const running = this.#loading.get(what) ?? this.#run(what, load).finally(() => {
       this.#loading.delete(what);
       if (what === "map") this.#meanwhile = [];
     });
@@ -120,15 +142,15 @@ export class Store {
     return running;
   }
 
-  /** @param {() => Promise<Change>} load */
-  async #run(load) {
+  /** @param {string} what @param {() => Promise<Change>} load */
+  async #run(what, load) {
     try {
       const change = await load();
-      if (this.error) this.tell({ kind: "error", error: (this.error = null) });
+      if (this.errors.delete(what)) this.tell({ kind: "error" });
       this.tell(change);
     } catch (error) {
-      this.error = /** @type {Error} */ (error);
-      this.tell({ kind: "error", error: this.error });
+      this.errors.set(what, /** @type {Error} */ (error));
+      this.tell({ kind: "error" });
     }
   }
 
@@ -140,11 +162,9 @@ export class Store {
     if (this.#loading.has("map")) this.#meanwhile.push([data.o, states]);
     const indices = this.nodes.change(data.o, states);
     this.nodes.total = data.nodes;
-    this.stale ||= indices.length > 0;
+    for (const index of indices) this.stale.add(index);
     if (indices.length) this.tell({ kind: "nodes", indices });
-    if (data.o.some((ordinal) => ordinal > this.nodes.count) && this.nodes.count < 200_000) {
-      void this.loadMap(this.nodes.count);
-    }
+    if (this.lacks) void this.loadMap(this.nodes.count);
   }
 
   /** @param {Shape} counts a shape without edges */
@@ -152,9 +172,10 @@ export class Store {
     const known = this.shape;
     if (!known) return;
     const added = counts.functions.length > known.functions.length;
-    const grown = counts.nodes > this.#shapeNodes && performance.now() > this.#shapeAt + SHAPE_PAUSE;
+    const early = this.#shapeAt + SHAPE_PAUSE - performance.now();
     this.shape = { ...known, ...counts, edges: known.edges, counted: known.counted };
     this.tell({ kind: "shape" });
-    if (added || grown) void this.loadShape();
+    if (added) void this.loadShape();
+    else if (counts.nodes > this.#shapeNodes) this.#shapeTimer ||= setTimeout(() => this.loadShape(), early);
   }
 }

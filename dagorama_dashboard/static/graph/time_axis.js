@@ -34,7 +34,7 @@ export class TimeAxis {
     return this.from + (x / width) * (this.to - this.from);
   }
 
-  /** Zoom in, with a factor above 1, or out; what is at `time` stays where it is. @param {number} factor @param {number} time */
+  /** Zoom around a time; a factor above 1 zooms in. @param {number} factor @param {number} time */
   zoom(factor, time = (this.from + this.to) / 2) {
     const span = Math.max(LEAST, Math.min(this.end, (this.to - this.from) / factor));
     const part = (time - this.from) / (this.to - this.from);
@@ -69,8 +69,9 @@ export class TimeAxis {
   ticks(most) {
     const step = stepFor((this.to - this.from) / Math.max(1, most));
     const first = Math.ceil(this.from / step);
-    const count = Math.floor(this.to / step) - first + 1;
-    return Array.from({ length: Math.max(0, count) }, (_, at) => [(first + at) * step, label((first + at) * step, step)]);
+    const count = Math.max(0, Math.floor(this.to / step) - first + 1);
+    const times = Array.from({ length: count }, (_, at) => (first + at) * step);
+    return times.map((time) => [time, label(time, step)]);
   }
 }
 
@@ -88,10 +89,10 @@ export function label(time, step) {
   if (time < MINUTE) return time === 0 ? "0" : `${(time / SECOND).toFixed(digits)} s`;
   const seconds = ((time % MINUTE) / SECOND).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
   const two = (/** @type {number} */ number) => String(number).padStart(2, "0");
-  if (time < HOUR) return `${minutes}:${seconds}`;
+  if (time < HOUR) return `${minutes}:${seconds} min`;
   if (step >= DAY) return `${days} d`;
   const short = `${hours}:${two(minutes)}${step < MINUTE ? `:${seconds}` : ""}`;
-  return days ? `${days} d ${short}` : short;
+  return days ? `${days} d ${short}` : `${short} h`;
 }
 
 /** Say which time of day it is. @param {number} created @param {number} time */

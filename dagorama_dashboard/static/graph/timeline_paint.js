@@ -1,12 +1,14 @@
-// How the timeline looks: an axis, and lanes of bars or of densities.
+// How the timeline looks: an axis, and bands of bars or of densities.
 
 import { whole } from "./format.js";
-import { densityOf } from "./lanes.js";
+import { densityOf } from "./bands.js";
 import { FAILED, LOOKS, LOOK_OF } from "./states.js";
 
 /** @typedef {import("./canvas_pane.js").CanvasPane} CanvasPane @typedef {import("./time_axis.js").TimeAxis} TimeAxis */
-/** @typedef {{lane: import("./lanes.js").Lane, label: string, y: number, height: number, row: number, dense: boolean}} Track
- *   y, height: of its bars, in pixels of the canvas; row: height of one row */
+/**
+ * @typedef {{band: import("./bands.js").Band, label: string, y: number, height: number, row: number,
+ *   dense: boolean}} Track  y, height: of its bars, in pixels of the canvas; row: height of one row
+ */
 
 /** Sizes in CSS pixels. */
 export const AXIS = 30, HEAD = 24, SIDE = 16, DENSITY = 56;
@@ -19,7 +21,7 @@ export const field = ({ ratio, width }) => ({ left: SIDE * ratio, width: width -
 /**
  * @param {CanvasPane} pane @param {TimeAxis} axis @param {Track[]} tracks @param {Uint8Array} states
  */
-export function paintLanes(pane, axis, tracks, states) {
+export function paintBands(pane, axis, tracks, states) {
   const { base, top, width, height, ratio, palette } = pane;
   base.clearRect(0, 0, width, height);
   const ticks = axis.ticks(field(pane).width / (TICK_ROOM * ratio));
@@ -41,7 +43,7 @@ export function placeOf(pane, axis, time) {
 }
 
 /** @param {CanvasPane} pane @param {Track} track */
-function paintHead({ base, ratio, top, palette, width }, { lane, label, y }) {
+function paintHead({ base, ratio, top, palette, width }, { band, label, y }) {
   const line = y - top - 8 * ratio;
   base.font = `600 ${13 * ratio}px ${palette.font}`;
   base.fillStyle = palette.text;
@@ -49,29 +51,33 @@ function paintHead({ base, ratio, top, palette, width }, { lane, label, y }) {
   base.fillText(label, SIDE * ratio, line, room);
   base.font = `400 ${12 * ratio}px ${palette.font}`;
   base.fillStyle = palette.muted;
-  base.fillText(whole(lane.nodes.length), SIDE * ratio + size + 9 * ratio, line);
+  base.fillText(whole(band.nodes.length), SIDE * ratio + size + 9 * ratio, line);
 }
 
 /** @param {CanvasPane} pane @param {TimeAxis} axis @param {Track} track @param {Uint8Array} states */
-function paintBars(pane, axis, { lane, y, row }, states) {
+function paintBars(pane, axis, { band, y, row }, states) {
   const { base, palette, ratio, top } = pane, gap = Math.max(1, row * 0.18), size = row - gap;
-  for (let at = 0; at < lane.starts.length; at++) {
-    if (lane.ends[at] < axis.from || lane.starts[at] > axis.to) continue;
-    const look = LOOK_OF[states[lane.nodes[at]]], x = placeOf(pane, axis, lane.starts[at]);
-    const length = Math.max(2 * ratio, placeOf(pane, axis, lane.ends[at]) - x), line = y - top + lane.rows[at] * row;
-    base.fillStyle = lane.open[at] ? palette.states[RUNNING_LOOK] : palette.states[look];
+  for (let at = 0; at < band.starts.length; at++) {
+    if (band.ends[at] < axis.from || band.starts[at] > axis.to) continue;
+    const look = LOOK_OF[states[band.nodes[at]]], x = placeOf(pane, axis, band.starts[at]);
+    const length = Math.max(2 * ratio, placeOf(pane, axis, band.ends[at]) - x), line = y - top + band.rows[at] * row;
+    base.fillStyle = band.open[at] ? palette.states[RUNNING_LOOK] : palette.states[look];
     base.globalAlpha = look === DONE_LOOK ? 0.62 : 1;
-    bar(base, x, line, length, size, lane.open[at]);
+    bar(base, x, line, length, size, band.open[at]);
     base.globalAlpha = 1;
-    if (states[lane.nodes[at]] !== FAILED) continue;
+    if (states[band.nodes[at]] !== FAILED) continue;
     base.strokeStyle = palette.text;
     base.lineWidth = 1.5 * ratio;
     base.strokeRect(x, line, length, size);
   }
 }
 
-/** Fill a bar, whose right end is open if it runs. */
-function bar(/** @type {CanvasRenderingContext2D} */ base, /** @type {number} */ x, /** @type {number} */ y, /** @type {number} */ length, /** @type {number} */ size, /** @type {boolean} */ open) {
+/**
+ * Fill a bar, whose right end is open if it runs.
+ * @param {CanvasRenderingContext2D} base
+ * @param {number} x @param {number} y @param {number} length @param {number} size @param {boolean} open
+ */
+function bar(base, x, y, length, size, open) {
   const round = Math.min(size / 3, length / 2);
   base.beginPath();
   base.roundRect(x, y, length, size, open ? [round, 0, 0, round] : round);
@@ -88,7 +94,7 @@ function bar(/** @type {CanvasRenderingContext2D} */ base, /** @type {number} */
 function paintDensity(pane, axis, track, states) {
   const { base, palette, ratio, top } = pane, { left, width } = field(pane);
   const step = 2 * ratio, parts = Math.max(1, Math.floor(width / step)), size = track.height;
-  const { ended, running, failed, most } = densityOf(track.lane, states, axis.from, axis.to, parts);
+  const { ended, running, failed, most } = densityOf(track.band, states, axis.from, axis.to, parts);
   const bottom = track.y - top + size, high = (/** @type {number} */ count) => (most ? (count / most) * size : 0);
   base.fillStyle = palette.states[DONE_LOOK];
   base.globalAlpha = 0.5;
@@ -134,7 +140,8 @@ function paintAxis(pane, axis, ticks) {
 /**
  * Paint the cursor, and a line with the time under the pointer.
  * @param {CanvasPane} pane @param {TimeAxis} axis
- * @param {{bar: {start: number, end: number, y: number, height: number} | null, x: number, time: string}} what x: -1: none
+ * @param {{bar: {start: number, end: number, y: number, height: number} | null, x: number, time: string}} what
+ *   x: in pixels of the canvas; -1: the pointer is elsewhere
  */
 export function paintMarks(pane, axis, { bar: marked, x, time }) {
   const { over, width, height, ratio, palette, top } = pane;

@@ -23,7 +23,8 @@ export function describe(store, index) {
 /** Say the same in a sentence. @param {Store} store @param {number} index */
 export function sentence(store, index) {
   const { title, rows } = describe(store, index);
-  return `Node ${title.replace(" · ", ", ")}. ${rows.map(([name, value]) => `${name}: ${value.replace(/^\W /, "")}`).join(", ")}.`;
+  const told = rows.map(([name, value]) => `${name}: ${value.replace(/^\W /, "")}`);
+  return `Node ${title.replace(" · ", ", ")}. ${told.join(", ")}.`;
 }
 
 /** A tooltip over a drawing, which never takes the pointer. */

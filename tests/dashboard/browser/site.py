@@ -51,9 +51,13 @@ class Site:
         for stream in list(self.streams):
             stream.put(f"event: {event}\ndata: {json.dumps(data)}\n\n".encode())
 
-    def reset(self) -> None:
-        for stream in self.streams:
+    def hang_up(self) -> None:
+        """End all streams; browsers then connect again."""
+        for stream in list(self.streams):
             stream.put(None)
+
+    def reset(self) -> None:
+        self.hang_up()
         self.__dict__.update(Site().__dict__ | {"url": self.url})
 
 
@@ -96,6 +100,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
         def stream(self) -> None:
             events: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
             self.start(HTTPStatus.OK, "text/event-stream")
+            self.wfile.write(b"retry: 50\n\n")
             site.streams.append(events)
             site.streaming.set()
             try:
@@ -117,7 +122,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def date_time_string(self, timestamp: float | None = None) -> str:
-            """Tell a time half a minute after the made-up instances were created, so that bars of what runs are short."""
+            """Tell a time half a minute after the made-up instances were created, for short bars of running nodes."""
             return super().date_time_string(int(CREATED) + 30)
 
         def log_message(self, format: str, *args: object) -> None:

@@ -1,15 +1,15 @@
-// What ran when: a lane for each function, with its attempts in rows, or as a density if there are too many.
+// What ran when: a band for each function, with its attempts in rows, or as a density if there are too many.
 
 import { FAILED } from "./states.js";
 
-/** Bars that are drawn at most, and rows of a lane that has bars. */
+/** Bars that are drawn at most, and rows of a band that has bars. */
 export const MOST_BARS = 2000;
 const MOST_ROWS = 40;
 
 /** @typedef {import("./nodes.js").Nodes} Nodes */
 
 /** The last attempts of the nodes of one function, by start. */
-export class Lane {
+export class Band {
   /** @type {number[]} indices of nodes */ nodes = [];
   /** @type {number[]} */ starts = [];
   /** @type {number[]} */ ends = [];
@@ -36,6 +36,11 @@ export class Lane {
     this.depth = free.length;
   }
 
+  /** Let what runs end now. @param {number} now */
+  grow(now) {
+    for (let at = 0; at < this.open.length; at++) if (this.open[at]) this.ends[at] = Math.max(this.starts[at], now);
+  }
+
   get deep() {
     return this.depth > MOST_ROWS;
   }
@@ -48,47 +53,50 @@ export class Lane {
   }
 }
 
-/** Sort the last attempts into lanes, the earliest lane first. @param {Nodes} nodes @param {number} now @returns {Lane[]} */
-export function lanesOf(nodes, now) {
+/** Sort the last attempts into bands, the earliest first. @param {Nodes} nodes @param {number} now @returns {Band[]} */
+export function bandsOf(nodes, now) {
   const spans = [];
   for (let index = 0; index < nodes.count; index++) {
     const span = nodes.spanOf(index, now);
     if (span) spans.push({ index, ...span });
   }
   spans.sort((a, b) => a.start - b.start);
-  /** @type {Map<number, Lane>} */ const lanes = new Map();
+  /** @type {Map<number, Band>} */ const bands = new Map();
   for (const { index, start, end, open } of spans) {
-    const name = nodes.function[index], lane = lanes.get(name) ?? new Lane(name);
-    lanes.set(name, lane);
-    lane.nodes.push(index);
-    lane.starts.push(start);
-    lane.ends.push(end);
-    lane.open.push(open);
+    const name = nodes.function[index], band = bands.get(name) ?? new Band(name);
+    bands.set(name, band);
+    band.nodes.push(index);
+    band.starts.push(start);
+    band.ends.push(end);
+    band.open.push(open);
   }
-  for (const lane of lanes.values()) lane.pack();
-  return [...lanes.values()];
+  for (const band of bands.values()) band.pack();
+  return [...bands.values()];
 }
 
 /**
  * Count how many attempts run in each of many equal parts of a time, on average, and where attempts failed.
- * @param {Lane} lane @param {Uint8Array} states @param {number} from @param {number} to @param {number} parts
+ * @param {Band} band @param {Uint8Array} states @param {number} from @param {number} to @param {number} parts
  */
-export function densityOf(lane, states, from, to, parts) {
+export function densityOf(band, states, from, to, parts) {
   const ended = new Float64Array(parts + 1), running = new Float64Array(parts + 1), failed = new Uint32Array(parts);
   const scale = parts / (to - from);
-  for (let at = 0; at < lane.starts.length && lane.starts[at] < to; at++) {
-    if (lane.ends[at] <= from) continue;
-    spread(lane.open[at] ? running : ended, (lane.starts[at] - from) * scale, (lane.ends[at] - from) * scale, parts);
-    const part = Math.floor((lane.ends[at] - from) * scale);
-    if (states[lane.nodes[at]] === FAILED && part < parts) failed[part]++;
+  for (let at = 0; at < band.starts.length && band.starts[at] < to; at++) {
+    if (band.ends[at] <= from) continue;
+    spread(band.open[at] ? running : ended, (band.starts[at] - from) * scale, (band.ends[at] - from) * scale, parts);
+    const part = Math.floor((band.ends[at] - from) * scale);
+    if (states[band.nodes[at]] === FAILED && part < parts) failed[part]++;
   }
   let most = 0;
   for (let part = 0; part < parts; part++) most = Math.max(most, ended[part] + running[part]);
   return { ended, running, failed, most };
 }
 
-/** Add one to all parts between two places, and to the parts at its ends as much as it covers of them. */
-function spread(/** @type {Float64Array} */ sums, /** @type {number} */ start, /** @type {number} */ end, /** @type {number} */ parts) {
+/**
+ * Add one to all parts between two places, and to the parts at its ends as much as it covers of them.
+ * @param {Float64Array} sums @param {number} start @param {number} end @param {number} parts
+ */
+function spread(sums, start, end, parts) {
   const from = Math.max(0, start), to = Math.min(parts, end);
   for (let part = Math.floor(from); part < to; part++) sums[part] += Math.min(to, part + 1) - Math.max(from, part);
 }
