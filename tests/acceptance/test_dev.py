@@ -77,6 +77,12 @@ def test_a_second_signal_ends_them_at_once(folder: Path) -> None:
     assert "Traceback" not in dev.said
 
 
+def test_with_nohup_it_goes_on_when_the_terminal_is_closed(folder: Path) -> None:
+    with running(folder, "flow.py", through=["nohup"]) as dev:
+        dev.process.send_signal(signal.SIGHUP)
+        assert dev.run("flow:Shapes", 3) == "5"
+
+
 def test_all_processes_end_if_it_is_killed_and_the_next_one_starts(folder: Path) -> None:
     with running(folder, "flow.py") as killed:
         assert killed.end(signal.SIGKILL) == -signal.SIGKILL
