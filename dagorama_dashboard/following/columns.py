@@ -18,7 +18,7 @@ MOST_NODES = 200_000
 
 
 class Shifted(Exception):
-    """Nodes were put before known ones, because a large call was accepted meanwhile: the ordinals are other ones now."""
+    """Nodes were put before known ones, because a large call was accepted meanwhile: their ordinals have changed."""
 
 
 class Columns:

@@ -19,7 +19,7 @@ AGAIN = 1.0
 
 
 async def read_columns(viewer: Viewer, id: bytes, columns: Columns) -> Columns:
-    """Add the nodes that come after the known ones, and return the columns, or new ones if the ordinals have shifted."""
+    """Add the nodes after the known ones, and return the columns, or new ones if the ordinals have shifted."""
     while True:
         try:
             return await _read_rest(viewer, id, columns)
