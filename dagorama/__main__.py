@@ -16,11 +16,13 @@ from dagorama.cli.base import report_errors
 
 #: Where each command is defined.
 COMMANDS = {
+    "actions": "dagorama.cli.action_list:actions",
     "cancel": "dagorama.cli.actions:cancel",
     "completion": "dagorama.__main__:completion",
     "config": "dagorama.cli.config:config",
     "debug": "dagorama.cli.debug:debug",
     "delete": "dagorama.cli.delete:delete",
+    "dev": "dagorama.cli.dev:dev",
     "events": "dagorama.cli.events:events",
     "explain": "dagorama.cli.explain:explain",
     "failures": "dagorama.cli.failures:failures",

@@ -7,17 +7,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dagorama.cli import ready_options, worker_flags
+from dagorama.dev_address import FOLDER
 from dagorama.runner import LaunchedWorkers
 from dagorama.settings import WorkerOptions, no_color
 
 if TYPE_CHECKING:
+    from watchfiles import Change
     from watchfiles.main import FileChange
 
 UNUSABLE = 2  #: exit code
@@ -39,8 +42,11 @@ def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
     reload_worker(watch_dir, ready_options(flags))
 
 
-def reload_worker(watch_dir: Path | str, options: WorkerOptions) -> None:
-    """Run a worker until Ctrl-C or SIGTERM, and restart it when a file below `watch_dir` changes."""
+def reload_worker(watch_dir: Path | str, options: WorkerOptions, pattern: str = "*") -> None:
+    """Run a worker until Ctrl-C or SIGTERM, and restart it when a file below `watch_dir` changes.
+
+    `pattern` is a glob that the name of the file must match.
+    """
     if no_color():
         click.get_current_context().color = False
     try:
@@ -53,11 +59,26 @@ def reload_worker(watch_dir: Path | str, options: WorkerOptions) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     changes = watchfiles.watch(
-        watch_dir, step=SETTLE_MS // 2, debounce=4 * SETTLE_MS, rust_timeout=LOOK_MS, yield_on_timeout=True,
-        stop_event=stop, raise_interrupt=False,
+        watch_dir, watch_filter=_filter(pattern), step=SETTLE_MS // 2, debounce=4 * SETTLE_MS, rust_timeout=LOOK_MS,
+        yield_on_timeout=True, stop_event=stop, raise_interrupt=False,
     )  # fmt: skip
-    click.secho(f"The worker restarts when a file in {watch_dir} changes: for development only.", fg="yellow", err=True)
+    files = "a file" if pattern == "*" else f"a file {pattern}"
+    told = f"The worker restarts when {files} in {watch_dir} changes: for development only."
+    click.secho(told, fg="yellow", err=True)
     _serve(options, changes)
+
+
+def _filter(pattern: str) -> Callable[[Change, str], bool]:
+    """Return a filter that leaves out the files of `dagorama dev`, whose store changes all the time."""
+    import watchfiles
+
+    class Filter(watchfiles.DefaultFilter):
+        ignore_dirs = (*watchfiles.DefaultFilter.ignore_dirs, FOLDER)
+
+        def __call__(self, change: Change, path: str) -> bool:
+            return fnmatch(os.path.basename(path), pattern) and super().__call__(change, path)
+
+    return Filter()
 
 
 def _serve(options: WorkerOptions, changes: Iterable[set[FileChange]]) -> None:

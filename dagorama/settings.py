@@ -1,6 +1,6 @@
 """The settings of client and worker from environment variables. No other module of `dagorama` reads them."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from math import inf
@@ -8,6 +8,8 @@ from os import environ
 from re import fullmatch
 from sys import float_info
 
+from dagorama.dev_address import HOST as DEV_HOST
+from dagorama.dev_address import dev_port
 from dagorama.errors import SettingsError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -22,7 +24,8 @@ _ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tl
 class Settings:
     """The address of the broker and its access, the log level, and the grace period of a worker.
 
-    A variable that is unset, empty or blank means its default; blanks around a value are ignored.
+    A variable that is unset, empty or blank means its default; blanks around a value are ignored. If neither host, port
+    nor authorities are set, the broker is the one that `dagorama dev` runs for the current folder, if it runs.
     """
 
     host: str = "localhost"  #: DAGORAMA_HOST
@@ -59,7 +62,14 @@ _VARIABLES = tuple(f"DAGORAMA_{each.name.upper()}" for each in fields(Settings))
 def _read(host: str | None, port: str | None, level: str | None, grace: str | None, *access: str | None) -> Settings:
     """Return the settings for these texts of the variables."""
     where = checked_host(host, "DAGORAMA_HOST") if _stripped(host) else _DEFAULTS.host
-    return Settings(where, _port(port), _log_level(level), _grace(grace), **_access(*access))
+    found = Settings(where, _port(port), _log_level(level), _grace(grace), **_access(*access))
+    dev = _dev_port(host, port, found.tls_ca)
+    return found if dev is None else replace(found, host=DEV_HOST, port=dev)
+
+
+def _dev_port(host: object, port: object, tls_ca: str) -> int | None:
+    """Return the port of the broker of `dagorama dev`; None if it does not run here, or another broker is named."""
+    return None if any(str(text or "").strip() for text in (host, port, tls_ca)) else dev_port()
 
 
 _FLAGS = dict.fromkeys(("", "1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
@@ -88,6 +98,11 @@ def _access(*texts: str | None) -> dict[str, str]:
             " certificate, which also turns on TLS"
         )
     return found
+
+
+def names_a_broker() -> str:
+    """Return a variable that is set and because of which clients look for no broker of `dagorama dev`, or nothing."""
+    return next((name for name in (*_VARIABLES[:2], "DAGORAMA_TLS_CA") if _stripped(environ.get(name))), "")
 
 
 def log_level() -> str:
@@ -234,11 +249,14 @@ _SIGNING = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
 def described_settings(host: str | None = None, port: int | None = None) -> list[tuple[str, object, str]]:
     """Return the variable, the value (None: there is none) and the origin of each setting, without secrets.
 
-    The origin is "flag" for `host` and `port`, "environment", "file" or "default". Raises SettingsError.
+    The origin is "flag" for `host` and `port`, "environment", "file", "dev" for the address of `dagorama dev`, or
+    "default". Raises SettingsError.
     """
     read, given = Settings.from_env(host, port), {"DAGORAMA_HOST": host, "DAGORAMA_PORT": port}
+    named = host or port or names_a_broker()
+    dev = dict.fromkeys(given, "dev") if _dev_port(named, None, "") is not None else {}
     rows = [
-        (variable, getattr(read, each.name), "flag" if given.get(variable) else _origin(variable))
+        (variable, getattr(read, each.name), "flag" if given.get(variable) else dev.get(variable, _origin(variable)))
         for variable, each in zip(_VARIABLES, fields(Settings), strict=True)
         if variable != "DAGORAMA_AUTH_TOKEN"
     ]

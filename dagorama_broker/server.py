@@ -143,6 +143,7 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     helpers = [
         asyncio.create_task(collect_when_few(scheduler.nodes)), asyncio.create_task(connections.watch(port)),
         asyncio.create_task(_trim(memory)), asyncio.create_task(broker.logs.remove_unknown(broker.commits)),
+        asyncio.create_task(broker.series.run()),
     ]  # fmt: skip
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: life.stop.set())

@@ -25,7 +25,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: A path below one of the folders of the repository.
 PATH = re.compile(
-    r"(?<![\w/-])(?:dagorama|dagorama_broker|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
+    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
 )
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120
@@ -76,7 +76,11 @@ def test_every_path_exists(page: Path) -> None:
 def code() -> Iterator[Path]:
     for folder in ("dagorama", "dagorama_broker", "dagorama_monitoring", "proto", "tests", "benchmarks", "samples"):
         yield from (file for kind in ("*.py", "*.proto") for file in (ROOT / folder).rglob(kind))
-    yield from (ROOT / name for name in ("Makefile", "pyproject.toml", "Dockerfile.broker", "build_protobuf.sh"))
+    yield from (
+        ROOT / name
+        for name in ("Makefile", "pyproject.toml", "Dockerfile.broker", "Dockerfile.worker", "build_protobuf.sh")
+    )
+    yield from (ROOT / "deploy" / name for name in ("compose.yaml", "first-start.sh"))
 
 
 def test_code_names_pages_of_the_documents_that_exist() -> None:

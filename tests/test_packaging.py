@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, the broker's image and the committed files themselves."""
+"""What is shipped: the wheel, the images and the committed files themselves."""
 
 import json
 import os
@@ -20,7 +20,9 @@ from tests.support.certificates import Authority
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-IMAGE = ROOT / "Dockerfile.broker"
+BROKER, WORKER = "Dockerfile.broker", "Dockerfile.worker"
+IMAGES = pytest.mark.parametrize("image", [BROKER, WORKER])
+PACKAGES = ("dagorama", "dagorama_broker", "dagorama_dashboard", "dagorama_monitoring")
 GRAPH = """
 from typing import assert_type
 from dagorama.decorators import dagorama
@@ -35,19 +37,19 @@ assert_type(resolve(*Task()()), int | None)
 """
 
 
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile as pairs of instruction and arguments, continued lines joined."""
-    lines = [line for line in IMAGE.read_text().splitlines() if line.strip() and not line.startswith("#")]
+def instructions(image: str = BROKER) -> list[tuple[str, str]]:
+    """A Dockerfile as pairs of instruction and arguments, continued lines joined."""
+    lines = [line for line in (ROOT / image).read_text().splitlines() if line.strip() and not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in joined.splitlines())]
 
 
-def arguments_of(instruction: str) -> list[str]:
-    return [arguments for name, arguments in instructions() if name == instruction]
+def arguments_of(instruction: str, image: str = BROKER) -> list[str]:
+    return [arguments for name, arguments in instructions(image) if name == instruction]
 
 
-def copied_from_the_tree() -> list[str]:
-    copies = [copy.split() for copy in arguments_of("COPY") if not copy.startswith("--from")]
+def copied_from_the_tree(image: str = BROKER) -> list[str]:
+    copies = [copy.split() for copy in arguments_of("COPY", image) if not copy.startswith("--from")]
     return [source for *sources, _ in copies for source in sources]
 
 
@@ -101,22 +103,17 @@ def committed_text() -> Iterator[tuple[str, str]]:
 
 
 def test_the_wheel_holds_every_module_of_all_packages(shipped: set[str]) -> None:
-    modules = {
-        str(file.relative_to(ROOT))
-        for package in ("dagorama", "dagorama_broker", "dagorama_monitoring")
-        for file in (ROOT / package).rglob("*.py")
-    }
+    modules = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
     assert modules <= shipped
 
 
 def test_the_wheel_is_typed(shipped: set[str]) -> None:
-    packages = ("dagorama", "dagorama_broker", "dagorama_monitoring")
-    assert {"dagorama/api/broker_pb2.pyi", *(f"{package}/py.typed" for package in packages)} <= shipped
+    assert {"dagorama/api/broker_pb2.pyi", *(f"{package}/py.typed" for package in PACKAGES)} <= shipped
 
 
 def test_the_wheel_holds_neither_tests_nor_samples(shipped: set[str]) -> None:
     tops = {name.partition("/")[0] for name in shipped}
-    assert tops == {"dagorama", "dagorama_broker", "dagorama_monitoring", f"dagorama-{PROJECT['version']}.dist-info"}
+    assert tops == {*PACKAGES, f"dagorama-{PROJECT['version']}.dist-info"}
 
 
 @pytest.mark.slow
@@ -133,6 +130,7 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     assert dict(entry_points["dagorama.commands"]) == {
         "backup": "dagorama_broker.cli:backup",
         "broker": "dagorama_broker.cli:serve",
+        "dashboard": "dagorama_dashboard.cli:dashboard",
     }
     assert dict(entry_points["dagorama.settings"]) == {"broker": "dagorama_broker.settings:described_settings"}
 
@@ -183,37 +181,72 @@ def test_mypy_in_another_folder_knows_the_types_of_an_editable_install(editable:
     assert done.returncode == 0, done.stdout
 
 
-# --- the broker's image -------------------------------------------------------------------------------
+# --- the images ----------------------------------------------------------------------------------------
 
 
-def test_the_image_is_built_in_two_stages_from_a_slim_pinned_base() -> None:
-    bases = [line.split()[0] for line in arguments_of("FROM")]
+@IMAGES
+def test_an_image_is_built_in_two_stages_from_a_slim_pinned_base(image: str) -> None:
+    bases = [line.split()[0] for line in arguments_of("FROM", image)]
     assert len(bases) == 2
     assert all(re.fullmatch(r"python:3\.\d+(\.\d+)?-slim-\w+", base) for base in bases)
 
 
-def test_the_image_copies_only_what_exists_and_is_let_through() -> None:
+@IMAGES
+def test_an_image_copies_only_what_exists_and_is_let_through(image: str) -> None:
     let_through = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    for name in copied_from_the_tree():
+    for name in copied_from_the_tree(image):
         assert (ROOT / name).exists()
         assert any(fnmatch(name, pattern) for pattern in let_through), name
 
 
-def test_the_image_starts_the_broker_itself_so_that_signals_reach_it() -> None:
-    (command,) = arguments_of("ENTRYPOINT")
-    assert json.loads(command) == ["dagorama-broker", "serve"]
+@pytest.mark.parametrize(("image", "program"), [(BROKER, "dagorama-broker"), (WORKER, "worker")])
+def test_an_image_starts_its_program_itself_so_that_signals_reach_it(image: str, program: str) -> None:
+    (command,) = arguments_of("ENTRYPOINT", image)
+    assert json.loads(command)[0] == program
 
 
-def test_the_image_checks_its_health_without_a_shell() -> None:
-    (check,) = arguments_of("HEALTHCHECK")
-    assert json.loads(check.partition("CMD ")[2]) == ["dagorama", "healthcheck"]
+@pytest.mark.parametrize(("image", "program"), [(BROKER, "dagorama"), (WORKER, "python")])
+def test_an_image_checks_its_health_without_a_shell(image: str, program: str) -> None:
+    (check,) = arguments_of("HEALTHCHECK", image)
+    assert json.loads(check.partition("CMD ")[2])[0] == program
 
 
-def test_the_image_runs_as_nobody_in_particular() -> None:
-    (user,) = arguments_of("USER")
-    assert user not in ("root", "0")
-    order = [name for name, _ in instructions()]
+@IMAGES
+def test_an_image_runs_as_a_user_with_a_fixed_number_who_is_not_root(image: str) -> None:
+    (user,) = arguments_of("USER", image)
+    assert any(
+        f"useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin {user}" in run
+        for run in arguments_of("RUN", image)
+    )
+    order = [name for name, _ in instructions(image)]
     assert order.index("USER") < order.index("ENTRYPOINT")
+
+
+@IMAGES
+def test_an_image_has_the_labels_of_the_open_container_initiative(image: str) -> None:
+    (labels,) = arguments_of("LABEL", image)
+    named = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", labels))
+    assert named == {"title", "description", "version", "revision"}
+
+
+@pytest.mark.slow
+def test_the_health_check_of_the_worker_image_finds_a_worker(
+    installed: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    here = {**environment, "HOME": str(tmp_path), "DAGORAMA_PORT": "1"}
+    (check,), (entry,) = arguments_of("HEALTHCHECK", WORKER), arguments_of("ENTRYPOINT", WORKER)
+    program, option, port = json.loads(entry)
+    with subprocess.Popen(
+        [str(installed / "bin" / program), option, "0"], stderr=subprocess.PIPE, text=True, env=here
+    ) as worker:
+        assert worker.stderr is not None
+        try:
+            served = next(found for line in worker.stderr if (found := re.search(r"http://127\.0\.0\.1:(\d+)", line)))
+            _, *asking = json.loads(check.partition("CMD ")[2].replace(f":{port}/", f":{served[1]}/"))
+            asked = subprocess.run([sys.executable, *asking], env=here)
+        finally:
+            worker.terminate()
+    assert asked.returncode == 0
 
 
 def test_the_image_keeps_its_store_on_a_volume() -> None:

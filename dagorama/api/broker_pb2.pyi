@@ -2392,6 +2392,9 @@ class ListNodesRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    MIN_MICROSECONDS_FIELD_NUMBER: _builtins.int
+    MIN_FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     limit: _builtins.int
     """0: 100; at most 1,000"""
@@ -2401,6 +2404,12 @@ class ListNodesRequest(_message.Message):
     """only of this one; empty: of any"""
     error: _builtins.str
     """only ones that failed themselves with this in the type or message, in any case; empty: any"""
+    worker: _builtins.str
+    """only ones that a worker of this name holds, or that it ran last; empty: any"""
+    min_microseconds: _builtins.int
+    """only ones whose last attempt took at least this long until its end, or until now"""
+    min_failed_attempts: _builtins.int
+    """only ones with at least this number of failed attempts"""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeState.ValueType]:
         """only those; empty: all"""
@@ -2414,10 +2423,13 @@ class ListNodesRequest(_message.Message):
         after: _builtins.int = ...,
         function: _builtins.str = ...,
         error: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        min_microseconds: _builtins.int = ...,
+        min_failed_attempts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "error", b"error", "function", b"function", "instance", b"instance", "limit", b"limit", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "error", b"error", "function", b"function", "instance", b"instance", "limit", b"limit", "min_failed_attempts", b"min_failed_attempts", "min_microseconds", b"min_microseconds", "states", b"states", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4096,3 +4108,527 @@ class Unschedulable(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Unschedulable: _TypeAlias = Unschedulable  # noqa: Y015
+
+@_typing.final
+class WhoAmIRequest(_message.Message):
+    """--- for pages and drawings ------------------------------------------------------------------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhoAmIRequest: _TypeAlias = WhoAmIRequest  # noqa: Y015
+
+@_typing.final
+class WhoAmIReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LOGS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """of the caller's token; empty: this broker requires none"""
+    role: _builtins.str
+    """"admin", "client", "worker" or "reader"; without tokens "admin" """
+    tokens: _builtins.bool
+    """this broker requires tokens"""
+    version: _builtins.str
+    """of the broker"""
+    logs: _builtins.bool
+    """the caller may call GetLogs and GetStack"""
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the names of the calls that the caller may make, such as "Cancel" """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        role: _builtins.str = ...,
+        tokens: _builtins.bool = ...,
+        calls: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.str = ...,
+        logs: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "logs", b"logs", "name", b"name", "role", b"role", "tokens", b"tokens", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhoAmIReply: _TypeAlias = WhoAmIReply  # noqa: Y015
+
+@_typing.final
+class GetMapRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    after: _builtins.int
+    """`last` of the map that is known; 0: from the first node on"""
+    sources: _builtins.bool
+    """with the columns of sources"""
+    limit: _builtins.int
+    """nodes; 0: 200,000, which is the most"""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        after: _builtins.int = ...,
+        sources: _builtins.bool = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "instance", b"instance", "limit", b"limit", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMapRequest: _TypeAlias = GetMapRequest  # noqa: Y015
+
+@_typing.final
+class NodeMap(_message.Message):
+    """At most 10,000 nodes, and the next ones in the next message; at least one message. A client that does not read is cut
+    off after 30 seconds.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    BLOCK_KEY_FIELD_NUMBER: _builtins.int
+    BLOCK_SIZE_FIELD_NUMBER: _builtins.int
+    BLOCK_CREATOR_FIELD_NUMBER: _builtins.int
+    BLOCK_CREATED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    MICROSECONDS_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RUNNING_KEY_FIELD_NUMBER: _builtins.int
+    RUNNING_SINCE_FIELD_NUMBER: _builtins.int
+    SOURCE_COUNT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    RETURNED_KEY_FIELD_NUMBER: _builtins.int
+    RETURNED_AT_FIELD_NUMBER: _builtins.int
+    before: _builtins.int
+    """Nodes of the instance that come before these: the first one has the ordinal before + 1. If it is not the number of
+    nodes that are known, a large call has created nodes between these since, and the whole map must be read again.
+    """
+    last: _builtins.int
+    """key of the last of these nodes; if there are none, `after` of the request"""
+    state: _builtins.bytes
+    """NodeState of each node, one byte each, as it is now"""
+    nodes: _builtins.int
+    """of the instance, in all"""
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names, for the indices of this message"""
+
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names, for the indices of this message"""
+
+    @_builtins.property
+    def block_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """key of the first of these nodes in each block; the others have the next keys"""
+
+    @_builtins.property
+    def block_size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """nodes of this message in each block"""
+
+    @_builtins.property
+    def block_creator(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """key of the node whose attempt created the block; 0: a client did"""
+
+    @_builtins.property
+    def block_created(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """seconds since 1970"""
+
+    @_builtins.property
+    def function(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """index of each node's function"""
+
+    @_builtins.property
+    def ended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """seconds since 1970; 0: it has not ended"""
+
+    @_builtins.property
+    def microseconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """how long its last attempt ran; 0: unknown"""
+
+    @_builtins.property
+    def worker(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """1 + index of the worker that holds it or ran its last attempt; 0: none"""
+
+    @_builtins.property
+    def failed_attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def running_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the nodes that run"""
+
+    @_builtins.property
+    def running_since(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """seconds since 1970, of each of them"""
+
+    @_builtins.property
+    def source_count(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of each node, if sources were asked for; of more than 100,000, the first ones"""
+
+    @_builtins.property
+    def source(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """keys of all sources, one node after the other; they are of the same instance"""
+
+    @_builtins.property
+    def returned_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Nodes that returned promises, and ended, or will end, later than their last attempt: when that attempt ended."""
+
+    @_builtins.property
+    def returned_at(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """seconds since 1970"""
+
+    def __init__(
+        self,
+        *,
+        functions: _abc.Iterable[_builtins.str] | None = ...,
+        workers: _abc.Iterable[_builtins.str] | None = ...,
+        before: _builtins.int = ...,
+        last: _builtins.int = ...,
+        block_key: _abc.Iterable[_builtins.int] | None = ...,
+        block_size: _abc.Iterable[_builtins.int] | None = ...,
+        block_creator: _abc.Iterable[_builtins.int] | None = ...,
+        block_created: _abc.Iterable[_builtins.float] | None = ...,
+        state: _builtins.bytes = ...,
+        function: _abc.Iterable[_builtins.int] | None = ...,
+        ended: _abc.Iterable[_builtins.float] | None = ...,
+        microseconds: _abc.Iterable[_builtins.int] | None = ...,
+        worker: _abc.Iterable[_builtins.int] | None = ...,
+        failed_attempts: _abc.Iterable[_builtins.int] | None = ...,
+        running_key: _abc.Iterable[_builtins.int] | None = ...,
+        running_since: _abc.Iterable[_builtins.float] | None = ...,
+        source_count: _abc.Iterable[_builtins.int] | None = ...,
+        source: _abc.Iterable[_builtins.int] | None = ...,
+        nodes: _builtins.int = ...,
+        returned_key: _abc.Iterable[_builtins.int] | None = ...,
+        returned_at: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "block_created", b"block_created", "block_creator", b"block_creator", "block_key", b"block_key", "block_size", b"block_size", "ended", b"ended", "failed_attempts", b"failed_attempts", "function", b"function", "functions", b"functions", "last", b"last", "microseconds", b"microseconds", "nodes", b"nodes", "returned_at", b"returned_at", "returned_key", b"returned_key", "running_key", b"running_key", "running_since", b"running_since", "source", b"source", "source_count", b"source_count", "state", b"state", "worker", b"worker", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeMap: _TypeAlias = NodeMap  # noqa: Y015
+
+@_typing.final
+class WatchNodesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchNodesRequest: _TypeAlias = WatchNodesRequest  # noqa: Y015
+
+@_typing.final
+class NodeChanges(_message.Message):
+    """The first one comes at once: all changes after it are told. At most four a second, or more if there are more than
+    10,000 changes; the last one has `ended`. That a node has become queued is told with its next other change. A client
+    that does not read is cut off after 30 seconds.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
+    state: _builtins.bytes
+    """the NodeState of each, one byte each, as it is when the message is made"""
+    nodes: _builtins.int
+    """of the instance, in all"""
+    ended: _builtins.bool
+    failed: _builtins.bool
+    ended_at: _builtins.float
+    """seconds since 1970"""
+    incomplete: _builtins.bool
+    """changes were left out, because there were too many: read the map again"""
+    @_builtins.property
+    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """nodes that have changed or were created, each once"""
+
+    def __init__(
+        self,
+        *,
+        key: _abc.Iterable[_builtins.int] | None = ...,
+        state: _builtins.bytes = ...,
+        nodes: _builtins.int = ...,
+        ended: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
+        ended_at: _builtins.float = ...,
+        incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "ended_at", b"ended_at", "failed", b"failed", "incomplete", b"incomplete", "key", b"key", "nodes", b"nodes", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeChanges: _TypeAlias = NodeChanges  # noqa: Y015
+
+@_typing.final
+class GetSeriesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    resolution: _builtins.int
+    """seconds of one point: 1 (300 points), 10 (360) or 60 (1,440); 0: 1"""
+    def __init__(
+        self,
+        *,
+        resolution: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resolution", b"resolution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSeriesRequest: _TypeAlias = GetSeriesRequest  # noqa: Y015
+
+@_typing.final
+class Series(_message.Message):
+    """Points since the start of the broker, the oldest first. All columns have the same length, except for those in `queues`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    END_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    OLDEST_QUEUED_FIELD_NUMBER: _builtins.int
+    STORE_BYTES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    end: _builtins.float
+    """seconds since 1970: the end of the last point"""
+    resolution: _builtins.int
+    oldest_queued: _builtins.float
+    """seconds that the node that has been queued longest has been queued; 0: none is"""
+    store_bytes: _builtins.int
+    """of the database and its log; 0: in memory"""
+    left_out: _builtins.int
+    """queues that are not in the list"""
+    @_builtins.property
+    def created(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """nodes in each interval; nodes of a large call count when it begins"""
+
+    @_builtins.property
+    def completed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def cancelled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """nodes at the end of each interval"""
+
+    @_builtins.property
+    def queued(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def running(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueSeries]:
+        """that held nodes in the last 300 seconds; at most 100, the ones with most nodes"""
+
+    def __init__(
+        self,
+        *,
+        end: _builtins.float = ...,
+        resolution: _builtins.int = ...,
+        created: _abc.Iterable[_builtins.int] | None = ...,
+        completed: _abc.Iterable[_builtins.int] | None = ...,
+        failed: _abc.Iterable[_builtins.int] | None = ...,
+        cancelled: _abc.Iterable[_builtins.int] | None = ...,
+        waiting: _abc.Iterable[_builtins.int] | None = ...,
+        queued: _abc.Iterable[_builtins.int] | None = ...,
+        running: _abc.Iterable[_builtins.int] | None = ...,
+        queues: _abc.Iterable[Global___QueueSeries] | None = ...,
+        oldest_queued: _builtins.float = ...,
+        store_bytes: _builtins.int = ...,
+        left_out: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "created", b"created", "end", b"end", "failed", b"failed", "left_out", b"left_out", "oldest_queued", b"oldest_queued", "queued", b"queued", "queues", b"queues", "resolution", b"resolution", "running", b"running", "store_bytes", b"store_bytes", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Series: _TypeAlias = Series  # noqa: Y015
+
+@_typing.final
+class QueueSeries(_message.Message):
+    """A point for each of the last seconds, 300 at most: a younger queue has fewer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    OLDEST_QUEUED_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    oldest_queued: _builtins.float
+    """as in Series"""
+    @_builtins.property
+    def queued(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """nodes at the end of each second"""
+
+    @_builtins.property
+    def running(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        queued: _abc.Iterable[_builtins.int] | None = ...,
+        running: _abc.Iterable[_builtins.int] | None = ...,
+        oldest_queued: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_queued", b"oldest_queued", "queue", b"queue", "queued", b"queued", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueSeries: _TypeAlias = QueueSeries  # noqa: Y015
+
+@_typing.final
+class ListActionsRequest(_message.Message):
+    """The latest actions first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """0: 100; at most 1,000"""
+    before: _builtins.int
+    """`more` of the reply before; 0: from the latest on"""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+        before: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListActionsRequest: _TypeAlias = ListActionsRequest  # noqa: Y015
+
+@_typing.final
+class ListActionsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    more: _builtins.int
+    """to be asked for as `before`; 0: this is the end"""
+    total: _builtins.int
+    """on the first page: how many are kept; at most 10,000"""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Action]: ...
+    def __init__(
+        self,
+        *,
+        actions: _abc.Iterable[Global___Action] | None = ...,
+        more: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "more", b"more", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListActionsReply: _TypeAlias = ListActionsReply  # noqa: Y015
+
+@_typing.final
+class Action(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """counts up"""
+    time: _builtins.float
+    """seconds since 1970"""
+    by: _builtins.str
+    """name of the caller's token; empty: the broker required none"""
+    action: _builtins.str
+    """"cancel", "retry", "rebind", "pause", "resume", "drain" or "delete" """
+    instance: _builtins.bytes
+    """if it is about one"""
+    target: _builtins.str
+    """the queue, the worker or the function; or the definition of the instance"""
+    count: _builtins.int
+    """of nodes"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        time: _builtins.float = ...,
+        by: _builtins.str = ...,
+        action: _builtins.str = ...,
+        instance: _builtins.bytes = ...,
+        target: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "by", b"by", "count", b"count", "instance", b"instance", "number", b"number", "target", b"target", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Action: _TypeAlias = Action  # noqa: Y015

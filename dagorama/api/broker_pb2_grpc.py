@@ -144,6 +144,31 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.Activity.FromString,
                 _registered_method=True)
+        self.WhoAmI = channel.unary_unary(
+                '/dagorama.v1.Broker/WhoAmI',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.WhoAmIReply.FromString,
+                _registered_method=True)
+        self.GetMap = channel.unary_stream(
+                '/dagorama.v1.Broker/GetMap',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetMapRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.NodeMap.FromString,
+                _registered_method=True)
+        self.WatchNodes = channel.unary_stream(
+                '/dagorama.v1.Broker/WatchNodes',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.WatchNodesRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.NodeChanges.FromString,
+                _registered_method=True)
+        self.GetSeries = channel.unary_unary(
+                '/dagorama.v1.Broker/GetSeries',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetSeriesRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.Series.FromString,
+                _registered_method=True)
+        self.ListActions = channel.unary_unary(
+                '/dagorama.v1.Broker/ListActions',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ListActionsRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.ListActionsReply.FromString,
+                _registered_method=True)
         self.GetLogs = channel.unary_stream(
                 '/dagorama.v1.Broker/GetLogs',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.GetLogsRequest.SerializeToString,
@@ -338,6 +363,41 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WhoAmI(self, request, context):
+        """Tells callers which calls their token allows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMap(self, request, context):
+        """The nodes of an instance as columns, in the order of their keys, for drawings of many nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchNodes(self, request, context):
+        """Follows the states of the nodes of an instance: which nodes have changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSeries(self, request, context):
+        """Counts of nodes in the last seconds, minutes and hours.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListActions(self, request, context):
+        """The latest actions of people and programs: cancel, retry, rebind, pause, resume, drain, delete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetLogs(self, request, context):
         """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack.
         """
@@ -504,6 +564,31 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.WatchQueues,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.Activity.SerializeToString,
+            ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.WhoAmIRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.WhoAmIReply.SerializeToString,
+            ),
+            'GetMap': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetMap,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetMapRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.NodeMap.SerializeToString,
+            ),
+            'WatchNodes': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchNodes,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchNodesRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.NodeChanges.SerializeToString,
+            ),
+            'GetSeries': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSeries,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetSeriesRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.Series.SerializeToString,
+            ),
+            'ListActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListActions,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ListActionsRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.ListActionsReply.SerializeToString,
             ),
             'GetLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.GetLogs,
@@ -1140,6 +1225,141 @@ class Broker(object):
             '/dagorama.v1.Broker/WatchQueues',
             dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.Activity.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/WhoAmI',
+            dagorama_dot_api_dot_broker__pb2.WhoAmIRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.WhoAmIReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetMap',
+            dagorama_dot_api_dot_broker__pb2.GetMapRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.NodeMap.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/WatchNodes',
+            dagorama_dot_api_dot_broker__pb2.WatchNodesRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.NodeChanges.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSeries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetSeries',
+            dagorama_dot_api_dot_broker__pb2.GetSeriesRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.Series.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/ListActions',
+            dagorama_dot_api_dot_broker__pb2.ListActionsRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.ListActionsReply.FromString,
             options,
             channel_credentials,
             insecure,

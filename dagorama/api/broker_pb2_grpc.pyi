@@ -80,6 +80,16 @@ class BrokerStub:
     """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events."""
     WatchQueues: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]
     """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
+    WhoAmI: _grpc.UnaryUnaryMultiCallable[_broker_pb2.WhoAmIRequest, _broker_pb2.WhoAmIReply]
+    """Tells callers which calls their token allows."""
+    GetMap: _grpc.UnaryStreamMultiCallable[_broker_pb2.GetMapRequest, _broker_pb2.NodeMap]
+    """The nodes of an instance as columns, in the order of their keys, for drawings of many nodes."""
+    WatchNodes: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchNodesRequest, _broker_pb2.NodeChanges]
+    """Follows the states of the nodes of an instance: which nodes have changed."""
+    GetSeries: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetSeriesRequest, _broker_pb2.Series]
+    """Counts of nodes in the last seconds, minutes and hours."""
+    ListActions: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListActionsRequest, _broker_pb2.ListActionsReply]
+    """The latest actions of people and programs: cancel, retry, rebind, pause, resume, drain, delete."""
     GetLogs: _grpc.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]
     """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
     GetStack: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStackRequest, _broker_pb2.NodeStack]
@@ -138,6 +148,16 @@ class BrokerAsyncStub(BrokerStub):
     """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events."""
     WatchQueues: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]  # type: ignore[assignment]
     """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
+    WhoAmI: _aio.UnaryUnaryMultiCallable[_broker_pb2.WhoAmIRequest, _broker_pb2.WhoAmIReply]  # type: ignore[assignment]
+    """Tells callers which calls their token allows."""
+    GetMap: _aio.UnaryStreamMultiCallable[_broker_pb2.GetMapRequest, _broker_pb2.NodeMap]  # type: ignore[assignment]
+    """The nodes of an instance as columns, in the order of their keys, for drawings of many nodes."""
+    WatchNodes: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchNodesRequest, _broker_pb2.NodeChanges]  # type: ignore[assignment]
+    """Follows the states of the nodes of an instance: which nodes have changed."""
+    GetSeries: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetSeriesRequest, _broker_pb2.Series]  # type: ignore[assignment]
+    """Counts of nodes in the last seconds, minutes and hours."""
+    ListActions: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListActionsRequest, _broker_pb2.ListActionsReply]  # type: ignore[assignment]
+    """The latest actions of people and programs: cancel, retry, rebind, pause, resume, drain, delete."""
     GetLogs: _aio.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]  # type: ignore[assignment]
     """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
     GetStack: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStackRequest, _broker_pb2.NodeStack]  # type: ignore[assignment]
@@ -325,6 +345,46 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.Activity], _abc.AsyncIterator[_broker_pb2.Activity]]:
         """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
+
+    @_abc_1.abstractmethod
+    def WhoAmI(
+        self,
+        request: _broker_pb2.WhoAmIRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.WhoAmIReply, _abc.Awaitable[_broker_pb2.WhoAmIReply]]:
+        """Tells callers which calls their token allows."""
+
+    @_abc_1.abstractmethod
+    def GetMap(
+        self,
+        request: _broker_pb2.GetMapRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.NodeMap], _abc.AsyncIterator[_broker_pb2.NodeMap]]:
+        """The nodes of an instance as columns, in the order of their keys, for drawings of many nodes."""
+
+    @_abc_1.abstractmethod
+    def WatchNodes(
+        self,
+        request: _broker_pb2.WatchNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.NodeChanges], _abc.AsyncIterator[_broker_pb2.NodeChanges]]:
+        """Follows the states of the nodes of an instance: which nodes have changed."""
+
+    @_abc_1.abstractmethod
+    def GetSeries(
+        self,
+        request: _broker_pb2.GetSeriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.Series, _abc.Awaitable[_broker_pb2.Series]]:
+        """Counts of nodes in the last seconds, minutes and hours."""
+
+    @_abc_1.abstractmethod
+    def ListActions(
+        self,
+        request: _broker_pb2.ListActionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ListActionsReply, _abc.Awaitable[_broker_pb2.ListActionsReply]]:
+        """The latest actions of people and programs: cancel, retry, rebind, pause, resume, drain, delete."""
 
     @_abc_1.abstractmethod
     def GetLogs(

@@ -74,19 +74,23 @@ def worker_flags(command: F) -> F:
     "--watch-dir", type=click.Path(exists=True, file_okay=False),
     help="For --reload: the folder to watch, with its subfolders.  [default: .]",
 )  # fmt: skip
+@click.option(
+    "--watch-pattern", metavar="GLOB",
+    help="For --reload: restart only for files with such names, for example '*.py'.  [default: *]",
+)  # fmt: skip
 @worker_flags
-def worker(reload: bool, watch_dir: str | None, **flags: Any) -> None:
+def worker(reload: bool, watch_dir: str | None, watch_pattern: str | None, **flags: Any) -> None:
     """Run nodes for the broker at --host and --port, or DAGORAMA_HOST and DAGORAMA_PORT.
 
     On SIGTERM or Ctrl-C, finish running nodes within the grace period, return the other nodes, and exit. On a second
     signal, exit immediately.
     """
-    if watch_dir is not None and not reload:
-        raise click.UsageError("--watch-dir needs --reload")
+    if (watch_dir is not None or watch_pattern is not None) and not reload:
+        raise click.UsageError(f"{'--watch-pattern' if watch_dir is None else '--watch-dir'} needs --reload")
     options = ready_options(flags)
     if reload:
         # Imported by name, because it is in a layer above this one.
-        import_module("dagorama.hot_reload").reload_worker(watch_dir or ".", options)
+        import_module("dagorama.hot_reload").reload_worker(watch_dir or ".", options, watch_pattern or "*")
         return
     sys.path.insert(0, os.getcwd())  # as `python -m` would
     from dagorama.worker.main import run_worker

@@ -28,7 +28,7 @@ class _Setting(NamedTuple):
     process: str  #: "client and worker", or "broker"
     setting: str  #: its variable
     value: object
-    origin: str  #: "flag", "environment", "file" or "default"
+    origin: str  #: "flag", "environment", "file", "dev" or "default"
 
 
 @click.group()
@@ -37,14 +37,16 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--origin", is_flag=True, help="Also show where each value comes from: flag, environment, file, default.")
+@click.option(
+    "--origin", is_flag=True, help="Also show the origin of each value: flag, environment, file, dev, default."
+)
 @address_options
 @output_options(NAMED)
 def show(origin: bool, host: str | None, port: int | None, output: Output) -> None:
     """Show each setting that processes started here would have. Secrets are not printed.
 
-    Settings come from flags, from environment variables, and from files that variables name, in this order. --host and
-    --port show what they would change.
+    Settings come from flags, from environment variables, and from files that variables name, in this order; the address
+    of the broker also from the `dagorama dev` of this folder. --host and --port show what they would change.
     """
     found = [*_of("client and worker", lambda: described_settings(host, port)), *_of_other_packages()]
     columns = ("setting", "value", "origin", "process") if origin else ("setting", "value", "process")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 #: Number of instances or nodes shown without --limit.
 DEFAULT_LIMIT = 100
+#: Seconds that a filter may name.
+LONGEST_RUN = 1_000_000_000
 _LIMIT = click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="0: all.")
 
 
@@ -76,6 +79,14 @@ def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
     return (found[:limit], True) if limit and len(found) > limit else (found, False)
 
 
+def _run_time(text: str | float) -> float:
+    """Return seconds. Raise BadParameter."""
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) <= LONGEST_RUN:
+            return seconds
+    raise click.BadParameter(f"{text!r} is not a number of seconds from 0 to {LONGEST_RUN:,}.")
+
+
 @click.command()
 @TARGET
 @click.argument("node", type=node_reference, required=False)
@@ -85,11 +96,20 @@ def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
 )  # fmt: skip
 @click.option("--function", default="", help="Only nodes of this function, 'module:Class.method'.")
 @click.option("--error", default="", help="Only nodes that failed themselves with this text in type or message.")
+@click.option("--worker", default="", help="Only nodes that the worker of this name holds, or that it ran last.")
+@click.option(
+    "--slower-than", type=_run_time, default=0.0, metavar="SECONDS",
+    help="Only nodes whose last attempt took, or has taken until now, at least this time.",
+)  # fmt: skip
+@click.option(
+    "--retried", "failed_attempts", is_flag=True, flag_value=1, type=int, default=0,
+    help="Only nodes with a failed attempt.",
+)  # fmt: skip
 @click.option("--arguments", is_flag=True, help="Show the arguments of NODE; this needs the signing key.")
 @_LIMIT
 @named_command
 def show(
-    broker: Connection, instance: str, node: str | None, states: Sequence[str], arguments: bool, limit: int, **of: str
+    broker: Connection, instance: str, node: str | None, states: Sequence[str], arguments: bool, limit: int, **of: Any
 ) -> Answer:
     """Show an instance and its nodes in the order of creation; with NODE, show everything stored about that node."""
     whole, given = whole_ids(broker, instance, [node] if node is not None else [])
@@ -110,7 +130,7 @@ def _node(broker: Connection, instance: bytes, id: bytes, arguments: bool) -> An
 
 
 def _instance(
-    broker: Connection, instance: bytes, states: Sequence[State], limit: int, of: Mapping[str, str]
+    broker: Connection, instance: bytes, states: Sequence[State], limit: int, of: Mapping[str, Any]
 ) -> Answer:
     info = broker.get_instance(instance)
     nodes, is_cut = _cut(broker.list_nodes(instance, limit and limit + 1, states, **of), limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from dagorama.client.channel import sync_channel, target
@@ -22,7 +23,7 @@ def is_serving(settings: Settings, timeout: float) -> bool:
     """
     from grpc_health.v1 import health_pb2
 
-    with sync_channel(settings) as channel:
+    with closing(sync_channel(settings)) as channel:
         import grpc
 
         # The generated stub has no types.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dagorama.api import broker_pb2
@@ -23,6 +24,13 @@ class InstanceList(NamedTuple):
     """Instances, and how many match on the broker; 0: it does not know."""
 
     instances: list[broker_pb2.InstanceInfo]
+    total: int
+
+
+class ActionList(NamedTuple):
+    """Actions, and how many the broker keeps."""
+
+    actions: list[broker_pb2.Action]
     total: int
 
 
@@ -104,11 +112,27 @@ class InspectionCalls(ABC):
         return InstanceList(all_pages(page, limit), total)
 
     def list_nodes(
-        self, instance: bytes, limit: int = 0, states: Sequence[State] = (), *, function: str = "", error: str = ""
+        self,
+        instance: bytes,
+        limit: int = 0,
+        states: Sequence[State] = (),
+        *,
+        function: str = "",
+        error: str = "",
+        worker: str = "",
+        slower_than: float = 0.0,
+        failed_attempts: int = 0,
     ) -> list[broker_pb2.NodeInfo]:
-        """Return nodes of an instance in these states, at most `limit`; 0 means all, and so do no states."""
+        """Return nodes of an instance in these states, at most `limit`; 0 means all, and so do no states.
+
+        `worker` is the name of the worker that holds the node or ran it last, `slower_than` the least time in seconds
+        that its last attempt took, `failed_attempts` the fewest failed attempts.
+        """
         numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
-        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers, function=function, error=error)
+        asked = broker_pb2.ListNodesRequest(
+            instance=instance, states=numbers, function=function, error=error, worker=worker,
+            min_microseconds=ceil(slower_than * 1_000_000), min_failed_attempts=failed_attempts,
+        )  # fmt: skip
 
         def page(size: int, after: int) -> tuple[Sequence[broker_pb2.NodeInfo], int]:
             asked.limit, asked.after = size, after
@@ -116,6 +140,20 @@ class InspectionCalls(ABC):
             return reply.nodes, reply.more
 
         return all_pages(page, limit)
+
+    def list_actions(self, limit: int = 0) -> ActionList:
+        """Return the latest actions of people, at most `limit`; 0 means all that are kept."""
+        asked = broker_pb2.ListActionsRequest()
+        total = 0
+
+        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.Action], int]:
+            asked.limit, asked.before = size, before
+            nonlocal total
+            reply = self._ask(lambda timeout: self.stub.ListActions(asked, timeout=timeout))
+            total = total or reply.total
+            return reply.actions, reply.more
+
+        return ActionList(all_pages(page, limit), total)
 
     def count_nodes(self, instance: bytes) -> list[int]:
         """Return how many nodes of an instance are in each state, by the numbers of `State`."""

@@ -40,7 +40,7 @@ class Logs(Following[LogRecord]):
         pieces = call if self._is_live else list(call)
         count = 0
         for count, piece in enumerate(pieces, 1):  # noqa: B007 - the last number is used
-            yield from _records(piece, self._request.since)
+            yield from records_of(piece, self._request.since)
             self._request.after = piece.id
         is_page_full = not self._is_live and count == PAGE
         was_live, self._is_live = self._is_live, self._is_live or (self._request.follow and not is_page_full)
@@ -78,7 +78,8 @@ def logs(
     return Logs(connection(), request)
 
 
-def _records(piece: broker_pb2.LogPiece, since: float) -> Iterator[LogRecord]:
+def records_of(piece: broker_pb2.LogPiece, since: float = 0.0) -> Iterator[LogRecord]:
+    """Return the records of a part of a log that are not older than `since`, in seconds since 1970."""
     node = UUID(bytes=piece.node)
     if piece.left_out:
         yield LogRecord(node, piece.function, piece.attempt, 0.0, LEFT_OUT, left_out=piece.left_out)

@@ -13,11 +13,11 @@ from functools import partial
 from dagorama_broker.engine.clock import advance_clock
 from dagorama_broker.engine.commits import CommitExecutor, Commits, Waiter, notify
 from dagorama_broker.engine.drafts import Drafts
-from dagorama_broker.engine.events import EventFeed
 from dagorama_broker.engine.functions import Functions
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.logs import Logs
 from dagorama_broker.engine.lookups import Lookups
+from dagorama_broker.engine.node_changes import Feeds
 from dagorama_broker.engine.payload_cache import Payloads, RecentResults, is_final
 from dagorama_broker.engine.progress import ProgressReader
 from dagorama_broker.engine.proofs import Proofs
@@ -25,6 +25,7 @@ from dagorama_broker.engine.recorder import Recorder, Traffic
 from dagorama_broker.engine.reports import Reports
 from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
+from dagorama_broker.engine.series import Series
 from dagorama_broker.engine.stacks import Stacks
 from dagorama_broker.engine.submissions import Submissions
 from dagorama_broker.engine.traces import AttemptTraces
@@ -70,7 +71,8 @@ class Broker:
         self.progress = ProgressReader(commits, self.lookups, self.reports)
         self.logs = Logs()
         self.stacks = Stacks()
-        self.events = EventFeed(scheduler)
+        self.feeds = Feeds(commits)
+        self.series = Series(scheduler)
         self.loading = Loading(commits, self.lookups)
         self.drafts = Drafts(commits, self.lookups, self.loading)
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
@@ -125,8 +127,7 @@ class Broker:
         if changes:
             self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
             await self._commit(changes, waiting)
-        if self.events.has_readers:
-            self.events.take(changes, effects)
+        self.feeds.take(changes, effects)
         self._tell(effects)  # before the waiters: messages to workers take longer than answers
         notify(waiting, None)
         if self.recorder is not None:
@@ -150,11 +151,9 @@ class Broker:
 
     async def _sleep(self) -> None:
         """Wait until something has changed or is due."""
-        wait = LONGEST_SLEEP
-        if self._tick_at is not None:
-            wait = min(wait, max(0.0, self._tick_at - time.monotonic()))
         loop = asyncio.get_running_loop()
-        when = loop.time() + wait
+        wait = LONGEST_SLEEP if self._tick_at is None else max(0.0, self._tick_at - time.monotonic())
+        when = loop.time() + min(wait, LONGEST_SLEEP)
         if self._alarm is None or self._alarm.when() > when:  # one that comes too early does no harm
             if self._alarm is not None:
                 self._alarm.cancel()

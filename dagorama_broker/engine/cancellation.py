@@ -7,24 +7,36 @@ from itertools import islice
 
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.lookups import check_instance
+from dagorama_broker.model.actions import ActionKind, ActionRow
 from dagorama_broker.scheduler import Node, Tally
 
 
-async def cancel(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> int:
+async def cancel(broker: Broker, instance: bytes, ids: Sequence[bytes], by: str) -> int:
     """Cancel these nodes of an instance, or all of it, with what depends on them; return how many were cancelled.
 
-    Ended nodes stay as they are. If the broker dies between two slices, some of the nodes are cancelled, and the client
-    calls again. Raises NotFound or InvalidArgument, and then nothing has changed.
+    `by` is the name of the caller's token, for the record of the action. Ended nodes stay as they are. If the broker
+    dies between two slices, some of the nodes are cancelled, and the client calls again. Raises NotFound or
+    InvalidArgument, and then nothing has changed.
     """
     nodes = iter(await _live(broker, instance, ids) if ids else await _all(broker, instance))
-    tally, step = Tally(), broker.scheduler.limits.step
+    tally, step, recorded = Tally(), broker.scheduler.limits.step, 0
     while portion := list(islice(nodes, step)):
         broker.scheduler.cancel(portion, broker.see_time(), tally)
+        if not tally.open and broker.scheduler.instance(instance) is None:  # all of it: one commit has both
+            recorded = _record(broker, instance, by, tally.count)
         await broker.commits.wait_durable()
     while tally.open:
         await broker.commits.wait_durable()
+    _record(broker, instance, by, tally.count - recorded)
     await broker.commits.wait_durable()
     return tally.count
+
+
+def _record(broker: Broker, instance: bytes, by: str, cancelled: int) -> int:
+    """Record the action with the next commit, if it has cancelled nodes; return how many."""
+    if cancelled:
+        broker.scheduler.record_action(ActionRow(ActionKind.CANCEL, by, instance, nodes=cancelled))
+    return cancelled
 
 
 async def _all(broker: Broker, instance: bytes) -> Iterator[Node]:

@@ -19,6 +19,7 @@ from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.retention_policy import MOST_INSTANCES, RemovalRate
 from dagorama_broker.errors import FailedPrecondition, StoreError, Unavailable
+from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.queries import StoredInstance
 from dagorama_broker.model.rows import DELETED, Changes, RemovedRow
 
@@ -115,8 +116,8 @@ class Retention:
         for load in self._loading.under_way:
             load.gone |= keys
 
-    async def delete(self, id: bytes) -> None:
-        """Remove one ended instance now, and return when that is durable.
+    async def delete(self, id: bytes, action: ActionRow) -> None:
+        """Remove one ended instance now, record that, and return when it is durable.
 
         Raises NotFound, or FailedPrecondition if it has not ended, if another instance needs its values, or if a call
         uses it.
@@ -133,6 +134,7 @@ class Retention:
             row = RemovedRow(stored.row.key, id, stored.ended, stored.failed, DELETED)
             if self._unneeded([row]):
                 self._take_out([row])
+                self._scheduler.record_action(action)
                 self._is_left_over = True
                 await self._commits.wait_durable()
                 return

@@ -11,6 +11,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.downstream import closure, users_of
 from dagorama_broker.engine.loading import Loaded
 from dagorama_broker.errors import FailedPrecondition
+from dagorama_broker.model.actions import ActionKind, ActionRow
 from dagorama_broker.model.domain import EagerState, Rebinding, State, WireProtocol
 from dagorama_broker.model.queries import Failed, FoundNode, is_made
 from dagorama_broker.model.rows import unpack_keys
@@ -28,6 +29,7 @@ class Asked(NamedTuple):
     downstream: bool = False  #: also nodes that were given one of the failures as a value, and what depends on them
     new_code: bool = False  #: run by the code that is deployed when it runs
     rebindings: Sequence[Rebinding] = ()  #: allow `new_code`
+    by: str = ""  #: name of the caller's token, for the record of the action
 
 
 class Done(NamedTuple):
@@ -57,6 +59,8 @@ async def _retry(broker: Broker, asked: Asked) -> Done:
         refuse_uncovered(_code_to_rebind(broker, asked, failed), asked.rebindings, asked.instance)
         new_code = _waiting_for_old_code(broker, asked)
     revived = broker.scheduler.retry(failed, now, asked.downstream, new_code, asked.rebindings)
+    if count := revived.queued + revived.waiting or revived.rebound:
+        broker.scheduler.record_action(ActionRow(ActionKind.RETRY, asked.by, asked.instance, nodes=count))
     if revived.completed:
         broker.forget({row.instance for row in failed.nodes})
     return Done(revived, [node for row in failed.nodes if (node := broker.scheduler.nodes.get(row.key))])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from struct import pack, unpack
 from typing import NamedTuple
 
+from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.domain import Function
 
 
@@ -266,6 +267,7 @@ class Changes:
     worker_names: list[WorkerNameRow] = field(default_factory=list)
     paused: list[PausedQueueRow] = field(default_factory=list)
     resumed: list[str] = field(default_factory=list)  #: names of queues; before `paused`
+    actions: list[ActionRow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
@@ -283,6 +285,7 @@ class Changes:
             or self.worker_names
             or self.paused
             or self.resumed
+            or self.actions
             or self.removed
             or self.eager_attempts
             or self.retried

@@ -1,4 +1,4 @@
-"""The metrics of a broker: notes ages once a second, and answers scrapes. Exists only with --metrics-port."""
+"""The metrics of a broker: answers scrapes. Exists only with --metrics-port."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from dagorama_monitoring.listener import Pages
 
 log = logging.getLogger("dagorama_broker")
 
-#: Seconds between two notes of what is queued, which is how accurate the ages of nodes are.
-NOTE = 1.0
 #: Seconds for which the size of the store is not read again.
 USAGE_FRESH = 60.0
 
@@ -45,15 +43,7 @@ class Metrics:
         """Answer with the figures of this broker."""
         broker.recorder = recorder
         self._usage = StoreUsage(broker.store)
-        self._source = broker, recorder, broker.scheduler.ready_ages()
-
-    async def watch_ages(self) -> None:
-        """Note what is queued, until it is cancelled."""
-        while True:
-            if self._source is not None:
-                broker, _, ages = self._source
-                ages.note(broker.see_time())
-            await asyncio.sleep(NOTE)
+        self._source = broker, recorder, broker.series.ages
 
     def _snapshot(self) -> Snapshot:
         if self._source is None:

@@ -62,8 +62,6 @@ async def monitored(settings: Settings) -> AsyncIterator[Monitoring]:
     for listener in serving:
         log.info("HTTP at %s: %s", listener.url, ", ".join(listener.pages))
     watching = [asyncio.create_task(health.watch_loop())] if serving else []
-    if metrics is not None:
-        watching.append(asyncio.create_task(metrics.watch_ages()))
     try:
         yield monitoring
     finally:

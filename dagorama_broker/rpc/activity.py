@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CALL_AGAIN
 from dagorama_broker.errors import Unavailable
+from dagorama_broker.rpc.following import hearing_of_leave, pause
 from dagorama_broker.rpc.overview import functions_by_queue, queue_info
 
 #: Seconds from one reply to the next.
@@ -29,8 +29,7 @@ class ActivityReader:
     async def watch(self, queue: str, now: bool) -> AsyncGenerator[pb.Activity, None]:
         """Yield the activity of all queues, or of one, whenever it has changed; with `now`, once."""
         said: pb.Activity | None = None
-        leaving = asyncio.Event()
-        with self._broker.until_leaving(leaving.set):
+        with hearing_of_leave(self._broker) as leaving:
             while not self._broker.is_leaving:
                 found = self._read(queue, fresh=now)
                 if found != said:
@@ -38,9 +37,7 @@ class ActivityReader:
                     yield found
                 if now:
                     return
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(INTERVAL):
-                        await leaving.wait()
+                await pause(INTERVAL, leaving)
         raise Unavailable(CALL_AGAIN)
 
     def _read(self, queue: str, *, fresh: bool) -> pb.Activity:

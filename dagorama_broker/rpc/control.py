@@ -7,8 +7,9 @@ import logging
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import FailedPrecondition, InvalidArgument, NotFound
+from dagorama_broker.model.actions import ActionKind, ActionRow
 from dagorama_broker.rpc.overview import functions_by_queue, queue_info
-from dagorama_broker.rpc.permissions import caller
+from dagorama_broker.rpc.permissions import caller_name
 from dagorama_broker.scheduler import Worker
 
 log = logging.getLogger("dagorama_broker")
@@ -21,26 +22,30 @@ NAMED = 3
 
 async def pause_queue(broker: Broker, queue: str, resume: bool) -> pb.PauseQueueReply:
     """Pause or resume a queue; return when that is durable. Raise ResourceExhausted if too many are paused."""
-    scheduler, token = broker.scheduler, caller.get()
+    scheduler, by = broker.scheduler, caller_name()
     broker.see_time()
-    changed = scheduler.resume(queue) if resume else scheduler.pause(queue, token.name if token is not None else "")
-    await broker.commits.wait_durable()
-    if changed:
-        log.info("queue %r was %s", queue, "resumed" if resume else "paused")
+    changed = scheduler.resume(queue) if resume else scheduler.pause(queue, by)
     info = queue_info(scheduler, queue, functions_by_queue(scheduler).get(queue, ()))
+    if changed:
+        action = ActionKind.RESUME if resume else ActionKind.PAUSE
+        scheduler.record_action(ActionRow(action, by, target=queue, nodes=info.queued))
+        log.info("queue %r was %s", queue, "resumed" if resume else "paused")
+    await broker.commits.wait_durable()
     return pb.PauseQueueReply(changed=changed, queued=info.queued, claimed=info.claimed)
 
 
-def drain_worker(broker: Broker, id: bytes) -> pb.DrainWorkerReply:
+async def drain_worker(broker: Broker, id: bytes) -> pb.DrainWorkerReply:
     """Grant a worker nothing more and tell it to leave. Raise NotFound, FailedPrecondition or InvalidArgument."""
     worker = _with_prefix(broker, id)
     was_leaving = worker.pool is None
+    broker.see_time()
     broker.drain(worker)
-    if not was_leaving:
-        token = caller.get()
-        by = f" by {token.name}" if token is not None else ""
-        log.info("worker %r is drained%s", worker.info.name, by)
     held = sum(len(slot.held) for slot in worker.slots)
+    if not was_leaving:
+        by = caller_name()
+        broker.scheduler.record_action(ActionRow(ActionKind.DRAIN, by, target=worker.info.name, nodes=held))
+        log.info("worker %r is drained%s", worker.info.name, f" by {by}" if by else "")
+        await broker.commits.wait_durable()
     return pb.DrainWorkerReply(name=worker.info.name, held=held, was_draining=was_leaving)
 
 
@@ -61,9 +66,8 @@ def _with_prefix(broker: Broker, prefix: bytes) -> Worker:
 
 async def delete_instance(broker: Broker, id: bytes) -> pb.DeleteReply:
     """Remove an instance with all that is kept of it. Raise NotFound or FailedPrecondition."""
-    key = (await broker.lookups.stored_instance(id)).row.key
-    nodes = await broker.commits.in_view(broker.store.view.size_of, key)
-    await broker.retention.delete(id)
-    token = caller.get()
-    log.info("instance %s was deleted%s", id.hex(), f" by {token.name}" if token is not None else "")
+    row, by = (await broker.lookups.stored_instance(id)).row, caller_name()
+    nodes = await broker.commits.in_view(broker.store.view.size_of, row.key)
+    await broker.retention.delete(id, ActionRow(ActionKind.DELETE, by, id, row.definition, nodes))
+    log.info("instance %s was deleted%s", id.hex(), f" by {by}" if by else "")
     return pb.DeleteReply(nodes=nodes)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.commits import CALL_AGAIN
 from dagorama_broker.engine.events import InstanceEnded, NodeEvent, Reader, reason_of
-from dagorama_broker.errors import Unavailable
 from dagorama_broker.rpc.failures import headline
 from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
+from dagorama_broker.rpc.following import hearing_of_leave, pause, wait_for_news
 
 #: Events in one batch, and seconds from one batch to the next.
 MOST_EVENTS, INTERVAL = 1_000, 0.25
@@ -23,7 +20,7 @@ async def events(broker: Broker, instance: bytes) -> AsyncGenerator[pb.EventBatc
     with broker.lookups.holds.on(instance):
         while True:
             stored = await broker.lookups.stored_instance(instance)
-            with broker.events.follow(stored.row.key) as reader:
+            with broker.feeds.events.follow(stored.row.key) as reader:
                 if stored.ended is not None and broker.scheduler.instance(instance) is None:
                     reader.finish(InstanceEnded(stored.ended, stored.failed))
                 elif broker.scheduler.instance(instance) is None:
@@ -35,30 +32,15 @@ async def events(broker: Broker, instance: bytes) -> AsyncGenerator[pb.EventBatc
 
 
 async def _batches(broker: Broker, reader: Reader) -> AsyncGenerator[pb.EventBatch, None]:
-    leaving = asyncio.Event()
-    with broker.until_leaving(leaving.set):
+    with hearing_of_leave(broker) as leaving:
         while True:
-            if not await _is_news(reader, leaving):
-                raise Unavailable(CALL_AGAIN)
+            await wait_for_news(reader.wait(), leaving)
             lost, taken = reader.take(MOST_EVENTS)
             yield _message(lost, taken, reader)
             if reader.is_over:
                 return
             if len(taken) < MOST_EVENTS:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(INTERVAL):
-                        await leaving.wait()
-
-
-async def _is_news(reader: Reader, leaving: asyncio.Event) -> bool:
-    """Wait until there is something to take; return False if the broker leaves before."""
-    waits = [asyncio.create_task(reader.wait()), asyncio.create_task(leaving.wait())]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        return not leaving.is_set()
-    finally:
-        for wait in waits:
-            wait.cancel()
+                await pause(INTERVAL, leaving)
 
 
 def _message(lost: int, taken: Sequence[NodeEvent], reader: Reader) -> pb.EventBatch:

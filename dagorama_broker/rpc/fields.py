@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import TypeVar
 
+from google.protobuf.message import Message
+
+from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.errors import InvalidArgument
+
+M = TypeVar("M", bound=Message)
 
 LONGEST_NAME = 4096
 #: Characters of a reason or of a failure in one line, for people.
@@ -36,6 +43,12 @@ def bounded(text: str, most: int) -> str:
         return text
     left_out = f" ... {len(text) - most} characters are left out ... "
     return text[: most // 2] + left_out + text[-(most // 2) :]
+
+
+def fitting(messages: Sequence[M]) -> list[M]:
+    """Return the first of these that fit into one message, at least one."""
+    sizes = accumulate(each.ByteSize() for each in messages)
+    return [each for each, size in zip(messages, sizes, strict=True) if size <= MESSAGE_TARGET or each is messages[0]]
 
 
 def check_name(name: str, what: str, least: int = 0) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import NamedTuple, TypeVar
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import Failure, State
 from dagorama_broker.model.queries import InstanceQuery, StoredInstance, StoredNode
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
 from dagorama_broker.rpc.explain import in_a_line
 from dagorama_broker.rpc.failures import failure_message
-from dagorama_broker.rpc.fields import check_name, id_bytes
+from dagorama_broker.rpc.fields import check_name, fitting, id_bytes
 from dagorama_broker.rpc.marks import add_marks, check_user_id, labels_of
+from dagorama_broker.rpc.node_filter import NodeFilter, NodeSieve, filter_of
 from dagorama_broker.rpc.node_info import NodeInfos, SeenNode, state_of
 from dagorama_broker.scheduler import Explainer
 
@@ -24,9 +21,6 @@ from dagorama_broker.scheduler import Explainer
 PAGE, LARGEST_PAGE = 100, 1_000
 #: Nodes that are read for one page at most, if few of them are in the requested states.
 LOOKED_AT = 10_000
-#: States that one request may name, counting repetitions.
-MOST_STATES = 100
-Info = TypeVar("Info", pb.InstanceInfo, pb.NodeInfo)
 
 _LAST = (1 << 63) - 1
 _BAD = frozenset({State.FAILED, State.CANCELLED})
@@ -68,12 +62,12 @@ async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb
     found = await broker.commits.in_view(broker.store.view.list_instances, asked)
     explainer = broker.scheduler.explainer()
     infos = [await _info(broker, stored, explainer) for stored in found.instances]
-    fitting = _fitting(infos)
-    more = found.more if len(fitting) == len(infos) else found.instances[len(fitting) - 1].row.key
+    fits = fitting(infos)
+    more = found.more if len(fits) == len(infos) else found.instances[len(fits) - 1].row.key
     total = 0
     if not request.before and not asked.looks_into_nodes:
         total = await broker.commits.in_view(broker.store.view.count_instances, asked)
-    return pb.ListInstancesReply(instances=fitting, more=more, total=total)
+    return pb.ListInstancesReply(instances=fits, more=more, total=total)
 
 
 async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) -> pb.InstanceInfo:
@@ -112,60 +106,41 @@ async def _state_of(broker: Broker, id: bytes) -> State:
 
 async def list_nodes(broker: Broker, instance: bytes, request: pb.ListNodesRequest) -> pb.ListNodesReply:
     """Return a page of nodes of an instance. Raise NotFound or InvalidArgument."""
-    if len(request.states) > MOST_STATES:
-        raise InvalidArgument(f"the request names {len(request.states)} states; {MOST_STATES} are allowed")
-    if any(state not in pb.NodeState.values() for state in request.states):
-        raise InvalidArgument("the request names an unknown state")
-    states = frozenset(map(State, request.states)) or frozenset(State)
-    wanted = _Wanted(
-        states & {State.FAILED} if request.error else states,
-        check_name(request.function, "the name of a function"),
-        check_name(request.error, "the text of an error"),
-    )
+    wanted = filter_of(request)
     with broker.lookups.holds.on(instance):
         return await _nodes_page(broker, instance, wanted, request)
 
 
-class _Wanted(NamedTuple):
-    """The nodes that are listed."""
-
-    states: frozenset[State]
-    function: str  #: empty: any
-    error: str  #: in the type or message of their failure; empty: any
-
-
 async def _nodes_page(
-    broker: Broker, instance: bytes, wanted: _Wanted, request: pb.ListNodesRequest
+    broker: Broker, instance: bytes, wanted: NodeFilter, request: pb.ListNodesRequest
 ) -> pb.ListNodesReply:
     key = (await broker.lookups.stored_instance(instance)).row.key
     found, last, is_all = await _matching(broker, key, wanted, min(request.after, _LAST), _page(request.limit))
-    fitting = _fitting(await NodeInfos(broker).infos(found))
-    if len(fitting) < len(found):
-        last, is_all = found[len(fitting) - 1].node.key, False
-    return pb.ListNodesReply(nodes=fitting, more=0 if is_all else last)
+    fits = fitting(await NodeInfos(broker).infos(found))
+    if len(fits) < len(found):
+        last, is_all = found[len(fits) - 1].node.key, False
+    return pb.ListNodesReply(nodes=fits, more=0 if is_all else last)
 
 
 async def _matching(
-    broker: Broker, instance: int, wanted: _Wanted, after: int, limit: int
+    broker: Broker, instance: int, wanted: NodeFilter, after: int, limit: int
 ) -> tuple[list[SeenNode], int, bool]:
     """Return wanted nodes after this key, the last key that was read, and whether it was the last one."""
-    functions = broker.scheduler.function_queues
-    found: list[SeenNode] = []
+    sieve, found = NodeSieve(broker, wanted), list[SeenNode]()
     for _ in range(0, LOOKED_AT, LARGEST_PAGE):
         keys = await _keys(broker, instance, wanted, after)
-        for node in await _read(broker, keys):
+        for node in await _read(broker, keys, sieve):
             if len(found) == limit:
                 return found, after, False
             after = node.key
-            is_of_it = wanted.function in ("", functions[node.function].function.name)
-            if is_of_it and (state := state_of(broker, node)) in wanted.states:
-                found.append(SeenNode(node, state))
+            if (seen := sieve.find(node)) is not None:
+                found.append(seen)
         if len(keys) < LARGEST_PAGE:
             return found, after, True
     return found, after, False
 
 
-async def _keys(broker: Broker, instance: int, wanted: _Wanted, after: int) -> list[int]:
+async def _keys(broker: Broker, instance: int, wanted: NodeFilter, after: int) -> list[int]:
     """Return up to a page of keys of nodes that may be wanted; the store has an index of failed nodes."""
     in_view, view = broker.commits.in_view, broker.store.view
     if wanted.error:
@@ -176,13 +151,18 @@ async def _keys(broker: Broker, instance: int, wanted: _Wanted, after: int) -> l
     return await in_view(view.node_keys, instance, after, LARGEST_PAGE)
 
 
-async def _read(broker: Broker, keys: Sequence[int]) -> list[StoredNode]:
+async def _read(broker: Broker, keys: Sequence[int], sieve: NodeSieve | None = None) -> list[StoredNode]:
     """Return these nodes. Until the next await, each of them is in memory or has its outcome here."""
     found = await broker.commits.in_view(broker.store.view.described, keys)
+    if sieve is not None:
+        await sieve.look_up_workers(found.values())
     nodes = broker.scheduler.nodes
     while late := [key for key in keys if key not in nodes and not _has_ended(found[key])]:
         await broker.commits.wait_durable()  # these nodes have ended since
-        found |= await broker.commits.in_view(broker.store.view.described, late)
+        again = await broker.commits.in_view(broker.store.view.described, late)
+        if sieve is not None:
+            await sieve.look_up_workers(again.values())
+        found |= again
     return [found[key] for key in keys]
 
 
@@ -253,9 +233,3 @@ def without_tracebacks(details: pb.NodeDetails) -> pb.NodeDetails:
         for earlier in details.failure.earlier:
             earlier.traceback = ""
     return details
-
-
-def _fitting(infos: Sequence[Info]) -> list[Info]:
-    """Return the first of these that fit into one message, at least one."""
-    sizes = accumulate(info.ByteSize() for info in infos)
-    return [info for info, size in zip(infos, sizes, strict=True) if size <= MESSAGE_TARGET or info is infos[0]]

@@ -8,9 +8,12 @@ from functools import cache
 from typing import Generic, TypeVar
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import Role
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.rpc.explain import unschedulable_message
+from dagorama_broker.rpc.permissions import calls_of, may_read_logs
+from dagorama_broker.rpc.tokens import Token
 from dagorama_broker.scheduler import FunctionQueue, Obstacle, Scheduler, Worker
 
 #: Entries, and bytes, of one list on a page.
@@ -35,6 +38,18 @@ class _Page(Generic[Key, Entry]):
     entries: list[Entry]
     last: Key  #: key of the last entry; if there is none, the key after which the page begins
     more: bool
+
+
+def who_am_i(token: Token | None) -> pb.WhoAmIReply:
+    """Return what a caller may do. None: the broker requires no tokens."""
+    return pb.WhoAmIReply(
+        name=token.name if token is not None else "",
+        role=token.role if token is not None else Role.ADMIN,
+        tokens=token is not None,
+        calls=calls_of(token),
+        version=version(),
+        logs=may_read_logs(token),
+    )
 
 
 def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:

@@ -46,6 +46,11 @@ CALLS: dict[str, frozenset[Role]] = {
         "NameNodes": {_CLIENT, _READER},
         "ListFailures": {_CLIENT, _READER},
         "GetShape": {_CLIENT, _READER},
+        "WhoAmI": {_CLIENT, _WORKER, _READER},
+        "GetMap": {_CLIENT, _READER},
+        "WatchNodes": {_CLIENT, _READER},
+        "GetSeries": {_CLIENT, _READER},
+        "ListActions": {_CLIENT, _READER},
         "GetLogs": {_CLIENT, _READER},
         "GetStack": {_CLIENT, _READER},
         "Cancel": {_CLIENT},
@@ -72,9 +77,15 @@ _LOOKING = (
     "NameNodes",
     "ListFailures",
     "GetShape",
+    "WhoAmI",
+    "GetMap",
+    "WatchNodes",
+    "GetSeries",
+    "ListActions",
     "GetLogs",
     "GetStack",
 )
+_OF_LOGS = frozenset({OURS + "GetLogs", OURS + "GetStack"})
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")
 #: The kinds of our calls; all others submit, or change what was submitted.
 KINDS = {
@@ -98,6 +109,25 @@ def check_role(token: Token | None, method: str) -> None:
         raise PermissionDenied(f"no role may call {method[1:]}")
 
 
+def calls_of(token: Token | None) -> list[str]:
+    """Return the names of our calls that the owner of a token may make. None: no tokens are required."""
+    role = Role.ADMIN if token is None else token.role
+    return [
+        name.removeprefix(OURS)
+        for name, roles in CALLS.items()
+        if (role is Role.ADMIN or role in roles) and (name not in _OF_LOGS or not _lacks_logs(token))
+    ]
+
+
+def may_read_logs(token: Token | None) -> bool:
+    """Return whether the owner of a token may read what nodes print and log, and stacks."""
+    return {OURS + name for name in calls_of(token)} >= _OF_LOGS
+
+
+def _lacks_logs(token: Token | None) -> bool:
+    return token is not None and token.role is _READER and not token.logs
+
+
 def is_reader(token: Token | None) -> bool:
     """Return whether the caller's token has the role reader."""
     return token is not None and token.role is _READER
@@ -113,7 +143,7 @@ def refuse_reader(token: Token | None) -> None:
 
 def check_logs(token: Token | None) -> None:
     """Raise PermissionDenied if the caller is a reader whose token does not allow logs and stacks."""
-    if token is not None and is_reader(token) and not token.logs:
+    if token is not None and _lacks_logs(token):
         raise PermissionDenied(
             f"the token {token.name!r} has the role reader and does not allow logs, which may hold secrets:"
             " add `logs = true` to its record in the file of tokens"
@@ -143,6 +173,14 @@ def _refuse_more(token: Token, what: str, asked: frozenset[str], allowed: frozen
 
 #: The token of the call that is being handled; None if no tokens are required.
 caller: ContextVar[Token | None] = ContextVar("caller", default=None)
+
+
+def caller_name() -> str:
+    """Return the name of the caller's token; empty: no tokens are required."""
+    token = caller.get()
+    return "" if token is None else token.name
+
+
 #: The name that `sharer_of` returns for the call that is being handled.
 sharer: ContextVar[str] = ContextVar("sharer", default="")
 

@@ -15,10 +15,12 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import InvalidArgument, ResourceExhausted
+from dagorama_broker.model.actions import ActionKind, ActionRow
 from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
 from dagorama_broker.rpc.fields import LONGEST_NAME, check_key_id, check_name, id_bytes
 from dagorama_broker.rpc.functions import LONGEST_CLASS_CODE
+from dagorama_broker.rpc.permissions import caller_name
 from dagorama_broker.scheduler import DEPLOYED, Node, Obstacle, Rebindable, ReboundFunction
 
 VERSION = 1
@@ -51,6 +53,9 @@ async def rebind(broker: Broker, request: pb.RebindRequest) -> pb.RebindReply:
         refuse_too_much(found.made_with, MOST_SIGNED)
         return _reply(found)
     found = broker.scheduler.rebind(asked, rebinding)
+    if found.nodes:
+        action = ActionRow(ActionKind.REBIND, caller_name(), asked.instance, asked.name, len(found.nodes))
+        broker.scheduler.record_action(action)
     reply = _reply(found)
     reply.unschedulable.extend(_unservable(broker, found.nodes))
     await broker.commits.wait_durable()

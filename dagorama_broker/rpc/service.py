@@ -8,30 +8,23 @@ from contextlib import aclosing
 import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.cancellation import cancel
 from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import InvalidArgument
-from dagorama_broker.rpc import aggregates, costs, inspect, messages, overview
-from dagorama_broker.rpc.activity import ActivityReader
+from dagorama_broker.rpc import costs, messages
 from dagorama_broker.rpc.control import delete_instance, drain_worker, pause_queue
-from dagorama_broker.rpc.events import events
-from dagorama_broker.rpc.explain import explain, unschedulable_message
-from dagorama_broker.rpc.explain_node import explain_node
+from dagorama_broker.rpc.explain import unschedulable_message
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
-from dagorama_broker.rpc.id_prefix import find_ids
+from dagorama_broker.rpc.inspection_service import InspectionService
 from dagorama_broker.rpc.large_values import ValueTransfers
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
-from dagorama_broker.rpc.logs import get_logs
 from dagorama_broker.rpc.memory_guard import MemoryGuard
-from dagorama_broker.rpc.permissions import caller, check_logs, is_reader, refuse_reader, sharer
-from dagorama_broker.rpc.progress import watch
+from dagorama_broker.rpc.permissions import caller, caller_name, sharer
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
 from dagorama_broker.rpc.request_stream import RequestHandler, RequestStream
-from dagorama_broker.rpc.stacks import get_stack
-from dagorama_broker.rpc.status import patient, refusing
+from dagorama_broker.rpc.status import refusing
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.rpc.work import WorkerStreams, values_folder
 from dagorama_broker.scheduler import NewNodes
@@ -40,20 +33,18 @@ from dagorama_broker.store.large_values import is_clients_own
 Context = grpc.aio.ServicerContext[object, object]
 
 
-class BrokerService(pb_grpc.BrokerServicer):
+class BrokerService(InspectionService):
     """`dagorama.v1.Broker`."""
 
     def __init__(
         self, broker: Broker, config: WorkerConfig, bounds: RequestLimits, memory: MemoryGuard, streams: CallLimiter
     ) -> None:
-        self._broker = broker
+        super().__init__(broker)
         self._streams = streams
         self._memory = memory
         self._config = config
         self._bounds = bounds
         self._uploads = ValueTransfers(broker.store, bounds, memory.most)
-        self._activity = ActivityReader(broker)
-        self._traffic = broker.traffic
         self._workers = WorkerStreams(broker, config)
 
     # --- clients --------------------------------------------------------------------------------------
@@ -164,96 +155,6 @@ class BrokerService(pb_grpc.BrokerServicer):
             raise InvalidArgument("a file of a client in `unfinished` is named by 32 hexadecimal digits")
         return pb.ImportValueReply(kept=await self._uploads.keep(sha256, request.length, request.unfinished))
 
-    # --- inspecting -----------------------------------------------------------------------------------
-
-    @refusing
-    async def GetInstance(self, request: pb.GetInstanceRequest, context: Context) -> pb.InstanceInfo:
-        return await inspect.instance_info(self._broker, request)
-
-    @refusing
-    async def ListInstances(self, request: pb.ListInstancesRequest, context: Context) -> pb.ListInstancesReply:
-        check_name(request.definition, "the name of a definition")
-        return await inspect.list_instances(self._broker, request)
-
-    @refusing
-    async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesReply:
-        return await inspect.list_nodes(self._broker, id_bytes(request.instance, "an instance"), request)
-
-    @refusing
-    async def GetNode(self, request: pb.GetNodeRequest, context: Context) -> pb.NodeDetails:
-        instance, node = id_bytes(request.instance, "an instance"), id_bytes(request.node, "a node")
-        if request.arguments:
-            refuse_reader(caller.get())
-        details = await inspect.node_details(self._broker, instance, node, request.arguments)
-        return inspect.without_tracebacks(details) if is_reader(caller.get()) else details
-
-    @refusing
-    async def ExplainNode(self, request: pb.ExplainNodeRequest, context: Context) -> pb.Explanation:
-        instance = id_bytes(request.instance, "an instance")
-        return await explain_node(self._broker, instance, id_bytes(request.node, "a node") if request.node else b"")
-
-    @refusing
-    async def FindIds(self, request: pb.FindIdsRequest, context: Context) -> pb.FindIdsReply:
-        return await find_ids(self._broker, request)
-
-    @refusing
-    async def NameNodes(self, request: pb.NameNodesRequest, context: Context) -> pb.NameNodesReply:
-        return await aggregates.name_nodes(self._broker, request)
-
-    @refusing
-    async def ListFailures(self, request: pb.ListFailuresRequest, context: Context) -> pb.ListFailuresReply:
-        check_name(request.definition, "the name of a definition")
-        return await aggregates.list_failures(self._broker, request, is_reader(caller.get()))
-
-    @refusing
-    async def GetShape(self, request: pb.GetShapeRequest, context: Context) -> pb.Shape:
-        return await aggregates.shape_of(self._broker, id_bytes(request.instance, "an instance"))
-
-    @patient
-    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
-        replies = watch(self._broker, id_bytes(request.instance, "an instance"), request.now)
-        async with aclosing(replies):
-            async for reply in replies:
-                yield reply
-
-    @patient
-    async def Events(self, request: pb.EventsRequest, context: Context) -> AsyncIterator[pb.EventBatch]:
-        replies = events(self._broker, id_bytes(request.instance, "an instance"))
-        async with aclosing(replies):
-            async for reply in replies:
-                yield reply
-
-    @patient
-    async def WatchQueues(self, request: pb.WatchQueuesRequest, context: Context) -> AsyncIterator[pb.Activity]:
-        check_name(request.queue, "the name of a queue")
-        replies = self._activity.watch(request.queue, request.now)
-        async with aclosing(replies):
-            async for reply in replies:
-                yield reply
-
-    @patient
-    async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> AsyncIterator[pb.LogPiece]:
-        check_logs(caller.get())
-        replies = get_logs(self._broker, request)
-        async with aclosing(replies):
-            async for reply in replies:
-                yield reply
-
-    @refusing
-    async def GetStack(self, request: pb.GetStackRequest, context: Context) -> pb.NodeStack:
-        check_logs(caller.get())
-        return await get_stack(self._broker, request)
-
-    @refusing
-    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
-        status = overview.status(self._broker, request)
-        status.messages_in, status.messages_out = self._traffic.messages_in, self._traffic.messages_out
-        return status
-
-    @refusing
-    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainReply:
-        return explain(self._broker, request)
-
     # --- operations -----------------------------------------------------------------------------------
 
     @refusing
@@ -261,14 +162,15 @@ class BrokerService(pb_grpc.BrokerServicer):
         instance = id_bytes(request.instance, "an instance")
         with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
             ids = [id_bytes(id, "a node") for id in request.node]
-            return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids))
+            return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids, caller_name()))
 
     @refusing
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
         instance = id_bytes(request.instance, "an instance")
         with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
             ids = [id_bytes(id, "a node") for id in request.node]
-            asked = Asked(instance, ids, request.downstream, request.new_code, for_deployed(request.rebindings))
+            rebindings = for_deployed(request.rebindings)
+            asked = Asked(instance, ids, request.downstream, request.new_code, rebindings, caller_name())
             if request.look:
                 return pb.RetryReply(rebindable=rebindable_messages(await look(self._broker, asked)))
             done = await retry(self._broker, asked)
@@ -289,7 +191,7 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def DrainWorker(self, request: pb.DrainWorkerRequest, context: Context) -> pb.DrainWorkerReply:
-        return drain_worker(self._broker, request.worker)
+        return await drain_worker(self._broker, request.worker)
 
     @refusing
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteReply:

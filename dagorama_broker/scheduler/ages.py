@@ -64,14 +64,33 @@ class ReadyAges:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._notes: dict[int, _Notes] = {}  # by the number of the queue of a function, or of a concurrency key
+        self._fresh: dict[int, _Notes] = {}  # the next ones
 
     def note(self, now: float) -> None:
         """Note what is queued; to be called about once a second."""
-        notes: dict[int, _Notes] = {}
-        for queue in self._queues():
-            its = notes[queue.number] = self._notes.get(queue.number) or _Notes(queue)
-            its.add(None if self._first(queue) is None else queue.arrivals[-1], now)
-        self._notes = notes
+        for queue in self.begin():
+            self.note_queue(queue, now)
+        self.end()
+
+    # The same in portions, for a caller that lets others run meanwhile.
+
+    def begin(self) -> list[FunctionQueue]:
+        """Begin to note what is queued; return the queues to be noted."""
+        self._fresh = {}
+        return list(self._queues())
+
+    def note_queue(self, queue: FunctionQueue, now: float) -> float:
+        """Note one of the queues; return the age in seconds of its oldest node, 0 if it has none left."""
+        if not queue.ready:
+            return 0.0
+        its = self._fresh[queue.number] = self._notes.get(queue.number) or _Notes(queue)
+        first = self._first(queue)
+        its.add(None if first is None else queue.arrivals[-1], now)
+        return its.age(first, now)
+
+    def end(self) -> None:
+        """End what `begin` began."""
+        self._notes = self._fresh
 
     def oldest(self, now: float) -> dict[str, float]:
         """Return the age in seconds of the oldest queued node by queue, of queues that have one."""

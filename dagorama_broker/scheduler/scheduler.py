@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from dagorama_broker.errors import ResourceExhausted
+from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.model.queries import Failed, StoredInstance
 from dagorama_broker.model.rows import Changes, PausedQueueRow, RemovedRow
@@ -172,6 +173,10 @@ class Scheduler(Workers):
         ids = set(ids)
         self.claims.tidy(ids)
         self.claims.forget_queues({id for id in ids if self.graph.drop_queue(id)})
+
+    def record_action(self, row: ActionRow) -> None:
+        """Record an action of a person with the next commit, which also has changes that it has just made."""
+        self.graph.changes.actions.append(row._replace(time=self.graph.now + self.graph.wall))
 
     # --- paused queues ------------------------------------------------------------------------------
 

@@ -81,10 +81,25 @@ def usage_of(database: Path, values: Path) -> Usage:
     """Return the bytes of the files of a store. Raises StoreError. The files are not opened: that would free locks."""
     try:
         disk = os.statvfs(database.parent)
-        log = database.with_name(f"{database.name}-wal")
-        return Usage(_size(database), _size(log), _size_below(values), disk.f_bavail * disk.f_frsize)
+        return Usage(_size(database), _size(_log_of(database)), _size_below(values), disk.f_bavail * disk.f_frsize)
     except OSError as error:
-        raise StoreError(f"the size of store {database} cannot be read: {error.strerror}") from error
+        raise _unreadable(database, error) from error
+
+
+def size_of(database: Path) -> int:
+    """Return the bytes of a database and its log. Raise StoreError."""
+    try:
+        return _size(database) + _size(_log_of(database))
+    except OSError as error:
+        raise _unreadable(database, error) from error
+
+
+def _log_of(database: Path) -> Path:
+    return database.with_name(f"{database.name}-wal")
+
+
+def _unreadable(database: Path, error: OSError) -> StoreError:
+    return StoreError(f"the size of store {database} cannot be read: {error.strerror}")
 
 
 def _size(file: Path) -> int:

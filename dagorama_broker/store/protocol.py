@@ -201,5 +201,9 @@ class Store(Queries, Protocol):
         """Return the bytes of its files; None if it has none. It reads whole folders: call it in any thread."""
         ...
 
+    def size(self) -> int:
+        """Return the bytes of the database and its log; 0 if there are no files. Call it in any thread."""
+        ...
+
     def close(self) -> None:
         """Release everything; open() may follow."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from dagorama_broker.model.actions import ListedActions
 from dagorama_broker.model.domain import EagerState
+from dagorama_broker.model.maps import BlockColumns, NodeColumns
 from dagorama_broker.model.queries import (
     FailedEnd,
     FailurePage,
@@ -142,4 +144,26 @@ class StoreView(Queries, Protocol):
 
     def structure(self, instance: int, after: int, limit: int) -> StructurePage:
         """Return up to `limit` nodes of an instance, by its key, after this one. Checksums are not compared."""
+        ...
+
+    def list_actions(self, before: int, limit: int) -> ListedActions:
+        """Return up to `limit` actions with a smaller number than `before`, the latest first."""
+        ...
+
+    # Checksums of what the next four return are not compared.
+
+    def map_blocks(self, instance: int, after: int, limit: int) -> BlockColumns:
+        """Return the blocks of up to `limit` nodes of an instance, by its key, after this node."""
+        ...
+
+    def count_up_to(self, instance: int, key: int) -> int:
+        """Return how many nodes of an instance, by its key, have this key or a smaller one."""
+        ...
+
+    def node_columns(self, instance: int, first: int, last: int) -> NodeColumns:
+        """Return the nodes of an instance, by its key, from this one to that one, both included."""
+        ...
+
+    def node_sources(self, instance: int, first: int, last: int) -> list[int]:
+        """Return the keys of the sources of these nodes, one node after the other."""
         ...

@@ -14,13 +14,13 @@ from dagorama.__main__ import COMMANDS
 from dagorama_broker.launch import launch_broker
 from tests.support.commands import ROOT, invoke, printed, process, refusal
 
-BROKERS = {"backup", "broker"}
+OTHERS = {"backup", "broker", "dashboard"}
 
 
 def test_the_help_lists_every_command_and_each_has_a_help() -> None:
     text = printed("--help")
     listed = {line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.strip()}
-    assert listed == {*COMMANDS, *BROKERS}
+    assert listed == {*COMMANDS, *OTHERS}
     documented = (ROOT / "docs" / "reference" / "commands.md").read_text()
     for name in sorted(listed):
         assert printed(name, "--help").startswith("Usage: ")
@@ -28,7 +28,7 @@ def test_the_help_lists_every_command_and_each_has_a_help() -> None:
 
 
 def test_every_command_that_prints_data_has_the_forms_of_output() -> None:
-    without = {"backup", "broker", "completion", "config", "debug", "healthcheck", "keys", "tokens", "worker"}
+    without = {"backup", "broker", "completion", "config", "debug", "dev", "healthcheck", "keys", "tokens", "worker"}
     commands = [[name] for name in COMMANDS.keys() - without]
     for command in [*commands, ["keys", "list"], ["config", "show"], ["queues", "pause"], ["queues", "resume"]]:
         text = printed(*command, "--help")
@@ -66,6 +66,7 @@ def test_a_worker_is_a_subcommand_and_reload_needs_its_flag() -> None:
     assert "--reload" in printed("worker", "--help")
     code, said = refusal("worker", "--watch-dir", ".")
     assert (code, "--watch-dir needs --reload" in said) == (2, True)
+    assert "--watch-pattern needs --reload" in refusal("worker", "--watch-pattern", "*.py")[1]
     with launch_broker(port=0):
         assert process("worker", "--exit-on-completion").returncode == 0
 

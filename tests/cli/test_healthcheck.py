@@ -2,6 +2,7 @@
 
 import socket
 
+import pytest
 from click.testing import CliRunner
 
 from dagorama.__main__ import main
@@ -20,6 +21,12 @@ def test_a_serving_broker_is_0_and_an_absent_one_69() -> None:
     code, said = healthcheck("--port", f"{broker.port}")
     assert code == 69
     assert said.startswith(f"dagorama: no broker answers at localhost:{broker.port} ")
+
+
+def test_a_token_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", "dgt_of_a_client")
+    with launch_broker(port=0):
+        assert healthcheck() == (0, "serving\n")
 
 
 def test_a_server_that_does_not_answer_in_time_is_69() -> None:

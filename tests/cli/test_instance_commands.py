@@ -145,3 +145,34 @@ def test_a_worker_is_drained_by_its_name_or_id(broker: LaunchedBroker) -> None:
         for worker in workers:
             worker.kill()
             worker.wait()
+
+
+@pytest.mark.usefixtures("broker")
+def test_nodes_are_shown_by_worker_run_time_and_failed_attempts() -> None:
+    one = started(3)
+    execute_worker(infinite_loop=False)
+    (worker,) = {record["worker"] for record in json.loads(said("show", uuid(one), "-o", "json"))["nodes"]}
+    assert len(names("show", uuid(one), "--worker", worker)) == 2
+    assert names("show", uuid(one), "--worker", "another") == []
+    assert len(names("show", uuid(one), "--slower-than", "0.000001")) == 2
+    assert names("show", uuid(one), "--slower-than", "1e9") == []
+    assert names("show", uuid(one), "--retried") == names("show", uuid(one), "--error", "odd")
+    for wrong in ("nan", "-1", "inf", "soon"):
+        assert "is not a number of seconds from 0 to" in said("show", uuid(one), "--slower-than", wrong, code=2)
+
+
+@pytest.mark.usefixtures("broker")
+def test_actions_are_listed_with_what_they_were_about() -> None:
+    one = started(2)
+    said("queues", "pause", "models")
+    said("cancel", uuid(one))
+    said("cancel", uuid(one))
+    cancelled, paused = json.loads(said("actions", "-o", "json"))
+    assert (cancelled["action"], cancelled["instance"], cancelled["nodes"]) == ("cancel", uuid(one), 1)
+    assert cancelled["target"] == f"{__name__}:Halves"
+    assert (paused["number"], paused["action"], paused["target"], paused["by"]) == (1, "pause", "models", None)
+    assert paused["time_utc"]
+    shown = run("actions", "--limit", "1")
+    assert shown.stderr == "1 of 2 actions are shown; --limit 0 shows all.\n"
+    assert f"{__name__}:Halves" in shown.stdout
+    assert "models" not in shown.stdout

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.monitoring import metrics
+from dagorama_broker.engine import series
 from dagorama_broker.monitoring.ports import monitored
 from dagorama_broker.settings import Settings
 from dagorama_monitoring import exposition
@@ -103,7 +103,7 @@ async def test_queues_and_workers_are_shown_as_they_are_now(measured: Served, sc
 
 
 async def test_the_oldest_ready_node_ages(monkeypatch: pytest.MonkeyPatch, url: object, scrape: Scraping) -> None:
-    monkeypatch.setattr(metrics, "NOTE", 0.01)
+    monkeypatch.setattr(series, "SECOND", 0.01)
     async with serving(metrics_port=0) as served:
         await submit(served.stub, Dag().submission(b"a"))
         async with asyncio.timeout(PATIENCE):

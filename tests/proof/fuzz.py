@@ -39,7 +39,7 @@ from .progress import made, patience
 PATIENCE = patience(5.0)
 #: Seconds for which a call that may rightly wait forever is kept open; nothing follows from how it ends then.
 LISTENS = 0.5
-WAITS = ("Wait", "Exchange", "Work", "WatchQueues", "Events", "GetLogs")
+WAITS = ("Wait", "Exchange", "Work", "WatchQueues", "Events", "WatchNodes", "GetLogs")
 #: Bytes that a broker may grow by, whatever is sent: buffers, caches, and what was really submitted.
 GROWTH = 200 << 20
 SERVICES = (broker_pb2.DESCRIPTOR.services_by_name["Broker"], api_pb2.DESCRIPTOR.services_by_name["Dagorama"])
@@ -228,6 +228,11 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("GetShape", [pb.GetShapeRequest(instance=INSTANCE)]),
         ("WatchQueues", [pb.WatchQueuesRequest(queue="q", now=True)]),
         ("Events", [pb.EventsRequest(instance=INSTANCE)]),
+        ("GetMap", [pb.GetMapRequest(instance=INSTANCE, after=1, sources=True, limit=2)]),
+        ("WatchNodes", [pb.WatchNodesRequest(instance=INSTANCE)]),
+        ("GetSeries", [pb.GetSeriesRequest(resolution=10)]),
+        ("ListActions", [pb.ListActionsRequest(limit=3, before=9)]),
+        ("ListNodes", [pb.ListNodesRequest(instance=INSTANCE, worker="w", min_microseconds=1, min_failed_attempts=1)]),
         ("Delete", [pb.DeleteRequest(instance=ORIGIN + bytes(4))]),
         ("DrainWorker", [pb.DrainWorkerRequest(worker=ORIGIN)]),
         ("GetLogs", [pb.GetLogsRequest(instance=INSTANCE, node=ORIGIN + bytes(4), attempt=1)]),

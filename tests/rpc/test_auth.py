@@ -19,11 +19,12 @@ from dagorama.api import api_pb2, broker_pb2
 from dagorama.api.api_pb2_grpc import DagoramaStub
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.api.contract import Role
-from dagorama.cli.credentials import new_token, record_of
+from dagorama_broker.rpc import overview
 from dagorama_broker.rpc.auth import LOOK
 from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS
 from tests.support import raw
 from tests.support.raw import FUNCTION, Dag, RawWorker, Served, refused, serving
+from tests.support.tokens import Tokens
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
@@ -31,34 +32,6 @@ if TYPE_CHECKING:
 UNKNOWN = grpc.StatusCode.UNAUTHENTICATED
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 GPU = broker_pb2.Function(name="work:Task.train", hash="hash-3", queue="models", taint="GPU")
-
-
-class Tokens:
-    """A file of tokens, and the tokens."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._records: dict[str, str] = {}
-        self._tokens: dict[str, str] = {}
-
-    def add(self, name: str, role: str, **limits: Any) -> str:
-        token = self._tokens.setdefault(name, new_token())
-        self._records[name] = record_of(token, role, name=name, **limits)
-        self.write()
-        return token
-
-    def take_away(self, name: str) -> None:
-        del self._records[name]
-        self.write()
-
-    def write(self) -> None:
-        # Renamed into place, as careful people do; the broker never sees a half of it.
-        new = self.path.with_suffix(".new")
-        new.write_text("\n".join(self._records.values()))
-        new.replace(self.path)
-
-    def __getitem__(self, name: str) -> str:
-        return self._tokens[name]
 
 
 @pytest.fixture
@@ -144,6 +117,11 @@ SENT: Mapping[str, Any] = {
     "NameNodes": broker_pb2.NameNodesRequest(),
     "ListFailures": broker_pb2.ListFailuresRequest(),
     "GetShape": broker_pb2.GetShapeRequest(),
+    "WhoAmI": broker_pb2.WhoAmIRequest(),
+    "GetMap": broker_pb2.GetMapRequest(),
+    "WatchNodes": broker_pb2.WatchNodesRequest(),
+    "GetSeries": broker_pb2.GetSeriesRequest(),
+    "ListActions": broker_pb2.ListActionsRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Rebind": broker_pb2.RebindRequest(),
@@ -159,7 +137,7 @@ CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
     "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
-    "GetStack",
+    "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -173,10 +151,12 @@ MAY = {
         "GetSharedFolder",
         "GetInstance",
         "Explain",
+        "WhoAmI",
     },
     "reader": {
         "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
-        "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events",
+        "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events", "WhoAmI", "GetMap", "WatchNodes", "GetSeries",
+        "ListActions",
     },
     "admin": set(SENT),
 }  # fmt: skip
@@ -242,6 +222,22 @@ async def test_each_role_may_make_its_calls_and_no_others(tokens: Tokens, role: 
         found = {call: await status_of(stub, call) for call in SENT}
     assert {call for call, status in found.items() if status not in (UNKNOWN, DENIED)} == MAY[role]
     assert {status for call, status in found.items() if call not in MAY[role]} <= {DENIED}
+
+
+async def test_callers_learn_who_they_are_and_what_they_may_call(tokens: Tokens) -> None:
+    trusted = tokens.add("trusted", "reader", logs=True)
+    async with guarded(tokens) as served:
+        for role in MAY:
+            found = await stubs(served, tokens[role]).WhoAmI(broker_pb2.WhoAmIRequest())
+            assert (found.name, found.role, found.tokens) == (role, role, True)
+            assert set(found.calls) == MAY[role]
+            assert found.logs == (role in ("admin", "client"))
+            assert found.version == overview.version()
+        assert (await stubs(served, trusted).WhoAmI(broker_pb2.WhoAmIRequest())).logs
+    async with serving() as served:
+        found = await served.stub.WhoAmI(broker_pb2.WhoAmIRequest())
+        assert (found.name, found.role, found.tokens, found.logs) == ("", "admin", False, True)
+        assert set(found.calls) == set(SENT)
 
 
 async def test_a_worker_may_wait_on_an_open_stream_and_not_submit(tokens: Tokens) -> None:

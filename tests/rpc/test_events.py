@@ -139,6 +139,6 @@ async def test_nothing_is_noted_when_no_reader_is_left(served: Served) -> None:
     dag = Dag()
     await submit(served.stub, dag.submission(b"a"))
     replies = await follow(served, dag)
-    assert served.broker.events.has_readers
+    assert served.broker.feeds.events.has_readers
     replies.cancel()
-    await served.until(lambda broker: not broker.events.has_readers)
+    await served.until(lambda broker: not broker.feeds.events.has_readers)

@@ -152,6 +152,30 @@ async def test_nodes_and_instances_are_found_by_function_and_error() -> None:
             await nodes(served, dag, error="x" * 5_000)
 
 
+async def test_nodes_are_found_by_worker_run_time_and_failed_attempts() -> None:
+    async with serving() as served:
+        dag, _ = await four(served)
+        other = await served.worker(name="another", tolerations=["GPU"])
+        await other.durable(await other.complete(await other.node(), microseconds=[2_000_000]))
+
+        async def found(**asked: Any) -> list[bytes]:
+            return [info.node for info in (await nodes(served, dag, **asked)).nodes]
+
+        a, _, c, d, e, _ = (dag.id(counter) for counter in range(6))
+        assert await found(worker="a worker") == [a, c, d]
+        assert await found(worker="a worker", states=[pb.CLAIMED]) == [d]
+        assert await found(worker="another") == [e]
+        assert await found(worker="nobody") == []
+        assert await found(min_microseconds=30, states=[pb.COMPLETED, pb.FAILED]) == [c, e]
+        assert await found(min_microseconds=31, states=[pb.COMPLETED, pb.FAILED]) == [e]
+        assert await found(min_microseconds=2_000_001, states=[pb.COMPLETED, pb.FAILED]) == []
+        assert d in await found(min_microseconds=1)
+        assert await found(min_failed_attempts=1) == [a, d]
+        assert await found(min_failed_attempts=2) == []
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "the name of a worker"):
+            await nodes(served, dag, worker="x" * 5_000)
+
+
 async def test_a_node_that_waits_before_its_next_run_says_until_when() -> None:
     async with serving() as served:
         dag = Dag()

@@ -16,6 +16,7 @@ from typing import cast
 import pytest
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.model.actions import ActionKind, ActionRow
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import InstanceQuery
 from dagorama_broker.model.rows import (
@@ -33,9 +34,10 @@ from dagorama_broker.model.rows import (
     WorkerNameRow,
 )
 from dagorama_broker.store.checksums import row_sum
+from dagorama_broker.store.sqlite import connection as connection_module
 from dagorama_broker.store.sqlite.connection import connect, translate_sqlite_errors
 from dagorama_broker.store.sqlite.restore import NODES_QUERY, PROGRESS_QUERY
-from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_VERSION, LATEST_VERSION
+from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_SCHEMA, FIRST_VERSION, LATEST_VERSION
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.records import (
     RICH,
@@ -70,6 +72,7 @@ def fill(path: Path) -> None:
         changes.rebound = [ReboundRow(5, 2, 1)]
         changes.workers_joined = [(b"worker-id", "host:1")]
         changes.worker_names = [WorkerNameRow(1, "node:7")]
+        changes.actions = [ActionRow(ActionKind.PAUSE, "ada", target="q", time=1700000000.5)]
         store.commit(changes)
 
 
@@ -96,6 +99,7 @@ def read_all(path: Path) -> list[object]:
             store.failed_ends(1),
             store.failed([2]),
             store.view.worker_names([1]),
+            store.view.list_actions(9, 9),
         ]
 
 
@@ -140,6 +144,27 @@ def test_the_file_and_a_new_folder_are_for_this_user_alone(tmp_path: Path) -> No
 def test_the_file_says_whose_it_is_and_which_version(path: Path) -> None:
     with opened(path), closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (LATEST_VERSION,)
+
+
+def test_a_store_of_the_first_version_is_migrated_at_the_start_and_keeps_its_rows(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(connection_module, "MIGRATIONS", (FIRST_SCHEMA,))
+        older.setattr(connection_module, "LATEST_VERSION", FIRST_VERSION)
+        with opened(path) as store:
+            store.commit(graph(node(1), node(2, 1)))
+            before = store.live()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (FIRST_VERSION,)
+    for number in (1, 2):
+        with opened(path) as store:
+            assert store.live() == before
+            store.commit(Changes(actions=[ActionRow(ActionKind.CANCEL, "", instance_row().id, nodes=number)]))
+            listed = store.view.list_actions(9, 9).actions
+            assert [each.row.nodes for each in listed] == list(range(number, 0, -1))
+    with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (LATEST_VERSION,)
 
 
@@ -451,6 +476,7 @@ COLUMNS = {
     "rebindings": ["id", "signed", "chk"],
     "workers": ["id", "name", "chk"],
     "worker_names": ["name", "chk"],
+    "actions": ["number", "time", "by", "action", "instance", "target", "nodes", "chk"],
     "meta": ["value", "chk"],
     "secrets": ["name", "value", "chk"],
 }

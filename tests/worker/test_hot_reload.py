@@ -18,9 +18,9 @@ COMMANDS = (OWN, ("-m", "dagorama", "worker", "--reload"))
 
 
 class HotReload:
-    def __init__(self, broker: ScriptedBroker, folder: Path, command: tuple[str, ...] = OWN) -> None:
+    def __init__(self, broker: ScriptedBroker, folder: Path, command: tuple[str, ...] = OWN, *more: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, *command, "--toleration", "GPU", "--watch-dir", "."],
+            [sys.executable, *command, "--toleration", "GPU", "--watch-dir", ".", *more],
             cwd=folder, env=environment_of(broker), stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -86,6 +86,20 @@ def test_compiled_files_are_ignored(broker: ScriptedBroker, hot: HotReload, fold
     assert code == 0
     assert errors.count("; restarting") == 1
     assert "other_module.py changed" in errors
+
+
+def test_files_of_other_names_and_of_dagorama_dev_are_ignored(broker: ScriptedBroker, folder: Path) -> None:
+    (folder / ".dagorama").mkdir()
+    hot = HotReload(broker, folder, COMMANDS[1], "--watch-pattern", "*.py")
+    broker.greeted()
+    (folder / "result.txt").touch()
+    (folder / ".dagorama" / "ours.py").touch()
+    write(folder / "other_module.py", 2)
+    broker.greeted()
+    code, errors = hot.end()
+    assert code == 0
+    assert errors.count("; restarting") == 1
+    assert "] other_module.py changed; restarting" in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

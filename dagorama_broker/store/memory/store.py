@@ -27,6 +27,7 @@ from dagorama_broker.model.queries import (
 from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, NodeRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.memory.aggregates import Aggregates
+from dagorama_broker.store.memory.maps import Maps
 from dagorama_broker.store.memory.retry import read_bad_ends, read_eager_states, read_edges, read_failed
 from dagorama_broker.store.memory.search import failed_with, matches
 from dagorama_broker.store.memory.tables import Tables
@@ -35,7 +36,7 @@ from dagorama_broker.store.protocol import SECRET_BYTES
 _Row = TypeVar("_Row")
 
 
-class MemoryStore(Aggregates):
+class MemoryStore(Aggregates, Maps):
     """A `Store` whose records live as long as this object; close() and open() keep them, like a restart elsewhere."""
 
     def __init__(self) -> None:
@@ -61,6 +62,9 @@ class MemoryStore(Aggregates):
 
     def usage(self) -> None:
         """Return None: there are no files."""
+
+    def size(self) -> int:
+        return 0
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.model.actions import MOST_ACTIONS, ActionRow
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import EndedNode, StoredInstance
 from dagorama_broker.model.rows import (
@@ -55,6 +56,8 @@ class Tables:
         self.worker_names: dict[int, str] = {}
         self.paused: dict[str, PausedQueueRow] = {}
         self.drafts: dict[int, DraftRow] = {}  #: by their first keys
+        self.actions: dict[int, ActionRow] = {}  #: by number
+        self.last_action = 0
         #: largest keys of rows that were deleted
         self.last_function = self.last_instance = self.last_node = 0
 
@@ -126,7 +129,16 @@ class Tables:
         self.worker_names.update(changes.worker_names)
         while len(self.worker_names) > REMEMBERED:
             del self.worker_names[next(iter(self.worker_names))]
+        for action in changes.actions:
+            self._add_action(action)
         self.retention.link(changes.links)
+
+    def _add_action(self, action: ActionRow) -> None:
+        if not action.target and (key := self.instance_keys.get(action.instance)) is not None:
+            action = action._replace(target=self.instances[key].row.definition)
+        self.last_action += 1
+        self.actions[self.last_action] = action
+        self.actions.pop(self.last_action - MOST_ACTIONS, None)
 
     def _delete(self, changes: Changes) -> None:
         if changes.removed:

@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
+from dagorama_broker.model.maps import LAST_KEY
 from dagorama_broker.model.queries import FunctionCount, StoredNode
 from dagorama_broker.model.rows import NodeBlockRow, ProgressRow
 from dagorama_broker.store.checksums import check_row
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import rebound_rows
-
-_LAST_KEY = (1 << 63) - 1
 
 #: One statement, during which other threads run: a row for each node would take the GIL for each.
 _COUNTS = (
@@ -102,9 +101,9 @@ def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], 
     """
     select = "SELECT key, function FROM nodes WHERE key > ? ORDER BY key LIMIT ?"
     rows = reader.connection.execute(select, (after, most)).fetchall()
-    last = rows[-1][0] if len(rows) == most else _LAST_KEY
+    last = rows[-1][0] if len(rows) == most else LAST_KEY
     rebound = reader.connection.execute(
         "SELECT DISTINCT function FROM rebound_nodes WHERE key > ? AND key <= ?", (after, last)
     )
     named = {function for _, function in rows} | {function for (function,) in rebound}
-    return named, None if last == _LAST_KEY else last
+    return named, None if last == LAST_KEY else last

@@ -134,10 +134,18 @@ CREATE TABLE paused_queues (
 CREATE TABLE worker_names (number INTEGER PRIMARY KEY, chk INTEGER NOT NULL, name TEXT NOT NULL)
 """
 
+ACTIONS = """
+CREATE TABLE actions (
+    number INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    time REAL NOT NULL, by TEXT NOT NULL, action TEXT NOT NULL,
+    instance BLOB NOT NULL, target TEXT NOT NULL, nodes INTEGER NOT NULL
+)
+"""
+
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
 FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
-MIGRATIONS = (FIRST_SCHEMA,)
+MIGRATIONS = (FIRST_SCHEMA, ACTIONS)
 #: The version that all migrations make.
 LATEST_VERSION = FIRST_VERSION + len(MIGRATIONS) - 1

@@ -17,7 +17,7 @@ from dagorama_broker.model.queries import (
     Usage,
 )
 from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, OutcomeRow, RemovedRow
-from dagorama_broker.store.folders import usage_of
+from dagorama_broker.store.folders import size_of, usage_of
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.sqlite.commit_count import COUNT_TIME
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, snapshot
@@ -98,6 +98,9 @@ class SqliteStore(SharedQueries):
 
     def usage(self) -> Usage:
         return usage_of(self.path, self._large.folder)
+
+    def size(self) -> int:
+        return size_of(self.path)
 
     # --- writing ------------------------------------------------------------------------------------
 

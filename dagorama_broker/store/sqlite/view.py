@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 
+from dagorama_broker.model.actions import ListedActions
 from dagorama_broker.model.domain import EagerState, State
+from dagorama_broker.model.maps import LAST_KEY, BlockColumns, NodeColumns
 from dagorama_broker.model.queries import (
     FailedEnd,
     FailurePage,
@@ -18,6 +20,7 @@ from dagorama_broker.model.queries import (
     StoredNode,
     StructurePage,
 )
+from dagorama_broker.store.sqlite.actions import read_actions
 from dagorama_broker.store.sqlite.aggregates import (
     read_failures,
     read_ids_at,
@@ -33,6 +36,7 @@ from dagorama_broker.store.sqlite.listing import (
     read_described,
     read_node_keys,
 )
+from dagorama_broker.store.sqlite.maps import count_up_to, read_blocks, read_columns, read_sources
 from dagorama_broker.store.sqlite.marks import read_marks
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.retry import read_bad_ends, read_used_failures
@@ -124,7 +128,7 @@ class SqliteView(SharedQueries):
 
     def size_of(self, instance: int) -> int:
         with self._reading() as reader:
-            return sum(block.size for block in reader.blocks("WHERE instance = ?", instance))
+            return count_up_to(reader, instance, LAST_KEY)
 
     def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
         with self._reading() as reader:
@@ -153,3 +157,23 @@ class SqliteView(SharedQueries):
     def structure(self, instance: int, after: int, limit: int) -> StructurePage:
         with self._reading() as reader, snapshot(reader.connection):
             return read_structure(reader, instance, after, limit)
+
+    def list_actions(self, before: int, limit: int) -> ListedActions:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_actions(reader, before, limit)
+
+    def map_blocks(self, instance: int, after: int, limit: int) -> BlockColumns:
+        with self._reading() as reader:
+            return read_blocks(reader, instance, after, limit)
+
+    def count_up_to(self, instance: int, key: int) -> int:
+        with self._reading() as reader:
+            return count_up_to(reader, instance, key)
+
+    def node_columns(self, instance: int, first: int, last: int) -> NodeColumns:
+        with self._reading() as reader:
+            return read_columns(reader, instance, first, last)
+
+    def node_sources(self, instance: int, first: int, last: int) -> list[int]:
+        with self._reading() as reader:
+            return read_sources(reader, instance, first, last)

@@ -20,6 +20,7 @@ from dagorama_broker.store.checksums import (
 )
 from dagorama_broker.store.protocol import REMEMBERED
 from dagorama_broker.store.sqlite import drafts
+from dagorama_broker.store.sqlite.actions import write_actions
 from dagorama_broker.store.sqlite.connection import execute_rows
 from dagorama_broker.store.sqlite.marks import write_marks
 from dagorama_broker.store.sqlite.rebinds import write_rebound
@@ -126,6 +127,8 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many("DELETE FROM paused_queues WHERE queue = ?", ((queue,) for queue in changes.resumed))
     if changes.paused:
         many(_PAUSED, summed((queue, float(since), by) for queue, since, by in changes.paused))
+    if changes.actions:
+        write_actions(connection, changes.actions)
     if changes.links:
         link(connection, changes.links)
     if changes.removed:

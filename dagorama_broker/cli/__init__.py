@@ -7,39 +7,31 @@ for temporary files, which is deleted at the end.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from shutil import rmtree
-from threading import Thread
-from time import sleep
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from dagorama_broker.cli.health import NoAnswer, is_healthy
+from dagorama_broker.cli.launcher import Launcher
 from dagorama_broker.environment import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, option_name, setting_of
 from dagorama_broker.errors import BindError, SettingsError, StoreError
 from dagorama_broker.logging import configure
 from dagorama_broker.settings import Endpoint, Settings
 
 if TYPE_CHECKING:
-    import grpc
+    from dagorama_broker.cli.dashboard import Dashboard
 
 log = logging.getLogger("dagorama_broker")
 
 #: Seconds after which the thread of the event loop releases the GIL to the store's thread: a commit waits for the GIL
 #: several times, and all calls wait for the commit.
 SWITCH = 0.0005
-#: Seconds that a broker has to end cleanly after its launcher has ended.
-LAST_SECONDS = 5.0
-#: Seconds that a broker has to answer a health check.
-HEALTH_SECONDS = 3.0
 #: The exit code for an invalid setting, as in sysexits.h.
 BAD_CONFIG = 78
 
@@ -81,16 +73,25 @@ def main() -> None:
 @_option(Settings, "health_port", type=_PORT)
 @_option(Settings, "metrics_port", type=_PORT)
 @_option(Settings, "health_host")
+@click.option("--dashboard", is_flag=True, help="Also run the dashboard, as a process that ends with this one.")
+@click.option(
+    "--dashboard-port", type=_PORT, help="For --dashboard: port of its pages [DAGORAMA_DASHBOARD_PORT, 8088]."
+)
 @click.option("--announce", type=int, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)
 @click.option("--scratch", hidden=True)
-def serve(announce: int | None, lifeline: int | None, scratch: str | None, **options: Any) -> None:
+def serve(
+    dashboard: bool, dashboard_port: int | None, announce: int | None, lifeline: int | None, scratch: str | None,
+    **options: Any,
+) -> None:  # fmt: skip
     """Serve until SIGTERM or Ctrl-C."""
+    if dashboard_port is not None and not dashboard:
+        raise click.UsageError("--dashboard-port needs --dashboard")
     launcher = Launcher(announce, lifeline, scratch)
     try:
         settings = Settings.from_env(**options)
         configure(settings.log_level, settings.log_format)
-        _serve(settings, launcher)
+        _serve(settings, launcher, _dashboard(settings, dashboard_port) if dashboard else None)
     except (SettingsError, StoreError, BindError) as error:
         launcher.tell(error=str(error))
         if launcher.listens:
@@ -100,7 +101,13 @@ def serve(announce: int | None, lifeline: int | None, scratch: str | None, **opt
         launcher.clean_up()
 
 
-def _serve(settings: Settings, launcher: Launcher) -> None:
+def _dashboard(settings: Settings, http_port: int | None) -> Dashboard:
+    from dagorama_broker.cli.dashboard import Dashboard
+
+    return Dashboard(settings, http_port)
+
+
+def _serve(settings: Settings, launcher: Launcher, dashboard: Dashboard | None) -> None:
     # gRPC would log a port that is in use, in addition to our own sentence. Our client sets ERROR, and a broker that a
     # script launches inherits that.
     if os.environ.get("GRPC_VERBOSITY", "ERROR") == "ERROR":
@@ -120,51 +127,19 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
                 "INSECURE: %s:%d is served to other machines without %s", served.host, served.port, settings.lacks
             )
         launcher.tell(port=served.port, store=served.store)
+        if dashboard is not None:
+            dashboard.start(served.port)
 
     async def until_stopped() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         launcher.when_gone(lambda: loop.call_soon_threadsafe(stop.set))
-        await serve(settings, ready, stop)
+        try:
+            await serve(settings, ready, stop)
+        finally:
+            if dashboard is not None:
+                await dashboard.stop()
 
     asyncio.run(until_stopped())
-
-
-class Launcher:
-    """The program that launched this process; each of its three connections may be missing."""
-
-    def __init__(self, announce: int | None = None, lifeline: int | None = None, scratch: str | None = None) -> None:
-        self.listens = announce is not None
-        self._announce = announce
-        self._lifeline = lifeline
-        self._scratch = scratch
-        if scratch is not None:
-            tempfile.tempdir = scratch
-
-    def tell(self, **facts: object) -> None:
-        """Send one line of JSON to the launcher, which may have ended."""
-        if self._announce is not None:
-            try:
-                os.write(self._announce, json.dumps(facts).encode() + b"\n")
-            except BrokenPipeError:
-                self._announce = None
-
-    def when_gone(self, leave: Callable[[], object]) -> None:
-        """Call `leave` from a thread once the launcher has ended; kill this process if it runs some seconds later."""
-        if self._lifeline is not None:
-            Thread(target=self._outlive, args=(self._lifeline, leave), daemon=True).start()
-
-    def _outlive(self, lifeline: int, leave: Callable[[], object]) -> None:
-        while os.read(lifeline, 1):
-            pass
-        leave()
-        sleep(LAST_SECONDS)
-        self.clean_up()
-        os._exit(1)
-
-    def clean_up(self) -> None:
-        """Delete the folder for temporary files."""
-        if self._scratch is not None:
-            rmtree(self._scratch, ignore_errors=True)
 
 
 # --- accept-loss ----------------------------------------------------------------------------------------
@@ -214,10 +189,6 @@ def backup(target: Path, store: str | None) -> None:
 # --- health ---------------------------------------------------------------------------------------------
 
 
-class NoAnswer(Exception):
-    """No broker answers at an address, or not to this caller; the message says which."""
-
-
 @main.command()
 @_option(Endpoint, "host")
 @_option(Endpoint, "port", type=_PORT)
@@ -233,56 +204,6 @@ def health(**options: Any) -> None:
         _fail(error)
     click.echo("serving" if healthy else "not serving")
     sys.exit(0 if healthy else 1)
-
-
-def is_healthy(way: Endpoint) -> bool:
-    """Return whether a broker is serving. Raise NoAnswer or SettingsError."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before gRPC is loaded: the sentence of NoAnswer is enough
-    from grpc_health.v1 import health_pb2
-
-    with _channel(way) as channel:
-        # The generated stub has no types.
-        check = channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
-        reply = check(health_pb2.HealthCheckRequest(), timeout=HEALTH_SECONDS)
-    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-@contextmanager
-def _channel(way: Endpoint) -> Iterator[grpc.Channel]:
-    import grpc
-
-    from dagorama_broker.rpc.tls import meaning
-
-    address = f"[{way.host}]:{way.port}" if ":" in way.host else f"{way.host}:{way.port}"
-    try:
-        with _open(way, address) as channel:
-            yield channel
-    except grpc.RpcError as error:
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            may_want_tls = not way.tls_ca and "Socket closed" in str(error.details())
-            if meant := meaning(str(error.details())):
-                raise NoAnswer(f"cannot connect to a broker at {address}: {meant}") from error
-            tls = ", or it requires TLS (set DAGORAMA_TLS_CA)" if may_want_tls else ""
-            raise NoAnswer(f"no broker answers at {address}{tls}") from error
-        raise NoAnswer(f"the server at {address} answered {error.code().name}: {error.details()}") from error
-
-
-def _open(way: Endpoint, address: str) -> grpc.Channel:
-    import grpc
-
-    from dagorama_broker.rpc.tls import channel_credentials
-
-    options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
-    if not way.tls_ca:
-        return grpc.insecure_channel(address, options=options)
-    if way.tls_name:
-        options.append(("grpc.ssl_target_name_override", way.tls_name))
-    credentials = channel_credentials(way.tls_ca, way.tls_cert, way.tls_key)
-    return grpc.secure_channel(address, credentials, options=options)
 
 
 # --- errors ---------------------------------------------------------------------------------------------

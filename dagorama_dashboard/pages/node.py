@@ -1,0 +1,109 @@
+"""One node: its state and why, its attempts, its logs, and the nodes around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from starlette.responses import RedirectResponse, Response
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.errors import NotFound
+from dagorama.models.state import State
+from dagorama_dashboard.pages.instance import instance_id, ordinals
+from dagorama_dashboard.web.look import Look
+from dagorama_dashboard.web.rendering import Content
+
+#: Sources that are named.
+MOST_SOURCES = 50
+
+
+class Attempt(NamedTuple):
+    """An attempt, as far as it is known."""
+
+    number: int
+    type: str
+    message: str
+    traceback: str
+    ended: float  #: seconds since 1970
+    microseconds: int
+    worker: str
+
+
+async def node_ids(look: Look) -> tuple[bytes, bytes]:
+    """Return the ids of the instance and the node in the path. Raises NotFound."""
+    instance, ordinal = instance_id(look), look.request.path_params["node"]
+    if not 0 < ordinal < 1 << 60:
+        raise NotFound(f"the instance {UUID(bytes=instance)} has no node {ordinal}")
+    reply = await look.ask("FindIds", pb.FindIdsRequest(instance=instance.hex(), node=[f"/{ordinal}"]))
+    return instance, reply.node[0]
+
+
+async def node(look: Look) -> Content:
+    """Return the page of a node."""
+    instance, id = await node_ids(look)
+    details, why = await asyncio.gather(
+        look.ask("GetNode", pb.GetNodeRequest(instance=instance, node=id)),
+        look.ask("ExplainNode", pb.ExplainNodeRequest(instance=instance, node=id)),
+    )
+    info: pb.NodeInfo = details.info
+    sources = list(info.sources[:MOST_SOURCES])
+    near = {*sources, info.creator, info.root_cause, *(n for reason in why.reasons for n in reason.node)}
+    near |= {cause.node for cause in why.causes} | {n for cause in why.causes for r in cause.reasons for n in r.node}
+    names = await ordinals(look, {each for each in near if each})
+    number = look.request.path_params["node"]
+    return Content(
+        "node.html",
+        f"{info.function.name.rpartition(':')[2]} {instance.hex()[:8]}/{number}",
+        {
+            "id": f"{UUID(bytes=instance)}", "number": number, "info": info, "details": details, "why": why,
+            "is_done": State(info.state) is State.COMPLETED,
+            "names": names, "sources": sources, "attempts": attempts_of(details),
+            "is_running": State(info.state) is State.CLAIMED, "has_ended": info.state >= State.COMPLETED,
+        },
+        section="instances",
+    )  # fmt: skip
+
+
+def attempts_of(details: pb.NodeDetails) -> list[Attempt]:
+    """Return the failed attempts of a node that are kept, the latest first."""
+    if not details.HasField("failure") or details.info.root_cause:
+        return []
+    last = details.failure
+    each: Sequence[pb.EarlierFailure | pb.NodeFailure] = [*last.earlier, last]
+    first = max(1, details.info.failed_attempts - len(each) + 1)
+    found = [
+        Attempt(number, one.type, one.message, one.traceback, one.ended, one.microseconds, one.worker)
+        for number, one in enumerate(each, first)
+    ]
+    return found[::-1]
+
+
+async def by_id(look: Look) -> Response:
+    """Return the way from the id of a node to its page."""
+    text = look.request.path_params["node"]
+    try:
+        id = UUID(text).bytes
+    except ValueError:
+        raise NotFound(f"{text!r} is not the id of a node") from None
+    reply = await look.ask("NameNodes", pb.NameNodesRequest(node=[id]))
+    if not reply.names:
+        raise NotFound(f"the broker knows no node {text}")
+    (name,) = reply.names
+    return RedirectResponse(f"/instances/{UUID(bytes=name.instance)}/{name.ordinal}")
+
+
+async def stack(look: Look) -> Content:
+    """Return where a running node stands."""
+    instance, id = await node_ids(look)
+    found = await look.ask("GetStack", pb.GetStackRequest(instance=instance, node=id))
+    number = look.request.path_params["node"]
+    return Content(
+        "stack.html",
+        f"Stack of {instance.hex()[:8]}/{number}",
+        {"id": f"{UUID(bytes=instance)}", "number": number, "found": found},
+        is_live=False,
+        section="instances",
+    )

@@ -1,0 +1,130 @@
+"""Pages: how their contents become HTML, once as a whole and again as updates of a page that is open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from dagorama.errors import BrokerError
+from dagorama_dashboard.shown import charts, formats
+from dagorama_dashboard.web.errors import problem_of
+from dagorama_dashboard.web.look import NOTICE_COOKIE, SLOW, Look, look_of
+
+FOLDER = Path(__file__).parents[1]
+#: Seconds from one update of a page to the next at least, and at most if its content shows how old something is.
+INTERVAL, LONGEST_INTERVAL = 0.5, 5.0
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page shows: a template with its values."""
+
+    template: str
+    title: str
+    values: dict[str, Any] = field(default_factory=dict)
+    is_live: bool = True  #: an open page follows changes
+    section: str = ""  #: the entry of the navigation
+
+
+Page = Callable[[Look], Awaitable[Content]]
+
+
+@cache
+def environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(formats.FILTERS)
+    made.globals.update(
+        shown=formats.shown, state_bar=charts.state_bar, ended_bar=charts.ended_bar, spark=charts.spark,
+        legend=[formats.shown(state) for state in formats.BAR_ORDER if state != 3],
+    )  # fmt: skip
+    return made
+
+
+def render(template: str, **values: Any) -> str:
+    return environment().get_template(template).render(**values)
+
+
+def fragment(look: Look, content: Content) -> str:
+    """Return the part of a page that is updated."""
+    return render(content.template, look=look, me=look.identity, **content.values)
+
+
+def whole(look: Look | None, content: Content, status: int = 200) -> HTMLResponse:
+    """Return a whole page; without a look it shows no navigation."""
+    notice = look.notice() if look is not None else None
+    body = render(content.template, look=look, me=look.identity if look else None, **content.values)
+    live = ""
+    if look is not None and content.is_live and look.pace != "paused":
+        live = f"/live{look.address()}"
+    html = render("layout.html", look=look, content=content, body=body, notice=notice, live=live)
+    response = HTMLResponse(html, status)
+    if notice is not None:
+        response.delete_cookie(NOTICE_COOKIE)
+    return response
+
+
+def page_routes(path: str, page: Page) -> list[Route]:
+    """Return the routes of a page and of its updates."""
+
+    async def show(request: Request) -> Response:
+        look = await look_of(request)
+        return whole(look, await page(look))
+
+    async def follow(request: Request) -> Response:
+        look = await look_of(request)
+        return StreamingResponse(_updates(look, page), media_type="text/event-stream")
+
+    return [Route(path, show), Route(f"/live{path}".rstrip("/") or "/live", follow)]
+
+
+async def _updates(look: Look, page: Page) -> AsyncIterator[str]:
+    """Yield the page whenever it has changed, as server-sent messages."""
+    last = ""
+    pause = SLOW if look.pace == "5" else INTERVAL
+    async with look.site.pulses.listening(look.viewer) as pulse:
+        while not look.site.stopping.is_set():
+            start, beats = monotonic(), pulse.beats
+            html = await _updated(look, page)
+            if html != last:
+                yield sent(html)
+                last = html
+            # A slow page, or a slow broker, is asked less often.
+            await _sleep(look, max(pause, 10 * (monotonic() - start)))
+            await pulse.wait(beats, LONGEST_INTERVAL)
+
+
+async def _updated(look: Look, page: Page) -> str:
+    try:
+        return fragment(look, await page(look))
+    except BrokerError as error:
+        return render("problem.html", look=look, me=look.identity, problem=problem_of(error))
+
+
+async def _sleep(look: Look, seconds: float) -> None:
+    """Sleep, but not if the dashboard stops."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await look.site.stopping.wait()
+
+
+def sent(text: str, event: str = "", id: int | None = None) -> str:
+    """Return a server-sent message. The browser names the last id when it opens the stream again."""
+    head = (f"event: {event}\n" if event else "") + (f"id: {id}\n" if id is not None else "")
+    return head + "".join(f"data: {line}\n" for line in text.split("\n")) + "\n"

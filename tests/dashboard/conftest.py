@@ -1,0 +1,110 @@
+"""A broker with instances of all kinds, and its dashboard, for tests that only look."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import pytest
+
+from dagorama import DAGDefinition, dagorama, start
+from dagorama.client.connection import connection
+from dagorama.runner import launch_workers
+from dagorama_broker.launch import LaunchedBroker, launch_broker
+from tests.dashboard.serving import Dashboard, dashboard
+from tests.support.tokens import Tokens
+
+#: What would run in a page that does not escape it.
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+class Shapes(DAGDefinition):
+    """Fails for one number, prints, and joins."""
+
+    @dagorama().syncfn
+    def entrypoint(self, count: int, bad: int) -> int:
+        return self.total([self.measure(number, number == bad) for number in range(count)])
+
+    @dagorama().syncfn
+    def measure(self, number: int, is_bad: bool) -> int:
+        print(f"measuring {number} {HOSTILE}\x1b[31m")
+        if is_bad:
+            raise ValueError(f"no area of {HOSTILE}")
+        return number * number
+
+    @dagorama().syncfn
+    def total(self, areas: list[int]) -> int:
+        return sum(areas)
+
+
+class Lonely(DAGDefinition):
+    """Runs nowhere, because no worker tolerates its taint."""
+
+    @dagorama(queue_name=f"queue {HOSTILE}", taint_name="gpu").syncfn
+    def entrypoint(self) -> int:
+        return 1
+
+
+class Seen(NamedTuple):
+    """A dashboard, and the instances on it."""
+
+    pages: Dashboard
+    completed: UUID
+    failed: UUID
+    stuck: UUID
+
+
+@pytest.fixture(scope="module")
+def seen() -> Iterator[Seen]:
+    """Yield a dashboard on which an instance has completed, one has failed, and one can never run."""
+    with launch_broker(0) as broker:
+        ids = [
+            start(definition, id=name, labels={"tenant": HOSTILE})(*arguments)[0].instance_id
+            for name, definition, arguments in (
+                ("fine", Shapes(), (3, -1)),
+                ("broken", Shapes(), (4, 2)),
+                ("lonely", Lonely(), ()),
+            )
+        ]
+        with launch_workers(1, exit_on_completion=True) as workers:
+            for worker in workers:
+                worker.join()
+        with dashboard(broker.host, broker.port) as pages:
+            yield Seen(pages, *ids)
+    connection().close_stream()
+
+
+@pytest.fixture
+def empty() -> Iterator[tuple[Dashboard, LaunchedBroker]]:
+    """Yield a dashboard of a broker without instances, and the broker."""
+    with launch_broker(0) as broker, dashboard(broker.host, broker.port) as pages:
+        yield pages, broker
+
+
+class Guarded(NamedTuple):
+    """A dashboard of a broker that requires tokens."""
+
+    pages: Dashboard
+    tokens: Tokens
+    broker: LaunchedBroker
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    tokens = Tokens(tmp_path / "tokens.toml")
+    for role in ("admin", "client", "worker", "reader"):
+        tokens.add(role, role)
+    tokens.add("listener", "reader", logs=True)
+    environment = {"DAGORAMA_TOKENS_FILE": f"{tokens.path}"}
+    with launch_broker(0, environment=environment) as broker, dashboard(broker.host, broker.port) as pages:
+        yield Guarded(pages, tokens, broker)
+
+
+@pytest.fixture
+def as_admin(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> Guarded:
+    """Return the guarded dashboard, for a test whose own calls are an admin's."""
+    monkeypatch.setitem(os.environ, "DAGORAMA_AUTH_TOKEN", guarded.tokens["admin"])
+    return guarded
