@@ -29,6 +29,8 @@ def dashboard(width: int, runs: int) -> Iterator[Row]:
     rates: dict[bool, list[float]] = {False: [], True: []}
     with serving(), _pages() as port, ProcessPoolExecutor(1, get_context("spawn")) as browser:
         browser.submit(int).result()  # its process is there
+        instance, promise = Fan()(16)
+        resolve(instance, promise, timeout=60)
         for is_open in [False, True] * runs:
             start = perf_counter()
             instance, promise = Fan()(width)

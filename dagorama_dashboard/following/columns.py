@@ -17,6 +17,10 @@ from dagorama_dashboard.shown.formats import function_label
 MOST_NODES = 200_000
 
 
+class Shifted(Exception):
+    """Nodes were put before known ones, because a large call was accepted meanwhile: their ordinals have changed."""
+
+
 class Columns:
     """What is known of the nodes of an instance. A node's place is its ordinal minus 1."""
 
@@ -45,7 +49,9 @@ class Columns:
         return len(self.state)
 
     def add(self, message: pb.NodeMap) -> None:
-        """Add the next nodes."""
+        """Add the next nodes. Raises Shifted if they do not continue the known ones."""
+        if message.before != self.count:
+            raise Shifted
         self.nodes = max(self.nodes, message.nodes)
         functions = [self._functions.setdefault(name, len(self._functions)) for name in message.functions]
         workers = [0, *(1 + self._workers.setdefault(name, len(self._workers)) for name in message.workers)]
@@ -65,6 +71,10 @@ class Columns:
         self._run += message.microseconds
         self._source_count += message.source_count
         self._sources += message.source
+        for key, moment in zip(message.returned_key, message.returned_at, strict=True):
+            returned = self.ordinal(key) - 1
+            if returned >= 0 and self._ended[returned]:  # its value came later, from the nodes that it returned
+                self._ended[returned] = max(1, self._milliseconds(moment))
         self._running.update(
             (key, self._milliseconds(since))
             for key, since in zip(message.running_key, message.running_since, strict=True)

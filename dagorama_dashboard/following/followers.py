@@ -10,7 +10,7 @@ from time import monotonic
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import BrokerError
 from dagorama_dashboard.broker import Viewer
-from dagorama_dashboard.following.columns import MOST_NODES, Columns
+from dagorama_dashboard.following.columns import MOST_NODES, Columns, Shifted
 
 #: Seconds that the broker has for a map, and for which a map counts as new.
 MAP_SECONDS, FRESH = 30.0, 2.0
@@ -19,7 +19,15 @@ AGAIN = 1.0
 
 
 async def read_columns(viewer: Viewer, id: bytes, columns: Columns) -> Columns:
-    """Add the nodes that come after the known ones, and return the columns."""
+    """Add the nodes after the known ones, and return the columns, or new ones if the ordinals have shifted."""
+    while True:
+        try:
+            return await _read_rest(viewer, id, columns)
+        except Shifted:
+            columns = Columns(columns.created)
+
+
+async def _read_rest(viewer: Viewer, id: bytes, columns: Columns) -> Columns:
     request = pb.GetMapRequest(instance=id, after=columns.last, sources=True, limit=MOST_NODES - columns.count)
     if request.limit:
         async with aclosing(viewer.follow("GetMap", request, MAP_SECONDS)) as messages:
@@ -90,18 +98,19 @@ class Followed:
 
     async def _take(self, change: pb.NodeChanges) -> None:
         async with self._reading:
-            columns = self.columns
-            columns.nodes = max(columns.nodes, change.nodes)
-            if self._read_at and not change.incomplete:
-                if change.key and max(change.key) > columns.last:
-                    await read_columns(self._viewer, self._id, columns)
-                ordinals, states = columns.change(change.key, change.state)
+            is_all = change.incomplete
+            self.columns.nodes = max(self.columns.nodes, change.nodes)
+            changed: dict[int, int] = {}
+            if self._read_at and not is_all:
+                if change.key and max(change.key) > self.columns.last:
+                    read = await read_columns(self._viewer, self._id, self.columns)
+                    is_all = read is not self.columns
+                    self.columns = read
+                ordinals, states = self.columns.change(change.key, change.state)
                 changed = dict(zip(ordinals, states, strict=True))
-            else:
-                changed = {}
         for listener in self.listeners:
             listener.states.update(changed)
-            listener.is_all |= change.incomplete
+            listener.is_all |= is_all
             listener.is_over |= change.ended
             listener.news.set()
         if change.incomplete or change.ended:

@@ -51,8 +51,7 @@ def environment() -> Environment:
     )
     made.filters.update(formats.FILTERS)
     made.globals.update(
-        shown=formats.shown, state_bar=charts.state_bar, ended_bar=charts.ended_bar, spark=charts.spark,
-        legend=[formats.shown(state) for state in formats.BAR_ORDER if state != 3],
+        shown=formats.shown, state_bar=charts.state_bar, ended_bar=charts.ended_bar, slot_bar=charts.slot_bar,
     )  # fmt: skip
     return made
 
@@ -101,20 +100,22 @@ async def _updates(look: Look, page: Page) -> AsyncIterator[str]:
     async with look.site.pulses.listening(look.viewer) as pulse:
         while not look.site.stopping.is_set():
             start, beats = monotonic(), pulse.beats
-            html = await _updated(look, page)
-            if html != last:
-                yield sent(html)
-                last = html
+            message = await _update(look, page)
+            if message != last:
+                yield message
+                last = message
             # A slow page, or a slow broker, is asked less often.
             await _sleep(look, max(pause, 10 * (monotonic() - start)))
             await pulse.wait(beats, LONGEST_INTERVAL)
 
 
-async def _updated(look: Look, page: Page) -> str:
+async def _update(look: Look, page: Page) -> str:
+    """Return the page as a message; if the broker gives no answer, why, and the page keeps what it shows."""
     try:
-        return fragment(look, await page(look))
+        return sent(fragment(look, await page(look)))
     except BrokerError as error:
-        return render("problem.html", look=look, me=look.identity, problem=problem_of(error))
+        problem = problem_of(error)
+        return sent(f"{problem.title}: {problem.text}", "trouble")
 
 
 async def _sleep(look: Look, seconds: float) -> None:
