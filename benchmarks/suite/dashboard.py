@@ -1,4 +1,4 @@
-"""What an open page costs the work, and how long the pages of a large instance take."""
+"""The cost of an open page for the work, and the time that the pages of a large instance take."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from suite.table import Row, row
 
 #: Seconds before a run for pages that the run before has left behind.
 REST = 0.5
-#: What the browser loads for the page of an instance, and what it then keeps open.
+#: The parts of the page of an instance that a browser loads.
 LOADED = ("", "/graph/shape", "/graph/map")
 
 

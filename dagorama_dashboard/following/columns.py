@@ -22,7 +22,7 @@ class Shifted(Exception):
 
 
 class Columns:
-    """What is known of the nodes of an instance. A node's place is its ordinal minus 1."""
+    """The known nodes of an instance. A node's place is its ordinal minus 1."""
 
     def __init__(self, created: float) -> None:
         self.created = created  #: seconds since 1970, of the instance

@@ -37,7 +37,7 @@ async def _read_rest(viewer: Viewer, id: bytes, columns: Columns) -> Columns:
 
 
 class Listener:
-    """What one page was not told yet."""
+    """The changes that one page was not told yet."""
 
     def __init__(self) -> None:
         self.states: dict[int, int] = {}  #: by ordinal

@@ -28,7 +28,7 @@ INTERVAL, LONGEST_INTERVAL = 0.5, 5.0
 
 @dataclass(frozen=True)
 class Content:
-    """What a page shows: a template with its values."""
+    """The content of a page: a template with its values."""
 
     template: str
     title: str

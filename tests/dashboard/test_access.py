@@ -1,4 +1,4 @@
-"""Who gets in: names of hosts, pages of other sites, tokens, roles, paths; and the headers of each response."""
+"""Access: names of hosts, pages of other sites, tokens, roles, paths; and the headers of each response."""
 
 from __future__ import annotations
 
