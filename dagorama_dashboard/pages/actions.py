@@ -51,7 +51,9 @@ ACTIONS = {
     ),
     "delete": Action("Delete", "Delete", "Ended instances are removed with their values and logs.", True),
     "drain": Action("DrainWorker", "Drain", "The worker finishes what it runs, takes nothing more, and leaves.", True),
-    "pause": Action("PauseQueue", "Pause", "Workers get no nodes of the queue until it is resumed; running nodes go on."),
+    "pause": Action(
+        "PauseQueue", "Pause", "Workers get no nodes of the queue until it is resumed. Running nodes go on."
+    ),
     "resume": Action("PauseQueue", "Resume", "Workers get nodes of the queue again."),
 }  # fmt: skip
 
