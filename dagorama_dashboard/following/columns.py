@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
@@ -103,6 +105,26 @@ class Columns:
                 ordinals.append(ordinal)
                 changed.append(state)
         return ordinals, changed
+
+    def edges(self) -> dict[tuple[str, str, str], int]:
+        """Return how often nodes of one function take values of another, or create its nodes: by names and kind."""
+        function, counts = self._function, Counter[tuple[int, int]]()
+        targets = chain.from_iterable(map(repeat, function, self._source_count))
+        known = self._ordinals(self._sources)
+        counts.update(
+            (function[ordinal - 1], target) for ordinal, target in zip(known, targets, strict=False) if ordinal
+        )
+        created = Counter[tuple[int, int]]()
+        for index, (place, creator, _) in enumerate(self._blocks):
+            if (ordinal := self.ordinal(creator)) if creator else 0:
+                of_block = Counter(function[place : self._end(index)])
+                created.update({(function[ordinal - 1], target): count for target, count in of_block.items()})
+        names = list(self._functions)
+        return {
+            (names[source], names[target], kind): count
+            for kind, found in (("value", counts), ("created", created))
+            for (source, target), count in found.items()
+        }
 
     def data(self, after: int = 0) -> dict[str, Any]:
         """Return what the browser gets of the nodes after an ordinal."""

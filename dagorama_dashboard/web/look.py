@@ -54,6 +54,7 @@ class Site:
         self.stopping.set()
         self.pulses.ring()
         self.progress.close()
+        self.followers.close()
 
     @property
     def cookie(self) -> str:

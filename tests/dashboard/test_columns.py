@@ -115,3 +115,16 @@ def test_a_node_whose_value_came_from_others_ended_when_its_attempt_did() -> Non
 def test_nodes_that_were_put_before_known_ones_are_noticed(columns: Columns) -> None:
     with pytest.raises(Shifted):
         columns.add(node_map([(600, 1, 0)], ["a:T.g"], before=7))
+
+
+def test_edges_between_functions_are_counted_by_kind() -> None:
+    made = Columns(CREATED)
+    made.add(node_map([(10, 2, 0)], ["a:T.f"]))
+    more = node_map([(20, 3, 10)], ["a:T.g", "a:T.h"], source_count=[2, 0, 1], source=[10, 11, 20], nodes=5, before=2)
+    made.add(more)
+    assert made.edges() == {
+        ("a:T.f", "a:T.g", "value"): 2,
+        ("a:T.g", "a:T.g", "value"): 1,
+        ("a:T.f", "a:T.g", "created"): 2,
+        ("a:T.f", "a:T.h", "created"): 1,
+    }
