@@ -118,7 +118,7 @@ export class FocusView {
     const { store } = this.context;
     const rows = this.#told.map((card) => [
       card.stack ? `${whole(card.members.length)} nodes` : `Node ${card.members[0] + 1}`, WORDS[card.side],
-      store.functionOf(card.members[0]).label, wordOf(store.nodes.state[card.members[0]]),
+      store.nodes.functionOf(card.members[0]).label, wordOf(store.nodes.state[card.members[0]]),
     ]);
     return table(`Around node ${this.#centre + 1}`, ["Node", "Relation", "Function", "State"], rows);
   }

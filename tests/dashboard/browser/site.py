@@ -67,7 +67,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             site.asked.append(self.path)
             if url.path in site.refused:
-                self.send(site.refused[url.path], "text/plain", b"")
+                self.send(site.refused[url.path], "text/plain; charset=utf-8", b"A reason.\n")
             elif url.path == "/page.css":
                 self.send(HTTPStatus.OK, "text/css", STYLES.read_bytes())
             elif url.path.startswith("/static/"):

@@ -31,7 +31,7 @@ def test_children_are_right_and_those_that_are_alike_are_a_stack(graph: GraphPag
     assert stack.locator(".g-total").inner_text()[1:] == "491"
     assert graph.page.locator(".g-card").count() < 10
     stack.get_by_role("link").click()
-    graph.page.wait_for_url("**/instances/made-up?view=table&function=flow%3AFlow.work&state=QUEUED")
+    graph.page.wait_for_url("**/instances/made-up?view=table&function=flow%3AFlow.work&state=queued")
 
 
 def test_a_card_becomes_the_centre(graph: GraphPage) -> None:
