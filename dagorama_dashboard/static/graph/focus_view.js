@@ -90,8 +90,9 @@ export class FocusView {
       if (task !== this.#task) return;
       this.#places = places;
     }
+    // What the reader types is not overwritten by an update.
+    if (centre !== this.#centre || document.activeElement !== this.#input) this.#input.value = String(centre + 1);
     this.#centre = centre;
-    this.#input.value = String(centre + 1);
     this.#input.max = String(store.nodes.count);
     store.refreshDetails(cards.filter((card) => !card.stack).map((card) => card.members[0]));
     this.#place(cards, links);

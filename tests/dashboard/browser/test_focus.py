@@ -76,3 +76,13 @@ def test_a_node_is_chosen_by_its_number(graph: GraphPage) -> None:
     number.fill("99")
     number.press("Enter")
     expect(graph.page.locator(".g-notice")).to_have_text("There are nodes 1 to 5.")
+
+
+def test_an_update_does_not_overwrite_a_number_that_is_being_typed(graph: GraphPage) -> None:
+    made = diamond()
+    graph.open(made, "focus", node=4)
+    number = graph.page.get_by_label("Node", exact=True)
+    number.fill("5")
+    graph.site.tell("nodes", made.set(4, State.COMPLETED))
+    expect(graph.page.locator("[aria-current]")).to_contain_text("done")
+    expect(number).to_have_value("5")
