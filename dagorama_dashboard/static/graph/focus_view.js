@@ -90,8 +90,9 @@ export class FocusView {
       if (task !== this.#task) return;
       this.#places = places;
     }
+    // What the reader types is not overwritten by an update.
+    if (centre !== this.#centre || document.activeElement !== this.#input) this.#input.value = String(centre + 1);
     this.#centre = centre;
-    this.#input.value = String(centre + 1);
     this.#input.max = String(store.nodes.count);
     store.refreshDetails(cards.filter((card) => !card.stack).map((card) => card.members[0]));
     this.#place(cards, links);
@@ -118,7 +119,7 @@ export class FocusView {
     const { store } = this.context;
     const rows = this.#told.map((card) => [
       card.stack ? `${whole(card.members.length)} nodes` : `Node ${card.members[0] + 1}`, WORDS[card.side],
-      store.functionOf(card.members[0]).label, wordOf(store.nodes.state[card.members[0]]),
+      store.nodes.functionOf(card.members[0]).label, wordOf(store.nodes.state[card.members[0]]),
     ]);
     return table(`Around node ${this.#centre + 1}`, ["Node", "Relation", "Function", "State"], rows);
   }
