@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from suite import anchors, inspecting, latency, removing, sizes, standing, throughput, turns
+from suite import anchors, dashboard, inspecting, latency, removing, sizes, standing, throughput, turns
 from suite.serving import serving
 from suite.table import Row, machine, say, shown, write_json
 
@@ -69,6 +69,10 @@ def _inspecting(options: Namespace) -> Iterator[Row]:
     yield from inspecting.inspecting(5_000 if options.quick else 20_000, 9)
 
 
+def _dashboard(options: Namespace) -> Iterator[Row]:
+    yield from dashboard.dashboard(20_000 if options.quick else 50_000, 5)
+
+
 def _anchors(options: Namespace) -> Iterator[Row]:
     yield from anchors.anchors(5_000 if options.quick else 20_000, 3)
 
@@ -80,7 +84,7 @@ def _large(options: Namespace) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
     "fan": _fan, "anchors": _anchors, "graphs": _served, "values": _values, "latency": _latency, "standing": _standing,
-    "removal": _removal, "watched": _watched, "inspecting": _inspecting,
+    "removal": _removal, "watched": _watched, "dashboard": _dashboard, "inspecting": _inspecting,
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ NODE = INSTANCE + "/{node:int}"
 
 
 def application(settings: DashboardSettings) -> Starlette:
-    """Return the dashboard of a broker as an ASGI application, without its doors."""
+    """Return the dashboard of a broker as an ASGI application, without the guard in front of it."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

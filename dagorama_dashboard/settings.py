@@ -1,4 +1,4 @@
-"""The settings of a dashboard: where it listens, who may ask, and what it offers."""
+"""The settings of a dashboard: its address, the names that it answers to, and its offers."""
 
 from __future__ import annotations
 

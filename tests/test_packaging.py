@@ -130,6 +130,7 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     assert dict(entry_points["dagorama.commands"]) == {
         "backup": "dagorama_broker.cli:backup",
         "broker": "dagorama_broker.cli:serve",
+        "dashboard": "dagorama_dashboard.cli:dashboard",
     }
     assert dict(entry_points["dagorama.settings"]) == {"broker": "dagorama_broker.settings:described_settings"}
 

@@ -79,6 +79,8 @@ async def _nothing() -> None:
 
 
 async def _progress(look: Look, id: bytes) -> pb.Progress:
+    if look.is_update:
+        return await look.site.progress.latest(look.viewer, id)
     states = look.viewer.follow("Watch", pb.WatchRequest(instance=id, now=True), DEADLINE)
     (progress,) = [progress async for progress in states]
     assert isinstance(progress, pb.Progress)

@@ -67,7 +67,7 @@ async def _parts(look: Look, instance: bytes, node: bytes) -> AsyncIterator[str]
             async for piece in pieces:
                 count += 1
                 if count > MOST_PARTS:
-                    yield sent(render("logs.html", records=[], note="The page shows no more. Download the rest."))
+                    yield sent(render("logs.html", records=[], note="The rest is in the download."))
                     break
                 records = [(record, line_text(record)) for record in records_of(piece)]
                 yield sent(render("logs.html", records=records, note=""), id=piece.id)

@@ -15,10 +15,11 @@ from starlette.responses import RedirectResponse, Response
 from dagorama.errors import AccessDenied, RequestRejected
 from dagorama_dashboard.broker import Broker, Identity, Viewer
 from dagorama_dashboard.following.followers import Followers
+from dagorama_dashboard.following.progress import ProgressStreams
 from dagorama_dashboard.following.pulse import Pulses
 from dagorama_dashboard.settings import DashboardSettings
-from dagorama_dashboard.web.doors import SAFE_METHODS, comes_from_a_browser
 from dagorama_dashboard.web.errors import LoginNeeded, TokensNeeded
+from dagorama_dashboard.web.guard import SAFE_METHODS, comes_from_a_browser
 from dagorama_dashboard.web.sessions import MOST_NOTICES, MOST_SESSIONS, NOTICE_SECONDS, SESSION_SECONDS, Kept
 
 NOTICE_COOKIE = "dagorama-notice"
@@ -28,7 +29,7 @@ LONGEST_QUERY = 2_000
 
 
 class Notice(NamedTuple):
-    """What an action has done, for the page after it."""
+    """The effect of an action, for the page after it."""
 
     text: str
     is_error: bool
@@ -36,12 +37,13 @@ class Notice(NamedTuple):
 
 @dataclass
 class Site:
-    """What all requests share."""
+    """The state that all requests share."""
 
     settings: DashboardSettings
     broker: Broker
     pulses: Pulses = field(default_factory=Pulses)
     followers: Followers = field(default_factory=Followers)
+    progress: ProgressStreams = field(default_factory=ProgressStreams)
     sessions: Kept[str] = field(default_factory=lambda: Kept[str](SESSION_SECONDS, MOST_SESSIONS))
     notices: Kept[Notice] = field(default_factory=lambda: Kept[Notice](NOTICE_SECONDS, MOST_NOTICES))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,6 +53,8 @@ class Site:
         """End all streams."""
         self.stopping.set()
         self.pulses.ring()
+        self.progress.close()
+        self.followers.close()
 
     @property
     def cookie(self) -> str:
@@ -83,8 +87,12 @@ class Look:
 
     async def recent(self, call: str, request: Any, seconds: float) -> Any:
         """Return a reply that is at most this old in an update of a page, and a new one in a page that is loaded."""
-        is_update = self.request.url.path.startswith("/live")
-        return await self.site.recent(self.viewer, call, request, seconds if is_update else 0.0)
+        return await self.site.recent(self.viewer, call, request, seconds if self.is_update else 0.0)
+
+    @property
+    def is_update(self) -> bool:
+        """Whether the request is for the updates of a page that is open."""
+        return self.request.url.path.startswith("/live")
 
     def may(self, call: str) -> bool:
         return self.identity.may(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from dagorama_dashboard.web.errors import problem_of
 from dagorama_dashboard.web.look import NOTICE_COOKIE, SLOW, Look, look_of
 
 FOLDER = Path(__file__).parents[1]
+_LINES = re.compile("\r\n|\r|\n")
 #: Seconds from one update of a page to the next at least, and at most if its content shows how old something is.
 INTERVAL, LONGEST_INTERVAL = 0.5, 5.0
 #: An open page rests this many times as long as its last update took, but not longer than `SLOW`.
@@ -30,7 +32,7 @@ SHARE = 10
 
 @dataclass(frozen=True)
 class Content:
-    """What a page shows: a template with its values."""
+    """The content of a page: a template with its values."""
 
     template: str
     title: str
@@ -128,6 +130,9 @@ async def _sleep(look: Look, seconds: float) -> None:
 
 
 def sent(text: str, event: str = "", id: int | None = None) -> str:
-    """Return a server-sent message. The browser names the last id when it opens the stream again."""
+    """Return a server-sent message. The browser names the last id when it opens the stream again.
+
+    A carriage return would end a line, so that text of others could add fields; in HTML it is a newline anyway.
+    """
     head = (f"event: {event}\n" if event else "") + (f"id: {id}\n" if id is not None else "")
-    return head + "".join(f"data: {line}\n" for line in text.split("\n")) + "\n"
+    return head + "".join(f"data: {line}\n" for line in _LINES.split(text)) + "\n"

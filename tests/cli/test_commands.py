@@ -14,13 +14,13 @@ from dagorama.__main__ import COMMANDS
 from dagorama_broker.launch import launch_broker
 from tests.support.commands import ROOT, invoke, printed, process, refusal
 
-BROKERS = {"backup", "broker"}
+OTHERS = {"backup", "broker", "dashboard"}
 
 
 def test_the_help_lists_every_command_and_each_has_a_help() -> None:
     text = printed("--help")
     listed = {line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.strip()}
-    assert listed == {*COMMANDS, *BROKERS}
+    assert listed == {*COMMANDS, *OTHERS}
     documented = (ROOT / "docs" / "reference" / "commands.md").read_text()
     for name in sorted(listed):
         assert printed(name, "--help").startswith("Usage: ")

@@ -76,6 +76,15 @@ def test_a_target_that_names_nothing_is_refused_with_a_sentence(folder: Path, te
     assert refused.value.message.startswith(sentence)
 
 
+def test_a_folder_that_was_deleted_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (gone := folder / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(click.UsageError, match="the current folder was deleted"):
+        find_target(None)
+    monkeypatch.chdir(folder)
+
+
 # --- the data -------------------------------------------------------------------------------------------
 
 
@@ -162,6 +171,17 @@ async def test_a_child_that_has_served_is_started_again(
     await keeper.stop(10)
     await keeping
     assert len(started(tmp_path)) == 2
+
+
+async def test_the_page_comes_back_at_its_address(
+    page: Callable[[str], tuple[Keeper, Dashboard]], tmp_path: Path
+) -> None:
+    asked = "open('asked', 'a').write(sys.argv[sys.argv.index('--http-port') + 1] + ' ')\n"
+    keeper, _ = page(PAGE + asked + SERVES + "time.sleep(60)")
+    for _ in range(2):
+        await keeper.start()
+        await keeper.stop(10)
+    assert (tmp_path / "asked").read_text() == "0 1 "
 
 
 async def test_a_child_that_ends_before_it_serves_cannot_start(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.client.logs import _records
+from dagorama.client.logs import records_of
 from dagorama.models.log_record import LogRecord
 
 NODE = UUID(int=7)
@@ -17,7 +17,7 @@ def piece(*records: pb.LogRecord, left_out: int = 0) -> pb.LogPiece:
 
 
 def read(found: pb.LogPiece, since: float = 0.0) -> list[LogRecord]:
-    return list(_records(found, since))
+    return list(records_of(found, since))
 
 
 def test_a_record_has_its_node_and_what_it_says() -> None:

@@ -16,7 +16,7 @@ from dagorama_dashboard.app import application
 from dagorama_dashboard.server import Server, config_of, listener_of
 from dagorama_dashboard.settings import dashboard_settings
 
-#: What a browser says about a request that a page of the same site has made.
+#: The header of a browser for a request that a page of the same site has made.
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 
@@ -58,10 +58,11 @@ def problem(response: httpx.Response) -> str:
 
 @contextmanager
 def dashboard(
-    host: str, port: int, *, bind: str = "127.0.0.1", allowed_hosts: Sequence[str] = (), **options: Any
+    host: str, port: int, *, bind: str = "127.0.0.1", hosts: Sequence[str] = (), auth_token: str = "", **options: Any
 ) -> Iterator[Dashboard]:
     """Serve the pages of the broker at this address."""
-    settings = dashboard_settings(Settings(host=host, port=port), bind, 0, allowed_hosts, **options)
+    broker = Settings(host=host, port=port, auth_token=auth_token)
+    settings = dashboard_settings(broker, bind, 0, hosts, **options)
     listener, app = listener_of(settings), application(settings)
     server = Server(config_of(settings, app, "warning"), app)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))

@@ -1,4 +1,4 @@
-"""What the pages show, of instances that have completed, failed, or can never run."""
+"""The pages, of instances that have completed, failed, or can never run."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import closing
 from pathlib import Path
 from socket import SO_REUSEADDR, SOL_SOCKET, socket
 
@@ -16,7 +17,7 @@ from dagorama.cli.dev.session import Session
 from dagorama.cli.dev.target import find_target
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.dev_address import FOLDER, HOST
-from dagorama.settings import HIGHEST_PORT, names_a_broker
+from dagorama.settings import HIGHEST_PORT, Settings, names_a_broker
 
 #: The ports that are used if none is given and they are free.
 BROKER_PORT, HTTP_PORT = 50051, 8088
@@ -65,7 +66,8 @@ def dev(
         plan = Plan(found, folder, workers, broker_port, _port("--http-port", http_port, HTTP_PORT))
     except Unusable as error:
         fail(f"{error}", ExitCode.REFUSED)
-    sys.exit(asyncio.run(Session(plan, address, _notes(plan, port)).run()))
+    with closing(address):
+        sys.exit(asyncio.run(Session(plan, address, _notes(plan, port)).run()))
 
 
 def _port(option: str, asked: int | None, default: int) -> int:
@@ -87,6 +89,14 @@ def _is_free(port: int) -> bool:
         return True
 
 
+def _is_named(plan: Plan) -> bool:
+    """Return whether the variables of this process name the broker of the plan. Raises SettingsError."""
+    if not plan.port:
+        return False
+    named = Settings.from_env()
+    return named.host in ("localhost", HOST) and named.port == plan.port and not named.tls_ca
+
+
 def _notes(plan: Plan, port: int | None) -> tuple[str, ...]:
     """Return what a user may not expect."""
     notes = []
@@ -95,6 +105,6 @@ def _notes(plan: Plan, port: int | None) -> tuple[str, ...]:
             f"port {BROKER_PORT} is in use, so the broker has another one; programs started in {plan.target.folder} "
             "find it, for others set DAGORAMA_PORT"
         )
-    if variable := names_a_broker():
+    if (variable := names_a_broker()) and not _is_named(plan):
         notes.append(f"{variable} is set here: programs started with it use the broker that it names, not this one")
     return tuple(notes)

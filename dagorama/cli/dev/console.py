@@ -20,7 +20,7 @@ class Console:
     def __init__(self) -> None:
         self._held: list[tuple[str, str]] | None = []
         self._color = False if no_color() else None  # None: if it is a terminal
-        self._is_gone = False  #: the output can no longer be written
+        self._closed: set[bool] = set()  #: outputs that can no longer be written: True is stderr, False stdout
 
     def line(self, name: str, text: str) -> None:
         """Print a line of a child, or hold it back."""
@@ -54,14 +54,13 @@ class Console:
         self._echo(f"{click.style(f'{name:{_WIDTH}} |', fg=_COLORS[name])} {text}", error=True)
 
     def _echo(self, text: str, error: bool) -> None:
-        if self._is_gone:
+        if error in self._closed:
             return
         try:
             click.echo(text, err=error, color=self._color)
         except OSError:
             # The children go on until they are told to end, and the exit must not fail on the rest of the buffer.
-            self._is_gone = True
+            self._closed.add(error)
             null = os.open(os.devnull, os.O_WRONLY)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(null, stream.fileno())
+            os.dup2(null, (sys.stderr if error else sys.stdout).fileno())
             os.close(null)

@@ -155,10 +155,15 @@ class Dashboard:
         self._serves.clear()
         arguments = [
             *self._program, "--host", HOST, "--port", f"{self._broker.port}", "--bind", HOST,
-            "--http-port", f"{plan.http_port}", "--new-code",
+            "--http-port", self._port() or f"{plan.http_port}", "--new-code",
         ]  # fmt: skip
         launch = Launch(arguments, plan.target.folder, plan.environment(self._broker.port))
         return await Child.start(launch, partial(self._line, console))
+
+    def _port(self) -> str:
+        """Return the port of the pages that are open in browsers already; empty at the first start."""
+        port = self.address.rstrip("/").rpartition(":")[2]
+        return port if port.isdecimal() else ""
 
     def _line(self, console: Console, text: str) -> None:
         if text.startswith(_DASHBOARD_SERVES) and not self._serves.is_set():

@@ -26,7 +26,10 @@ class Target(NamedTuple):
 
 def find_target(text: str | None) -> Target:
     """Return what TARGET names. Raises UsageError."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise click.UsageError("the current folder was deleted") from None
     if text is None:
         return Target(here)
     path = Path(text)

@@ -70,7 +70,8 @@ class Notices:
             self._given_back.clear()
         self._given_back.add((returned.function, why))
         detail = " ".join(returned.detail.split())
-        get_logger().warning("returned nodes of %s: %s: %s", returned.function, why, detail)
+        whose = f" of {returned.function}" if returned.function else ""  # the text names it otherwise
+        get_logger().warning("returned nodes%s: %s: %s", whose, why, detail)
 
     def _announce(self, text: str) -> None:
         log = get_logger()

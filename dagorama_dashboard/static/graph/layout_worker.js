@@ -46,7 +46,7 @@ function lay(task, rankdir) {
 function attach(lines, corner, size, down, begin) {
   const side = down ? "x" : "y", middle = corner[side] + (down ? size.width : size.height) / 2;
   const far = down ? { y: corner.y + (begin ? size.height : 0) } : { x: corner.x + (begin ? size.width : 0) };
-  const gap = Math.min(26, ((down ? size.width : size.height) * 0.6) / Math.max(1, lines.length - 1));
+  const gap = Math.min(40, ((down ? size.width : size.height) * 0.6) / Math.max(1, lines.length - 1));
   const next = (/** @type {Point[]} */ line) => line[begin ? 1 : line.length - 2];
   lines.sort((a, b) => next(a)[side] - next(b)[side]);
   lines.forEach((line, at) => {

@@ -67,7 +67,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             site.asked.append(self.path)
             if url.path in site.refused:
-                self.send(site.refused[url.path], "text/plain", b"")
+                self.send(site.refused[url.path], "text/plain; charset=utf-8", b"A reason.\n")
             elif url.path == "/page.css":
                 self.send(HTTPStatus.OK, "text/css", STYLES.read_bytes())
             elif url.path.startswith("/static/"):
@@ -131,11 +131,16 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    #: A page asks for thirty modules at once.
+    request_queue_size = 128
+
+
 @contextmanager
 def serving() -> Iterator[Site]:
     site = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(site))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _handler(site))
     site.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

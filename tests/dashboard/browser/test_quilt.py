@@ -86,7 +86,7 @@ def test_new_nodes_are_added(graph: GraphPage) -> None:
     graph.site.tell("nodes", made.change(list(added)))
     graph.until("view.grid.count === 152")
     assert "/instances/made-up/graph/map?after=102" in graph.site.asked
-    assert graph.model("graph.store.functionOf(151).label") == "Flow.more"
+    assert graph.model("graph.store.nodes.functionOf(151).label") == "Flow.more"
     assert graph.model("graph.store.nodes.creator[151]") == 1
 
 

@@ -1,4 +1,4 @@
-"""Who gets in: names of hosts, pages of other sites, tokens, roles, paths; and the headers of each response."""
+"""Access: names of hosts, pages of other sites, tokens, roles, paths; and the headers of each response."""
 
 from __future__ import annotations
 
@@ -141,6 +141,12 @@ def test_without_a_token_every_page_leads_to_the_sign_in(guarded: Guarded, path:
     assert response.headers["location"].startswith("/login")
 
 
+def test_a_token_of_the_dashboards_own_settings_lets_no_one_in(guarded: Guarded) -> None:
+    broker = guarded.broker
+    with dashboard(broker.host, broker.port, auth_token=guarded.tokens["admin"]) as pages:
+        assert pages.get("/").status_code == 303
+
+
 def test_after_the_sign_in_the_page_that_was_asked_for_is_shown(guarded: Guarded) -> None:
     login = guarded.pages.get("/workers").headers["location"]
     assert login == "/login?next=%2Fworkers"
@@ -265,7 +271,7 @@ def test_other_machines_are_not_served_in_clear_text() -> None:
 def test_other_machines_are_not_served_for_a_broker_without_tokens() -> None:
     with (
         launch_broker(0) as broker,
-        dashboard(broker.host, broker.port, bind="0.0.0.0", behind_proxy=True, allowed_hosts=["127.0.0.1"]) as pages,
+        dashboard(broker.host, broker.port, bind="0.0.0.0", behind_proxy=True, hosts=["127.0.0.1"]) as pages,
     ):
         response = pages.get("/")
         assert response.status_code == 403
