@@ -122,7 +122,7 @@ def test_every_error_is_in_the_index() -> None:
 
 
 def test_every_variable_of_the_environment_is_in_the_settings_and_every_setting_exists() -> None:
-    modules = ("dagorama/settings.py", "dagorama_broker/settings.py")
+    modules = ("dagorama/settings.py", "dagorama_broker/settings.py", "dagorama_dashboard/settings.py")
     code = {name for module in modules for name in VARIABLE.findall((ROOT / module).read_text())}
     listed = set(re.findall(r"^\| `(DAGORAMA_\w+)`", (DOCS / "reference" / "settings.md").read_text(), re.MULTILINE))
     assert code - {"DAGORAMA_TLS"} == listed
@@ -130,7 +130,7 @@ def test_every_variable_of_the_environment_is_in_the_settings_and_every_setting_
 
 def test_every_setting_of_the_broker_has_a_row() -> None:
     page = (DOCS / "reference" / "settings.md").read_text()
-    broker = page[page.index("## Broker") :]
+    broker = page[page.index("## Broker") : page.index("## Dashboard")]
     assert len(re.findall(r"^\| `DAGORAMA_", broker, re.MULTILINE)) == len(fields(BrokerSettings))
 
 

@@ -163,7 +163,7 @@ async def look_of(request: Request) -> Look:
         raise LoginNeeded(f"{error}" if token else "") from None
     if not identity.needs_token:
         token = ""
-        if not site.settings.is_local:
+        if site.settings.is_exposed:
             raise TokensNeeded
     return Look(request, site, site.broker.viewer(token), identity)
 
