@@ -27,8 +27,8 @@ function lay(task, rankdir) {
     boxes[id] = { x: x - width / 2, y: y - height / 2 };
   }
   for (const { id, from, to } of task.links) links[id] = graph.edge(from, to, id).points;
-  // A line to the next rank needs no bend at its label.
-  for (const points of Object.values(links)) if (points.length === 3) points.splice(1, 1);
+  straighten(Object.values(links), task.boxes.map(({ id, width, height }) =>
+    (across ? { middle: graph.node(id).x, size: width } : { middle: graph.node(id).y, size: height })), !across);
   for (const box of task.boxes) {
     for (const end of /** @type {const} */ (["from", "to"])) {
       const lines = task.links.filter((link) => link[end] === box.id).map(({ id }) => links[id]);
@@ -37,6 +37,25 @@ function lay(task, rankdir) {
   }
   const { width = 0, height = 0 } = graph.graph();
   return { width, height, down: !across, boxes, links };
+}
+
+/**
+ * Let lines pass ranks of boxes straight, and bend in the space between two ranks only.
+ * @param {Point[][]} lines @param {{middle: number, size: number}[]} boxes along the ranks @param {boolean} down
+ */
+function straighten(lines, boxes, down) {
+  const key = down ? "y" : "x";
+  /** @type {Map<number, number>} */ const sizes = new Map();
+  for (const { middle, size } of boxes) {
+    sizes.set(Math.round(middle), Math.max(size, sizes.get(Math.round(middle)) ?? 0));
+  }
+  for (const line of lines) {
+    const passed = line.slice(1, -1).flatMap((point) => {
+      const size = sizes.get(Math.round(point[key]));
+      return size ? [{ ...point, [key]: point[key] - size / 2 }, { ...point, [key]: point[key] + size / 2 }] : [];
+    });
+    line.splice(1, line.length - 2, ...passed);
+  }
 }
 
 /**

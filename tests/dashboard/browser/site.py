@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,6 +64,10 @@ class Site:
 def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            with suppress(ConnectionError):  # the page has gone
+                self.answer()
+
+        def answer(self) -> None:
             url = urlsplit(self.path)
             site.asked.append(self.path)
             if url.path in site.refused:
@@ -106,10 +110,9 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             try:
                 while (event := events.get()) is not None:
                     self.wfile.write(event)
-            except OSError:
-                pass  # the page has gone
-            if events in site.streams:
-                site.streams.remove(events)
+            finally:
+                if events in site.streams:
+                    site.streams.remove(events)
 
         def send(self, status: int, kind: str, body: bytes) -> None:
             self.start(status, kind)

@@ -22,6 +22,7 @@ ALSO_LISTEN = """(url) => new Promise((opened) => {
 })"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_wrong(graph: GraphPage, theme: str) -> None:
     made = diamond()
