@@ -116,7 +116,8 @@ class Columns:
         )
         created = Counter[tuple[int, int]]()
         for index, (place, creator, _) in enumerate(self._blocks):
-            if (ordinal := self.ordinal(creator)) if creator else 0:
+            ordinal = self.ordinal(creator) if creator else 0
+            if ordinal:
                 of_block = Counter(function[place : self._end(index)])
                 created.update({(function[ordinal - 1], target): count for target, count in of_block.items()})
         names = list(self._functions)

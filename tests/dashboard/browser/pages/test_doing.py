@@ -22,7 +22,7 @@ def do(page: Page, action: str, notice: str) -> None:
 def confirm(page: Page, notice: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text("?")
     page.locator("form[action='/do'] button").click()
-    expect(page.get_by_role("status")).to_contain_text(notice)
+    expect(page.locator(".notice[role=status]")).to_contain_text(notice)
 
 
 def state(page: Page, word: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from dagorama_broker.launch import launch_broker
 from tests.dashboard.browser.pages.conftest import Board
@@ -193,3 +193,15 @@ def test_a_page_without_a_broker_loads_itself_until_there_is_one(page: Page, com
         page.goto("about:blank")  # it would miss the dashboard
     assert all("503" in said for said in complaints)
     complaints.clear()
+
+
+def test_a_page_follows_even_if_a_script_arrives_late(board: Board, page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/hx-sse.min.js", lambda route: held.append(route))
+    with page.expect_request("**/hx-sse.min.js"):
+        page.goto(board.at("/instances?q=label:kind=late"), wait_until="commit")
+    expect(page.get_by_text("No instance matches.")).to_be_visible()
+    page.evaluate("new Promise((done) => setTimeout(() => setTimeout(done)))")  # what was to begin has begun
+    held[0].continue_()
+    row = page.locator(f"#i{started(Lonely(), kind='late').instance_id}")
+    expect(row).to_be_visible()

@@ -35,7 +35,7 @@ def test_a_failed_node_is_found_and_retried_from_the_overview(board: Board, page
     press(page, "r")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Retry one node")
     press(page, "Enter")
-    expect(page.get_by_role("status")).to_contain_text("again")
+    expect(page.locator(".notice[role=status]")).to_contain_text("again")
     expect(page.locator("h1 .state")).to_contain_text("done")
     press(page, "u")
     expect(page.locator("h1")).to_contain_text(f"Reading {id[:8]}")

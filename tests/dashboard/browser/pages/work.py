@@ -1,4 +1,4 @@
-"""What runs on the broker whose pages the tests of this folder look at."""
+"""Definitions that run on the broker whose pages the tests of this folder look at."""
 
 from __future__ import annotations
 
