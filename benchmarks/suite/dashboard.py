@@ -22,7 +22,7 @@ from suite.table import Row, row
 
 #: Seconds for streams to open before a run, and for what a run has left behind.
 REST = 0.5
-#: A browser is a process of another machine: here it yields to those of this one.
+#: A browser is a process of another machine: here it yields to the processes that are measured.
 BROWSER_NICENESS = 19
 #: The parts of the page of an instance that a browser loads.
 LOADED = ("", "/graph/shape", "/graph/map")
@@ -31,7 +31,8 @@ LOADED = ("", "/graph/shape", "/graph/map")
 def dashboard(width: int, runs: int) -> Iterator[Row]:
     """Measure a fan alone and with its page open, in turns; then how long the parts of the page take.
 
-    The nodes of the fan stand in a paused queue until its page is loaded, so that a rate is that of following alone.
+    The nodes of the fan stand in a paused queue until its page is loaded, so that rates show the
+    cost of following alone.
     """
     rates: dict[bool, list[float]] = {False: [], True: []}
     with serving(), _pages() as port, ProcessPoolExecutor(1, get_context("spawn")) as browser:
