@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from dagorama_check.checking import check_paths
 from tests.check.running import HERE, MARK, PLANTED, SILENT
-
-checker: Any = pytest.importorskip("dagorama_check", reason="the rules are not written yet")
 
 Found = Counter[tuple[int, str]]
 
@@ -21,28 +19,24 @@ def marks_in(file: Path) -> Found:
     return Counter((number, code) for number, line in lines for code in line.partition(MARK)[2].split(", ") if code)
 
 
-def findings_by_file(folder: str) -> dict[str, Found]:
+@pytest.fixture(scope="module")
+def found() -> dict[str, Found]:
+    """The findings in the files of both folders, by folder and name."""
     found: dict[str, Found] = {}
-    for finding in checker.check_paths([str(HERE)], select=["DAG"]).findings:
+    for finding in check_paths([str(HERE)], select=["DAG"]).findings:
         file = Path(finding.path)
-        if file.parent.name == folder:
-            found.setdefault(file.stem, Counter())[finding.line, finding.code] += 1
+        found.setdefault(f"{file.parent.name}/{file.stem}", Counter())[finding.line, finding.code] += 1
     return found
 
 
-@pytest.fixture(scope="module")
-def planted() -> dict[str, Found]:
-    return findings_by_file("planted")
-
-
 @pytest.mark.parametrize("name", PLANTED)
-def test_each_planted_misuse_is_found_at_its_line_and_nothing_else(name: str, planted: dict[str, Found]) -> None:
-    assert planted.get(name, Counter()) == marks_in(HERE / "planted" / f"{name}.py")
+def test_each_planted_misuse_is_found_at_its_line_and_nothing_else(name: str, found: dict[str, Found]) -> None:
+    assert found.get(f"planted/{name}", Counter()) == marks_in(HERE / "planted" / f"{name}.py")
 
 
 @pytest.mark.parametrize("name", SILENT)
-def test_good_code_gets_no_finding(name: str) -> None:
-    assert findings_by_file("silent").get(name, Counter()) == Counter()
+def test_good_code_gets_no_finding(name: str, found: dict[str, Found]) -> None:
+    assert f"silent/{name}" not in found
 
 
 def test_enough_is_planted() -> None:

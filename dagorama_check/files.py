@@ -1,0 +1,141 @@
+"""The files to check: folders are walked, and files that cannot be about dagorama are left out without parsing them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import tokenize
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from fnmatch import fnmatch
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+#: Folders that hold no code of the project; hidden folders and virtual environments are skipped too.
+_SKIPPED = frozenset({"__pycache__", "__pypackages__", "build", "dist", "node_modules", "site-packages", "venv"})
+_NAME = b"dagorama"
+_IMPORTS = re.compile(rb"^[ \t]*(?:from|import)[ \t]", re.MULTILINE)
+
+
+class File(NamedTuple):
+    """A file to check."""
+
+    path: str  #: as it is shown
+    module: str  #: the name under which others import it
+    is_package: bool
+    source: bytes
+    is_named: bool  #: it was asked for by itself, not found in a folder
+
+
+class Unreadable(NamedTuple):
+    """A file that cannot be checked."""
+
+    path: str
+    reason: str  #: a sentence without a full stop
+
+
+def collect(paths: Iterable[str], exclude: Collection[str] = ()) -> list[File]:
+    """Read files, and all Python files below folders. Raises OSError if one cannot be read."""
+    return [_read(path, is_named) for path, is_named in dict(_found(paths, exclude)).items()]
+
+
+def _found(paths: Iterable[str], exclude: Collection[str]) -> Iterator[tuple[str, bool]]:
+    for path in paths:
+        if os.path.isdir(path):
+            yield from ((file, False) for file in sorted(_below(path, exclude)))
+        elif not _is_excluded(path, exclude):
+            yield path, True
+
+
+def _below(folder: str, exclude: Collection[str]) -> Iterator[str]:
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_skipped(where, name, exclude)]
+        for name in names:
+            path = os.path.normpath(os.path.join(where, name))
+            if name.endswith((".py", ".pyi")) and not _is_excluded(path, exclude):
+                yield path
+
+
+def _is_skipped(where: str, name: str, exclude: Collection[str]) -> bool:
+    path = os.path.normpath(os.path.join(where, name))
+    is_environment = os.path.exists(os.path.join(path, "pyvenv.cfg"))
+    return name in _SKIPPED or name.startswith(".") or is_environment or _is_excluded(path, exclude)
+
+
+def _is_excluded(path: str, exclude: Collection[str]) -> bool:
+    """Return whether a path, or its last part, or a folder of it matches a pattern."""
+    path = os.path.normpath(path)
+    parts = path.split(os.sep)
+    starts = [os.sep.join(parts[: end + 1]) for end in range(len(parts))]
+    patterns = [os.path.normpath(pattern) for pattern in exclude]
+    return any(fnmatch(each, pattern) for pattern in patterns for each in (*starts, *parts))
+
+
+def _read(path: str, is_named: bool) -> File:
+    return made_file(path, Path(path).read_bytes(), is_named)
+
+
+def made_file(path: str, source: bytes, is_named: bool = True) -> File:
+    """Return a file with the name of its module: from the outermost folder that is a package, or its own."""
+    full = Path(path).absolute()
+    is_package = full.stem == "__init__"
+    parts = [] if is_package else [full.stem]
+    folder = full.parent
+    while (folder / "__init__.py").exists() and folder.name:
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return File(path, ".".join(parts) or full.parent.name, is_package, source, is_named)
+
+
+# --- relevant files
+
+
+def relevant(files: list[File]) -> tuple[list[tuple[File, ast.Module]], list[Unreadable]]:
+    """Parse the files that may be about dagorama; return them, and the files that cannot be parsed.
+
+    These are the files that name it, the files that name a module of these, and so on.
+    """
+    unreadable: list[Unreadable] = []
+    parsed: list[tuple[File, ast.Module]] = []
+    left = list(files)
+    wanted: set[bytes] = set()
+    while True:
+        chosen = [file for file in left if _may_matter(file, wanted)]
+        if not chosen:
+            return parsed, unreadable
+        picked = set(map(id, chosen))
+        left = [file for file in left if id(file) not in picked]
+        for file in chosen:
+            tree = _parsed(file, unreadable)
+            if tree is not None:
+                parsed.append((file, tree))
+                wanted.add(file.module.rpartition(".")[2].encode())
+
+
+def _may_matter(file: File, modules: set[bytes]) -> bool:
+    if file.is_named or _NAME in file.source:
+        return True
+    return any(name in file.source for name in modules) and _IMPORTS.search(file.source) is not None
+
+
+def _parsed(file: File, unreadable: list[Unreadable]) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(file.source)
+    except SyntaxError as error:
+        where = f"line {error.lineno}: " if error.lineno else ""
+        unreadable.append(Unreadable(file.path, f"this is not valid Python: {where}{error.msg}"))
+    except ValueError as error:
+        unreadable.append(Unreadable(file.path, f"this is not valid Python: {error}"))
+    except (MemoryError, RecursionError):
+        unreadable.append(Unreadable(file.path, "it is nested too deeply to be parsed"))
+    return None
+
+
+def decoded_lines(source: bytes) -> list[str]:
+    """Return the lines of a file that can be parsed."""
+    encoding, _ = tokenize.detect_encoding(BytesIO(source).readline)
+    return re.split(r"\r\n|\r|\n", source.decode(encoding, errors="replace"))
