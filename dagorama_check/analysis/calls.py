@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
-from typing import cast
 
 from dagorama_check.analysis.classes import Bound, ClassRef, Definition, Function, Instance, Starter, Super
-from dagorama_check.analysis.frame import DEEPEST, Body
+from dagorama_check.analysis.frame import DEEPEST, Body, Followed
 from dagorama_check.analysis.library_calls import LibraryCalls
-from dagorama_check.analysis.scopes import Scope, declared_elsewhere, names_bound_in, parameters_of
+from dagorama_check.analysis.scopes import Scope, parameters_of
 from dagorama_check.analysis.values import (
     CONTAINERS,
     PLAIN,
@@ -120,8 +119,10 @@ class Calls(LibraryCalls):
         instance = Instance(cls)
         if entry.decorator is not None:
             made: Value = Promise(entry.name, node.lineno, is_attached=is_attached)
+        elif is_attached:
+            made = UNKNOWN
         else:
-            made = UNKNOWN if is_attached else self._followed(entry, Arguments((instance,), is_open=True))
+            made = self._followed(entry, _filled(entry, Arguments((instance,), is_open=True))).value
         pair = Fixed("tuple", (instance, made))
         if is_attached:
             return pair
@@ -181,12 +182,7 @@ class Calls(LibraryCalls):
     # --- functions of the checked files
 
     def _undecorated_call(self, node: ast.Call, function: Function, arguments: Arguments) -> Value:
-        uses: list[tuple[int, str]] = []
-
-        def note(_: str, where: ast.expr | ast.stmt | ast.pattern, use: str) -> None:
-            uses.append((where.lineno, use))
-
-        found = self._followed(function, arguments, note)
+        found, uses = self._followed(function, _filled(function, arguments))
         if uses and not self.silence:
             line, use = min(uses)
             given = next(filter(None, map(first_promise, arguments.all())), None)
@@ -195,32 +191,49 @@ class Calls(LibraryCalls):
         self.escape(node)
         return found
 
-    def _followed(self, function: Function, arguments: Arguments, sink: object = None) -> Value:
-        """Return the result of a function by looking at it with these arguments."""
-        if len(self.following) >= DEEPEST or function in self.following or self.module.budget <= 0:
-            return UNKNOWN
-        scope = Scope(function.scope, frozenset())
-        frame = type(self)(self.module, scope, Body(function, False, False), cast("None", sink or _ignore))
+    def _followed(self, function: Function, parameters: dict[str, Value]) -> Followed:
+        """Look at a function with these parameters, to learn what a call returns and does with them."""
+        if len(self.following) >= DEEPEST or function in self.following:
+            return Followed(UNKNOWN, [])
+        results = self.module.results if function.scope.lasts else None
+        key = (function, len(self.following), tuple(parameters.items()))
+        found = results.get(key) if results is not None else None
+        if found is None:
+            found = self._looked_into(function, parameters)
+            if results is not None:
+                results[key] = found
+        return found
+
+    def _looked_into(self, function: Function, parameters: dict[str, Value]) -> Followed:
+        if self.module.budget <= 0:
+            return Followed(UNKNOWN, [])
+        uses: list[tuple[int, str]] = []
+
+        def note(_: str, where: ast.expr | ast.stmt | ast.pattern, use: str) -> None:
+            uses.append((where.lineno, use))
+
+        frame = type(self)(self.module, Scope(function.scope, frozenset()), Body(function, False, False), note)
         frame.is_followed = True
         frame.following = (*self.following, function)
-        found = frame.result_of(function, _filled(function, arguments))
-        return as_argument(found, False)
+        return Followed(as_argument(frame.result_of(function, parameters), False), uses)
 
     def result_of(self, function: Function, parameters: dict[str, Value]) -> Value:
         """Look at the body of a function; return what a call returns."""
         node = function.node
-        statements = [] if isinstance(node, ast.Lambda) else node.body
-        self.module.budget -= 1 + len(statements)
-        names = frozenset(parameters_of(node))
-        elsewhere = declared_elsewhere(statements)
-        self.scope.own = names | names_bound_in(statements) if statements else names
+        self.scope.own = frozenset(parameters)
         for name, value in parameters.items():
             self.scope.bind(name, value)
-        for name in elsewhere:
-            self.scope.bind(name, UNKNOWN)
         if isinstance(node, ast.Lambda):
+            self.module.budget -= 1
             return self.value_of(node.body)
-        if self.run(statements):
+        return self._result_of_body(function, node)
+
+    def _result_of_body(self, function: Function, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Value:
+        self.module.budget -= 1 + len(node.body)
+        self.scope.own |= self.module.names.bound_in(node, node.body)
+        for name in self.module.names.declared_in(node):
+            self.scope.bind(name, UNKNOWN)
+        if self.run(node.body):
             self.returned.append(PLAIN)
         found = join_all(self.returned)
         if self.yielded:
@@ -256,7 +269,3 @@ def _filled(function: Function, arguments: Arguments) -> dict[str, Value]:
         if name in found:
             found[name] = as_argument(value)
     return found
-
-
-def _ignore(code: str, node: object, message: str) -> None:
-    pass

@@ -6,7 +6,6 @@ import ast
 
 from dagorama_check.analysis.calls import Calls
 from dagorama_check.analysis.classes import ClassRef
-from dagorama_check.analysis.scopes import names_bound_in
 from dagorama_check.analysis.values import (
     NOTHING,
     PLAIN,
@@ -86,7 +85,7 @@ class Displays(Calls):
 
     def _each(self, generators: list[ast.comprehension], results: list[ast.expr]) -> Value:
         """Return what a comprehension yields: the value of the last of `results`."""
-        names = names_bound_in([generator.target for generator in generators])
+        names = self.module.names.bound_in(generators[0], [generator.target for generator in generators])
         before = {name: self.scope.names.get(name) for name in names}
         first = self.iterated(generators[0].iter, self.value_of(generators[0].iter), "iteration")
         with self.maybe():

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from dagorama_check.analysis.classes import Class, Function
-from dagorama_check.analysis.scopes import Scope
+from dagorama_check.analysis.scopes import Names, Scope
 from dagorama_check.analysis.values import Awaitable, Promise, Value, item_of, join
 
 #: Steps that following calls of functions may take in one module.
@@ -26,7 +26,7 @@ NESTING = 100
 class Sink(Protocol):
     """Where findings go."""
 
-    def __call__(self, code: str, node: ast.expr | ast.stmt | ast.pattern, message: str) -> None: ...
+    def __call__(self, code: str, node: ast.expr | ast.stmt | ast.pattern, message: str, /) -> None: ...
 
 
 class Body(NamedTuple):
@@ -35,6 +35,13 @@ class Body(NamedTuple):
     function: Function
     is_node: bool  #: it is decorated, or inside of a function that is
     is_streaming: bool  #: what it creates starts while it still runs
+
+
+class Followed(NamedTuple):
+    """The result of following a call of a function."""
+
+    value: Value
+    uses: list[tuple[int, str]]  #: of promises among the arguments that need their values: the line, and which use
 
 
 class Module(Protocol):
@@ -46,6 +53,8 @@ class Module(Protocol):
     classes: list[Class]
     budget: int
     nesting: int
+    names: Names
+    results: dict[object, Followed] | None  #: of functions that were followed; None: they may still change
 
     def export_of(self, module: str, name: str) -> Value | None:
         """Return what a checked module exports under a name; None if the module is not checked."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from dagorama_check.analysis.classes import Class, Definition, Function, Instance
-from dagorama_check.analysis.frame import BUDGET, Body, Sink
-from dagorama_check.analysis.scopes import Scope, declared_elsewhere, names_bound_in, parameters_of
+from dagorama_check.analysis.frame import BUDGET, Body, Followed, Sink
+from dagorama_check.analysis.scopes import Names, Scope, names_bound_in, parameters_of
 from dagorama_check.analysis.state import Uses, lost_state
 from dagorama_check.analysis.statements import Interpreter
 from dagorama_check.analysis.values import PLAIN, UNKNOWN, Value
@@ -55,6 +55,8 @@ class ModuleAnalysis:
         self.classes: list[Class] = []
         self.budget = BUDGET
         self.nesting = 0
+        self.names = Names(source.tree)
+        self.results: dict[object, Followed] | None = None
         self._project = project
         self._is_package = source.is_package
         self._tree = source.tree
@@ -87,11 +89,12 @@ class ModuleAnalysis:
         if self._has_begun:
             return
         self._has_begun = True
-        for name in declared_elsewhere(self._tree.body):
+        for name in self.names.declared:
             self._scope.bind(name, UNKNOWN)
         Interpreter(self, self._scope).run(self._tree.body)
 
     def look_at_functions(self) -> None:
+        self.results = {}
         while self.bodies:
             self._look_at(self.bodies.pop(0))
 

@@ -49,6 +49,14 @@ class Scope:
             scope = scope.parent
         return None
 
+    @property
+    def lasts(self) -> bool:
+        """Return whether the variables are the same for all calls of the functions that are defined here."""
+        scope: Scope | None = self
+        while scope is not None and scope.is_class:
+            scope = scope.parent
+        return scope is None or scope.parent is None
+
     def forget(self, names: frozenset[str]) -> None:
         """Take the values of these variables as unknown from here on."""
         for name in names & self.names.keys():
@@ -64,7 +72,17 @@ def parts_of(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
         if isinstance(node, _INNER):
             left += node.decorator_list if not isinstance(node, ast.Lambda) else []
         else:
-            left += ast.iter_child_nodes(node)
+            left += _children(node)
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes directly below one: as `ast.iter_child_nodes`, in half the time, which is spent here mostly."""
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, list):
+            yield from (item for item in value if isinstance(item, ast.AST))
+        elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+            yield value
 
 
 def names_bound_in(nodes: Sequence[ast.AST]) -> frozenset[str]:
@@ -89,6 +107,30 @@ def declared_elsewhere(nodes: Sequence[ast.stmt]) -> frozenset[str]:
     """Return the names that these statements, or functions among them, declare global or nonlocal."""
     found = (node for statement in nodes for node in ast.walk(statement) if isinstance(node, ast.Global | ast.Nonlocal))
     return frozenset(name for node in found for name in node.names)
+
+
+class Names:
+    """The names that the statements of a module bind or declare; computed once, because loops and calls ask often."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.declared = declared_elsewhere(tree.body)  #: anywhere in the module
+        self._bound: dict[ast.AST, frozenset[str]] = {}
+        self._declared: dict[ast.AST, frozenset[str]] = {}
+
+    def bound_in(self, node: ast.AST, parts: Sequence[ast.AST]) -> frozenset[str]:
+        """Return the names that these parts of a node bind; for a node, these are always the same parts."""
+        found = self._bound.get(node)
+        if found is None:
+            found = self._bound[node] = names_bound_in(parts)
+        return found
+
+    def declared_in(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> frozenset[str]:
+        if not self.declared:
+            return frozenset()
+        found = self._declared.get(node)
+        if found is None:
+            found = self._declared[node] = declared_elsewhere(node.body)
+        return found
 
 
 def parameters_of(node: Function) -> list[str]:

@@ -10,7 +10,6 @@ from dagorama_check.analysis.definitions import Definitions
 from dagorama_check.analysis.frame import NESTING, merged
 from dagorama_check.analysis.libraries import ERRORS_OF_MISUSE, EXPECTS_ERRORS
 from dagorama_check.analysis.matching import compared
-from dagorama_check.analysis.scopes import names_bound_in
 from dagorama_check.analysis.values import (
     PLAIN,
     UNKNOWN,
@@ -122,7 +121,7 @@ class Interpreter(Definitions):
     def _while(self, node: ast.While) -> bool:
         # The condition is looked at twice: as it is before the first round, and before any other.
         self.condition(node.test, "the condition of `while`")
-        self.scope.forget(names_bound_in([node]))
+        self.scope.forget(self.module.names.bound_in(node, [node]))
         self.condition(node.test, "the condition of `while`")
         self._loop(node.body, node.orelse)
         endless = isinstance(node.test, ast.Constant) and bool(node.test.value)
@@ -131,7 +130,7 @@ class Interpreter(Definitions):
     def _for(self, node: ast.For | ast.AsyncFor) -> None:
         value = self.iterated(node.iter, self.value_of(node.iter), "iteration")
         before = dict(self.scope.names)
-        self.scope.forget(names_bound_in([*node.body, node.target]))
+        self.scope.forget(self.module.names.bound_in(node, [*node.body, node.target]))
         with self.maybe():
             self.bind(node.target, UNKNOWN if isinstance(node, ast.AsyncFor) else item_of(value))
         self._loop(node.body, node.orelse, before)
@@ -152,7 +151,7 @@ class Interpreter(Definitions):
             self.run(orelse)
 
     def _try(self, node: ast.Try) -> bool:
-        bound = names_bound_in(node.body)
+        bound = self.module.names.bound_in(node, node.body)
         before = dict(self.scope.names)
         with self.silent(any(_expects(handler.type) for handler in node.handlers)):
             reached = self.run(node.body)
@@ -203,7 +202,7 @@ class Interpreter(Definitions):
         return self.alternatives([*ways, lambda: True])
 
     def _case(self, case: ast.match_case) -> bool:
-        for name in names_bound_in([case.pattern]):
+        for name in self.module.names.bound_in(case, [case.pattern]):
             self.scope.bind(name, UNKNOWN)
         if case.guard is not None:
             self.condition(case.guard, "the condition of `case`")
