@@ -26,7 +26,7 @@ class File(NamedTuple):
     module: str  #: the name under which others import it
     is_package: bool
     source: bytes
-    is_named: bool  #: it was asked for by itself, not found in a folder
+    is_named: bool  #: it is checked even if it does not name dagorama: it was asked for, not found in a folder
 
 
 class Unreadable(NamedTuple):
@@ -36,45 +36,58 @@ class Unreadable(NamedTuple):
     reason: str  #: a sentence without a full stop
 
 
-def collect(paths: Iterable[str], exclude: Collection[str] = ()) -> list[File]:
-    """Read files, and all Python files below folders. Raises OSError if one cannot be read."""
-    return [_read(path, is_named) for path, is_named in dict(_found(paths, exclude)).items()]
+class Exclusion(NamedTuple):
+    """Patterns of paths to leave out: of names, or of paths from a folder."""
+
+    patterns: tuple[str, ...]
+    folder: Path
+
+    def matches(self, path: str) -> bool:
+        """Return whether a pattern matches a path, or one of the folders in which it is, or the name of one of them."""
+        inner = os.path.relpath(path, self.folder)
+        parts = inner.split(os.sep)
+        if parts[0] == os.pardir:
+            return False
+        starts = [os.sep.join(parts[: end + 1]) for end in range(len(parts))]
+        patterns = [os.path.normpath(pattern) for pattern in self.patterns]
+        return any(fnmatch(each, pattern) for pattern in patterns for each in (*starts, *parts))
 
 
-def _found(paths: Iterable[str], exclude: Collection[str]) -> Iterator[tuple[str, bool]]:
+def collect(paths: Iterable[str], exclude: Collection[Exclusion] = ()) -> tuple[list[File], list[Unreadable]]:
+    """Read files, and all Python files below folders; return them, and the files that cannot be read."""
+    files: list[File] = []
+    unreadable: list[Unreadable] = []
+    for path, is_named in dict(_found(paths, exclude)).items():
+        try:
+            files.append(made_file(path, Path(path).read_bytes(), is_named))
+        except OSError as error:
+            unreadable.append(Unreadable(shown(path), f"it cannot be read: {error.strerror or error}"))
+    return files, unreadable
+
+
+def _found(paths: Iterable[str], exclude: Collection[Exclusion]) -> Iterator[tuple[str, bool]]:
     for path in paths:
+        if any(each.matches(path) for each in exclude):
+            continue
         if os.path.isdir(path):
             yield from ((file, False) for file in sorted(_below(path, exclude)))
-        elif not _is_excluded(path, exclude):
-            yield path, True
+        else:
+            yield os.path.normpath(path), True
 
 
-def _below(folder: str, exclude: Collection[str]) -> Iterator[str]:
+def _below(folder: str, exclude: Collection[Exclusion]) -> Iterator[str]:
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not _is_skipped(where, name, exclude)]
         for name in names:
             path = os.path.normpath(os.path.join(where, name))
-            if name.endswith((".py", ".pyi")) and not _is_excluded(path, exclude):
+            if name.endswith((".py", ".pyi")) and not any(each.matches(path) for each in exclude):
                 yield path
 
 
-def _is_skipped(where: str, name: str, exclude: Collection[str]) -> bool:
-    path = os.path.normpath(os.path.join(where, name))
+def _is_skipped(where: str, name: str, exclude: Collection[Exclusion]) -> bool:
+    path = os.path.join(where, name)
     is_environment = os.path.exists(os.path.join(path, "pyvenv.cfg"))
-    return name in _SKIPPED or name.startswith(".") or is_environment or _is_excluded(path, exclude)
-
-
-def _is_excluded(path: str, exclude: Collection[str]) -> bool:
-    """Return whether a path, or its last part, or a folder of it matches a pattern."""
-    path = os.path.normpath(path)
-    parts = path.split(os.sep)
-    starts = [os.sep.join(parts[: end + 1]) for end in range(len(parts))]
-    patterns = [os.path.normpath(pattern) for pattern in exclude]
-    return any(fnmatch(each, pattern) for pattern in patterns for each in (*starts, *parts))
-
-
-def _read(path: str, is_named: bool) -> File:
-    return made_file(path, Path(path).read_bytes(), is_named)
+    return name in _SKIPPED or name.startswith(".") or is_environment or any(each.matches(path) for each in exclude)
 
 
 def made_file(path: str, source: bytes, is_named: bool = True) -> File:
@@ -86,7 +99,12 @@ def made_file(path: str, source: bytes, is_named: bool = True) -> File:
     while (folder / "__init__.py").exists() and folder.name:
         parts.insert(0, folder.name)
         folder = folder.parent
-    return File(path, ".".join(parts) or full.parent.name, is_package, source, is_named)
+    return File(shown(path), ".".join(parts) or full.parent.name, is_package, source, is_named)
+
+
+def shown(path: str) -> str:
+    """Return a path with replacements for bytes that are not text in the encoding of the system."""
+    return path.encode(errors="surrogateescape").decode(errors="replace")
 
 
 # --- relevant files
@@ -135,7 +153,12 @@ def _parsed(file: File, unreadable: list[Unreadable]) -> ast.Module | None:
     return None
 
 
-def decoded_lines(source: bytes) -> list[str]:
-    """Return the lines of a file that can be parsed."""
+def decoded(source: bytes) -> str:
+    """Return the text of a file that can be parsed."""
     encoding, _ = tokenize.detect_encoding(BytesIO(source).readline)
-    return re.split(r"\r\n|\r|\n", source.decode(encoding, errors="replace"))
+    return source.decode(encoding, errors="replace")
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines that Python counts, without their ends."""
+    return re.split(r"\r\n|\r|\n", text)

@@ -130,8 +130,10 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     assert dict(entry_points["dagorama.commands"]) == {
         "backup": "dagorama_broker.cli:backup",
         "broker": "dagorama_broker.cli:serve",
+        "check": "dagorama_check.cli:check",
         "dashboard": "dagorama_dashboard.cli:dashboard",
     }
+    assert dict(entry_points["flake8.extension"]) == {"dag": "dagorama_check.flake8:Checker"}
     assert dict(entry_points["dagorama.settings"]) == {
         "broker": "dagorama_broker.settings:described_settings",
         "dashboard": "dagorama_dashboard.settings:described_settings",
