@@ -1,4 +1,4 @@
-"""`dagorama check` beside something that runs: in a process of its own, which prints findings and holds nothing up.
+"""`dagorama check` next to a program: in a process of its own, which prints findings and holds nothing up.
 
 The command belongs to another package, which this one never imports.
 """

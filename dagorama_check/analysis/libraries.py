@@ -26,7 +26,7 @@ def _table(text: str) -> dict[str, str]:
     return {f"{prefix}.{name}": prefix for prefix, *names in rows for name in names}
 
 
-#: They fail if one of their positional arguments is a promise.
+#: They fail if their first positional argument is a promise.
 NEED_VALUES = _table("""
     builtins  abs bin bytearray bytes chr complex dict divmod enumerate float frozenset hex int iter list max min next
     builtins  oct open ord pow print range reversed round set sorted sum tuple zip
@@ -49,12 +49,21 @@ NEED_VALUES = _table("""
     textwrap  dedent fill wrap
     base64    b64decode b64encode
     hashlib   md5 sha1 sha256
-    struct    unpack
     uuid      UUID
     numpy     arange concatenate max mean median min prod sqrt stack std sum vstack zeros
-    pandas    DataFrame Series concat read_csv read_parquet to_datetime
+    pandas    DataFrame Series concat read_csv to_datetime
 """)
-#: They fail if one of their positional arguments is or holds promises: at least two, if the function compares.
+#: They fail if any of their positional arguments is a promise.
+NEED_ALL_VALUES = _table("""
+    builtins   divmod enumerate max min pow print range zip
+    math       hypot pow
+    operator   add floordiv mod mul pow sub truediv
+    os.path    join
+    shutil     copy copyfile move
+    itertools  combinations islice permutations product
+    datetime   timedelta
+""")
+#: They fail if their first positional argument holds promises: at least two, if the function compares.
 NEED_ITEMS = _table("""
     builtins    all any max min sorted sum
     math        fsum prod

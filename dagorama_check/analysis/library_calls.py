@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 from abc import abstractmethod
-from string import Formatter
 
-from dagorama_check.analysis.bindings import Bindings
 from dagorama_check.analysis.classes import Definition, Starter
+from dagorama_check.analysis.data_methods import DataMethods
 from dagorama_check.analysis.libraries import (
     ASKS_TYPE,
     MAPPING,
+    NEED_ALL_VALUES,
     NEED_ITEMS,
     NEED_VALUES,
     PLAIN_RESULTS,
@@ -45,8 +45,6 @@ _KINDS = {
 }  # fmt: skip
 #: Functions that compare items, which needs two of them, or call a function for each if they get `key`.
 _COMPARE = {"builtins.max", "builtins.min", "builtins.sorted"}
-#: Methods of lists that return nothing.
-_CHANGES = {"append", "extend", "insert", "remove", "clear", "reverse", "sort", "add", "discard", "update"}
 #: Functions that do what a statement or an operator does, under the same code.
 _CODES = {
     "builtins.bool": "DAG001",
@@ -59,7 +57,7 @@ _AWAITED = {"create_task", "ensure_future", "shield", "wait_for"}
 _READS_TEXT = {"", "r", "rt", "tr"}
 
 
-class LibraryCalls(Bindings):
+class LibraryCalls(DataMethods):
     """Looks at calls of functions whose code is not checked."""
 
     @abstractmethod
@@ -91,8 +89,7 @@ class LibraryCalls(Bindings):
     def _is_misused(self, node: ast.Call, name: str, arguments: Arguments) -> bool:
         use = f"`{shown_name(name)}()`"
         code = _CODES.get(name, "DAG005")
-        needs = name in NEED_VALUES or name in _CODES
-        if needs and any(self.misuse(code, node, value, use) for value in arguments.positional):
+        if any(self.misuse(code, node, value, use) for value in _needed(name, arguments)):
             return True
         if name in MAPPING and self.misuse("DAG005", node, arguments.at(1), use):
             return True
@@ -232,65 +229,11 @@ class LibraryCalls(Bindings):
         made = f"a promise of `{promise.maker}`, which starts only when this node has ended"
         self.report("DAG007", node, f"`{own}()` asks for the value of {made}")
 
-    # --- methods of lists, dicts and texts
 
-    def method_of_data(self, node: ast.Call, method: ast.Attribute, base: Value, arguments: Arguments) -> Value:
-        """Return the result of a method of a container or of a literal."""
-        if isinstance(method.value, ast.Constant):
-            return self._method_of_text(node, method, arguments)
-        if isinstance(base, Table):
-            return self._method_of_dict(method, base, arguments)
-        if method.attr in _CHANGES and isinstance(base, Fixed | Items):
-            self._change(node, method, base, arguments)
-            return PLAIN
-        if method.attr == "pop":
-            return item_of(base)
-        return base if method.attr == "copy" else UNKNOWN
-
-    def _change(self, node: ast.Call, method: ast.Attribute, base: Fixed | Items, arguments: Arguments) -> None:
-        last = arguments.positional[-1] if arguments.positional else NOTHING
-        added = last if method.attr in ("append", "add", "insert") else NOTHING
-        if method.attr in ("extend", "update"):
-            if self.misuse("DAG005", node, last, f"`{method.attr}()`"):
-                return
-            added = item_of(last)
-        if isinstance(method.value, ast.Name):
-            self.scope.bind(method.value.id, Items(base.kind, join(item_of(base), added)))
-
-    def _method_of_dict(self, method: ast.Attribute, base: Table, arguments: Arguments) -> Value:
-        if method.attr == "values":
-            return Items("iterator", base.item)
-        if method.attr == "items":
-            return Items("iterator", Fixed("tuple", (PLAIN, base.item)))
-        if method.attr == "keys":
-            return Items("iterator", UNKNOWN)
-        if method.attr in ("update", "setdefault") and isinstance(method.value, ast.Name):
-            added = arguments.at(0)
-            item = added.item if isinstance(added, Table) and method.attr == "update" else UNKNOWN
-            self.scope.bind(method.value.id, Table(join_all([base.item, item, *arguments.keywords.values()])))
-        return base if method.attr == "copy" else UNKNOWN
-
-    def _method_of_text(self, node: ast.Call, method: ast.Attribute, arguments: Arguments) -> Value:
-        text = method.value.value if isinstance(method.value, ast.Constant) else None
-        first = arguments.at(0)
-        if not isinstance(text, str):
-            return UNKNOWN
-        if method.attr == "join":
-            _ = self.misuse("DAG005", node, first, "`join()`") or self.misuse_of_items(
-                "DAG005", node, first, "`join()`"
-            )
-        elif method.attr == "format" and not arguments.is_open:
-            self._format(node, text, arguments)
-        return PLAIN
-
-    def _format(self, node: ast.Call, text: str, arguments: Arguments) -> None:
-        """Look at `text.format(...)`: the fields that show the text of a promise."""
-        try:
-            fields = [(name, conversion) for _, name, _, conversion in Formatter().parse(text) if name is not None]
-        except ValueError:  # it raises when it runs, with or without promises
-            return
-        for index, (name, conversion) in enumerate(fields):
-            key = name or f"{index}"
-            value = arguments.at(int(key)) if key.isdecimal() else arguments.keywords.get(key, UNKNOWN)
-            if conversion in (None, "s") and self.misuse("DAG002", node, value, "the text in `format()`"):
-                return
+def _needed(name: str, arguments: Arguments) -> tuple[Value, ...]:
+    """Return the arguments of which a function needs the values."""
+    if name in NEED_ALL_VALUES:
+        # A function of the caller may take something else out of a promise.
+        has_key = "key" in arguments.keywords and len(arguments.positional) > 1
+        return () if has_key else arguments.positional
+    return arguments.positional[:1] if name in NEED_VALUES or name in _CODES else ()
