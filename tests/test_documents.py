@@ -33,6 +33,15 @@ PATH = re.compile(
 )
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120
+#: What a page takes for granted if its fragments wait for results: a broker and two workers.
+WITH_WORKERS = """
+from contextlib import ExitStack
+from dagorama import launch_workers
+from dagorama_broker.launch import launch_broker
+running = ExitStack()
+running.enter_context(launch_broker(port=0))
+running.enter_context(launch_workers(2))
+"""
 #: Packages that are too large for the tests alone.
 OPTIONAL = {"polars"}
 
@@ -174,10 +183,15 @@ def test_python_in_a_document_is_python(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if fragments_of(page)], ids=name_of)
-def test_every_fragment_of_python_runs_after_those_before_it(page: Path) -> None:
+def test_the_fragments_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
+    code = "\n".join(fragments_of(page))
+    if missing := missing_packages(code):
+        pytest.skip(f"{name_of(page)} needs {', '.join(missing)}, which is not installed here")
+    if "resolve(" in code:
+        run(f"{WITH_WORKERS}\n{code}\nrunning.close()", tmp_path / "fragments.py")
+        return
     namespace: dict[str, Any] = {"__name__": "fragments"}
-    for code in fragments_of(page):
-        exec(compile(code, name_of(page), "exec"), namespace)
+    exec(compile(code, name_of(page), "exec"), namespace)
     for name, value in namespace.items():
         if name.startswith("test_"):
             value()
@@ -191,9 +205,15 @@ def test_every_fragment_of_python_runs_after_those_before_it(page: Path) -> None
 def test_a_complete_program_of_the_documents_runs(program: Program, tmp_path: Path) -> None:
     if missing := missing_packages(program.code):
         pytest.skip(f"{program.name} needs {', '.join(missing)}, which is not installed here")
-    for other in [*programs_of(program.page), program]:
+    for other in programs_of(program.page):
         (tmp_path / other.name).write_text(other.code)
-    environment = {**os.environ, "HOME": str(tmp_path)}
-    command = [sys.executable, program.name]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    run(program.code, tmp_path / program.name)
+
+
+def run(code: str, file: Path) -> None:
+    """Run a program in the folder of its file."""
+    file.write_text(code)
+    environment = {**os.environ, "HOME": str(file.parent)}
+    command = [sys.executable, file.name]
+    done = subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
