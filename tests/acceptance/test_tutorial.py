@@ -10,7 +10,6 @@ import pytest
 
 from tests.support.reader import PATIENCE, Developer, Reader, matches, steps
 
-
 #: Pages whose reader has `dagorama dev` in the other terminal.
 PAGES = [
     "README.md",
