@@ -155,11 +155,13 @@ def test_every_code_of_a_reason_is_in_the_reference() -> None:
     assert [code for code in ReasonCode if f"`{code}`" not in page] == []
 
 
-def test_every_error_is_in_the_index() -> None:
-    page = (DOCS / "reference" / "errors.md").read_text()
+def test_every_error_has_its_place_in_the_index() -> None:
+    page = DOCS / "reference" / "errors.md"
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    names = [kind.__name__ for kind in kinds if issubclass(kind, errors.DagoramaError)]
-    assert [name for name in names if not re.search(rf"`(?:dagorama\.)?{name}`", page)] == []
+    names = {kind.__name__ for kind in kinds if issubclass(kind, errors.DagoramaError)} - {"DagoramaError"}
+    assert {name for name in names if name.lower() not in anchors_of(page)} == set()
+    places = page.read_text().split("\n### ")[1:]
+    assert [place.partition("\n")[0] for place in places if "*What to do:* " not in place] == []
 
 
 def test_every_variable_of_the_environment_is_in_the_settings_and_every_setting_exists() -> None:
