@@ -46,6 +46,8 @@ def place_of(source: Path) -> Path:
         return Path("index.md")
     if source.is_relative_to(DOCS):
         return source.relative_to(DOCS)
+    if source == SAMPLES or source.parent == SAMPLES:
+        return Path("samples.md")
     if source.name in PROJECT:
         return Path("project", source.name.lower())
     return Path("files", source.relative_to(ROOT))
@@ -63,7 +65,9 @@ def adapted(source: Path, folder: Path) -> Iterator[str]:
             return found[0]
         named = (source.parent / found[2]).resolve()
         place = folder / place_of(named)
-        if named.suffix != ".md" and named.is_file():  # Zensical reports a link that leads nowhere
+        if named.parent == SAMPLES:
+            return f"{found[1]}{os.path.relpath(place, here)}#{named.name.replace('.', '')})"
+        if named.suffix != ".md" and named.is_file():  # Zensical reports other links, which lead nowhere
             place.parent.mkdir(parents=True, exist_ok=True)
             copyfile(named, place)
         return f"{found[1]}{os.path.relpath(place, here)}{found[3]}"

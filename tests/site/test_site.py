@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from fcntl import LOCK_EX, flock
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -41,7 +43,12 @@ class Parsed(HTMLParser):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if missing := missing_tools():
         pytest.skip(f"{', '.join(missing)} cannot be imported: {INSTALL}")
-    return build(tmp_path_factory.mktemp("docs"))
+    # The processes of pytest-xdist share the folder above their own ones.
+    shared = os.environ.get("PYTEST_XDIST_WORKER") is not None
+    folder = tmp_path_factory.getbasetemp().parent / "docs" if shared else tmp_path_factory.mktemp("docs")
+    with folder.with_suffix(".lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        return folder / "site" if (folder / "site" / "llms.txt").exists() else build(folder)
 
 
 @pytest.fixture(scope="module")
