@@ -126,12 +126,12 @@ class Site(ThreadingHTTPServer):
 
 
 class Visit(BaseHTTPRequestHandler):
-    server: Site
-
     def do_GET(self) -> None:
-        with self.server.visitor():
+        site = self.server
+        assert isinstance(site, Site)
+        with site.visitor():
             sleep(0.05)  # stands for the work of a server
-            status, text = self.server.answer(self.path)
+            status, text = site.answer(self.path)
         self.send_response(status)
         self.end_headers()
         self.wfile.write(text.encode())
