@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import dagorama
-from tests.site.build import INSTALL, build, missing_tools, navigation
+from tests.site import build as building
+from tests.site.build import INSTALL, SiteNotBuilt, build, missing_tools, navigation
 from tests.site.pages import DOCS, SAMPLES, write_pages
 
 #: Attributes by which a page loads a file.
@@ -109,6 +110,21 @@ def test_every_page_is_in_the_navigation_once(tmp_path: Path) -> None:
     pages = sorted(str(page.relative_to(tmp_path)) for page in tmp_path.rglob("*.md"))
     assert sorted(entry.page for entry in navigation()) == pages
     assert len(pages) > len(list(DOCS.rglob("*.md")))
+
+
+def test_links_that_leave_the_documents_lead_to_pages_of_the_site(tmp_path: Path) -> None:
+    write_pages(tmp_path)
+    assert "](../project/contributing.md#where-things-go)" in (tmp_path / "explanation" / "architecture.md").read_text()
+    assert "](../samples.md#crawlerpy)" in (tmp_path / "how-to" / "crawl.md").read_text()
+    assert "](../files/proto/dagorama/api/broker.proto)" in (tmp_path / "reference" / "protocol.md").read_text()
+    assert (tmp_path / "files" / "proto" / "dagorama" / "api" / "broker.proto").exists()
+    assert "| QUEUED | CLAIMED | granted to a worker" in (tmp_path / "reference" / "states.md").read_text()
+
+
+def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "TOOLS", ("a_tool_that_is_missing",))
+    with pytest.raises(SiteNotBuilt, match=r"^a_tool_that_is_missing cannot be imported: pip install"):
+        build(tmp_path)
 
 
 def test_every_docstring_of_a_public_name_says_something() -> None:
