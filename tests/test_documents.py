@@ -42,6 +42,8 @@ running = ExitStack()
 running.enter_context(launch_broker(port=0))
 running.enter_context(launch_workers(2))
 """
+#: Its code is wrong on purpose: tests/check/test_documents.py gives it to the checker.
+CHECKS = DOCS / "reference" / "checks.md"
 #: Packages that are too large for the tests alone.
 OPTIONAL = {"polars"}
 
@@ -184,7 +186,7 @@ def test_python_in_a_document_is_python(page: Path) -> None:
             compile(code, name_of(page), "exec")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if fragments_of(page)], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != CHECKS and fragments_of(page)], ids=name_of)
 def test_the_fragments_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
     code = "\n".join(fragments_of(page))
     if missing := missing_packages(code):
