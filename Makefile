@@ -8,6 +8,7 @@
 #   make proto   regenerates dagorama/api from proto/
 #   make chromium    installs the browser that tests of the dashboard need, on Debian as root
 #   make vendor  fetches the vendored JavaScript of the dashboard again, with npm
+#   make pictures   takes the pictures of docs/how-to/dashboard.md again, with Chromium
 #   make states  writes docs/reference/states.md from the table of transitions
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one)
 #   make bench-large    the rows of a million nodes
@@ -61,6 +62,9 @@ chromium:
 
 vendor: $(INSTALLED_DEV)
 	$(BIN)/python -m tests.dashboard.vendoring $(ARGS)
+
+pictures: $(INSTALLED_DEV) compiled
+	$(BIN)/python -m tests.dashboard.pictures
 
 states: $(INSTALLED)
 	$(BIN)/python -c 'from dagorama_broker.scheduler.transitions import page; print(page(), end="")' > docs/reference/states.md

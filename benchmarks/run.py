@@ -29,7 +29,7 @@ def _fan(options: Namespace) -> Iterator[Row]:
 
 
 def _watched(options: Namespace) -> Iterator[Row]:
-    yield from throughput.watched(20_000 if options.quick else 50_000, 5)
+    yield from throughput.watched(20_000 if options.quick else 50_000, 11)
 
 
 def _served(options: Namespace) -> Iterator[Row]:
@@ -70,7 +70,7 @@ def _inspecting(options: Namespace) -> Iterator[Row]:
 
 
 def _dashboard(options: Namespace) -> Iterator[Row]:
-    yield from dashboard.dashboard(20_000 if options.quick else 50_000, 5)
+    yield from dashboard.dashboard(20_000 if options.quick else 50_000, 11)
 
 
 def _anchors(options: Namespace) -> Iterator[Row]:

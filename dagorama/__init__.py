@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagorama.calls.instance_start import start as start
+    from dagorama.calls.resource import resource as resource
     from dagorama.client.completed import as_completed as as_completed
     from dagorama.client.control import cancel as cancel
     from dagorama.client.control import delete as delete
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from dagorama.errors import QueueTimeout as QueueTimeout
     from dagorama.errors import RequestRejected as RequestRejected
     from dagorama.errors import ReservedName as ReservedName
+    from dagorama.errors import ResourceNotOpened as ResourceNotOpened
     from dagorama.errors import ResultRejected as ResultRejected
     from dagorama.errors import RetryLater as RetryLater
     from dagorama.errors import SettingsError as SettingsError
@@ -99,11 +101,12 @@ _HOMES = {
             "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "
             "DefinitionNotRegistered FailedAttempt FunctionNotFound InstanceExists NodeCancelled NodeFailed "
             "NotInInstance NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
-            "ResultRejected RetryLater SettingsError TamperedValue UnverifiedValue NotFound "
+            "ResourceNotOpened ResultRejected RetryLater SettingsError TamperedValue UnverifiedValue NotFound "
             "ValueNotReadable WorkerLost WrongInstance"
         ),
         "dagorama.graph.submission": "batch",
         "dagorama.calls.instance_start": "start",
+        "dagorama.calls.resource": "resource",
         "dagorama.models.events": "EventKind Gap InstanceEnded NodeEvent",
         "dagorama.models.failure": "Failure",
         "dagorama.models.log_record": "LogRecord NodeReport",

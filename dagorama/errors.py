@@ -24,6 +24,7 @@ DagoramaError
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
 ├── WorkersNotStarted                      launched workers ended before they were ready: read the reason
 ├── NotInNode (RuntimeError)               current() was called outside a running node
+├── ResourceNotOpened (RuntimeError)       a resource cannot be opened in this process: read the cause
 ├── SettingsError (ValueError)             an environment variable has an invalid value: fix it
 └── BrokerError                            the broker refused a call, or did not answer
     ├── BrokerUnavailable                  no broker answers: start one, or try later
@@ -234,6 +235,10 @@ class WorkersNotStarted(DagoramaError):
 
 class NotInNode(DagoramaError, RuntimeError):
     """A function that works only in a running node was called outside one."""
+
+
+class ResourceNotOpened(DagoramaError, RuntimeError):
+    """A resource could not be opened in this process; `__cause__` is the reason."""
 
 
 class SettingsError(DagoramaError, ValueError):

@@ -62,7 +62,7 @@ def reload_worker(watch_dir: Path | str, options: WorkerOptions, pattern: str = 
         watch_dir, watch_filter=_filter(pattern), step=SETTLE_MS // 2, debounce=4 * SETTLE_MS, rust_timeout=LOOK_MS,
         yield_on_timeout=True, stop_event=stop, raise_interrupt=False,
     )  # fmt: skip
-    files = "a file" if pattern == "*" else f"a file {pattern}"
+    files = "a file" if pattern == "*" else f"a file that matches {pattern}"
     told = f"The worker restarts when {files} in {watch_dir} changes: for development only."
     click.secho(told, fg="yellow", err=True)
     _serve(options, changes)

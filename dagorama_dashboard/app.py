@@ -30,7 +30,7 @@ NODE = INSTANCE + "/{node:int}"
 
 
 def application(settings: DashboardSettings) -> Starlette:
-    """Return the dashboard of a broker as an ASGI application, without its doors."""
+    """Return the dashboard of a broker as an ASGI application, without the guard in front of it."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -120,5 +120,4 @@ async def _show_fault(request: Request, error: Exception) -> Response:
 def _page(request: Request, problem: Problem) -> Response:
     if "/graph/" in request.url.path:  # a script reads it
         return PlainTextResponse(f"{problem.title}: {problem.text}\n", int(problem.status))
-    values = {"problem": problem, "address": request.url.path}
-    return whole(None, Content("problem.html", problem.title, values, is_live=False), int(problem.status))
+    return whole(None, Content("problem.html", problem.title, {"problem": problem}, is_live=False), int(problem.status))

@@ -30,7 +30,7 @@ KNOWN_FOR, MOST_KNOWN = 5.0, 1_000
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who looks, according to the broker."""
+    """The person who looks, according to the broker."""
 
     name: str  #: of the token; empty: the broker requires none
     role: str

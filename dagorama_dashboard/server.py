@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from dagorama.errors import SettingsError
 from dagorama_dashboard.app import application
 from dagorama_dashboard.settings import DashboardSettings
-from dagorama_dashboard.web.doors import Doors
+from dagorama_dashboard.web.guard import RequestGuard
 
 #: Seconds that open requests get when the dashboard stops; streams end at once.
 GRACE = 2
@@ -54,7 +54,7 @@ def serve(settings: DashboardSettings, log_level: str) -> None:
 def config_of(settings: DashboardSettings, app: Starlette, log_level: str) -> uvicorn.Config:
     """Return how to serve the application. Raises SettingsError if the certificate cannot be used."""
     config = uvicorn.Config(
-        Doors(app, settings), log_config=None, log_level=log_level, access_log=False, lifespan="on", ws="none",
+        RequestGuard(app, settings), log_config=None, log_level=log_level, access_log=False, lifespan="on", ws="none",
         server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=GRACE,
         ssl_certfile=settings.tls_cert or None, ssl_keyfile=settings.tls_key or None, proxy_headers=False,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The settings of a dashboard: where it listens, who may ask, and what it offers."""
+"""The settings of a dashboard: its address, the names that it answers to, and its offers."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ class DashboardSettings:
         return is_loopback(self.bind)
 
     @property
+    def is_exposed(self) -> bool:
+        """Whether other machines can reach it, by themselves or through a proxy."""
+        return not self.is_local or self.behind_proxy
+
+    @property
     def is_encrypted(self) -> bool:
         """Whether browsers use https."""
         return bool(self.tls_cert) or self.behind_proxy
@@ -84,6 +89,18 @@ def dashboard_settings(
         tls_cert,
         tls_key,
     )
+
+
+def described_settings() -> list[tuple[str, object, str]]:
+    """Return the variable, the value and the origin of each setting of a dashboard that is started here.
+
+    `dagorama config show` calls this through an entry point. Raise SettingsError if a value is wrong.
+    """
+    found = {"DAGORAMA_DASHBOARD_BIND": _bind_of_variable(), "DAGORAMA_DASHBOARD_PORT": _port_of_variable()}
+    return [
+        (variable, value, "environment" if environ.get(variable, "").strip() else "default")
+        for variable, value in found.items()
+    ]
 
 
 def _bind_of_variable() -> str:

@@ -254,13 +254,13 @@ def machine(secrets: Path, tmp_path: Path) -> Iterator[Machine]:
     """Broker and workers as processes."""
     machine = Machine(secrets, tmp_path)
     with started(machine, "broker"), started(machine, "worker"):
+        await_that(lambda: machine.run("healthcheck").returncode == 0)
         yield machine
 
 
 @NEEDS_OPENSSL
 @pytest.mark.slow
 def test_a_graph_runs_with_tokens_and_tls(machine: Machine, secrets: Path) -> None:
-    await_that(lambda: machine.run("healthcheck").returncode == 0)
     done = machine.run("run", "flow:Shapes", "8")
     assert (done.returncode, done.stdout) == (0, "140\n"), done.stderr
     environment = {**machine.environment("client"), "DAGORAMA_AUTH_TOKEN_FILE": f"{secrets}/worker/token"}

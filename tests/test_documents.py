@@ -18,6 +18,7 @@ from dagorama_broker.scheduler import ReasonCode
 from dagorama_broker.settings import Settings as BrokerSettings
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("dagorama", "dagorama_broker", "dagorama_dashboard", "dagorama_monitoring")
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -25,7 +26,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: A path below one of the folders of the repository.
 PATH = re.compile(
-    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
+    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_dashboard|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
 )
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120
@@ -74,7 +75,7 @@ def test_every_path_exists(page: Path) -> None:
 
 
 def code() -> Iterator[Path]:
-    for folder in ("dagorama", "dagorama_broker", "dagorama_monitoring", "proto", "tests", "benchmarks", "samples"):
+    for folder in (*PACKAGES, "proto", "tests", "benchmarks", "samples"):
         yield from (file for kind in ("*.py", "*.proto") for file in (ROOT / folder).rglob(kind))
     yield from (
         ROOT / name
@@ -121,7 +122,7 @@ def test_every_error_is_in_the_index() -> None:
 
 
 def test_every_variable_of_the_environment_is_in_the_settings_and_every_setting_exists() -> None:
-    modules = ("dagorama/settings.py", "dagorama_broker/settings.py")
+    modules = ("dagorama/settings.py", "dagorama_broker/settings.py", "dagorama_dashboard/settings.py")
     code = {name for module in modules for name in VARIABLE.findall((ROOT / module).read_text())}
     listed = set(re.findall(r"^\| `(DAGORAMA_\w+)`", (DOCS / "reference" / "settings.md").read_text(), re.MULTILINE))
     assert code - {"DAGORAMA_TLS"} == listed
@@ -129,7 +130,7 @@ def test_every_variable_of_the_environment_is_in_the_settings_and_every_setting_
 
 def test_every_setting_of_the_broker_has_a_row() -> None:
     page = (DOCS / "reference" / "settings.md").read_text()
-    broker = page[page.index("## Broker") :]
+    broker = page[page.index("## Broker") : page.index("## Dashboard")]
     assert len(re.findall(r"^\| `DAGORAMA_", broker, re.MULTILINE)) == len(fields(BrokerSettings))
 
 

@@ -132,7 +132,10 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
         "broker": "dagorama_broker.cli:serve",
         "dashboard": "dagorama_dashboard.cli:dashboard",
     }
-    assert dict(entry_points["dagorama.settings"]) == {"broker": "dagorama_broker.settings:described_settings"}
+    assert dict(entry_points["dagorama.settings"]) == {
+        "broker": "dagorama_broker.settings:described_settings",
+        "dashboard": "dagorama_dashboard.settings:described_settings",
+    }
 
 
 @pytest.mark.slow

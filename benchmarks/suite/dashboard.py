@@ -1,4 +1,4 @@
-"""What an open page costs the work, and how long the pages of a large instance take."""
+"""The cost of an open page for the work, and the time that the pages of a large instance take."""
 
 from __future__ import annotations
 
@@ -9,42 +9,61 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from os import nice
 from statistics import median
 from threading import Thread
 from time import perf_counter, sleep
 
 from dagorama import resolve
-from suite.graphs import Fan
+from dagorama.client.connection import connection
+from suite.graphs import HELD, HeldFan
 from suite.serving import serving
 from suite.table import Row, row
 
-#: Seconds before a run for pages that the run before has left behind.
+#: Seconds for streams to open before a run, and for what a run has left behind.
 REST = 0.5
-#: What the browser loads for the page of an instance, and what it then keeps open.
+#: A browser is a process of another machine: here it yields to the processes that are measured.
+BROWSER_NICENESS = 19
+#: The parts of the page of an instance that a browser loads.
 LOADED = ("", "/graph/shape", "/graph/map")
 
 
 def dashboard(width: int, runs: int) -> Iterator[Row]:
-    """Measure the fan alone and with its page open, in turns; then how long the parts of the page take."""
+    """Measure a fan alone and with its page open, in turns; then how long the parts of the page take.
+
+    The nodes of the fan stand in a paused queue until its page is loaded, so that rates show the
+    cost of following alone.
+    """
     rates: dict[bool, list[float]] = {False: [], True: []}
     with serving(), _pages() as port, ProcessPoolExecutor(1, get_context("spawn")) as browser:
-        browser.submit(int).result()  # its process is there
-        instance, promise = Fan()(16)
-        resolve(instance, promise, timeout=60)
+        browser.submit(nice, BROWSER_NICENESS).result()
         for is_open in [False, True] * runs:
+            connection().pause_queue(HELD)
+            instance, promise = HeldFan()(width)
+            _wait_until_queued(width)
+            page = f"/instances/{instance.instance_id}"
+            if is_open:
+                for part in LOADED:
+                    _loaded(port, page + part)
+            streams = [browser.submit(_read, port, page)] if is_open else []
+            sleep(REST)
             start = perf_counter()
-            instance, promise = Fan()(width)
-            seen = browser.submit(_open, port, f"{instance.instance_id}") if is_open else None
+            connection().pause_queue(HELD, resume=True)
             assert resolve(instance, promise, timeout=300) == sum(range(width))
-            rates[is_open].append((width + 2) / (perf_counter() - start))
-            assert seen is None or seen.result() > 0
+            rates[is_open].append((width + 1) / (perf_counter() - start))
+            assert all(stream.result() > 0 for stream in streams)
             sleep(REST)
         ratio = median([seen / alone for alone, seen in zip(rates[False], rates[True], strict=True)])
         note = f"{ratio:.3f} of the run before without a page"
         yield row(f"fan, {width:,} nodes, its page open", rates[True], "nodes/s", "0.97 of it unwatched", note=note)
         for part in LOADED:
-            times = [_loaded(port, f"/instances/{instance.instance_id}{part}") * 1000 for _ in range(runs)]
+            times = [_loaded(port, f"{page}{part}") * 1000 for _ in range(runs)]
             yield row(f"page of {width:,} nodes, {part.rpartition('/')[2] or 'its HTML'}", times, "ms", "")
+
+
+def _wait_until_queued(width: int) -> None:
+    while not any(queue.queue == HELD and queue.queued >= width for queue in connection().get_status().queues):
+        sleep(0.05)
 
 
 @contextmanager
@@ -55,17 +74,6 @@ def _pages() -> Iterator[int]:
         assert process.stdout is not None
         yield int(process.stdout.readline().rpartition(":")[2])
         process.terminate()
-
-
-def _open(port: int, instance: str) -> int:
-    """Load the page of an instance as a browser does, and read its streams until it has ended; return their bytes."""
-    page = f"/instances/{instance}"
-    for part in LOADED:
-        _loaded(port, page + part)
-    read: list[int] = []
-    Thread(target=_read, args=(port, f"/live{page}", [], "never"), daemon=True).start()  # until this process ends
-    _read(port, f"{page}/graph/live", read, "event: ended")
-    return sum(read)
 
 
 def _loaded(port: int, path: str) -> float:
@@ -79,7 +87,15 @@ def _loaded(port: int, path: str) -> float:
     return perf_counter() - start
 
 
-def _read(port: int, path: str, read: list[int], end: str) -> None:
+def _read(port: int, page: str) -> int:
+    """Read the streams of the page of an instance as a browser does, until it has ended; return their bytes."""
+    read: list[int] = []
+    Thread(target=_read_stream, args=(port, f"/live{page}", [], "never"), daemon=True).start()  # until the process ends
+    _read_stream(port, f"{page}/graph/live", read, "event: ended")
+    return sum(read)
+
+
+def _read_stream(port: int, path: str, read: list[int], end: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path)
     with connection.getresponse() as response:

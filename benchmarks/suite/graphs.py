@@ -23,6 +23,26 @@ class Fan(DAGDefinition):
         return sum(numbers)
 
 
+#: The queue of the nodes of `HeldFan`.
+HELD = "held"
+
+
+class HeldFan(DAGDefinition):
+    """A fan whose nodes are in a queue of their own, which can be paused."""
+
+    @dagorama().syncfn
+    def entrypoint(self, width: int) -> int:
+        return self.total([self.nothing(number) for number in range(width)])
+
+    @dagorama(queue_name=HELD).syncfn
+    def nothing(self, number: int) -> int:
+        return number
+
+    @dagorama().syncfn
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
 class Failing(DAGDefinition):
     """A fan whose nodes all fail, each with a message of its own, and the sum because of them."""
 

@@ -67,6 +67,8 @@ class _ReturnReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReturnRe
     """it had started, and the worker leaves"""
     UNCHECKABLE: _ReturnReason.ValueType  # 5
     """unsigned, or signed under a key that the worker does not hold"""
+    RESOURCE: _ReturnReason.ValueType  # 6
+    """it had started, and a resource that it needs cannot be opened there"""
 
 class ReturnReason(_ReturnReason, metaclass=_ReturnReasonEnumTypeWrapper): ...
 
@@ -80,6 +82,8 @@ INTERRUPTED: ReturnReason.ValueType  # 4
 """it had started, and the worker leaves"""
 UNCHECKABLE: ReturnReason.ValueType  # 5
 """unsigned, or signed under a key that the worker does not hold"""
+RESOURCE: ReturnReason.ValueType  # 6
+"""it had started, and a resource that it needs cannot be opened there"""
 Global___ReturnReason: _TypeAlias = ReturnReason  # noqa: Y015
 
 class _NodeState:

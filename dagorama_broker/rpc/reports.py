@@ -42,6 +42,7 @@ TOGETHER = 64
 REASONS = {
     pb.NOT_IMPORTABLE: (ReasonCode.NOT_IMPORTABLE, "it cannot import the function"),
     pb.CODE_MISMATCH: (ReasonCode.OTHER_CODE, "it has other code (deploy the same there, or see `dagorama rebind`)"),
+    pb.RESOURCE: (ReasonCode.RESOURCE, "it cannot open a resource"),
     pb.UNCHECKABLE: (ReasonCode.UNCHECKABLE, "it cannot check a signature"),
     pb.UNREGISTERED: (
         ReasonCode.NOT_REGISTERED,

@@ -43,6 +43,7 @@ class ReasonCode(StrEnum):
     OTHER_CODE = "other_code"
     NOT_REGISTERED = "not_registered"
     UNCHECKABLE = "uncheckable"
+    RESOURCE = "resource"  #: it cannot open something that the function uses
     RETURNED = "returned"  #: it has returned such a node for another reason
     LEAVING = "leaving"
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
@@ -17,8 +19,12 @@ from dagorama_dashboard.shown.formats import function_label
 MOST_NODES = 200_000
 
 
+class Shifted(Exception):
+    """Nodes were put before known ones, because a large call was accepted meanwhile: their ordinals have changed."""
+
+
 class Columns:
-    """What is known of the nodes of an instance. A node's place is its ordinal minus 1."""
+    """The known nodes of an instance. A node's place is its ordinal minus 1."""
 
     def __init__(self, created: float) -> None:
         self.created = created  #: seconds since 1970, of the instance
@@ -45,7 +51,9 @@ class Columns:
         return len(self.state)
 
     def add(self, message: pb.NodeMap) -> None:
-        """Add the next nodes."""
+        """Add the next nodes. Raises Shifted if they do not continue the known ones."""
+        if message.before != self.count:
+            raise Shifted
         self.nodes = max(self.nodes, message.nodes)
         functions = [self._functions.setdefault(name, len(self._functions)) for name in message.functions]
         workers = [0, *(1 + self._workers.setdefault(name, len(self._workers)) for name in message.workers)]
@@ -65,6 +73,10 @@ class Columns:
         self._run += message.microseconds
         self._source_count += message.source_count
         self._sources += message.source
+        for key, moment in zip(message.returned_key, message.returned_at, strict=True):
+            returned = self.ordinal(key) - 1
+            if returned >= 0 and self._ended[returned]:  # its value came later, from the nodes that it returned
+                self._ended[returned] = max(1, self._milliseconds(moment))
         self._running.update(
             (key, self._milliseconds(since))
             for key, since in zip(message.running_key, message.running_since, strict=True)
@@ -93,6 +105,27 @@ class Columns:
                 ordinals.append(ordinal)
                 changed.append(state)
         return ordinals, changed
+
+    def edges(self) -> dict[tuple[str, str, str], int]:
+        """Return how often nodes of one function take values of another, or create its nodes: by names and kind."""
+        function, counts = self._function, Counter[tuple[int, int]]()
+        targets = chain.from_iterable(map(repeat, function, self._source_count))
+        known = self._ordinals(self._sources)
+        counts.update(
+            (function[ordinal - 1], target) for ordinal, target in zip(known, targets, strict=False) if ordinal
+        )
+        created = Counter[tuple[int, int]]()
+        for index, (place, creator, _) in enumerate(self._blocks):
+            ordinal = self.ordinal(creator) if creator else 0
+            if ordinal:
+                of_block = Counter(function[place : self._end(index)])
+                created.update({(function[ordinal - 1], target): count for target, count in of_block.items()})
+        names = list(self._functions)
+        return {
+            (names[source], names[target], kind): count
+            for kind, found in (("value", counts), ("created", created))
+            for (source, target), count in found.items()
+        }
 
     def data(self, after: int = 0) -> dict[str, Any]:
         """Return what the browser gets of the nodes after an ordinal."""

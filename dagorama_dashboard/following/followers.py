@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from time import monotonic
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from functools import partial
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import BrokerError
 from dagorama_dashboard.broker import Viewer
-from dagorama_dashboard.following.columns import MOST_NODES, Columns
+from dagorama_dashboard.following.columns import MOST_NODES, Columns, Shifted
 
 #: Seconds that the broker has for a map, and for which a map counts as new.
 MAP_SECONDS, FRESH = 30.0, 2.0
-#: Seconds after which a broken stream is opened again.
-AGAIN = 1.0
+#: Seconds after which a broken stream is opened again, and after its last use one is closed.
+AGAIN, UNUSED = 1.0, 10.0
 
 
 async def read_columns(viewer: Viewer, id: bytes, columns: Columns) -> Columns:
-    """Add the nodes that come after the known ones, and return the columns."""
+    """Add the nodes after the known ones, and return the columns, or new ones if the ordinals have shifted."""
+    while True:
+        try:
+            return await _read_rest(viewer, id, columns)
+        except Shifted:
+            columns = Columns(columns.created)
+
+
+async def _read_rest(viewer: Viewer, id: bytes, columns: Columns) -> Columns:
     request = pb.GetMapRequest(instance=id, after=columns.last, sources=True, limit=MOST_NODES - columns.count)
     if request.limit:
         async with aclosing(viewer.follow("GetMap", request, MAP_SECONDS)) as messages:
@@ -29,14 +37,16 @@ async def read_columns(viewer: Viewer, id: bytes, columns: Columns) -> Columns:
 
 
 class Listener:
-    """What one page was not told yet."""
+    """The changes that one page was not told yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_over: bool) -> None:
         self.states: dict[int, int] = {}  #: by ordinal
         self.is_all = False  #: the page must load the whole map again
         self.error: BrokerError | None = None
-        self.is_over = False
+        self.is_over = is_over
         self.news = asyncio.Event()
+        if is_over:
+            self.news.set()
 
     def take(self) -> tuple[dict[int, int], bool]:
         states, self.states = self.states, {}
@@ -47,36 +57,64 @@ class Listener:
 
 
 class Followed:
-    """An instance whose changes are followed."""
+    """An instance whose changes are followed, until no page has used it for a while."""
 
-    def __init__(self, viewer: Viewer, id: bytes, created: float) -> None:
+    def __init__(self, viewer: Viewer, id: bytes, created: float, forget: Callable[[], None]) -> None:
         self._viewer, self._id, self._created = viewer, id, created
-        self.listeners: set[Listener] = set()
+        self._forget = forget
+        self._loop = asyncio.get_running_loop()
+        self._used_at = self._loop.time()
+        self._listeners: set[Listener] = set()
         self.columns = Columns(created)
-        self._read_at = 0.0
+        self._read_at: float | None = None  # None: it must be read again
         self._reading = asyncio.Lock()
         self._is_begun = asyncio.Event()
         self._is_over = False
-        self.task = asyncio.create_task(self._follow())
+        self._task = asyncio.create_task(self._follow())
+        self._loop.call_later(UNUSED, self._end_if_unused)
 
-    async def map(self, *, whole: bool) -> Columns:
-        """Return the columns. With `whole` their times are at most `FRESH` old. Raises BrokerError."""
+    async def map(self, *, fresh: bool) -> Columns:
+        """Return the columns; if `fresh`, with times that are at most `FRESH` seconds old. Raises BrokerError."""
+        self._used_at = self._loop.time()
         await self._is_begun.wait()
         async with self._reading:
-            if self._read_at == 0.0 or (whole and monotonic() - self._read_at > FRESH):
+            is_old = fresh and not self._is_over and self._loop.time() - (self._read_at or 0.0) > FRESH
+            if self._read_at is None or is_old:
                 self.columns = await read_columns(self._viewer, self._id, Columns(self._created))
-                self._read_at = monotonic()
+                self._read_at = self._loop.time()
             return self.columns
+
+    @contextmanager
+    def listening(self) -> Iterator[Listener]:
+        """Yield what is told of each change within the context."""
+        listener = Listener(self._is_over)
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.remove(listener)
+            self._used_at = self._loop.time()
+
+    def close(self) -> None:
+        self._task.cancel()
+
+    def _end_if_unused(self) -> None:
+        left = self._used_at + UNUSED - self._loop.time()
+        if self._listeners or left > 0:
+            self._loop.call_later(max(left, 1.0), self._end_if_unused)
+        else:
+            self.close()
+            self._forget()
 
     async def _follow(self) -> None:
         while not self._is_over:
             try:
                 await self._take_changes()
             except BrokerError as error:
-                for listener in self.listeners:
+                for listener in self._listeners:
                     listener.error = error
                     listener.news.set()
-                self._read_at = 0.0
+                self._read_at = None
             self._is_begun.set()
             if not self._is_over:
                 await asyncio.sleep(AGAIN)
@@ -85,27 +123,28 @@ class Followed:
         request = pb.WatchNodesRequest(instance=self._id)
         async with aclosing(self._viewer.follow("WatchNodes", request)) as changes:
             async for change in changes:
-                self._is_begun.set()  # what is read from now on misses nothing
+                self._is_begun.set()  # a map that is read from now on misses nothing
                 await self._take(change)
 
     async def _take(self, change: pb.NodeChanges) -> None:
         async with self._reading:
-            columns = self.columns
-            columns.nodes = max(columns.nodes, change.nodes)
-            if self._read_at and not change.incomplete:
-                if change.key and max(change.key) > columns.last:
-                    await read_columns(self._viewer, self._id, columns)
-                ordinals, states = columns.change(change.key, change.state)
+            is_all = change.incomplete
+            self.columns.nodes = max(self.columns.nodes, change.nodes)
+            changed: dict[int, int] = {}
+            if self._read_at is not None and not is_all:
+                if change.key and max(change.key) > self.columns.last:
+                    read = await read_columns(self._viewer, self._id, self.columns)
+                    is_all = read is not self.columns
+                    self.columns = read
+                ordinals, states = self.columns.change(change.key, change.state)
                 changed = dict(zip(ordinals, states, strict=True))
-            else:
-                changed = {}
-        for listener in self.listeners:
+        for listener in self._listeners:
             listener.states.update(changed)
-            listener.is_all |= change.incomplete
+            listener.is_all |= is_all
             listener.is_over |= change.ended
             listener.news.set()
         if change.incomplete or change.ended:
-            self._read_at = 0.0
+            self._read_at = None
         self._is_over = change.ended
 
 
@@ -115,22 +154,17 @@ class Followers:
     def __init__(self) -> None:
         self._followed: dict[tuple[str, bytes], Followed] = {}
 
-    def find(self, viewer: Viewer, id: bytes) -> Followed | None:
-        """Return what follows this instance already."""
-        return self._followed.get((viewer.token, id))
-
-    @asynccontextmanager
-    async def listening(self, viewer: Viewer, id: bytes, created: float) -> AsyncIterator[tuple[Followed, Listener]]:
-        """Follow an instance within the context."""
+    def follow(self, viewer: Viewer, id: bytes, created: float) -> Followed:
+        """Return the only follower of an instance for this person."""
         key = viewer.token, id
         if key not in self._followed:
-            self._followed[key] = Followed(viewer, id, created)
-        followed, listener = self._followed[key], Listener()
-        followed.listeners.add(listener)
-        try:
-            yield followed, listener
-        finally:
-            followed.listeners.remove(listener)
-            if not followed.listeners and self._followed.get(key) is followed:
-                followed.task.cancel()
-                del self._followed[key]
+            self._followed[key] = Followed(viewer, id, created, partial(self._forget, key))
+        return self._followed[key]
+
+    def _forget(self, key: tuple[str, bytes]) -> None:
+        self._followed.pop(key, None)
+
+    def close(self) -> None:
+        """End all of them."""
+        for followed in self._followed.values():
+            followed.close()

@@ -43,7 +43,7 @@ class _Stream:
         except BrokerError as error:
             failed = self._next()
             failed.set_exception(error)
-            failed.exception()  # it is no fault if nothing asks for it any more
+            failed.exception()  # it is no fault if nothing asks for it
 
     def _next(self) -> asyncio.Future[pb.Progress]:
         if self._latest.done():

@@ -40,7 +40,7 @@ class Pulse:
         beat.set()
 
     async def wait(self, beats: int, seconds: float) -> None:
-        """Wait for the beat after so many, or until these seconds are over."""
+        """Wait until there are more than `beats`, or until these seconds are over."""
         if self.beats != beats:
             return
         try:

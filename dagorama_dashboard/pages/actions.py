@@ -1,4 +1,4 @@
-"""What people do from the pages. Each action is confirmed on a page that names what it changes, and then posted.
+"""Actions of people. Each action is confirmed on a page that names what it changes, and then posted.
 
 The rule: the broker decides whether the token allows it, and what it has changed is told on the next page.
 """
@@ -51,13 +51,15 @@ ACTIONS = {
     ),
     "delete": Action("Delete", "Delete", "Ended instances are removed with their values and logs.", True),
     "drain": Action("DrainWorker", "Drain", "The worker finishes what it runs, takes nothing more, and leaves.", True),
-    "pause": Action("PauseQueue", "Pause", "Workers get no more nodes of the queue; what runs goes on."),
+    "pause": Action(
+        "PauseQueue", "Pause", "Workers get no nodes of the queue until it is resumed. Running nodes go on."
+    ),
     "resume": Action("PauseQueue", "Resume", "Workers get nodes of the queue again."),
 }  # fmt: skip
 
 
 class Target(NamedTuple):
-    """What an action is about, from a form or an address."""
+    """The subject of an action, from a form or an address."""
 
     action: str
     instances: tuple[bytes, ...] = ()

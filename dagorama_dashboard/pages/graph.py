@@ -14,8 +14,8 @@ from starlette.responses import Response, StreamingResponse
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import BrokerError
 from dagorama.models.state import State
-from dagorama_dashboard.following.columns import Columns
-from dagorama_dashboard.following.followers import Listener, read_columns
+from dagorama_dashboard.following.columns import MOST_NODES
+from dagorama_dashboard.following.followers import Listener
 from dagorama_dashboard.pages.instance import instance_id
 from dagorama_dashboard.shown.formats import function_label
 from dagorama_dashboard.web.look import SLOW, Look
@@ -31,24 +31,41 @@ def as_json(data: Any) -> str:
 
 
 async def shape(look: Look) -> Response:
-    """Return the functions of an instance and the edges between them."""
+    """Return the functions of an instance and the edges between them.
+
+    The edges are counted here, from the same columns that the other drawings use, as long as these have all nodes.
+    """
     id = instance_id(look)
-    found, info = await asyncio.gather(
-        look.recent("GetShape", pb.GetShapeRequest(instance=id), 1.0),
-        look.ask("GetInstance", pb.GetInstanceRequest(instance=id)),
-    )
-    edges = [
-        {"from": edge.source, "to": edge.target, "count": count, "kind": kind}
+    info = await look.ask("GetInstance", pb.GetInstanceRequest(instance=id))
+    if info.nodes > MOST_NODES:
+        found = await look.recent("GetShape", pb.GetShapeRequest(instance=id), 1.0)
+        functions, edges, counted = found.functions, _edges_of(found), found.counted
+    else:
+        columns = await look.site.followers.follow(look.viewer, id, info.created).map(fresh=False)
+        functions = (await look.site.progress.latest(look.viewer, id)).functions
+        edges, counted = await asyncio.to_thread(columns.edges), columns.count
+    places = {each.function: place for place, each in enumerate(functions)}
+    data = {
+        "definition": info.definition, "created": info.created, "ended": info.ended_at or None,
+        "failed": info.failed, "nodes": info.nodes, "states": STATES, "functions": _functions(functions),
+        "edges": [
+            {"from": places[source], "to": places[target], "count": count, "kind": kind}
+            for (source, target, kind), count in edges.items()
+            if source in places and target in places  # a function may be newer than the progress that was told
+        ],
+        "counted": counted,
+    }  # fmt: skip
+    return Response(as_json(data), media_type="application/json")
+
+
+def _edges_of(found: pb.Shape) -> dict[tuple[str, str, str], int]:
+    names = [each.function for each in found.functions]
+    return {
+        (names[edge.source], names[edge.target], kind): count
         for edge in found.edges
         for kind, count in (("value", edge.values), ("created", edge.created))
         if count
-    ]
-    data = {
-        "definition": found.definition, "created": info.created, "ended": info.ended_at or None,
-        "failed": info.failed, "nodes": found.nodes, "states": STATES,
-        "functions": _functions(found.functions), "edges": edges, "counted": found.counted,
-    }  # fmt: skip
-    return Response(as_json(data), media_type="application/json")
+    }
 
 
 def _functions(functions: Iterable[pb.FunctionProgress]) -> list[dict[str, Any]]:
@@ -64,12 +81,8 @@ def _functions(functions: Iterable[pb.FunctionProgress]) -> list[dict[str, Any]]
 async def node_map(look: Look) -> Response:
     """Return the nodes of an instance as columns, all of them or those after an ordinal."""
     id, after = instance_id(look), look.number("after")
-    followed = look.site.followers.find(look.viewer, id)
-    if followed is not None:
-        columns = await followed.map(whole=not after)
-    else:
-        info = await look.ask("GetInstance", pb.GetInstanceRequest(instance=id))
-        columns = await read_columns(look.viewer, id, Columns(info.created))
+    info = await look.ask("GetInstance", pb.GetInstanceRequest(instance=id))
+    columns = await look.site.followers.follow(look.viewer, id, info.created).map(fresh=not after)
     return Response(as_json(columns.data(min(after, columns.count))), media_type="application/json")
 
 
@@ -119,7 +132,8 @@ class _Live:
         await self._out.put(None)
 
     async def _nodes(self) -> None:
-        async with self._look.site.followers.listening(self._look.viewer, self._id, self._created) as (followed, news):
+        followed = self._look.site.followers.follow(self._look.viewer, self._id, self._created)
+        with followed.listening() as news:
             is_over = False
             while not is_over:
                 await news.news.wait()

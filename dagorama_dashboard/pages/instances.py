@@ -11,7 +11,7 @@ from dagorama_dashboard.web.look import Look
 from dagorama_dashboard.web.rendering import Content
 
 PAGE = 50
-#: What may stand before a colon in the search.
+#: Words that may stand before a colon in the search.
 KEYS = ("label", "id", "definition", "function", "error")
 STATES = {"": "all", "unfinished": "unfinished", "failed": "failed"}
 

@@ -58,7 +58,7 @@ async def follow(look: Look) -> Response:
 
 
 async def _parts(look: Look, instance: bytes, node: bytes) -> AsyncIterator[str]:
-    seen = look.request.headers.get("last-event-id", "")
+    seen = look.request.headers.get("last-event-id", "") or look.query("after")
     after = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else 0
     request = pb.GetLogsRequest(instance=instance, node=node, follow=look.pace != "paused", after=after)
     count = 0
@@ -67,7 +67,7 @@ async def _parts(look: Look, instance: bytes, node: bytes) -> AsyncIterator[str]
             async for piece in pieces:
                 count += 1
                 if count > MOST_PARTS:
-                    yield sent(render("logs.html", records=[], note="The page shows no more. Download the rest."))
+                    yield sent(render("logs.html", records=[], note="The rest is in the download."))
                     break
                 records = [(record, line_text(record)) for record in records_of(piece)]
                 yield sent(render("logs.html", records=records, note=""), id=piece.id)

@@ -1,4 +1,4 @@
-"""What keeps the work going: workers, queues, and failures of all instances."""
+"""Workers, queues, and failures of all instances."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ async def overview(look: Look) -> Content:
             "oldest": latest.oldest_queued,
             "store_bytes": latest.store_bytes,
             "slots": sum(worker.slots for worker in status.workers),
-            "held": sum(worker.held for worker in status.workers),
+            "busy": sum(min(worker.held, worker.slots) for worker in status.workers),  # they fetch ahead
             "status": status,
             "unschedulable": status.unschedulable[:MOST_UNSCHEDULABLE],
             "paused": [queue for queue in status.queues if queue.paused_since],

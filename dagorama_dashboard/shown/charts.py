@@ -23,7 +23,10 @@ class Segment(NamedTuple):
 
 def state_bar(nodes: Sequence[int]) -> list[Segment]:
     """Return the segments of a bar for counts by state, none for states without nodes."""
-    counts = [(state, nodes[state]) for state in BAR_ORDER if state < len(nodes) and nodes[state]]
+    by_state = dict(enumerate(nodes))
+    # A node that waits for the nodes that it has returned waits too; its own page tells the difference.
+    by_state[State.WAITING] = by_state.get(State.WAITING, 0) + by_state.get(State.RESOLVING, 0)
+    counts = [(state, by_state[state]) for state in BAR_ORDER if by_state.get(state)]
     total = sum(count for _, count in counts)
     # A single failed node among thousands must be seen.
     widths = [max(BAR * count / total, BAR * 0.012) for _, count in counts]
@@ -41,6 +44,11 @@ def ended_bar(nodes: int, unfinished: int, failed: bool) -> list[Segment]:
     counts[State.COMPLETED], counts[State.WAITING] = nodes - unfinished, unfinished
     counts[State.FAILED] = int(failed)
     return state_bar(counts)
+
+
+def slot_bar(busy: int, slots: int) -> list[Segment]:
+    """Return the segment of a bar for the slots of workers that run nodes."""
+    return [Segment(shown(State.CLAIMED), busy, 0.0, BAR * busy / slots)] if busy and slots else []
 
 
 class Spark(NamedTuple):

@@ -32,8 +32,7 @@ SHOWN = {
 }
 #: The order of states in bars and legends.
 BAR_ORDER = (
-    State.COMPLETED, State.CLAIMED, State.QUEUED, State.BACKOFF, State.RESOLVING, State.WAITING, State.CANCELLED,
-    State.FAILED,
+    State.COMPLETED, State.CLAIMED, State.QUEUED, State.BACKOFF, State.WAITING, State.CANCELLED, State.FAILED,
 )  # fmt: skip
 
 
@@ -106,7 +105,12 @@ def function_label(name: str) -> str:
     return name.rpartition(":")[2] or name
 
 
+def module(name: str) -> str:
+    """Return the module of a function, a definition or a queue that is named after one."""
+    return name.rpartition(":")[0]
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "number": number, "rate": rate, "duration": duration, "age": age, "ago": ago, "iso": iso, "clock": clock,
-    "size": size, "uuid": uuid, "short": short, "label": function_label,
+    "size": size, "uuid": uuid, "short": short, "label": function_label, "module": module,
 }  # fmt: skip

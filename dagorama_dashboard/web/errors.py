@@ -1,4 +1,4 @@
-"""What went wrong, as a page: what happened, and what to do."""
+"""Errors as pages, which say what happened and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGN_IN = "Sign in again"
 
 
 class LoginNeeded(Exception):
-    """The broker requires a token, and the request has none, or one that is not valid any more."""
+    """The broker requires a token, and the request has none, or one that is no longer valid."""
 
 
 class TokensNeeded(Exception):

@@ -37,7 +37,7 @@ def parsed(text: str) -> Form:
 
 
 async def form_of(request: Request) -> Form:
-    """Return the fields in the body of a request, whose length the doors have bounded. Raises RequestRejected."""
+    """Return the fields in the body of a request, whose length the guard has bounded. Raises RequestRejected."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != FORM:
         raise RequestRejected(f"the request has a body of the type {kind!r}, and {FORM} is expected")

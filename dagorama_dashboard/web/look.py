@@ -18,8 +18,8 @@ from dagorama_dashboard.following.followers import Followers
 from dagorama_dashboard.following.progress import ProgressStreams
 from dagorama_dashboard.following.pulse import Pulses
 from dagorama_dashboard.settings import DashboardSettings
-from dagorama_dashboard.web.doors import SAFE_METHODS, comes_from_a_browser
 from dagorama_dashboard.web.errors import LoginNeeded, TokensNeeded
+from dagorama_dashboard.web.guard import SAFE_METHODS, comes_from_a_browser
 from dagorama_dashboard.web.sessions import MOST_NOTICES, MOST_SESSIONS, NOTICE_SECONDS, SESSION_SECONDS, Kept
 
 NOTICE_COOKIE = "dagorama-notice"
@@ -29,7 +29,7 @@ LONGEST_QUERY = 2_000
 
 
 class Notice(NamedTuple):
-    """What an action has done, for the page after it."""
+    """The effect of an action, for the page after it."""
 
     text: str
     is_error: bool
@@ -37,7 +37,7 @@ class Notice(NamedTuple):
 
 @dataclass
 class Site:
-    """What all requests share."""
+    """The state that all requests share."""
 
     settings: DashboardSettings
     broker: Broker
@@ -54,6 +54,7 @@ class Site:
         self.stopping.set()
         self.pulses.ring()
         self.progress.close()
+        self.followers.close()
 
     @property
     def cookie(self) -> str:
@@ -162,7 +163,7 @@ async def look_of(request: Request) -> Look:
         raise LoginNeeded(f"{error}" if token else "") from None
     if not identity.needs_token:
         token = ""
-        if not site.settings.is_local:
+        if site.settings.is_exposed:
             raise TokensNeeded
     return Look(request, site, site.broker.viewer(token), identity)
 

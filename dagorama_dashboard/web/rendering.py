@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,13 +23,16 @@ from dagorama_dashboard.web.errors import problem_of
 from dagorama_dashboard.web.look import NOTICE_COOKIE, SLOW, Look, look_of
 
 FOLDER = Path(__file__).parents[1]
+_LINES = re.compile("\r\n|\r|\n")
 #: Seconds from one update of a page to the next at least, and at most if its content shows how old something is.
 INTERVAL, LONGEST_INTERVAL = 0.5, 5.0
+#: An open page rests this many times as long as its last update took, but not longer than `SLOW`.
+SHARE = 10
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a page shows: a template with its values."""
+    """The content of a page: a template with its values."""
 
     template: str
     title: str
@@ -51,8 +55,7 @@ def environment() -> Environment:
     )
     made.filters.update(formats.FILTERS)
     made.globals.update(
-        shown=formats.shown, state_bar=charts.state_bar, ended_bar=charts.ended_bar, spark=charts.spark,
-        legend=[formats.shown(state) for state in formats.BAR_ORDER if state != 3],
+        shown=formats.shown, state_bar=charts.state_bar, ended_bar=charts.ended_bar, slot_bar=charts.slot_bar,
     )  # fmt: skip
     return made
 
@@ -101,20 +104,22 @@ async def _updates(look: Look, page: Page) -> AsyncIterator[str]:
     async with look.site.pulses.listening(look.viewer) as pulse:
         while not look.site.stopping.is_set():
             start, beats = monotonic(), pulse.beats
-            html = await _updated(look, page)
-            if html != last:
-                yield sent(html)
-                last = html
+            message = await _update(look, page)
+            if message != last:
+                yield message
+                last = message
             # A slow page, or a slow broker, is asked less often.
-            await _sleep(look, max(pause, 10 * (monotonic() - start)))
+            await _sleep(look, max(pause, min(SHARE * (monotonic() - start), SLOW)))
             await pulse.wait(beats, LONGEST_INTERVAL)
 
 
-async def _updated(look: Look, page: Page) -> str:
+async def _update(look: Look, page: Page) -> str:
+    """Return the page as a message; if the broker gives no answer, why, and the page keeps what it shows."""
     try:
-        return fragment(look, await page(look))
+        return sent(fragment(look, await page(look)))
     except BrokerError as error:
-        return render("problem.html", look=look, me=look.identity, problem=problem_of(error))
+        problem = problem_of(error)
+        return sent(f"{problem.title}: {problem.text}", "trouble")
 
 
 async def _sleep(look: Look, seconds: float) -> None:
@@ -125,6 +130,9 @@ async def _sleep(look: Look, seconds: float) -> None:
 
 
 def sent(text: str, event: str = "", id: int | None = None) -> str:
-    """Return a server-sent message. The browser names the last id when it opens the stream again."""
+    """Return a server-sent message. The browser names the last id when it opens the stream again.
+
+    A carriage return would end a line, so that text of others could add fields; in HTML it is a newline anyway.
+    """
     head = (f"event: {event}\n" if event else "") + (f"id: {id}\n" if id is not None else "")
-    return head + "".join(f"data: {line}\n" for line in text.split("\n")) + "\n"
+    return head + "".join(f"data: {line}\n" for line in _LINES.split(text)) + "\n"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from socket import create_server
 
+import httpx
 import pytest
 
 from tests.support.dev_session import FLOW, command, environment, running
@@ -36,6 +37,7 @@ def test_it_says_where_everything_is_and_programs_of_the_folder_find_the_broker(
         }
         assert dev.run("flow:Shapes", 4) == "14"
         dev.await_said("worker    | measured 3")
+        assert httpx.get(dev.summary["dashboard"]).status_code == 200
         shown = command(below, "config", "show", "--origin", home=folder).stdout.splitlines()
         host, port = address.split(":")
         assert [line.split()[:3] for line in shown[1:3]] == [
@@ -73,6 +75,12 @@ def test_a_second_signal_ends_them_at_once(folder: Path) -> None:
         dev.await_said("joined")
         assert dev.end(signal.SIGINT, signal.SIGINT) == 0
     assert "Traceback" not in dev.said
+
+
+def test_with_nohup_it_goes_on_when_the_terminal_is_closed(folder: Path) -> None:
+    with running(folder, "flow.py", through=["nohup"]) as dev:
+        dev.process.send_signal(signal.SIGHUP)
+        assert dev.run("flow:Shapes", 3) == "5"
 
 
 def test_all_processes_end_if_it_is_killed_and_the_next_one_starts(folder: Path) -> None:

@@ -29,12 +29,6 @@ def test_the_two_differ_in_decorators_base_class_and_launching_only() -> None:
     assert bare == plain[plain.index("class MyTask") : plain.index("def main")]
 
 
-def test_the_readme_shows_it_as_it_is() -> None:
-    readme = (SAMPLES.parent / "README.md").read_text()
-    code = (SAMPLES / "test2.py").read_text()
-    assert f"```python\n{code[code.index('from collections') :]}```" in readme
-
-
 def test_one_node() -> None:
     assert output_of("one_node") == "Hello, dagorama!\n"
 

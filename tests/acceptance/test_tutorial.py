@@ -24,7 +24,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 def test_every_command_of_the_tutorial_prints_what_the_page_shows(reader: Reader) -> None:
-    *before_the_restart, after_the_restart = list(steps("first-graph.md"))
+    *before_the_restart, after_the_restart = list(steps("docs/tutorial/first-graph.md"))
     for text, shown in before_the_restart:
         if text.startswith("$ "):
             reader.run(text.removeprefix("$ "), shown)
@@ -43,8 +43,9 @@ def developer(tmp_path: Path) -> Iterator[Developer]:
 
 
 @pytest.mark.slow
-def test_the_first_five_minutes_are_as_the_page_says(developer: Developer) -> None:
-    for text, shown in steps("first-five-minutes.md"):
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-five-minutes.md"])
+def test_the_first_five_minutes_are_as_the_page_says(developer: Developer, page: str) -> None:
+    for text, shown in steps(page):
         if text.startswith("$ "):
             developer.run(text.removeprefix("$ "), shown)
         else:

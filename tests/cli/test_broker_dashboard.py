@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from dagorama_broker.cli.dashboard import Dashboard
@@ -164,6 +165,22 @@ def test_a_missing_extra_is_named_before_the_broker_serves(tmp_path: Path) -> No
     )
     sentence = "dagorama-broker: --dashboard needs jinja2, uvicorn: pip install 'dagorama[dashboard]'\n"
     assert refused("--dashboard", path=tmp_path) == (78, sentence)
+
+
+@pytest.mark.slow
+def test_its_pages_answer_and_it_ends_with_the_broker() -> None:
+    command = [sys.executable, "-m", "dagorama_broker", "serve", "--store", "memory://", "--port", "0"]
+    where = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [*command, "--dashboard", "--dashboard-port", "0"], env=where, stderr=subprocess.PIPE, text=True
+    ) as broker:
+        assert broker.stderr is not None
+        address = next(line.split(" at ")[1].strip() for line in broker.stderr if "dashboard at http" in line)
+        assert httpx.get(address).status_code == 200
+        broker.terminate()
+        assert broker.wait(WAIT) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address)
 
 
 def test_its_port_needs_the_option() -> None:

@@ -17,7 +17,7 @@ from dagorama_broker.launch import LaunchedBroker, launch_broker
 from tests.dashboard.serving import Dashboard, dashboard
 from tests.support.tokens import Tokens
 
-#: What would run in a page that does not escape it.
+#: Text that would run in a page that does not escape it.
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 

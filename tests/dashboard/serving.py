@@ -16,7 +16,7 @@ from dagorama_dashboard.app import application
 from dagorama_dashboard.server import Server, config_of, listener_of
 from dagorama_dashboard.settings import dashboard_settings
 
-#: What a browser says about a request that a page of the same site has made.
+#: The header of a browser for a request that a page of the same site has made.
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 

@@ -1,4 +1,4 @@
-"""What people do from the pages: confirmed with a count, done once, and told."""
+"""Actions of people from the pages: confirmed with a count, done once, and told."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.models.state import State
-from dagorama_dashboard.following.columns import Columns
+from dagorama_dashboard.following.columns import Columns, Shifted
 
 CREATED = 1_000.0
 
@@ -40,7 +40,7 @@ def node_map(keys: list[tuple[int, int, int]], functions: list[str], **more: obj
 def columns() -> Columns:
     made = Columns(CREATED)
     made.add(node_map([(100, 1, 0), (200, 3, 100)], ["a:T.f", "a:T.g"]))
-    made.add(node_map([(500, 2, 201)], ["a:T.g", "a:T.h"], nodes=6))
+    made.add(node_map([(500, 2, 201)], ["a:T.g", "a:T.h"], nodes=6, before=4))
     return made
 
 
@@ -78,7 +78,7 @@ def test_the_rest_after_any_ordinal_fits_to_what_comes_before(columns: Columns, 
 def test_sources_are_ordinals_and_stay_with_their_nodes() -> None:
     made = Columns(CREATED)
     made.add(node_map([(10, 2, 0)], ["a:T.f"]))
-    made.add(node_map([(20, 2, 0)], ["a:T.f"], source_count=[2, 1], source=[10, 11, 20], nodes=4))
+    made.add(node_map([(20, 2, 0)], ["a:T.f"], source_count=[2, 1], source=[10, 11, 20], nodes=4, before=2))
     assert made.data()["sources"] == {"count": [0, 0, 2, 1], "ordinal": [1, 2, 3]}
     assert made.data(3)["sources"] == {"count": [1], "ordinal": [3]}
 
@@ -103,3 +103,28 @@ def test_times_are_milliseconds_since_the_instance_was_created() -> None:
     assert data["running"] == [[3, 2000]]
     assert data["workers"] == ["w"]
     assert data["worker"] == [1, 1, 1]
+
+
+def test_a_node_whose_value_came_from_others_ended_when_its_attempt_did() -> None:
+    made = Columns(CREATED)
+    ended = [CREATED + 9.0, 0.0]
+    made.add(node_map([(10, 2, 0)], ["a:T.f"], ended=ended, returned_key=[10, 11], returned_at=[CREATED + 1] * 2))
+    assert made.data()["ended"] == [1000, 0]
+
+
+def test_nodes_that_were_put_before_known_ones_are_noticed(columns: Columns) -> None:
+    with pytest.raises(Shifted):
+        columns.add(node_map([(600, 1, 0)], ["a:T.g"], before=7))
+
+
+def test_edges_between_functions_are_counted_by_kind() -> None:
+    made = Columns(CREATED)
+    made.add(node_map([(10, 2, 0)], ["a:T.f"]))
+    more = node_map([(20, 3, 10)], ["a:T.g", "a:T.h"], source_count=[2, 0, 1], source=[10, 11, 20], nodes=5, before=2)
+    made.add(more)
+    assert made.edges() == {
+        ("a:T.f", "a:T.g", "value"): 2,
+        ("a:T.g", "a:T.g", "value"): 1,
+        ("a:T.f", "a:T.g", "created"): 2,
+        ("a:T.f", "a:T.h", "created"): 1,
+    }

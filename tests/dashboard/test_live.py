@@ -16,6 +16,7 @@ from dagorama.client.connection import connection
 from dagorama.models.state import State
 from dagorama.runner import launch_workers
 from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_dashboard.web.rendering import sent
 from tests.dashboard.conftest import Guarded, Seen
 from tests.dashboard.serving import Dashboard, dashboard
 
@@ -140,6 +141,12 @@ def test_the_progress_of_functions_is_told(board: tuple[Dashboard, LaunchedBroke
     assert [each["label"] for each in last["functions"]] == ["Fan.entrypoint", "Fan.work"]
     assert last["functions"][1]["nodes"][State.COMPLETED] == 5
     assert last["ended"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_text_of_others_adds_no_fields_to_a_message(end: str) -> None:
+    lines = sent(f"text{end}event: over{end}{end}data: more").split("\n")
+    assert lines == ["data: text", "data: event: over", "data: ", "data: data: more", "", ""]
 
 
 def test_an_instance_that_has_ended_is_told_at_once(seen: Seen) -> None:

@@ -1,4 +1,4 @@
-"""What the pages show, of instances that have completed, failed, or can never run."""
+"""The pages, of instances that have completed, failed, or can never run."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_failed_node_has_its_traceback_and_its_facts(seen: Seen) -> None:
 def test_a_node_that_waits_says_why(seen: Seen) -> None:
     page = seen.pages.page(f"/instances/{seen.stuck}/1")
     assert "Why it is queued" in page
-    assert 'class="code"' in page
+    assert "<li title=" in page
 
 
 def test_a_node_is_found_by_its_id(seen: Seen) -> None:

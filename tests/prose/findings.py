@@ -10,7 +10,10 @@ from tests.prose.patterns import PATTERNS
 from tests.prose.texts import Text, texts_below
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("dagorama", "dagorama_broker", "dagorama_monitoring", "dagorama_testing", "proto", "samples", "benchmarks")
+SOURCES = (
+    "dagorama", "dagorama_broker", "dagorama_dashboard", "dagorama_monitoring", "dagorama_testing",
+    "proto", "samples", "benchmarks",
+)  # fmt: skip
 DOCUMENTS = ("README.md", "docs", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", ".github")
 
 

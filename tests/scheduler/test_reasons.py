@@ -109,7 +109,9 @@ def test_a_signing_key(driver: SchedulerDriver, key_ids: frozenset[str], code: R
     assert only(driver, "a").code == code
 
 
-@pytest.mark.parametrize("code", [C.NOT_IMPORTABLE, C.OTHER_CODE, C.NOT_REGISTERED, C.UNCHECKABLE, C.RETURNED], ids=str)
+@pytest.mark.parametrize(
+    "code", [C.NOT_IMPORTABLE, C.OTHER_CODE, C.NOT_REGISTERED, C.UNCHECKABLE, C.RESOURCE, C.RETURNED], ids=str
+)
 def test_what_a_worker_has_said_when_it_returned_such_a_node(driver: SchedulerDriver, code: ReasonCode) -> None:
     hand = driver.worker()
     driver.spawn("a")

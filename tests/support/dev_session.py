@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,12 +58,12 @@ def command(folder: Path, *arguments: object, home: Path | None = None) -> subpr
 class Dev:
     """A running `dagorama dev`."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, through: Sequence[str] = ()) -> None:
         self.folder = folder
         self._log = folder / "dev.log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dagorama", "dev", *arguments, "--port", "0", "--http-port", "0"],
+                [*through, sys.executable, "-m", "dagorama", "dev", *arguments, "--port", "0", "--http-port", "0"],
                 cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
         assert self.process.stdout is not None
@@ -129,9 +129,9 @@ def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Dev]:
-    """Run it for the length of the block."""
-    dev = Dev(folder, *arguments)
+def running(folder: Path, *arguments: str, through: Sequence[str] = ()) -> Iterator[Dev]:
+    """Run it for the length of the block, if need be through another program, such as nohup."""
+    dev = Dev(folder, *arguments, through=through)
     try:
         yield dev
     finally:

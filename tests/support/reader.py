@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
+ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$|^<!-- the first version of (\S+) -->$", re.MULTILINE | re.DOTALL)
 ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
@@ -146,11 +146,11 @@ def has_lines(shown: str, printed: str) -> bool:
 
 
 def steps(page: str) -> Iterator[tuple[str, str]]:
-    """Yield the files, and the commands with their outputs, in the order of the page.
+    """Yield, of a page of the repository, the files, and the commands with their outputs, in the order of the page.
 
     A file whose only line is the comment with its name stands for its first version.
     """
-    for kind, text, again in BLOCK.findall((TUTORIAL / page).read_text()):
+    for kind, text, again in BLOCK.findall((ROOT / page).read_text()):
         if kind != "console":
             yield text or f"# {again}\n", ""
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import closing
 from pathlib import Path
 from socket import SO_REUSEADDR, SOL_SOCKET, socket
 
@@ -65,7 +66,8 @@ def dev(
         plan = Plan(found, folder, workers, broker_port, _port("--http-port", http_port, HTTP_PORT))
     except Unusable as error:
         fail(f"{error}", ExitCode.REFUSED)
-    sys.exit(asyncio.run(Session(plan, address, _notes(plan, port)).run()))
+    with closing(address):
+        sys.exit(asyncio.run(Session(plan, address, _notes(plan, port)).run()))
 
 
 def _port(option: str, asked: int | None, default: int) -> int:

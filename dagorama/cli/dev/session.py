@@ -36,7 +36,9 @@ class Session:
     async def run(self) -> int:
         """Run until a signal, or until a child cannot be kept running; return the exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # The other two count even if the shell that has started this in the background ignores them; nohup must work.
+        hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+        for number in (signal.SIGINT, signal.SIGTERM, *hangup):
             loop.add_signal_handler(number, self._on_signal)
         running, told = asyncio.ensure_future(self._run()), asyncio.ensure_future(self._stop.wait())
         try:

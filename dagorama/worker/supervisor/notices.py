@@ -27,6 +27,7 @@ _WHY: dict[pb.ReturnReason.ValueType, str] = {
     pb.CODE_MISMATCH: "the code here is different",
     pb.UNREGISTERED: "the definition is not registered here",
     pb.UNCHECKABLE: "a signature cannot be checked here",
+    pb.RESOURCE: "a resource cannot be opened here",
 }
 
 

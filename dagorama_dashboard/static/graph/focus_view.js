@@ -90,8 +90,9 @@ export class FocusView {
       if (task !== this.#task) return;
       this.#places = places;
     }
+    // What the reader types is not overwritten by an update.
+    if (centre !== this.#centre || document.activeElement !== this.#input) this.#input.value = String(centre + 1);
     this.#centre = centre;
-    this.#input.value = String(centre + 1);
     this.#input.max = String(store.nodes.count);
     store.refreshDetails(cards.filter((card) => !card.stack).map((card) => card.members[0]));
     this.#place(cards, links);
@@ -100,8 +101,8 @@ export class FocusView {
   /** @param {Card[]} cards @param {CardLink[]} links */
   #place(cards, links) {
     this.#told = cards;
-    for (const card of cards) if (!this.#places.has(card.id)) this.#places.set(card.id, spotFor(card, this.#places));
     const old = this.#cards;
+    settle(cards, old, this.#places);
     this.#cards = new Map(cards.map((card) => [card.id, old.get(card.id) ?? new NodeCard(this.context, card)]));
     for (const card of cards) {
       const drawn = /** @type {NodeCard} */ (this.#cards.get(card.id));
@@ -118,7 +119,7 @@ export class FocusView {
     const { store } = this.context;
     const rows = this.#told.map((card) => [
       card.stack ? `${whole(card.members.length)} nodes` : `Node ${card.members[0] + 1}`, WORDS[card.side],
-      store.functionOf(card.members[0]).label, wordOf(store.nodes.state[card.members[0]]),
+      store.nodes.functionOf(card.members[0]).label, wordOf(store.nodes.state[card.members[0]]),
     ]);
     return table(`Around node ${this.#centre + 1}`, ["Node", "Relation", "Function", "State"], rows);
   }
@@ -164,18 +165,39 @@ async function arrange(cards, links) {
 }
 
 /**
- * Find a place for a card that has come later: next to the one from which it was found, and over no other.
- * @param {Card} card @param {Map<string, Point>} places
+ * Leave the cards that were shown where they are, and find places for the others.
+ * @param {Card[]} cards @param {Map<string, NodeCard>} shown @param {Map<string, Point>} places
  */
-function spotFor(card, places) {
-  const { x = 0, y = 0 } = places.get(card.anchor) ?? {};
+function settle(cards, shown, places) {
+  const taken = /** @type {Point[]} */ ([]);
+  const stay = (/** @type {Point} */ spot) => taken.push(spot);
+  const kept = cards.filter(({ id }) => shown.has(id) && places.has(id));
+  for (const { id } of kept) stay(/** @type {Point} */ (places.get(id)));
+  for (const card of cards) {
+    if (kept.includes(card)) continue;
+    const earlier = places.get(card.id);
+    const spot = earlier && isFree(earlier, taken) ? earlier : spotFor(card, places.get(card.anchor), taken);
+    places.set(card.id, spot);
+    stay(spot);
+  }
+}
+
+/** Say whether a card would lie over no other. @param {Point} spot @param {Point[]} taken */
+function isFree(spot, taken) {
+  return taken.every(({ x, y }) =>
+    Math.abs(x - spot.x) >= CARD.width + GAP / 2 || Math.abs(y - spot.y) >= CARD.height + GAP / 2);
+}
+
+/**
+ * Find a place for a card that has come later: next to the one from which it was found, and over no other.
+ * @param {Card} card @param {Point | undefined} anchor @param {Point[]} taken
+ */
+function spotFor(card, anchor, taken) {
+  const { x, y } = anchor ?? { x: 0, y: 0 };
   const vertical = card.side === "up" || card.side === "down";
   const step = card.side === "up" || card.side === "left" ? -1 : 1;
   const spot = vertical ? { x, y: y + step * ROW } : { x: x + step * (CARD.width + 2 * GAP), y };
-  const taken = [...places.values()];
-  const free = () => taken.every(({ x: left, y: top }) =>
-    Math.abs(left - spot.x) >= CARD.width + GAP / 2 || Math.abs(top - spot.y) >= CARD.height + GAP / 2);
-  while (!free()) vertical ? (spot.x += CARD.width + GAP) : (spot.y += CARD.height + GAP);
+  while (!isFree(spot, taken)) vertical ? (spot.x += CARD.width + GAP) : (spot.y += CARD.height + GAP);
   return spot;
 }
 

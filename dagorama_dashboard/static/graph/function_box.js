@@ -2,7 +2,8 @@
 
 import { el, setText, svg } from "./dom.js";
 import { compact, counted, duration, whole } from "./format.js";
-import { LOOKS, byLook } from "./states.js";
+import { isLoop } from "./groups.js";
+import { FAILED, LOOKS, RUNNING, byLook } from "./states.js";
 
 /** @typedef {import("./store.js").FunctionShape} FunctionShape @typedef {import("./groups.js").Group} Group */
 
@@ -74,11 +75,13 @@ export class FunctionBox {
   width = BOX_WIDTH;
   /** @type {[number, Member][]} */ #members = [];
   #loops = el("span", {});
+  #more = el("span", {});
+  runs = false;
 
   /** @param {Group} group @param {(name: string) => string} linkTo @param {FunctionShape[]} functions */
   constructor(group, linkTo, functions) {
     this.element = el("div", { class: "g-box" });
-    this.looped = group.loops > 0;
+    this.looped = isLoop(group);
     this.group = group.members.join();
     const shown = group.members.slice(0, MOST_MEMBERS), more = group.members.length - shown.length;
     if (this.looped) this.element.append(el("div", { class: "g-loop" }, loopMark(), this.#loops));
@@ -87,26 +90,28 @@ export class FunctionBox {
       this.#members.push([index, member]);
       this.element.append(member.element);
     }
-    if (more) this.element.append(el("div", { class: "g-more" }, `and ${counted(more, "function")} more`));
+    if (more) this.element.append(el("div", { class: "g-more" }, this.#more));
     this.height = heightOf(group);
   }
 
   /** @param {FunctionShape[]} functions @param {Group} group */
   update(functions, group) {
     for (const [index, member] of this.#members) member.update(functions[index]);
-    setText(this.#loops, `recursive · ${counted(group.loops, "call")}`);
-    for (const mark of ["g-runs", "g-has-failed"]) {
-      this.element.classList.toggle(mark, this.#members.some(([, { element }]) => element.classList.contains(mark)));
-    }
+    const { created, value } = group.loops;
+    const loop = created ? `recursive · ${counted(created, "call")}` : `chained · ${counted(value, "value")}`;
+    setText(this.#loops, loop);
+    const all = sumOf(group.members.map((index) => functions[index])), left = group.members.slice(MOST_MEMBERS);
+    const failed = sumOf(left.map((index) => functions[index]))[FAILED];
+    const loud = failed ? ` · ✕ ${whole(failed)} failed` : "";
+    setText(this.#more, `and ${counted(left.length, "function")} more${loud}`);
+    this.runs = all[RUNNING] > 0;
+    this.element.classList.toggle("g-runs", this.runs);
+    this.element.classList.toggle("g-has-failed", all[FAILED] > 0);
   }
 
   /** Say whether the box can go on to stand for a group. @param {Group} group */
   isOf(group) {
-    return this.group === group.members.join() && this.looped === group.loops > 0;
-  }
-
-  get runs() {
-    return this.element.classList.contains("g-runs");
+    return this.group === group.members.join() && this.looped === isLoop(group);
   }
 }
 
@@ -114,7 +119,14 @@ export class FunctionBox {
 export function heightOf(group) {
   const shown = Math.min(group.members.length, MOST_MEMBERS);
   const more = group.members.length > MOST_MEMBERS ? MORE_HEIGHT : 0;
-  return shown * MEMBER_HEIGHT + more + (group.loops > 0 ? LOOP_HEIGHT : 0);
+  return shown * MEMBER_HEIGHT + more + (isLoop(group) ? LOOP_HEIGHT : 0);
+}
+
+/** Add the counts of functions up by state. @param {FunctionShape[]} functions */
+function sumOf(functions) {
+  const sums = new Array(8).fill(0);
+  for (const { nodes } of functions) nodes.forEach((count, state) => (sums[state] += count));
+  return sums;
 }
 
 /** An arrow in a circle. */

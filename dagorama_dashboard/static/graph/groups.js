@@ -6,8 +6,8 @@
 export const MOST_BOXES = 150;
 
 /**
- * @typedef {{id: string, members: number[], loops: number}} Group
- *   members: indices of functions; loops: how often one of them created or used one of the same group
+ * @typedef {{id: string, members: number[], loops: {created: number, value: number}}} Group
+ *   members: indices of functions; loops: edges between these, or from one of them to itself
  * @typedef {{id: string, from: string, to: string, count: number, kind: "value" | "created"}} GroupLink
  */
 
@@ -22,10 +22,13 @@ export function groupsOf(shape) {
     members.reduce((sum, member) => sum + shape.functions[member].nodes.reduce((a, b) => a + b, 0), 0);
   const kept = all.length > MOST_BOXES ? all.sort((a, b) => size(b) - size(a)).slice(0, MOST_BOXES) : all;
   for (const members of kept) members.sort((a, b) => a - b);
-  const groups = kept.map((members) => ({ id: `f${members[0]}`, members, loops: 0 }));
+  const groups = kept.map((members) => ({ id: `f${members[0]}`, members, loops: { created: 0, value: 0 } }));
   groups.sort((a, b) => a.members[0] - b.members[0]);
   return { groups, links: linksOf(groups, shape.edges), left: all.length - kept.length };
 }
+
+/** Say whether a group is a loop. @param {Group} group */
+export const isLoop = ({ loops }) => loops.created + loops.value > 0;
 
 /** Add up edges between groups, and edges within a group as its loops. @param {Group[]} groups @param {Edge[]} edges */
 function linksOf(groups, edges) {
@@ -35,7 +38,7 @@ function linksOf(groups, edges) {
   for (const { from, to, count, kind } of edges) {
     const source = groupOf.get(from), target = groupOf.get(to);
     if (!source || !target) continue;
-    if (source === target) source.loops += count;
+    if (source === target) source.loops[kind] += count;
     else {
       const id = `${source.id}-${target.id}-${kind}`;
       const link = links.get(id) ?? { id, from: source.id, to: target.id, count: 0, kind };

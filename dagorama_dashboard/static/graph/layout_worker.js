@@ -27,8 +27,8 @@ function lay(task, rankdir) {
     boxes[id] = { x: x - width / 2, y: y - height / 2 };
   }
   for (const { id, from, to } of task.links) links[id] = graph.edge(from, to, id).points;
-  // A line to the next rank needs no bend at its label.
-  for (const points of Object.values(links)) if (points.length === 3) points.splice(1, 1);
+  straighten(Object.values(links), task.boxes.map(({ id, width, height }) =>
+    (across ? { middle: graph.node(id).x, size: width } : { middle: graph.node(id).y, size: height })), !across);
   for (const box of task.boxes) {
     for (const end of /** @type {const} */ (["from", "to"])) {
       const lines = task.links.filter((link) => link[end] === box.id).map(({ id }) => links[id]);
@@ -40,13 +40,32 @@ function lay(task, rankdir) {
 }
 
 /**
+ * Let lines pass ranks of boxes straight, and bend in the space between two ranks only.
+ * @param {Point[][]} lines @param {{middle: number, size: number}[]} boxes along the ranks @param {boolean} down
+ */
+function straighten(lines, boxes, down) {
+  const key = down ? "y" : "x";
+  /** @type {Map<number, number>} */ const sizes = new Map();
+  for (const { middle, size } of boxes) {
+    sizes.set(Math.round(middle), Math.max(size, sizes.get(Math.round(middle)) ?? 0));
+  }
+  for (const line of lines) {
+    const passed = line.slice(1, -1).flatMap((point) => {
+      const size = sizes.get(Math.round(point[key]));
+      return size ? [{ ...point, [key]: point[key] - size / 2 }, { ...point, [key]: point[key] + size / 2 }] : [];
+    });
+    line.splice(1, line.length - 2, ...passed);
+  }
+}
+
+/**
  * Let the lines of a box begin or end next to one another, in the middle of its side.
  * @param {Point[][]} lines @param {Point} corner @param {Size} size @param {boolean} down @param {boolean} begin
  */
 function attach(lines, corner, size, down, begin) {
   const side = down ? "x" : "y", middle = corner[side] + (down ? size.width : size.height) / 2;
   const far = down ? { y: corner.y + (begin ? size.height : 0) } : { x: corner.x + (begin ? size.width : 0) };
-  const gap = Math.min(26, ((down ? size.width : size.height) * 0.6) / Math.max(1, lines.length - 1));
+  const gap = Math.min(40, ((down ? size.width : size.height) * 0.6) / Math.max(1, lines.length - 1));
   const next = (/** @type {Point[]} */ line) => line[begin ? 1 : line.length - 2];
   lines.sort((a, b) => next(a)[side] - next(b)[side]);
   lines.forEach((line, at) => {

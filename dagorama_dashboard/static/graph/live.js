@@ -9,6 +9,7 @@ const SLOW = 5000, RETRY = 5000;
 
 export class Live {
   /** @type {Status} */ status = "off";
+  /** What the server has said about a stream that it could not go on with. */ problem = "";
   /** @type {EventSource | null} */ #source = null;
   /** @type {any[]} nodes that wait for the next turn of the slow pace */ #nodes = [];
   /** @type {any} */ #progress = null;
@@ -58,6 +59,7 @@ export class Live {
     source.addEventListener("error", () => this.#broken(source));
     source.addEventListener("nodes", (event) => this.#arrived(() => this.#nodes.push(JSON.parse(event.data))));
     source.addEventListener("progress", (event) => this.#arrived(() => (this.#progress = JSON.parse(event.data))));
+    source.addEventListener("problem", (event) => this.#tell(JSON.parse(event.data).text));
     source.addEventListener("ended", () => this.#finish());
   }
 
@@ -88,6 +90,12 @@ export class Live {
     if (progress) this.hooks.progress(progress);
   }
 
+  /** Keep why the stream is about to end; the browser opens it again. @param {string} problem */
+  #tell(problem) {
+    this.problem = problem;
+    this.hooks.status();
+  }
+
   #finish() {
     this.#flush();
     this.#close();
@@ -109,6 +117,7 @@ export class Live {
   #set(status) {
     if (this.status === status) return;
     this.status = status;
+    if (status === "live") this.problem = "";
     this.hooks.status();
   }
 }

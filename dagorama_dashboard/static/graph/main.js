@@ -177,7 +177,8 @@ class Graph {
 
   #showStatus() {
     const { live, ended, shape } = this.store;
-    setText(this.#status, ended ? "" : LIVE_WORDS[live.status]);
+    const why = live.problem ? `: ${live.problem}` : "";
+    setText(this.#status, ended ? "" : LIVE_WORDS[live.status] + why);
     this.#status.dataset.status = ended || !shape ? "off" : live.status;
   }
 
@@ -188,7 +189,8 @@ class Graph {
     if (!error) return this.#error.replaceChildren();
     const known = this.#panel.hidden ? "" : ` What is drawn is as of ${clock(Date.now())}.`;
     const advice = error instanceof LoadError ? error.advice : "Load the page again; please report it if it stays so.";
-    const act = error instanceof LoadError && error.login ? el("a", { class: "g-button", href: "/login" }, "Log in")
+    const login = `/login?next=${encodeURIComponent(this.page)}`;
+    const act = error instanceof LoadError && error.login ? el("a", { class: "g-button", href: login }, "Sign in")
       : button("Try again", () => this.#retry());
     this.#error.replaceChildren(el("strong", {}, error.message), el("span", {}, advice + known), act);
   }

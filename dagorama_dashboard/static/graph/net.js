@@ -11,8 +11,8 @@ export class LoadError extends Error {
 }
 
 const ADVICE = /** @type {Record<number, string>} */ ({
-  401: "Log in again; your session has ended.",
-  403: "Log in with a token that may look at instances.",
+  401: "Sign in again; your session has ended.",
+  403: "Sign in with a token that may look at instances.",
   404: "The instance may have been deleted. Go back to the list of instances.",
   502: "The broker does not answer. Start it, or check its address, and try again.",
   503: "The broker does not answer. Start it, or check its address, and try again.",
@@ -36,7 +36,7 @@ export async function getJson(url) {
   try {
     return { data: await answer.json(), clock: Number.isNaN(date) ? 0 : date + 500 - Date.now() };
   } catch {
-    throw new LoadError("The dashboard sent something that is no JSON.", "Load the page again; you may be logged out.",
+    throw new LoadError("The dashboard sent something that is no JSON.", "Load the page again; you may be signed out.",
       true);
   }
 }
@@ -44,8 +44,8 @@ export async function getJson(url) {
 /** @param {Response} answer */
 async function refusal(answer) {
   const type = answer.headers.get("Content-Type") ?? "";
-  const body = type.startsWith("application/json") ? await answer.json().catch(() => null) : null;
-  const reason = typeof body?.error === "string" ? `: ${body.error}` : ".";
+  const text = type.startsWith("text/plain") ? (await answer.text().catch(() => "")).trim() : "";
+  const reason = text ? `: ${text.slice(0, 500)}` : ".";
   const advice = ADVICE[answer.status] ?? "Try again. If it stays so, read the log of the dashboard.";
   return new LoadError(`The data cannot be loaded: HTTP status ${answer.status}${reason}`, advice,
     answer.status === 401 || answer.status === 403);

@@ -43,10 +43,10 @@ export class NodeCard {
     this.card = card;
     const { store, tableOf } = this.context;
     const [index] = card.members, state = store.nodes.state[index], look = lookOf(state);
-    const { name, label } = store.functionOf(index), count = card.members.length;
+    const { name, label } = store.nodes.functionOf(index), count = card.members.length;
     const classes = ["g-card", `g-is-${look.kind}`, card.stack && "g-stack", card.side === "centre" && "g-centre"];
     this.element.className = classes.filter(Boolean).join(" ");
-    this.#main.href = card.stack ? tableOf(name, store.shape?.states[state]) : `?view=focus&node=${index + 1}`;
+    this.#main.href = card.stack ? tableOf(name, look.word) : `?view=focus&node=${index + 1}`;
     this.#main.title = name;
     setText(this.#glyph, look.glyph);
     setText(this.#label, label);

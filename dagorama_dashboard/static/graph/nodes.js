@@ -10,7 +10,7 @@ export class Nodes {
   total = 0;
   /** When the instance was created, in milliseconds since 1970. */
   created = 0;
-  /** @type {string[]} */ functions = [];
+  /** Names and labels of functions. @type {{name: string, label: string}[]} */ functions = [];
   /** @type {string[]} */ workers = [];
   state = new Uint8Array(0);
   function = new Uint32Array(0);
@@ -36,7 +36,8 @@ export class Nodes {
     if (from > this.count) throw new Error(`a map after ${from} does not follow ${this.count} nodes`);
     this.created = map.created * 1000;
     this.total = Math.max(this.total, map.nodes);
-    this.functions = map.functions;
+    const labels = /** @type {string[]} */ (map.functions);
+    this.functions = labels.map((label, at) => ({ name: map.function_names[at], label }));
     this.workers = map.workers;
     this.#columns(map, from);
     this.#creators(map, from);
@@ -117,7 +118,7 @@ export class Nodes {
   }
 
   /** @param {number} index */
-  nameOf(index) {
+  functionOf(index) {
     return this.functions[this.function[index]];
   }
 

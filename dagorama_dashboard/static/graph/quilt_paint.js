@@ -6,7 +6,7 @@ import { LOOKS, LOOK_OF } from "./states.js";
 /** @typedef {import("./canvas_pane.js").CanvasPane} CanvasPane */
 
 /** How strong the colour of each look is. */
-const QUIET = /** @type {Partial<Record<string, number>>} */ ({ done: 0.42, waiting: 0.4, queued: 0.8 });
+const QUIET = /** @type {Partial<Record<string, number>>} */ ({ done: 0.42, waiting: 0.4, queued: 0.55 });
 const STRENGTH = LOOKS.map(({ kind }) => QUIET[kind] ?? 1);
 const FAILED_LOOK = LOOKS.findIndex(({ kind }) => kind === "failed");
 const RUNNING_LOOK = LOOKS.findIndex(({ kind }) => kind === "running");

@@ -89,7 +89,7 @@ export class QuiltView {
     if (all || this.#dirty.size > this.grid.count / 4) {
       paintAll(this.#pane, this.grid, state);
       paintHeadings(this.#pane, this.grid, (section) =>
-        [this.context.store.named(this.context.store.nodes.functions[section.name]).label, whole(section.count)]);
+        [this.context.store.nodes.functions[section.name].label, whole(section.count)]);
     } else {
       paintSome(this.#pane, this.grid, state, this.#dirty);
     }
@@ -200,6 +200,6 @@ export class QuiltView {
     for (let at = 0; at < nodes.count && failed.length < 100; at++) if (nodes.state[at] === FAILED) failed.push(at);
     return el("div", {}, table(counted(nodes.count, "node"), ["State", "Nodes"], states),
       table("The first failed nodes", ["Node", "Function"],
-        failed.map((at) => [String(at + 1), this.context.store.functionOf(at).label])));
+        failed.map((at) => [String(at + 1), this.context.store.nodes.functionOf(at).label])));
   }
 }

@@ -3,7 +3,7 @@
 import { button, el, setText, table, toggle } from "./dom.js";
 import { duration, whole } from "./format.js";
 import { BOX_WIDTH, FunctionBox, heightOf } from "./function_box.js";
-import { MOST_BOXES, groupsOf, implied } from "./groups.js";
+import { MOST_BOXES, groupsOf, implied, isLoop } from "./groups.js";
 import { layOut } from "./layout.js";
 import { Scene } from "./scene.js";
 import { LOOKS, byLook } from "./states.js";
@@ -57,7 +57,7 @@ export class ShapeView {
     setText(this.#more, `Implied edges: ${hidden.size}`);
     this.#more.hidden = !hidden.size;
     this.context.notice(noticeOf(shape, left));
-    const boxes = groups.map((each) => [each.members, each.loops > 0]);
+    const boxes = groups.map((each) => [each.members, isLoop(each)]);
     const structure = JSON.stringify([boxes, links.map((link) => link.id)]);
     if (structure !== this.#structure) await this.#arrange(structure, groups, links);
     for (const group of groups) this.#boxes.get(group.id)?.update(shape.functions, group);

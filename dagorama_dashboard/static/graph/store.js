@@ -53,17 +53,6 @@ export class Store {
     return Date.now() + this.clock - this.nodes.created;
   }
 
-  /** Return name and label of a node's function. @param {number} index @returns {{name: string, label: string}} */
-  functionOf(index) {
-    return this.named(this.nodes.nameOf(index));
-  }
-
-  /** Find a function by what the map calls it. @param {string} name @returns {{name: string, label: string}} */
-  named(name) {
-    const known = this.shape?.functions.find((each) => each.name === name || each.label === name);
-    return known ?? { name, label: name.slice(name.lastIndexOf(":") + 1) };
-  }
-
   /** @param {"shape" | "map"} what */
   has(what) {
     return what === "shape" ? this.shape !== null : this.nodes.version > 0;

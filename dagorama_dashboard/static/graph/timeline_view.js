@@ -130,7 +130,7 @@ export class TimelineView {
     this.tracks = this.bands.map((band) => {
       const dense = seen > MOST_BARS || band.deep, row = (band.depth > 16 ? 8 : band.depth > 6 ? 11 : 15) * ratio;
       const height = dense ? density : band.depth * row;
-      const { label: title } = store.named(store.nodes.functions[band.name]);
+      const { label: title } = store.nodes.functions[band.name];
       const track = { band, label: title, y: y + HEAD * ratio, height, row, dense };
       y = track.y + height + 10 * ratio;
       return track;
@@ -282,7 +282,7 @@ export class TimelineView {
   table() {
     const { store } = this.context;
     const rows = this.bands.map(({ name, nodes, starts, ends, open }) => [
-      store.named(store.nodes.functions[name]).label, whole(nodes.length), duration(starts[0]),
+      store.nodes.functions[name].label, whole(nodes.length), duration(starts[0]),
       duration(ends.reduce((most, end) => Math.max(most, end), 0)), whole(open.filter(Boolean).length),
     ]);
     return table(`Timeline of ${counted(this.bands.length, "function")}`,

@@ -17,7 +17,7 @@ export function describe(store, index) {
   else if (nodes.run[index]) rows.push(["Run time", duration(nodes.run[index] / 1000)]);
   if (span) rows.push(["Started", clock(nodes.created + span.start)]);
   if (nodes.worker[index]) rows.push(["Worker", nodes.workers[nodes.worker[index] - 1]]);
-  return { title: `${index + 1} · ${store.functionOf(index).label}`, rows };
+  return { title: `${index + 1} · ${store.nodes.functionOf(index).label}`, rows };
 }
 
 /** Say the same in a sentence. @param {Store} store @param {number} index */

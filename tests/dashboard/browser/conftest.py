@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.dashboard.browser.graph_page import GraphPage
 from tests.dashboard.browser.site import Site, serving
 
+#: Milliseconds to wait for something on a page, on machines that do much else.
+PATIENCE = 20_000
+expect.set_options(timeout=PATIENCE)
 #: Names under which systems install Chromium.
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -50,7 +53,7 @@ def new_page(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., 
         settings = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
         context = browser.new_context(**settings)
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))

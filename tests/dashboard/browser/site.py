@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,10 +64,14 @@ class Site:
 def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            with suppress(ConnectionError):  # the page has gone
+                self.answer()
+
+        def answer(self) -> None:
             url = urlsplit(self.path)
             site.asked.append(self.path)
             if url.path in site.refused:
-                self.send(site.refused[url.path], "text/plain", b"")
+                self.send(site.refused[url.path], "text/plain; charset=utf-8", b"A reason.\n")
             elif url.path == "/page.css":
                 self.send(HTTPStatus.OK, "text/css", STYLES.read_bytes())
             elif url.path.startswith("/static/"):
@@ -106,10 +110,9 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             try:
                 while (event := events.get()) is not None:
                     self.wfile.write(event)
-            except OSError:
-                pass  # the page has gone
-            if events in site.streams:
-                site.streams.remove(events)
+            finally:
+                if events in site.streams:
+                    site.streams.remove(events)
 
         def send(self, status: int, kind: str, body: bytes) -> None:
             self.start(status, kind)
@@ -131,11 +134,16 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    #: A page asks for thirty modules at once.
+    request_queue_size = 128
+
+
 @contextmanager
 def serving() -> Iterator[Site]:
     site = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(site))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _handler(site))
     site.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -31,7 +31,7 @@ def test_children_are_right_and_those_that_are_alike_are_a_stack(graph: GraphPag
     assert stack.locator(".g-total").inner_text()[1:] == "491"
     assert graph.page.locator(".g-card").count() < 10
     stack.get_by_role("link").click()
-    graph.page.wait_for_url("**/instances/made-up?view=table&function=flow%3AFlow.work&state=QUEUED")
+    graph.page.wait_for_url("**/instances/made-up?view=table&function=flow%3AFlow.work&state=queued")
 
 
 def test_a_card_becomes_the_centre(graph: GraphPage) -> None:
@@ -76,3 +76,13 @@ def test_a_node_is_chosen_by_its_number(graph: GraphPage) -> None:
     number.fill("99")
     number.press("Enter")
     expect(graph.page.locator(".g-notice")).to_have_text("There are nodes 1 to 5.")
+
+
+def test_an_update_does_not_overwrite_a_number_that_is_being_typed(graph: GraphPage) -> None:
+    made = diamond()
+    graph.open(made, "focus", node=4)
+    number = graph.page.get_by_label("Node", exact=True)
+    number.fill("5")
+    graph.site.tell("nodes", made.set(4, State.COMPLETED))
+    expect(graph.page.locator("[aria-current]")).to_contain_text("done")
+    expect(number).to_have_value("5")

@@ -22,6 +22,7 @@ ALSO_LISTEN = """(url) => new Promise((opened) => {
 })"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_wrong(graph: GraphPage, theme: str) -> None:
     made = diamond()
@@ -93,7 +94,7 @@ def test_data_that_cannot_be_loaded_are_asked_for_again(graph: GraphPage, compla
     graph.site.refused[f"{BASE}/{path}"] = 503
     graph.open(diamond(), "shape" if path == "shape" else "quilt")
     alert = graph.page.get_by_role("alert")
-    expect(alert).to_contain_text("The data cannot be loaded: HTTP status 503.")
+    expect(alert).to_contain_text("The data cannot be loaded: HTTP status 503: A reason.")
     expect(alert).to_contain_text("The broker does not answer.")
     graph.site.refused.clear()
     complaints.clear()
@@ -105,8 +106,8 @@ def test_data_that_cannot_be_loaded_are_asked_for_again(graph: GraphPage, compla
 def test_an_ended_session_leads_to_the_login(graph: GraphPage, complaints: list[str]) -> None:
     graph.site.refused[f"{BASE}/shape"] = 401
     graph.open(diamond())
-    link = graph.page.get_by_role("alert").get_by_role("link", name="Log in")
-    expect(link).to_have_attribute("href", "/login")
+    link = graph.page.get_by_role("alert").get_by_role("link", name="Sign in")
+    expect(link).to_have_attribute("href", "/login?next=%2Finstances%2Fmade-up")
     complaints.clear()
 
 

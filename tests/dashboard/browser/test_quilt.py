@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from dagorama.models.state import State
 from tests.dashboard.browser.examples import fan
 from tests.dashboard.browser.graph_page import GraphPage
+from tests.dashboard.browser.site import Site
 
 #: The colour in the middle of a node's cell, as red, green, blue.
 COLOUR = """(() => {
@@ -86,7 +87,7 @@ def test_new_nodes_are_added(graph: GraphPage) -> None:
     graph.site.tell("nodes", made.change(list(added)))
     graph.until("view.grid.count === 152")
     assert "/instances/made-up/graph/map?after=102" in graph.site.asked
-    assert graph.model("graph.store.functionOf(151).label") == "Flow.more"
+    assert graph.model("graph.store.nodes.functionOf(151).label") == "Flow.more"
     assert graph.model("graph.store.nodes.creator[151]") == 1
 
 
@@ -121,3 +122,14 @@ def test_a_part_of_a_very_large_instance_says_that_it_is_one(graph: GraphPage) -
     made.total = 1_000_000
     graph.open(made, "quilt")
     expect(graph.page.locator(".g-notice")).to_have_text("The first 102 of 1,000,000 nodes.")
+
+
+def test_a_tap_shows_what_a_node_is_and_another_one_opens_it(site: Site, new_page: Callable[..., Page]) -> None:
+    page = new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    graph = GraphPage(page, site).open(fan(100), "quilt")
+    place, box = graph.model("view.grid.placeOf(41)"), page.locator(".g-canvas-view").bounding_box()
+    assert box is not None
+    page.touchscreen.tap(box["x"] + place["x"] + 4, box["y"] + place["y"] + 4)
+    expect(page.get_by_role("tooltip")).to_contain_text("42 · Flow.work")
+    page.touchscreen.tap(box["x"] + place["x"] + 4, box["y"] + place["y"] + 4)
+    page.wait_for_url(f"{site.url}/instances/made-up/42")

@@ -41,6 +41,7 @@ def test_bars_are_found_by_keys_and_pointer(graph: GraphPage) -> None:
     graph.page.wait_for_url(f"{graph.site.url}/instances/made-up/3")
 
 
+@pytest.mark.slow
 def test_the_timeline_asks_for_times_again_when_nodes_have_ended(graph: GraphPage) -> None:
     made = diamond()
     graph.open(made, "timeline")

@@ -1,4 +1,4 @@
-"""Who gets in: names of hosts, pages of other sites, tokens, roles, paths; and the headers of each response."""
+"""Access: names of hosts, pages of other sites, tokens, roles, paths; and the headers of each response."""
 
 from __future__ import annotations
 
@@ -268,10 +268,11 @@ def test_other_machines_are_not_served_in_clear_text() -> None:
         dashboard_settings(Settings(), "0.0.0.0", 0, [])
 
 
-def test_other_machines_are_not_served_for_a_broker_without_tokens() -> None:
+@pytest.mark.parametrize("bind", ["0.0.0.0", "127.0.0.1"])
+def test_other_machines_are_not_served_for_a_broker_without_tokens(bind: str) -> None:
     with (
         launch_broker(0) as broker,
-        dashboard(broker.host, broker.port, bind="0.0.0.0", behind_proxy=True, hosts=["127.0.0.1"]) as pages,
+        dashboard(broker.host, broker.port, bind=bind, behind_proxy=True, hosts=["127.0.0.1"]) as pages,
     ):
         response = pages.get("/")
         assert response.status_code == 403

@@ -1,6 +1,6 @@
-"""Who may talk to the dashboard at all: checks of every request, and the headers of every response.
+"""Checks of every request, and the headers of every response.
 
-The rule: a page of another site can neither read nor change anything, whatever its name resolves to, and no response
+The rule: a page of another site can neither read nor change anything, even if its name leads here, and no response
 can load or run anything from elsewhere.
 """
 
@@ -32,7 +32,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 LONGEST_BODY = 64 << 10
 
 
-class Doors:
+class RequestGuard:
     """ASGI middleware in front of the application."""
 
     def __init__(self, app: ASGIApp, settings: DashboardSettings) -> None:
