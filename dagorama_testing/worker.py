@@ -27,7 +27,7 @@ from dagorama_testing.executor import InlineExecutor
 from dagorama_testing.loop import running
 from dagorama_testing.rules import NodeRun, Rules
 
-KILLED = "killed by signal SIGKILL"
+KILLED = "killed by SIGKILL"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 
 import dagorama
+import dagorama_testing
 from dagorama import errors
 from dagorama_broker.scheduler import ReasonCode
 from dagorama_broker.settings import Settings as BrokerSettings
+from dagorama_testing import World
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("dagorama", "dagorama_broker", "dagorama_dashboard", "dagorama_monitoring")
+PACKAGES = ("dagorama", "dagorama_broker", "dagorama_dashboard", "dagorama_monitoring", "dagorama_testing")
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -26,7 +28,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: A path below one of the folders of the repository.
 PATH = re.compile(
-    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_dashboard|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
+    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_dashboard|dagorama_monitoring|dagorama_testing|docs|tests|samples|benchmarks|proto)/[\w./-]+"
 )
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120
@@ -109,6 +111,13 @@ def test_every_public_name_is_in_the_api_reference() -> None:
     assert [name for name in dagorama.__all__ if not re.search(rf"`(?:await )?{name}\b", page)] == []
 
 
+def test_every_public_name_of_the_testing_kit_is_in_its_reference() -> None:
+    page = (DOCS / "reference" / "testing.md").read_text()
+    methods = [name for name in vars(World) if not name.startswith("_") and name != "close"]
+    names = [*dagorama_testing.__all__, *methods]
+    assert [name for name in names if not re.search(rf"`(?:await )?{name}\b", page)] == []
+
+
 def test_every_code_of_a_reason_is_in_the_reference() -> None:
     page = (DOCS / "reference" / "commands.md").read_text()
     assert [code for code in ReasonCode if f"`{code}`" not in page] == []
@@ -145,6 +154,6 @@ def test_python_in_a_document_is_python(page: Path) -> None:
 def test_a_complete_program_of_the_documents_runs(name: str, code: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(code)
     environment = {**os.environ, "HOME": str(tmp_path)}
-    command = [sys.executable, name]
+    command = [sys.executable, *(["-m", "pytest", "-q"] if name.startswith("test_") else []), name]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
