@@ -19,6 +19,7 @@ from dagorama_testing.driver import Driver
 
 #: Seconds that a call which follows something lets pass, when nothing is due, until it is told of the last change.
 LINGER = 5.0
+OWN_WORKERS = "an inline world has its own workers: call world.run() instead of execute_worker()"
 LATE = "the clock of the world has reached the deadline"
 
 
@@ -54,7 +55,8 @@ class InlineChannel(grpc.Channel):
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any
     ) -> Any:
         def refuse(requests: Any, **_: Any) -> Any:
-            raise rpc_error(grpc.StatusCode.UNIMPLEMENTED, f"an inline world has no stream {method}")
+            # Submissions and waits have calls of their own below, so that only a worker opens a stream.
+            raise rpc_error(grpc.StatusCode.UNIMPLEMENTED, OWN_WORKERS)
 
         return refuse
 

@@ -21,6 +21,7 @@ class Driver:
         self.broker = broker
         self.workers: list[InlineWorker] = []
         self.nodes = 0  #: attempts that were begun
+        self._is_closed = False
         self._driving = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None  # of async nodes
         self._own_loop: asyncio.AbstractEventLoop | None = None
@@ -48,6 +49,11 @@ class Driver:
             self._loop = None
         return is_over()
 
+    def check_open(self) -> None:
+        """Raise RuntimeError if the world has ended."""
+        if self._is_closed:
+            raise RuntimeError("this world has ended: act on it within its `with inline()` block")
+
     def _own(self) -> asyncio.AbstractEventLoop:
         if self._own_loop is None:
             self._own_loop = asyncio.new_event_loop()
@@ -59,6 +65,7 @@ class Driver:
     def _steps(self, is_over: Callable[[], bool], until: float, linger: float) -> Iterator[Tasks]:
         """Do all there is to do, step by step; yield async nodes to wait for."""
         broker, rested_at = self.broker, None
+        self.check_open()
         self._connect()
         while True:
             broker.settle()
@@ -135,6 +142,7 @@ class Driver:
 
     def restart_broker(self) -> None:
         """Crash the broker and start it again on its store; the workers connect again with what they hold."""
+        self.check_open()
         self.broker.restart()
         for worker in self.workers:
             worker.connect()
@@ -142,6 +150,7 @@ class Driver:
 
     def close(self) -> None:
         """End workers and broker."""
+        self._is_closed = True
         for worker in self.workers:
             worker.close()
         self.broker.close()

@@ -8,6 +8,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from dagorama.client.results import resolve
+from dagorama.definition import DAGDefinition
 from dagorama.errors import NodeFailed
 from dagorama.worker.failures import user_frames
 from dagorama_testing.loop import running
@@ -35,6 +36,7 @@ def run_inline(definition: Any, /, *args: Any, **kwargs: Any) -> Any:
     NodeFailed or a subclass, as `resolve` does.
     """
     __tracebackhide__ = True  # for pytest
+    _check("run_inline()", definition)
     with inline() as world:
         found = definition(*args, **kwargs)
         if isawaitable(found):
@@ -58,12 +60,20 @@ async def run_inline_async(definition: Any, /, *args: Any, **kwargs: Any) -> Any
     Other tasks of the loop, such as a server that the nodes ask, run meanwhile.
     """
     __tracebackhide__ = True  # for pytest
+    _check("run_inline_async()", definition)
     with inline() as world:
         found = definition(*args, **kwargs)
         if isawaitable(found):
             found = await found
         await world.arun()
         return _value(world, *found)
+
+
+def _check(what: str, definition: object) -> None:
+    if isinstance(definition, type):
+        raise TypeError(f"{what} takes a definition: pass {definition.__name__}() instead of {definition.__name__}")
+    if not isinstance(definition, DAGDefinition):
+        raise TypeError(f"{what} takes a definition, such as MyTask(), not {definition!r}")
 
 
 async def _awaited(found: Any) -> Any:

@@ -39,6 +39,15 @@ class SimulatedWorker:
     exclude_queues: Sequence[str] = ()
     tolerations: Sequence[str] | None = None  #: None: every taint
 
+    def __post_init__(self) -> None:
+        """Raise TypeError if a text is given in place of a sequence of texts."""
+        for name in ("include_queues", "exclude_queues", "tolerations"):
+            given = getattr(self, name)
+            if isinstance(given, str) or not all(isinstance(each, str) for each in given or ()):
+                raise TypeError(
+                    f"SimulatedWorker got {name}={given!r}: it must be a sequence of texts, such as ['GPU']"
+                )
+
     @property
     def options(self) -> WorkerOptions:
         """The options that a real worker would have."""

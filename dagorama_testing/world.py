@@ -82,7 +82,8 @@ class World:
         """Run nodes until nothing more can happen, or at most `nodes` attempts; return how many were begun.
 
         When no node is ready the clock jumps to what is due next: a retry, a delay, the timeout of a queue. A node that
-        fails fails as in production: nothing is raised here.
+        fails fails as in production: nothing is raised here. Raises ValueError if `nodes` is not a number from 1 up,
+        and RuntimeError if the world has ended.
         """
         before = self._driver.nodes
         self._driver.drive(self._enough(before, nodes))
@@ -95,6 +96,8 @@ class World:
         return self._driver.nodes - before
 
     def _enough(self, before: int, nodes: int | None) -> Callable[[], bool]:
+        if nodes is not None and (isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1):
+            raise ValueError(f"run() got nodes={nodes!r}: it must be a number from 1 up, or None for all")
         most = inf if nodes is None else nodes
         return lambda: self._driver.nodes - before >= most
 
@@ -143,6 +146,9 @@ class World:
 
     def add_worker(self, worker: SimulatedWorker) -> None:
         """Let another worker connect, as soon as time passes or nodes run."""
+        self._driver.check_open()
+        if not isinstance(worker, SimulatedWorker):
+            raise TypeError(f"a world takes workers such as SimulatedWorker(tolerations=['GPU']), not {worker!r}")
         values = broker_values()
         added = InlineWorker(self._driver.broker, worker, self._rules, values)
         self._driver.workers.append(added)
@@ -158,14 +164,19 @@ class World:
 def inline(
     workers: Sequence[SimulatedWorker] = DEFAULT_WORKERS,
     *,
-    retention: float = 7 * DAY,
-    retention_failed: float = 30 * DAY,
+    retention: float = DAY,
+    retention_failed: float = 7 * DAY,
 ) -> Iterator[World]:
     """Make a world for the length of the block: calls of dagorama, of all threads, go to its broker.
 
     `workers` run the nodes; by default there is one, which takes every queue and tolerates every taint. `retention` and
     `retention_failed` are seconds for which instances are kept that have ended well or failed.
+    Raises ValueError or TypeError for other arguments.
     """
+    if not retention >= 0 or not retention_failed >= 0:
+        raise ValueError(f"retention={retention!r}, retention_failed={retention_failed!r}: pass seconds from 0 up")
+    if isinstance(workers, SimulatedWorker):
+        raise TypeError(f"inline() takes a sequence of workers: pass [{workers!r}]")
     broker = InlineBroker(time.time(), RetentionPolicy(retention, retention_failed))
     driver, rules = Driver(broker), Rules()
     world = World(driver, rules)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import traceback
+from typing import Any
 
 import pytest
 
@@ -177,3 +179,15 @@ def test_values_are_pickled() -> None:
             return [*values, 2]
 
     assert run_inline(Shared()) == [1, 2]
+
+
+@pytest.mark.parametrize(("given", "advice"), [(Shapes, "pass Shapes()"), (print, "such as MyTask()")])
+def test_something_else_than_a_definition_is_refused(given: Any, advice: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(advice)):
+        run_inline(given, 1)
+
+
+async def test_something_else_than_a_definition_is_refused_in_async_code() -> None:
+    wrong: Any = Shapes
+    with pytest.raises(TypeError, match=re.escape("pass Shapes()")):
+        await run_inline_async(wrong, 1)

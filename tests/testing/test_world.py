@@ -1,31 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import Any
 
 import pytest
 
 from dagorama import (
-    DAGDefinition,
-    NodeCancelled,
     NodeFailed,
     NotFound,
     QueueTimeout,
     State,
-    aresolve,
-    as_completed,
-    batch,
-    cancel,
-    dagorama,
-    events,
-    put,
     resolve,
-    resolve_all,
-    retry_failed,
-    start,
     state,
-    watch,
 )
 from dagorama_testing import NothingHappens, SimulatedWorker, inline
 from tests.testing.graphs import HOURS, AsyncShapes, Growing, Hurried, Late, Patient, Shapes, Steps
@@ -129,6 +115,24 @@ def test_only_decorated_methods_have_rules() -> None:
             world.replace(Shapes.square, other)  # type: ignore[arg-type]  # the mistake that it refuses
 
 
+@pytest.mark.parametrize("nodes", [0, -1, True, 1.5])
+def test_a_number_of_nodes_is_from_1_up(nodes: Any) -> None:
+    with inline() as world, pytest.raises(ValueError, match="from 1 up"):
+        world.run(nodes)
+
+
+def test_a_world_that_has_ended_runs_nothing_and_still_tells_what_ran() -> None:
+    with inline() as world:
+        Shapes()(1)
+        world.run()
+    for act in (world.run, lambda: world.clock.advance(1), world.restart_broker):
+        with pytest.raises(RuntimeError, match="has ended"):
+            act()
+    with pytest.raises(RuntimeError, match="has ended"):
+        world.add_worker(SimulatedWorker())
+    assert len(world.runs_of(Shapes.square)) == 1
+
+
 # --- time ---------------------------------------------------------------------------------------------
 
 
@@ -207,182 +211,3 @@ def test_a_wait_that_would_never_end_says_why() -> None:
         instance, promise = Shapes()(1)
         with pytest.raises(NothingHappens, match="GPU"):
             resolve(instance, promise, timeout=None)
-
-
-# --- the functions of the library ----------------------------------------------------------------------
-
-
-def test_failed_nodes_are_retried() -> None:
-    with inline() as world:
-        world.fail(Shapes.square, OSError, times=4)
-        instance, promise = Shapes()(1)
-        world.run()
-        assert state(instance, promise) is State.FAILED
-        assert retry_failed(instance).queued == 1
-        world.run()
-        assert resolve(instance, promise) == 0
-
-
-def test_an_instance_is_cancelled() -> None:
-    with inline() as world:
-        instance, promise = Steps()(10)
-        world.run(nodes=3)
-        assert cancel(instance) > 0
-        assert world.run() == 0
-        with pytest.raises(NodeCancelled):
-            resolve(instance, promise)
-
-
-def test_an_instance_is_found_by_its_id() -> None:
-    with inline() as world:
-        first, promise = start(Steps(), id="once")(3)
-        again, _ = start(Steps(), id="once")(3)
-        assert first.instance_id == again.instance_id
-        world.run()
-        assert resolve(*Steps.attach(id="once")) == resolve(first, promise) == 3
-
-
-def test_instances_of_a_batch_are_submitted_together() -> None:
-    with inline() as world:
-        with batch():
-            pairs = [Steps()(count) for count in (1, 2, 3)]
-        world.run()
-        assert resolve_all(pairs) == [1, 2, 3]
-
-
-def test_promises_come_in_the_order_in_which_their_nodes_end() -> None:
-    class Several(DAGDefinition):
-        def entrypoint(self) -> list[int]:
-            return [self.number(each) for each in (3, 1, 2)]
-
-        @dagorama
-        def number(self, number: int) -> int:
-            return number
-
-    with inline():
-        instance, promises = Several()()
-        given: Any = promises
-        found = [resolve(instance, each) for each in as_completed(instance, given)]
-        assert found == [3, 1, 2]
-
-
-async def test_async_code_waits_in_a_world() -> None:
-    with inline() as world:
-        instance, promise = Shapes()(3)
-        assert await aresolve(instance, promise) == 5
-        assert {run.worker for run in world.runs} == {"worker"}
-        late = Late()()
-        with pytest.raises(TimeoutError):
-            await aresolve(*late, timeout=5)
-
-
-async def test_async_waits_run_nodes_in_the_thread_of_the_test() -> None:
-    threads = set()
-
-    class Where(DAGDefinition):
-        @dagorama
-        async def entrypoint(self) -> int:
-            threads.add(threading.get_ident())
-            return 1
-
-    with inline():
-        assert await aresolve(*await Where()()) == 1
-    assert threads == {threading.get_ident()}
-
-
-def test_large_values_pass_through_the_world() -> None:
-    class Big(DAGDefinition):
-        @dagorama
-        def entrypoint(self, data: bytes) -> int:
-            return self.length(self.doubled(data))
-
-        @dagorama
-        def doubled(self, data: bytes) -> bytes:
-            return data + data
-
-        @dagorama
-        def length(self, data: bytes) -> int:
-            return len(data)
-
-    with inline() as world:
-        instance, promise = Big()(put(b"x" * 500_000))
-        world.run()
-        assert resolve(instance, promise) == 1_000_000
-
-
-def test_progress_and_events_of_an_instance_end_with_it() -> None:
-    with inline():
-        instance, promise = Shapes()(3)
-        last = list(watch(instance))[-1]
-        assert (last.done, last.total) == (5, 5)
-        assert resolve(instance, promise) == 5
-        assert len(list(events(instance))) > 0
-
-
-def test_nodes_ask_the_broker_while_they_run() -> None:
-    class Asking(DAGDefinition):
-        @dagorama
-        def entrypoint(self) -> int:
-            _, promise = start(Steps(), id="beside")(2)
-            instance, _ = Steps.attach(id="beside") if promise is None else (None, None)
-            return 1 if instance is None else 2
-
-    with inline() as world:
-        instance, promise = Asking()()
-        world.run()
-        assert resolve(instance, promise) == 1
-        assert len(world.runs_of(Steps.step)) == 2
-
-
-# --- workers ------------------------------------------------------------------------------------------
-
-
-def test_workers_take_the_queues_and_taints_that_they_say() -> None:
-    class Divided(DAGDefinition):
-        @dagorama(queue_name="light")
-        def entrypoint(self) -> list[str]:
-            return [self.drawn(), self.sent()]
-
-        @dagorama(queue_name="render", taint_name="GPU")
-        def drawn(self) -> str:
-            return "drawn"
-
-        @dagorama(queue_name="mail")
-        def sent(self) -> str:
-            return "sent"
-
-    workers = [
-        SimulatedWorker("light", include_queues=["light"]),
-        SimulatedWorker("gpu", exclude_queues=["light", "mail"], tolerations=["GPU"]),
-        SimulatedWorker("rest", exclude_queues=["light"], tolerations=()),
-    ]
-    with inline(workers) as world:
-        instance, promise = Divided()()
-        world.run()
-        assert resolve(instance, promise) == ["drawn", "sent"]
-        assert {run.function.rpartition(".")[2]: run.worker for run in world.runs} == {
-            "entrypoint": "light", "drawn": "gpu", "sent": "rest",
-        }  # fmt: skip
-
-
-def test_a_worker_that_comes_later_runs_what_waited_for_it() -> None:
-    with inline([SimulatedWorker(tolerations=())]) as world:
-        instance, promise = Shapes()(2)
-        world.run()
-        assert state(instance, promise) is State.RESOLVING
-        world.add_worker(SimulatedWorker("gpu", tolerations=["GPU"]))
-        world.run()
-        assert resolve(instance, promise) == 1
-
-
-def test_worlds_nest_and_leave_nothing_behind() -> None:
-    with inline() as outer:
-        mine = Steps()(2)
-        with inline() as inner:
-            inside = Steps()(3)
-            inner.run()
-            assert resolve(*inside) == 3
-        outer.run()
-        assert resolve(*mine) == 2
-        with pytest.raises(NotFound):
-            resolve(*inside)
