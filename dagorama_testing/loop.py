@@ -129,7 +129,7 @@ def running(loop: asyncio.AbstractEventLoop | None) -> Iterator[None]:
     if outer is not None and task is not None:
         asyncio.tasks._leave_task(outer, task)
     if loop is not None:
-        sys.set_asyncgen_hooks(firstiter=None, finalizer=_closer(loop))
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=closer(loop))
     events._set_running_loop(loop)
     try:
         yield
@@ -140,7 +140,9 @@ def running(loop: asyncio.AbstractEventLoop | None) -> Iterator[None]:
             asyncio.tasks._enter_task(outer, task)
 
 
-def _closer(loop: asyncio.AbstractEventLoop) -> Callable[[AsyncGenerator[Any, Any]], None]:
+def closer(loop: asyncio.AbstractEventLoop) -> Callable[[AsyncGenerator[Any, Any]], None]:
+    """Return the hook that closes async generators which are released before they have ended."""
+
     def close(generator: AsyncGenerator[Any, Any]) -> None:
         loop.create_task(generator.aclose())
 
