@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from dagorama.client.results import resolve
 from dagorama.definition import DAGDefinition
-from dagorama.errors import NodeFailed
+from dagorama.errors import NodeFailed, ResourceNotOpened
 from dagorama.worker.failures import user_frames
+from dagorama_testing.connection import NothingHappens
 from dagorama_testing.loop import running
+from dagorama_testing.rules import NodeRun
 from dagorama_testing.world import World, inline
 
 if TYPE_CHECKING:
@@ -81,14 +83,24 @@ async def _awaited(found: Any) -> Any:
 
 
 def _value(world: World, instance: Any, promise: Any) -> Any:
-    """Return the value; raise the exception of the node that failed."""
+    """Return the value; raise the exception of the node that failed, or of the resource that could not be opened."""
     __tracebackhide__ = True
     try:
         return resolve(instance, promise, timeout=None)
     except NodeFailed as failure:
         run = world.error_of(failure.node_id)
-        if run is None or run.error is None:
+        if run is None:
             raise
-        error = run.error
-        error.add_note(f"dagorama: raised by {run.function}, node {run.node_id}, attempt {run.attempt}")
-    raise error.with_traceback(user_frames(error.__traceback__))
+    except NothingHappens:
+        # A node whose resource cannot be opened is given back, and then no worker may run it.
+        run = next((run for run in reversed(world.runs) if isinstance(run.error, ResourceNotOpened)), None)
+        if run is None:
+            raise
+    raise _noted(run)
+
+
+def _noted(run: NodeRun) -> BaseException:
+    """Return the exception of an attempt, with a note on where it was raised, and without frames of ours."""
+    assert run.error is not None, "the run has not failed"
+    run.error.add_note(f"dagorama: raised by {run.function}, node {run.node_id}, attempt {run.attempt}")
+    return run.error.with_traceback(user_frames(run.error.__traceback__))

@@ -4,13 +4,15 @@ import asyncio
 import re
 import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import dagorama_testing.running
-from dagorama import DAGDefinition, ProcessDied, dagorama
-from dagorama_testing import inline, run_inline, run_inline_async
+from dagorama import DAGDefinition, ProcessDied, ResourceNotOpened, dagorama, resource
+from dagorama.client.connection import connection
+from dagorama_testing import NothingHappens, inline, run_inline, run_inline_async
 from tests.testing.graphs import AsyncShapes, Lenient, Patient, Shapes
 
 
@@ -143,6 +145,37 @@ def test_failures_without_an_exception_raise_those_of_dagorama() -> None:
         world.run()
         with pytest.raises(ProcessDied):
             dagorama_testing.running._value(world, instance, Shapes.attach(instance.instance_id)[1])
+
+
+def test_a_resource_that_cannot_be_opened_is_an_error_with_its_cause() -> None:
+    @resource
+    def model() -> Iterator[int]:
+        raise OSError("no such file")
+        yield 1
+
+    class Using(DAGDefinition):
+        @dagorama
+        def entrypoint(self) -> int:
+            return model()
+
+    with pytest.raises(ResourceNotOpened, match="no such file") as caught:
+        run_inline(Using())
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_graph_that_cannot_end_says_why() -> None:
+    class Stuck(DAGDefinition):
+        @dagorama
+        def entrypoint(self) -> int:
+            connection().pause_queue("stuck")
+            return self.waiting()
+
+        @dagorama(queue_name="stuck")
+        def waiting(self) -> int:
+            return 1
+
+    with pytest.raises(NothingHappens, match="queue 'stuck' is paused"):
+        run_inline(Stuck())
 
 
 def test_an_interruption_ends_the_test() -> None:
