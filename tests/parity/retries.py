@@ -19,7 +19,7 @@ from dagorama import (
     retry_failed,
 )
 from tests.parity.stage import WAIT, Failed, Stage, awaited
-from tests.parity.stories import story
+from tests.parity.stories import deadly_story, story
 
 SHORT = 0.05
 SOON = StaticRetry(max_attempts=3, interval=SHORT)
@@ -154,14 +154,14 @@ class Mortal(DAGDefinition):
         return 1
 
 
-@story
+@deadly_story
 def a_node_whose_process_dies_runs_again(stage: Stage) -> None:
     if stage.world is not None:
         stage.world.die(Mortal.once, times=1)
     assert stage.told(*Mortal()(None if stage.world else stage.folder / "died")) == 1
 
 
-@story
+@deadly_story
 def a_node_whose_process_always_dies_fails(stage: Stage) -> None:
     instance, _ = Mortal()(None)
     if stage.world is not None:

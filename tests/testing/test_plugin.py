@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ class Orders(DAGDefinition):
 """
 TESTS = """
 import os
+import unittest
 
 import pytest
 
@@ -59,6 +61,12 @@ def test_prices_are_asked_for_again(dagorama_inline, dagorama_clock):
 @pytest.mark.dagorama
 async def test_graphs_are_awaited():
     assert await aresolve(*Orders()(["1", "3"]), timeout=60) == 4.0
+
+
+@pytest.mark.dagorama
+class TestOrders(unittest.TestCase):
+    def test_orders_of_unittest(self):
+        self.assertEqual(resolve(*Orders()(["4"]), timeout=60), 4.0)
 
 
 @pytest.mark.dagorama
@@ -131,12 +139,13 @@ class Project:
             'asyncio_mode = "auto"\nasyncio_default_fixture_loop_scope = "function"\n'
         )
 
-    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DAGORAMA_", "PYTEST_"))}
-        command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
-        return subprocess.run(
-            command, cwd=self.folder, env=own | {"HOME": str(self.folder)}, capture_output=True, text=True, check=False
-        )
+        # The plugin of Hypothesis takes most of the start of pytest.
+        plugins = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+        command = [sys.executable, "-P", "-m", "pytest", "-q", *plugins, *options]
+        given = {"HOME": str(self.folder), **(environment or {})}
+        return subprocess.run(command, cwd=self.folder, env=own | given, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -147,14 +156,31 @@ def project(tmp_path: Path) -> Project:
 @pytest.mark.slow
 def test_a_project_is_tested_in_several_processes_without_a_broker(project: Project) -> None:
     ended = project.run("-n", "2", "--dist", "loadscope")
-    assert "25 passed" in ended.stdout, ended.stdout + ended.stderr
+    assert "26 passed" in ended.stdout, ended.stdout + ended.stderr
     assert not (project.folder / ".config").exists()  # no key of the user was made
 
 
 @pytest.mark.slow
 def test_the_same_tests_run_on_real_processes(project: Project) -> None:
     ended = project.run("--dagorama-mode", "local")
-    assert "25 passed" in ended.stdout, ended.stdout + ended.stderr
+    assert "26 passed" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_in_the_real_mode_graphs_go_to_the_broker_of_the_environment(tmp_path: Path) -> None:
+    text = """
+import os
+import pytest
+from dagorama.client.connection import connection
+
+@pytest.mark.dagorama
+def test_it():
+    assert not connection().is_inline
+    assert (os.environ["DAGORAMA_HOST"], os.environ["DAGORAMA_PORT"]) == ("broker.invalid", "1234")
+"""
+    ended = Project(tmp_path, text).run(
+        "--dagorama-mode", "real", environment={"DAGORAMA_HOST": "broker.invalid", "DAGORAMA_PORT": "1234"}
+    )
+    assert "1 passed" in ended.stdout, ended.stdout + ended.stderr
 
 
 @pytest.mark.slow
