@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dagorama_testing.rules import NodeRun as NodeRun
     from dagorama_testing.running import run_inline as run_inline
     from dagorama_testing.running import run_inline_async as run_inline_async
-    from dagorama_testing.worker import SimulatedWorker as SimulatedWorker
+    from dagorama_testing.simulated_worker import SimulatedWorker as SimulatedWorker
     from dagorama_testing.world import World as World
     from dagorama_testing.world import WorldClock as WorldClock
     from dagorama_testing.world import inline as inline
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "NodeRun": "rules",
     "NothingHappens": "connection",
-    "SimulatedWorker": "worker",
+    "SimulatedWorker": "simulated_worker",
     "World": "world",
     "WorldClock": "world",
     "inline": "world",

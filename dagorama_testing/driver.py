@@ -78,7 +78,7 @@ class Driver:
             if tasks := self._tasks():
                 yield tasks
                 continue
-            due = broker.due_at
+            due = min([broker.due_at, *(worker.due_at for worker in self.workers)])
             if due == inf and linger:
                 rested_at = broker.loop.now if rested_at is None else rested_at
                 due = self._next_look(rested_at + linger)
@@ -87,6 +87,8 @@ class Driver:
                     return
                 due = until
             broker.move(max(due, broker.loop.now))
+            for worker in self.workers:
+                worker.time_out()
 
     def _connect(self) -> None:
         """Connect workers that are not: first now, so that what was submitted before is granted in order."""

@@ -63,6 +63,7 @@ class Rules:
         self._replaced: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._deaths: dict[Callable[..., Any], _Rule] = {}
         self._losses: dict[Callable[..., Any], _Rule] = {}
+        self._hangs: dict[Callable[..., Any], _Rule] = {}
         self.runs: list[tuple[Callable[..., Any], NodeRun]] = []  #: in the order in which they began
 
     # --- for the test ---------------------------------------------------------------------------------
@@ -84,6 +85,12 @@ class Rules:
     def lose(self, method: Any, times: int | None) -> None:
         self._losses[function_of("lose()", method)] = _Rule(_checked("lose()", times))
 
+    def hang(self, method: Any, times: int | None) -> None:
+        function = function_of("hang()", method)
+        if not from_wrapper(method).options.timeout:
+            raise ValueError(f"hang() takes a method with a timeout: {function.__qualname__} would never end")
+        self._hangs[function] = _Rule(_checked("hang()", times))
+
     def runs_of(self, method: Any) -> list[NodeRun]:
         function = function_of("runs_of()", method)
         return [run for of, run in self.runs if of is function]
@@ -92,8 +99,8 @@ class Rules:
 
     @property
     def has_breakdowns(self) -> bool:
-        """Whether there are rules for deaths or losses, so that functions must be found before they run."""
-        return bool(self._deaths or self._losses)
+        """Whether there are rules for deaths, losses or hangs, so that functions must be found before they run."""
+        return bool(self._deaths or self._losses or self._hangs)
 
     def dies(self, function: Callable[..., Any]) -> bool:
         """Return whether the child process dies when it runs this function now."""
@@ -103,6 +110,11 @@ class Rules:
     def is_lost(self, function: Callable[..., Any]) -> bool:
         """Return whether the worker is lost when it runs this function now."""
         rule = self._losses.get(function)
+        return rule is not None and rule.applies()
+
+    def hangs(self, function: Callable[..., Any]) -> bool:
+        """Return whether this function, if it runs now, does not end before its timeout."""
+        rule = self._hangs.get(function)
         return rule is not None and rule.applies()
 
     def of(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
+from itertools import compress
+from math import inf
 from time import monotonic_ns
 from typing import NamedTuple
 from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.large_values import LargeValues
-from dagorama.settings import WorkerOptions
 from dagorama.values.signing import keyring
 from dagorama.worker.child.call import Call
 from dagorama.worker.child.outbox import Outbox
+from dagorama.worker.failures import describe, timeout_error
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.in_process.claim_table import ClaimTable
 from dagorama.worker.in_process.worker import prepare_process
@@ -26,32 +27,9 @@ from dagorama_testing.calls import Call as BrokerCall
 from dagorama_testing.executor import InlineExecutor
 from dagorama_testing.loop import running
 from dagorama_testing.rules import NodeRun, Rules
+from dagorama_testing.simulated_worker import SimulatedWorker
 
 KILLED = "killed by SIGKILL"
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedWorker:
-    """A worker of an inline world: the queues that it takes, and the taints that it tolerates."""
-
-    name: str = "worker"
-    include_queues: Sequence[str] = ()  #: if empty, all queues
-    exclude_queues: Sequence[str] = ()
-    tolerations: Sequence[str] | None = None  #: None: every taint
-
-    def __post_init__(self) -> None:
-        """Raise TypeError if a text is given in place of a sequence of texts."""
-        for name in ("include_queues", "exclude_queues", "tolerations"):
-            given = getattr(self, name)
-            if isinstance(given, str) or not all(isinstance(each, str) for each in given or ()):
-                raise TypeError(
-                    f"SimulatedWorker got {name}={given!r}: it must be a sequence of texts, such as ['GPU']"
-                )
-
-    @property
-    def options(self) -> WorkerOptions:
-        """The options that a real worker would have."""
-        return WorkerOptions(tuple(self.include_queues), tuple(self.exclude_queues), tuple(self.tolerations or ()))
 
 
 class _Running(NamedTuple):
@@ -59,6 +37,15 @@ class _Running(NamedTuple):
 
     attempt: int
     is_cancelled: Callable[[], bool]
+
+
+class _Hanging(NamedTuple):
+    """A node that does not end by itself before its timeout."""
+
+    call: Call
+    run: NodeRun
+    entry: int  #: in the table of claims
+    until: float  #: by the clock of the broker
 
 
 class InlineWorker:
@@ -76,6 +63,8 @@ class InlineWorker:
         self.executor = InlineExecutor(self._outbox, large, rules, self._begin)
         self._queue: deque[Call] = deque()
         self._ordinal = 0
+        self._final: set[int] = set()  # attempts that are not retried if they exceed their timeout
+        self._hanging: _Hanging | None = None
         self._pieces: list[bytes] = []
         self._call: BrokerCall | None = None
         self._session = self._new_session(set())
@@ -133,6 +122,7 @@ class InlineWorker:
             self.executor.large_from = message.welcome.large_value_threshold or self.executor.large_from
         for grant in message.grants:
             self._claims.give(grant)
+            self._final.update(compress(grant.attempt, grant.timeout_is_final))
             self._pieces.append(grant.body)
             if grant.last:
                 self._queue.extend(self.executor.prepare(b"".join(self._pieces)))
@@ -150,6 +140,8 @@ class InlineWorker:
         self._pump()
 
     def _cancel_tasks(self) -> None:
+        if self._hanging is not None and self._claims.is_cancelled(self._hanging.entry, self._ordinal - 1):
+            self._stop_hanging()
         for task, node in self.tasks.items():
             if node.is_cancelled():
                 task.cancel()
@@ -164,15 +156,21 @@ class InlineWorker:
     def flush(self) -> None:
         """Send all results."""
         self._outbox.flush()
-        self._claims.finish(0)
+        if self._hanging is None:
+            self._claims.finish(0)
         self._pump()
 
     # --- nodes ----------------------------------------------------------------------------------------
 
     @property
     def has_nodes(self) -> bool:
-        """Whether a node waits here for its turn."""
-        return bool(self._queue)
+        """Whether a node waits here for its turn, and no other one hangs."""
+        return bool(self._queue) and self._hanging is None
+
+    @property
+    def due_at(self) -> float:
+        """The time at which a node exceeds its timeout; infinity if none hangs."""
+        return inf if self._hanging is None else self._hanging.until
 
     def run_one(self, loop: Callable[[], asyncio.AbstractEventLoop]) -> bool:
         """Run the next node, or start it on `loop()` if it is async. Return whether there was one to run."""
@@ -218,17 +216,47 @@ class InlineWorker:
         function = self.executor.function_of(call) if self._rules.has_breakdowns else None
         if function is None:
             return False
-        is_lost = self._rules.is_lost(function)
-        if not is_lost and not self._rules.dies(function):
-            return False
-        run = self._begin(call)
-        run.died = True
-        self._rules.runs.append((function, run))
-        if is_lost:
+        rules, run = self._rules, self._begin(call)
+        if rules.is_lost(function):
             self.lose()
-        else:
+        elif rules.dies(function):
             self._die(call)
+        elif rules.hangs(function):
+            self._outbox.flush()
+            self._pump()
+            entry = self._ordinal if call.work.is_async else 0
+            self._hanging = _Hanging(call, run, entry, self._broker.clock.monotonic() + call.work.timeout)
+        else:
+            return False
+        run.died = self._hanging is None
+        rules.runs.append((function, run))
         return True
+
+    def time_out(self) -> None:
+        """Stop the child process if its node has exceeded its timeout; others that it runs are run again."""
+        hanging = self._hanging
+        if hanging is None or hanging.until > self._broker.clock.monotonic():
+            return
+        call, seconds = hanging.call, hanging.call.work.timeout
+        hanging.run.error = error = timeout_error(seconds)
+        self.executor.errors[hanging.run.node_id] = hanging.run
+        failure = describe(error, call.node, call.attempt, int(seconds * 1e6))
+        failure.traceback, failure.final = "", call.attempt in self._final
+        if (held := self._claims.answered([call.attempt])).attempts:
+            self._session.report(held, pb.Results(failures=[failure]).SerializeToString())
+        self._stop_hanging()
+
+    def _stop_hanging(self) -> None:
+        """End the child process of a node that hangs, as the supervisor does: all else that it holds is given back."""
+        if self._hanging is not None:
+            self._claims.finish(self._hanging.entry)
+        running = self._claims.answered([node.attempt for node in self.tasks.values()])
+        interrupted = pb.Return(node=running.nodes, attempt=running.attempts, reason=pb.INTERRUPTED)
+        for returned in (self._claims.unstarted(), interrupted):
+            if returned.attempt:
+                self._session.give_back(0, returned)
+        self._drop_all()
+        self._pump()
 
     def _die(self, call: Call) -> None:
         """End the child process: it reports what it had finished, and another one takes its place."""
@@ -250,6 +278,7 @@ class InlineWorker:
         self.connect()
 
     def _drop_all(self) -> None:
+        self._hanging = None
         for call in self._queue:
             self.executor.skip(call)
         self._ordinal += len(self._queue)

@@ -19,7 +19,8 @@ from dagorama_testing.broker import InlineBroker
 from dagorama_testing.connection import InlineConnection
 from dagorama_testing.driver import Driver
 from dagorama_testing.rules import NodeRun, Rules
-from dagorama_testing.worker import InlineWorker, SimulatedWorker
+from dagorama_testing.simulated_worker import SimulatedWorker
+from dagorama_testing.worker import InlineWorker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -139,6 +140,13 @@ class World:
         Another worker of the same kind connects at once.
         """
         self._rules.lose(method, times)
+
+    def hang(self, method: Method, *, times: int | None = 1) -> None:
+        """Let the next `times` runs of a decorated method not end, so that they are stopped at its timeout; None: all.
+
+        Raises ValueError if the method has no timeout.
+        """
+        self._rules.hang(method, times)
 
     def restart_broker(self) -> None:
         """Crash the broker, now, and start it again on its store; a node may call this, too."""

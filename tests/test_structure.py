@@ -23,7 +23,7 @@ ROOMS = {
     "dagorama_broker": 14,
     "dagorama_dashboard": 9,
     "dagorama_monitoring": 6,
-    "dagorama_testing": 12,
+    "dagorama_testing": 13,
 }
 LAYERS = {
     "dagorama": 11,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from dagorama import (
@@ -167,6 +168,28 @@ def a_node_whose_process_always_dies_fails(stage: Stage) -> None:
     if stage.world is not None:
         stage.world.die(Mortal.always, times=None)
     assert stage.told(instance, instance.always(stage.world is None)).kind == "ProcessDied"
+
+
+class Slow(DAGDefinition):
+    """With real processes it is stopped; inline the world lets it hang."""
+
+    @dagorama
+    def entrypoint(self) -> int:
+        return 1
+
+    @dagorama(timeout=0.3)
+    def sleeping(self, seconds: float) -> int:
+        time.sleep(seconds)
+        return 1
+
+
+@deadly_story
+def a_node_that_exceeds_its_timeout_fails(stage: Stage) -> None:
+    instance, _ = Slow()()
+    if stage.world is not None:
+        stage.world.hang(Slow.sleeping)
+    found = stage.told(instance, instance.sleeping(0 if stage.world else WAIT))
+    assert found.type == "builtins.TimeoutError"
 
 
 class Unwanted(DAGDefinition):

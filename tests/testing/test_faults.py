@@ -1,8 +1,22 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from dagorama import DAGDefinition, NodeFailed, ProcessDied, WorkerLost, dagorama, resolve
+from dagorama import (
+    DAGDefinition,
+    NodeCancelled,
+    NodeFailed,
+    ProcessDied,
+    State,
+    StaticRetry,
+    WorkerLost,
+    cancel,
+    dagorama,
+    resolve,
+    state,
+)
 from dagorama_testing import SimulatedWorker, inline
 from tests.testing.graphs import Patient, Shapes, Steps
 
@@ -105,3 +119,118 @@ def test_the_broker_restarts_while_a_node_runs() -> None:
         world.run()
         assert resolve(instance, promise) == 2
         assert len(world.runs_of(Restarting.during)) == 1
+
+
+# --- nodes that hang ----------------------------------------------------------------------------------
+
+
+class Slow(DAGDefinition):
+    @dagorama
+    def entrypoint(self) -> int:
+        return self.total([self.fetched(), self.other()])
+
+    @dagorama(timeout=30, retry=StaticRetry(max_attempts=3, interval=10))
+    def fetched(self) -> int:
+        return 1
+
+    @dagorama
+    def other(self) -> int:
+        return 2
+
+    @dagorama(timeout=30, retry=StaticRetry(max_attempts=3, interval=10, give_up_on=(TimeoutError,)))
+    def final(self) -> int:
+        return 3
+
+    @dagorama
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
+class AsyncSlow(DAGDefinition):
+    @dagorama(timeout=30)
+    async def entrypoint(self) -> int:
+        return 1
+
+
+def test_a_node_that_hangs_is_stopped_at_its_timeout_and_runs_again() -> None:
+    with inline() as world:
+        world.hang(Slow.fetched, times=2)
+        instance, promise = Slow()()
+        world.run()
+        assert [run.at for run in world.runs_of(Slow.fetched)] == [0, 40, 80]
+        assert [type(run.error) for run in world.runs_of(Slow.fetched)] == [TimeoutError, TimeoutError, type(None)]
+        assert resolve(instance, promise) == 3
+        assert not any(run.died for run in world.runs)
+
+
+def test_a_node_that_always_hangs_fails_with_its_timeout() -> None:
+    with inline() as world:
+        world.hang(Slow.fetched, times=None)
+        instance, promise = Slow()()
+        with pytest.raises(NodeFailed, match="longer than its timeout of 30 seconds") as caught:
+            resolve(instance, promise, timeout=600)
+        assert (caught.value.type, caught.value.attempts) == ("builtins.TimeoutError", 3)
+        assert world.clock.passed == 110
+
+
+def test_a_timeout_is_final_if_the_policy_says_so() -> None:
+    with inline() as world:
+        world.hang(Slow.final, times=None)
+        instance, _ = Slow()()
+        with pytest.raises(NodeFailed) as caught:
+            resolve(instance, instance.final(), timeout=600)
+        assert caught.value.attempts == 1
+
+
+def test_other_workers_go_on_while_a_node_hangs() -> None:
+    with inline([SimulatedWorker("a"), SimulatedWorker("b")]) as world:
+        world.hang(Slow.fetched, times=1)
+        instance, _ = Slow()()
+        world.clock.advance(29)
+        assert [run.at for run in world.runs_of(Slow.other)] == [0]
+        instance.other()
+        world.clock.advance(0)
+        assert len(world.runs_of(Slow.other)) == 2
+
+
+def test_an_async_node_hangs_too() -> None:
+    async def hanging() -> None:
+        with inline() as world:
+            world.hang(AsyncSlow.entrypoint)
+            instance, promise = await AsyncSlow()()
+            await world.arun()
+            assert world.clock.passed == 30
+            with pytest.raises(NodeFailed, match="longer than its timeout"):
+                resolve(instance, promise)
+
+    asyncio.run(hanging())
+
+
+def test_a_hanging_node_is_cancelled() -> None:
+    with inline([SimulatedWorker("a"), SimulatedWorker("b")]) as world:
+        world.hang(Slow.fetched, times=None)
+        instance, promise = Slow()()
+        assert resolve(instance, instance.other(), timeout=5) == 2
+        assert state(instance, promise) is State.RESOLVING
+        cancel(instance)
+        world.run()
+        assert world.clock.passed < 30
+        with pytest.raises(NodeCancelled):
+            resolve(instance, promise)
+        assert resolve(*Steps()(3), timeout=5) == 3
+
+
+def test_a_hanging_node_outlasts_a_restart_of_the_broker() -> None:
+    with inline() as world:
+        world.hang(Slow.fetched, times=1)
+        instance, promise = Slow()()
+        world.clock.advance(5)
+        world.restart_broker()
+        world.run()
+        assert resolve(instance, promise) == 3
+        assert [run.at for run in world.runs_of(Slow.fetched)] == [0, 40]
+
+
+def test_a_node_without_a_timeout_may_not_hang() -> None:
+    with inline() as world, pytest.raises(ValueError, match="would never end"):
+        world.hang(Slow.other)
