@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagorama_testing.connection import NothingHappens as NothingHappens
-    from dagorama_testing.rules import NodeRun as NodeRun
+    from dagorama_testing.records import NodeRun as NodeRun
+    from dagorama_testing.records import SimulatedWorker as SimulatedWorker
     from dagorama_testing.running import run_inline as run_inline
     from dagorama_testing.running import run_inline_async as run_inline_async
-    from dagorama_testing.simulated_worker import SimulatedWorker as SimulatedWorker
     from dagorama_testing.world import World as World
     from dagorama_testing.world import WorldClock as WorldClock
     from dagorama_testing.world import inline as inline
 
 _MODULES = {
-    "NodeRun": "rules",
+    "NodeRun": "records",
     "NothingHappens": "connection",
-    "SimulatedWorker": "simulated_worker",
+    "SimulatedWorker": "records",
     "World": "world",
     "WorldClock": "world",
     "inline": "world",

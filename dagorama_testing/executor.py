@@ -14,7 +14,8 @@ from dagorama.graph.scope import AttemptScope
 from dagorama.worker.child.call import Call
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.traced import TracedExecutor
-from dagorama_testing.rules import NodeRun, Rules
+from dagorama_testing.records import NodeRun
+from dagorama_testing.rules import Rules
 
 #: Run time that is reported for each node: with measured times, the order of nodes would depend on the machine.
 MICROSECONDS = 100

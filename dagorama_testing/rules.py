@@ -4,30 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from math import inf
 from typing import Any
-from uuid import UUID
 
 from dagorama.calls.functions import from_wrapper
-
-
-@dataclass(slots=True)
-class NodeRun:
-    """One attempt of a node in an inline world."""
-
-    function: str  #: "package.module:Class.method"
-    instance_id: UUID
-    node_id: UUID
-    attempt: int  #: 1 for the first attempt; an attempt whose worker died or was lost is not counted
-    worker: str  #: the name of the simulated worker
-    at: float  #: seconds since the start of the world
-    args: tuple[Any, ...] = ()  #: as the function got them, without `self`
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    result: Any = None  #: what it returned; None while it runs, and if it did not return
-    error: BaseException | None = None  #: what it raised, the object itself
-    died: bool = False  #: whether its worker died or was lost instead of running it
+from dagorama_testing.records import NodeRun
 
 
 class _Rule:

@@ -13,7 +13,7 @@ from dagorama.errors import NodeFailed, ResourceNotOpened
 from dagorama.worker.failures import user_frames
 from dagorama_testing.connection import NothingHappens
 from dagorama_testing.loop import running
-from dagorama_testing.rules import NodeRun
+from dagorama_testing.records import NodeRun
 from dagorama_testing.world import World, inline
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from dagorama_testing.broker import OURS, InlineBroker
 from dagorama_testing.calls import Call as BrokerCall
 from dagorama_testing.executor import InlineExecutor
 from dagorama_testing.loop import running
-from dagorama_testing.rules import NodeRun, Rules
-from dagorama_testing.simulated_worker import SimulatedWorker
+from dagorama_testing.records import NodeRun, SimulatedWorker
+from dagorama_testing.rules import Rules
 
 KILLED = "killed by SIGKILL"
 

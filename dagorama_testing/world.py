@@ -18,8 +18,8 @@ from dagorama_broker.launch import fresh_key
 from dagorama_testing.broker import InlineBroker
 from dagorama_testing.connection import InlineConnection
 from dagorama_testing.driver import Driver
-from dagorama_testing.rules import NodeRun, Rules
-from dagorama_testing.simulated_worker import SimulatedWorker
+from dagorama_testing.records import NodeRun, SimulatedWorker
+from dagorama_testing.rules import Rules
 from dagorama_testing.worker import InlineWorker
 
 P = ParamSpec("P")
