@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagorama.cli import ready_options, worker_flags
+from dagorama.cli.checks import FolderCheck
 from dagorama.dev_address import FOLDER
 from dagorama.runner import LaunchedWorkers
 from dagorama.settings import WorkerOptions, no_color
@@ -37,7 +38,8 @@ SETTLE_MS = 200  #: milliseconds that an editor may take to save files
 def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
     """Run a worker, and restart it when a file changes. Takes the flags of `worker`.
 
-    Nodes that run at that moment return to the queue; the attempt is not counted.
+    Nodes that run at that moment return to the queue; the attempt is not counted. `dagorama check` looks at the folder
+    at the start and after each change, and its findings are printed.
     """
     reload_worker(watch_dir, ready_options(flags))
 
@@ -45,7 +47,8 @@ def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
 def reload_worker(watch_dir: Path | str, options: WorkerOptions, pattern: str = "*") -> None:
     """Run a worker until Ctrl-C or SIGTERM, and restart it when a file below `watch_dir` changes.
 
-    `pattern` is a glob that the name of the file must match.
+    `pattern` is a glob that the name of the file must match. Findings of `dagorama check` are printed at the start and
+    after each change.
     """
     if no_color():
         click.get_current_context().color = False
@@ -65,7 +68,12 @@ def reload_worker(watch_dir: Path | str, options: WorkerOptions, pattern: str = 
     files = "a file" if pattern == "*" else f"a file that matches {pattern}"
     told = f"The worker restarts when {files} in {watch_dir} changes: for development only."
     click.secho(told, fg="yellow", err=True)
-    _serve(options, changes)
+    check = FolderCheck(watch_dir)
+    check.start()
+    try:
+        _serve(options, changes, check.start)
+    finally:
+        check.stop()
 
 
 def _filter(pattern: str) -> Callable[[Change, str], bool]:
@@ -81,7 +89,7 @@ def _filter(pattern: str) -> Callable[[Change, str], bool]:
     return Filter()
 
 
-def _serve(options: WorkerOptions, changes: Iterable[set[FileChange]]) -> None:
+def _serve(options: WorkerOptions, changes: Iterable[set[FileChange]], on_change: Callable[[], None]) -> None:
     """Run workers until `changes` ends. It yields a set of changes, which is empty if no file has changed."""
     worker = LaunchedWorkers(options)
     told = False
@@ -90,6 +98,7 @@ def _serve(options: WorkerOptions, changes: Iterable[set[FileChange]]) -> None:
             if changed:
                 worker.stop()
                 click.secho(f"[{time.asctime()}] {_described(changed)}; restarting", fg="blue", err=True)
+                on_change()
                 worker, told = LaunchedWorkers(options), False
             worker.hear_all()
             if worker.over and not told:

@@ -20,7 +20,14 @@ from dagorama_broker.settings import Settings as BrokerSettings
 from dagorama_testing import World
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("dagorama", "dagorama_broker", "dagorama_dashboard", "dagorama_monitoring", "dagorama_testing")
+PACKAGES = (
+    "dagorama",
+    "dagorama_broker",
+    "dagorama_check",
+    "dagorama_dashboard",
+    "dagorama_monitoring",
+    "dagorama_testing",
+)
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -28,7 +35,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: A path below one of the folders of the repository.
 PATH = re.compile(
-    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_dashboard|dagorama_monitoring|dagorama_testing|docs|tests|samples|benchmarks|proto)/[\w./-]+"
+    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_check|dagorama_dashboard|dagorama_monitoring|dagorama_testing|docs|tests|samples|benchmarks|proto)/[\w./-]+"
 )
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120

@@ -22,7 +22,14 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BROKER, WORKER = "Dockerfile.broker", "Dockerfile.worker"
 IMAGES = pytest.mark.parametrize("image", [BROKER, WORKER])
-PACKAGES = ("dagorama", "dagorama_broker", "dagorama_dashboard", "dagorama_monitoring", "dagorama_testing")
+PACKAGES = (
+    "dagorama",
+    "dagorama_broker",
+    "dagorama_check",
+    "dagorama_dashboard",
+    "dagorama_monitoring",
+    "dagorama_testing",
+)
 GRAPH = """
 from typing import assert_type
 from dagorama.decorators import dagorama
@@ -130,8 +137,10 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     assert dict(entry_points["dagorama.commands"]) == {
         "backup": "dagorama_broker.cli:backup",
         "broker": "dagorama_broker.cli:serve",
+        "check": "dagorama_check.cli:check",
         "dashboard": "dagorama_dashboard.cli:dashboard",
     }
+    assert dict(entry_points["flake8.extension"]) == {"dag": "dagorama_check.flake8:Checker"}
     assert dict(entry_points["dagorama.settings"]) == {
         "broker": "dagorama_broker.settings:described_settings",
         "dashboard": "dagorama_dashboard.settings:described_settings",

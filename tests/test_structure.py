@@ -16,11 +16,19 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("dagorama", "dagorama_broker", "dagorama_dashboard", "dagorama_monitoring", "dagorama_testing")
+PACKAGES = (
+    "dagorama",
+    "dagorama_broker",
+    "dagorama_check",
+    "dagorama_dashboard",
+    "dagorama_monitoring",
+    "dagorama_testing",
+)
 #: Rooms and layers that each package may have at most.
 ROOMS = {
     "dagorama": 23,
     "dagorama_broker": 14,
+    "dagorama_check": 9,
     "dagorama_dashboard": 9,
     "dagorama_monitoring": 6,
     "dagorama_testing": 13,
@@ -28,6 +36,7 @@ ROOMS = {
 LAYERS = {
     "dagorama": 11,
     "dagorama_broker": 8,
+    "dagorama_check": 5,
     "dagorama_dashboard": 8,
     "dagorama_monitoring": 3,
     "dagorama_testing": 9,

@@ -102,6 +102,23 @@ def test_an_error_in_the_code_is_shown_and_its_repair_is_waited_for(folder: Path
         assert dev.run("flow:Shapes", 3) == "-5"
 
 
+def test_misuses_are_shown_at_the_start_and_after_a_change_and_hold_nothing_up(folder: Path) -> None:
+    call = "self.total([self.measure(i) for i in range(count)])"
+    (folder / "flow.py").write_text(FLOW.replace(call, f"{call} if count else self.total([]) + 1"))
+    with running(folder, "flow.py") as dev:
+        dev.await_said("worker    | flow.py:9:")
+        assert "DAG002 the operator `+`" in dev.said
+        assert dev.run("flow:Shapes", 3) == "5"
+        (folder / "more.py").write_text(FLOW.replace(call, f"not {call}"))
+        dev.await_said("worker    | more.py:9:16: DAG001 `not`")
+
+
+def test_misuses_are_shown_without_workers_too(folder: Path) -> None:
+    (folder / "flow.py").write_text(FLOW.replace("self.total([", "1 + self.total(["))
+    with running(folder, "--workers", "0") as dev:
+        dev.await_said("check     | flow.py:9:16: DAG002")
+
+
 def test_a_node_that_writes_a_file_does_not_restart_the_worker(folder: Path) -> None:
     with running(folder, "flow.py") as dev:
         id = dev.run("flow:Gated", "gate", "--detach")

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from tests.support.scripted_broker import WAIT, ScriptedBroker, environment_of
+from tests.support.worker_command import await_that
 from tests.support.worker_grants import Wanted
 
 #: The command by its own name, and as an option of `dagorama worker`.
@@ -17,11 +19,23 @@ OWN = ("-c", "from dagorama.hot_reload import run_hot_reload_worker; run_hot_rel
 COMMANDS = (OWN, ("-m", "dagorama", "worker", "--reload"))
 
 
+MISUSE = """
+from dagorama import DAGDefinition, dagorama
+class Watched(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> int:
+        return self.entrypoint(number) + 1
+"""
+
+
 class HotReload:
-    def __init__(self, broker: ScriptedBroker, folder: Path, command: tuple[str, ...] = OWN, *more: str) -> None:
+    def __init__(
+        self, broker: ScriptedBroker, folder: Path, command: tuple[str, ...] = OWN, *more: str,
+        stderr: IO[str] | int = subprocess.PIPE,
+    ) -> None:  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, *command, "--toleration", "GPU", "--watch-dir", ".", *more],
-            cwd=folder, env=environment_of(broker), stderr=subprocess.PIPE, text=True,
+            cwd=folder, env=environment_of(broker), stderr=stderr, text=True,
         )  # fmt: skip
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
@@ -100,6 +114,16 @@ def test_files_of_other_names_and_of_dagorama_dev_are_ignored(broker: ScriptedBr
     assert code == 0
     assert errors.count("; restarting") == 1
     assert "] other_module.py changed; restarting" in errors
+
+
+def test_misuses_are_printed_at_the_start_and_after_a_change(broker: ScriptedBroker, folder: Path) -> None:
+    (folder / "watched_module.py").write_text(MISUSE)
+    with (folder / "log").open("w") as log:
+        hot = HotReload(broker, folder, COMMANDS[1], "--watch-pattern", "*.py", stderr=log)
+    await_that(lambda: "watched_module.py:6:16: DAG002 the operator `+`" in (folder / "log").read_text())
+    (folder / "other_module.py").write_text(MISUSE)
+    await_that(lambda: "other_module.py:6:16: DAG002 the operator `+`" in (folder / "log").read_text())
+    assert hot.end()[0] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -52,7 +52,8 @@ def dev(
 
     TARGET is a file such as app.py, a module such as package.app, or a folder; the default is the current folder.
     Workers import the module when they start, and other modules when nodes need them. They restart when a Python file
-    in the folder changes. The broker keeps its data in .dagorama next to the file.
+    in the folder changes, and the findings of `dagorama check` are printed. The broker keeps its data in .dagorama next
+    to the file.
 
     Programs and commands that are started in the folder, or below it, find this broker by themselves, unless
     DAGORAMA_HOST or DAGORAMA_PORT is set.

@@ -11,7 +11,7 @@ from dagorama.settings import no_color
 
 #: The width of names, the longest of which is:
 _WIDTH = len("dashboard")
-_COLORS = {"broker": "cyan", "worker": "green", "dashboard": "magenta", "dev": "yellow"}
+_COLORS = {"broker": "cyan", "check": "red", "worker": "green", "dashboard": "magenta", "dev": "yellow"}
 
 
 class Console:

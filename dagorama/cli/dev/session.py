@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import suppress
+from functools import partial
 
+from dagorama.cli.checks import CHECK
+from dagorama.cli.dev.child import Child, Launch
 from dagorama.cli.dev.console import Console
 from dagorama.cli.dev.data import AddressFile
 from dagorama.cli.dev.keeper import Keeper
@@ -84,7 +88,7 @@ class Session:
             await worker.start()
         await self._start_page(dashboard)
         self._summarize()
-        kept = asyncio.gather(broker.keep(), self._keep_worker(worker), self._keep_page(dashboard))
+        kept = asyncio.gather(broker.keep(), self._keep_worker(worker), self._keep_page(dashboard), self._check())
         try:
             await kept
         finally:
@@ -110,6 +114,21 @@ class Session:
             if reloads():
                 raise
             self._console.say(f"{error}; repair the error and start dagorama dev again")
+
+    async def _check(self) -> None:
+        """Print findings of `dagorama check`, if no worker prints them at each change of a file."""
+        if self._plan.workers and reloads():
+            return
+        launch = Launch((*CHECK, "."), self._plan.target.folder, os.environ)
+        try:
+            child = await Child.start(launch, partial(self._console.line, "check"))
+        except OSError as error:
+            self._console.say(f"dagorama check cannot be started: {error.strerror}")
+            return
+        try:
+            await child.ended()
+        finally:
+            child.kill()
 
     # --- what is said ---------------------------------------------------------------------------------
 
