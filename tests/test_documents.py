@@ -16,12 +16,21 @@ from typing import Any, NamedTuple
 import pytest
 
 import dagorama
+import dagorama_testing
 from dagorama import errors
 from dagorama_broker.scheduler import ReasonCode
 from dagorama_broker.settings import Settings as BrokerSettings
+from dagorama_testing import World
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("dagorama", "dagorama_broker", "dagorama_check", "dagorama_dashboard", "dagorama_monitoring")
+PACKAGES = (
+    "dagorama",
+    "dagorama_broker",
+    "dagorama_check",
+    "dagorama_dashboard",
+    "dagorama_monitoring",
+    "dagorama_testing",
+)
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -29,7 +38,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: A path below one of the folders of the repository.
 PATH = re.compile(
-    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_check|dagorama_dashboard|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
+    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_check|dagorama_dashboard|dagorama_monitoring|dagorama_testing|docs|tests|samples|benchmarks|proto)/[\w./-]+"
 )
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120
@@ -44,8 +53,6 @@ running = ExitStack()
 running.enter_context(launch_broker(port=0))
 running.enter_context(launch_workers(2))
 """
-#: Its code is wrong on purpose: tests/check/test_documents.py gives it to the checker.
-CHECKS = DOCS / "reference" / "checks.md"
 #: Packages that are too large for the tests alone.
 OPTIONAL = {"polars"}
 
@@ -154,6 +161,13 @@ def test_every_public_name_is_in_the_api_reference() -> None:
     assert [name for name in dagorama.__all__ if not re.search(rf"`(?:await )?{name}\b", page)] == []
 
 
+def test_every_public_name_of_the_testing_kit_is_in_its_reference() -> None:
+    page = (DOCS / "reference" / "testing.md").read_text()
+    methods = [name for name in vars(World) if not name.startswith("_") and name != "close"]
+    names = [*dagorama_testing.__all__, *methods]
+    assert [name for name in names if not re.search(rf"`(?:await )?{name}\b", page)] == []
+
+
 def test_every_code_of_a_reason_is_in_the_reference() -> None:
     page = (DOCS / "reference" / "commands.md").read_text()
     assert [code for code in ReasonCode if f"`{code}`" not in page] == []
@@ -188,7 +202,7 @@ def test_python_in_a_document_is_python(page: Path) -> None:
             compile(code, name_of(page), "exec")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != CHECKS and fragments_of(page)], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if fragments_of(page)], ids=name_of)
 def test_the_fragments_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
     code = "\n".join(fragments_of(page))
     if missing := missing_packages(code):
@@ -217,9 +231,10 @@ def test_a_complete_program_of_the_documents_runs(program: Program, tmp_path: Pa
 
 
 def run(code: str, file: Path) -> None:
-    """Run a program in the folder of its file."""
+    """Run a program, or the tests of a test file, in the folder of its file."""
     file.write_text(code)
     environment = {**os.environ, "HOME": str(file.parent)}
-    command = [sys.executable, file.name]
+    as_tests = ["-m", "pytest", "-q", "-p", "no:hypothesispytest"] if file.name.startswith("test_") else []
+    command = [sys.executable, *as_tests, file.name]
     done = subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
