@@ -242,8 +242,8 @@ def connection() -> Connection:
 
 
 def is_inline() -> bool:
-    """Return whether calls are answered in the calling thread, without connecting."""
-    return _current is not None and _current.is_inline
+    """Return whether calls are answered in the calling thread, without connecting; a fork of the process connects."""
+    return _current is not None and _current.is_inline and _current.pid == os.getpid()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
+from dagorama.client.connection import is_inline
 from dagorama.client.large_values import put_through_connection
 from dagorama.client.worker_thread import in_thread
 from dagorama.errors import PromiseMisuse, WrongInstance
@@ -42,7 +43,8 @@ class Launch(Generic[InstanceT]):
         """
         check_attributes(definition)
         self._definition = type(definition)
-        shipping.ensure_reachable(self._definition, renew(self._definition))
+        if not is_inline():  # otherwise the nodes run in this process
+            shipping.ensure_reachable(self._definition, renew(self._definition))
         self._set_scope = set_scope
         self._options = options
         self.instance_id = uuid4() if existing is None else UUID(bytes=existing)

@@ -5,13 +5,15 @@ import re
 import threading
 import traceback
 from collections.abc import Iterator
+from threading import Lock
 from typing import Any
 
 import pytest
 
 import dagorama_testing.running
-from dagorama import DAGDefinition, ProcessDied, ResourceNotOpened, dagorama, resource
+from dagorama import DAGDefinition, ProcessDied, ResourceNotOpened, dagorama, launch_workers, resolve, resource
 from dagorama.client.connection import connection
+from dagorama_broker.launch import launch_broker
 from dagorama_testing import NothingHappens, inline, run_inline, run_inline_async
 from tests.testing.graphs import AsyncShapes, Lenient, Patient, Shapes
 
@@ -224,3 +226,22 @@ async def test_something_else_than_a_definition_is_refused_in_async_code() -> No
     wrong: Any = Shapes
     with pytest.raises(TypeError, match=re.escape("pass Shapes()")):
         await run_inline_async(wrong, 1)
+
+
+def test_a_class_that_ran_inline_need_not_reach_workers_that_are_launched_later() -> None:
+    lock = Lock()
+
+    class Guarded(DAGDefinition):
+        @dagorama
+        def entrypoint(self) -> int:
+            with lock:
+                return 1
+
+    class Plain(DAGDefinition):
+        @dagorama
+        def entrypoint(self) -> int:
+            return 2
+
+    assert run_inline(Guarded()) == 1
+    with launch_broker(port=0), launch_workers(1):
+        assert resolve(*Plain()(), timeout=30) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from dagorama import (
     resolve,
     state,
 )
+from dagorama.client.connection import is_inline
 from dagorama.errors import WorkersNotStarted
 from dagorama_testing import SimulatedWorker, inline
 from tests.testing.graphs import Shapes, Steps
@@ -99,3 +101,13 @@ def test_worlds_nest_and_leave_nothing_behind() -> None:
         assert resolve(*mine) == 2
         with pytest.raises(NotFound):
             resolve(*inside)
+
+
+def test_a_fork_is_outside_of_the_world() -> None:
+    with inline():
+        assert is_inline()
+        pid = os.fork()
+        if not pid:
+            os._exit(3 if is_inline() else 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert not is_inline()
