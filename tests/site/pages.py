@@ -6,6 +6,7 @@ import ast
 import os
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from inspect import getdoc, signature
 from pathlib import Path
 from shutil import copyfile
@@ -14,6 +15,7 @@ from typing import Any
 import nbformat
 
 import dagorama
+import dagorama_testing
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -23,7 +25,7 @@ PROJECT = ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 DIAGRAM = re.compile(r"^```mermaid\nstateDiagram-v2\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-REFERENCE = re.compile(r"^::: dagorama\.(\w+)$", re.MULTILINE)
+REFERENCE = re.compile(r"^::: (dagorama\w*)\.(\w+)$", re.MULTILINE)
 TRANSITION = re.compile(r"^ +(\S+) --> (\S+): (.+)$", re.MULTILINE)
 
 
@@ -92,15 +94,16 @@ def page_of_names() -> str:
     """Return the page of all public names, whose texts mkdocstrings takes from the docstrings."""
     names: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": []}
     for name in dagorama.__all__:
-        names[kind_of(getattr(dagorama, name))].append(name)
+        names[kind_of(getattr(dagorama, name))].append(f"dagorama.{name}")
+    names["Testing"] = [f"dagorama_testing.{name}" for name in dagorama_testing.__all__]
     parts = [
         "# Every name\n",
-        "Everything that can be imported from `dagorama`, with its types, from the docstrings. [Python API](api.md) "
-        "is shorter, and sorted by purpose.\n",
+        "Everything that can be imported from `dagorama` and `dagorama_testing`, with its types, from the docstrings. "
+        "[Python API](api.md) and [Testing](testing.md) are shorter, and sorted by purpose.\n",
     ]
     for title, found in names.items():
         parts.append(f"## {title}\n")
-        parts += [f"::: dagorama.{name}\n" for name in found]
+        parts += [f"::: {name}\n" for name in found]
     return "\n".join(parts)
 
 
@@ -108,12 +111,12 @@ def with_docstrings(page: str) -> str:
     """Return the page of all names for programs, which do not see what mkdocstrings makes of it."""
 
     def described(found: re.Match[str]) -> str:
-        value = getattr(dagorama, found[1])
+        value = getattr(import_module(found[1]), found[2])
         try:
-            call = f"{found[1]}{signature(value)}"
+            call = f"{found[2]}{signature(value)}"
         except ValueError:  # an enumeration has none
-            call = found[1]
-        return f"### {found[1]}\n\n```\n{call}\n```\n\n{getdoc(value)}"
+            call = found[2]
+        return f"### {found[2]}\n\n```\n{call}\n```\n\n{getdoc(value)}"
 
     return REFERENCE.sub(described, page)
 

@@ -11,10 +11,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import dagorama
+import dagorama_testing
 from tests.site import build as building
 from tests.site.build import INSTALL, SiteNotBuilt, build, missing_tools, navigation
 from tests.site.pages import DOCS, SAMPLES, write_pages
 
+#: Packages whose names are on the page of all names.
+PUBLIC = (dagorama, dagorama_testing)
 #: Attributes by which a page loads a file.
 LOADING = {"link": "href", "script": "src", "img": "src", "source": "src", "iframe": "src"}
 
@@ -89,7 +92,7 @@ def test_nothing_is_loaded_from_another_host(parsed: dict[Path, Parsed]) -> None
 @pytest.mark.slow
 def test_every_public_name_is_in_the_reference_and_every_sample_on_its_page(site: Path) -> None:
     names = Parsed(site / "reference" / "names.html").anchors
-    assert {f"dagorama.{name}" for name in dagorama.__all__} - names == set()
+    assert {f"{package.__name__}.{name}" for package in PUBLIC for name in package.__all__} - names == set()
     samples = Parsed(site / "samples.html").anchors
     files = [file.name for kind in ("*.py", "*.ipynb") for file in SAMPLES.glob(kind)]
     assert [name for name in files if name.replace(".", "") not in samples] == []
@@ -128,4 +131,5 @@ def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_docstring_of_a_public_name_says_something() -> None:
-    assert [name for name in dagorama.__all__ if not getattr(dagorama, name).__doc__] == []
+    names = [(package, name) for package in PUBLIC for name in package.__all__]
+    assert [name for package, name in names if not getattr(package, name).__doc__] == []
