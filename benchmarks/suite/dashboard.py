@@ -14,7 +14,7 @@ from statistics import median
 from threading import Thread
 from time import perf_counter, sleep
 
-from dagorama import resolve
+from dagorama import DAGInstance, resolve
 from dagorama.client.connection import connection
 from suite.graphs import HELD, HeldFan
 from suite.serving import serving
@@ -37,11 +37,13 @@ def dashboard(width: int, runs: int) -> Iterator[Row]:
     rates: dict[bool, list[float]] = {False: [], True: []}
     with serving(), _pages() as port, ProcessPoolExecutor(1, get_context("spawn")) as browser:
         browser.submit(nice, BROWSER_NICENESS).result()
+        instance, promise = HeldFan()(1)
+        resolve(instance, promise, timeout=60)
         for is_open in [False, True] * runs:
             connection().pause_queue(HELD)
             instance, promise = HeldFan()(width)
             _wait_until_queued(width)
-            page = f"/instances/{instance.instance_id}"
+            page = _page_of(instance)
             if is_open:
                 for part in LOADED:
                     _loaded(port, page + part)
@@ -57,8 +59,12 @@ def dashboard(width: int, runs: int) -> Iterator[Row]:
         note = f"{ratio:.3f} of the run before without a page"
         yield row(f"fan, {width:,} nodes, its page open", rates[True], "nodes/s", "0.97 of it unwatched", note=note)
         for part in LOADED:
-            times = [_loaded(port, f"{page}{part}") * 1000 for _ in range(runs)]
+            times = [_loaded(port, _page_of(instance) + part) * 1000 for _ in range(runs)]
             yield row(f"page of {width:,} nodes, {part.rpartition('/')[2] or 'its HTML'}", times, "ms", "")
+
+
+def _page_of(instance: DAGInstance) -> str:
+    return f"/instances/{instance.instance_id}"
 
 
 def _wait_until_queued(width: int) -> None:
