@@ -113,7 +113,13 @@ class Names:
     """The names that the statements of a module bind or declare; computed once, because loops and calls ask often."""
 
     def __init__(self, tree: ast.Module) -> None:
-        self.declared = declared_elsewhere(tree.body)  #: anywhere in the module
+        self.declared: frozenset[str] = frozenset()  #: global or nonlocal, anywhere in the module
+        self.imports: list[ast.Import | ast.ImportFrom] = []  #: all, also inside functions
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Global | ast.Nonlocal):
+                self.declared |= {*node.names}
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                self.imports.append(node)
         self._bound: dict[ast.AST, frozenset[str]] = {}
         self._declared: dict[ast.AST, frozenset[str]] = {}
 
