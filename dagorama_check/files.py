@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 #: Folders that hold no code of the project; hidden folders and virtual environments are skipped too.
 _SKIPPED = frozenset({"__pycache__", "__pypackages__", "build", "dist", "node_modules", "site-packages", "venv"})
-_NAME = b"dagorama"
+_WORD = re.compile(rb"\w+")
 _IMPORTS = re.compile(rb"^[ \t]*(?:from|import)[ \t]", re.MULTILINE)
 
 
@@ -118,7 +118,7 @@ def relevant(files: list[File]) -> tuple[list[tuple[File, ast.Module]], list[Unr
     unreadable: list[Unreadable] = []
     parsed: list[tuple[File, ast.Module]] = []
     left = list(files)
-    wanted: set[bytes] = set()
+    wanted = {b"dagorama"}
     while True:
         chosen = [file for file in left if _may_matter(file, wanted)]
         if not chosen:
@@ -133,9 +133,11 @@ def relevant(files: list[File]) -> tuple[list[tuple[File, ast.Module]], list[Unr
 
 
 def _may_matter(file: File, modules: set[bytes]) -> bool:
-    if file.is_named or _NAME in file.source:
+    if file.is_named:
         return True
-    return any(name in file.source for name in modules) and _IMPORTS.search(file.source) is not None
+    if _IMPORTS.search(file.source) is None:
+        return False
+    return not modules.isdisjoint(_WORD.findall(file.source))
 
 
 def _parsed(file: File, unreadable: list[Unreadable]) -> ast.Module | None:
