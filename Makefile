@@ -9,6 +9,7 @@
 #   make chromium    installs the browser that tests of the dashboard need, on Debian as root
 #   make vendor  fetches the vendored JavaScript of the dashboard again, with npm
 #   make pictures   takes the pictures of docs/how-to/dashboard.md again, with Chromium
+#   make docs    builds the site of the documentation in build/docs/site, with search and a reference from docstrings
 #   make states  writes docs/reference/states.md from the table of transitions
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one)
 #   make bench-large    the rows of a million nodes
@@ -25,7 +26,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
 
-.PHONY: demo check test lint proof proto chromium vendor states bench bench-large bench-peers compiled clean
+.PHONY: demo check test lint proof proto chromium vendor pictures docs states bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -65,6 +66,9 @@ vendor: $(INSTALLED_DEV)
 
 pictures: $(INSTALLED_DEV) compiled
 	$(BIN)/python -m tests.dashboard.pictures
+
+docs: $(INSTALLED_DEV)
+	$(BIN)/python -m tests.site build/docs
 
 states: $(INSTALLED)
 	$(BIN)/python -c 'from dagorama_broker.scheduler.transitions import page; print(page(), end="")' > docs/reference/states.md

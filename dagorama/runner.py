@@ -12,6 +12,7 @@ from select import select
 from time import monotonic
 from weakref import WeakSet, finalize
 
+from dagorama.client.connection import is_inline
 from dagorama.client.explain import reporting
 from dagorama.client.timeouts import checked_timeout
 from dagorama.errors import CodeMismatchException as CodeMismatchException
@@ -280,6 +281,8 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
         raise TypeError(f"launch_workers takes a number of workers, not {type(n).__name__}")
     if n < 1:
         raise ValueError(f"launch_workers needs at least one worker, not {n}")
+    if is_inline():
+        raise WorkersNotStarted("an inline world has its own workers: call world.run() instead of launch_workers()")
     keyring()  # raises here if there is none
     shared_files()
     traces()

@@ -230,6 +230,13 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
+@contextmanager
+def fresh_key() -> Iterator[None]:
+    """Set a new signing key for the block, unless the environment names one."""
+    with _environment(**_fresh_key(MEMORY)):
+        yield
+
+
 def _fresh_key(store: str) -> dict[str, str]:
     """Return a variable with a new signing key; none if a key is set or the store outlives the block."""
     if store != MEMORY or any(os.environ.get(name) for name in KEYS):

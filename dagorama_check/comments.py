@@ -8,7 +8,7 @@ import tokenize
 from collections.abc import Collection, Sequence
 from re import Pattern
 
-#: `# noqa` as flake8 reads it: a colon that no code follows belongs to the words of the comment.
+#: The comment noqa as flake8 reads it: a colon that no code follows belongs to the words of the comment.
 NOQA = re.compile(r"#\s*noqa(?!\w)(?:\s*:\s*(?P<codes>[A-Z]+[0-9]+(?:[\s,]+[A-Z]+[0-9]+)*))?", re.IGNORECASE)
 #: Brackets must be closed: a comment with a mistake must not silence more than it says.
 IGNORE = re.compile(r"#\s*dagorama:\s*ignore(?:\[(?P<codes>[^\]]*)\])?(?![\w\[])", re.IGNORECASE)

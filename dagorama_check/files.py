@@ -15,8 +15,13 @@ from typing import NamedTuple
 
 #: Folders that hold no code of the project; hidden folders and virtual environments are skipped too.
 _SKIPPED = frozenset({"__pycache__", "__pypackages__", "build", "dist", "node_modules", "site-packages", "venv"})
-_WORD = re.compile(rb"\w+")
-_IMPORTS = re.compile(rb"^[ \t]*(?:from|import)[ \t]", re.MULTILINE)
+_NAME = b"dagorama"
+#: An import with all that it names; also one behind a semicolon, and some text that only looks like one.
+_IMPORTS = re.compile(
+    rb"(?:^|[;:])[ \t]*((?:from[ \t]*[\w. \t]+[ \t]import\b|import\b)[ \t]*(?:\([^)]*\)|(?:[^\n\\;]|\\\r?\n|\\.)*))",
+    re.MULTILINE,
+)
+_WORDS = re.compile(rb"\w+")
 
 
 class File(NamedTuple):
@@ -113,31 +118,37 @@ def shown(path: str) -> str:
 def relevant(files: list[File]) -> tuple[list[tuple[File, ast.Module]], list[Unreadable]]:
     """Parse the files that may be about dagorama; return them, and the files that cannot be parsed.
 
-    These are the files that name it, the files that name a module of these, and so on.
+    These are the files that name it, the files that import a module of these, and so on.
     """
     unreadable: list[Unreadable] = []
     parsed: list[tuple[File, ast.Module]] = []
-    left = list(files)
-    wanted = {b"dagorama"}
-    while True:
-        chosen = [file for file in left if _may_matter(file, wanted)]
-        if not chosen:
-            return parsed, unreadable
-        picked = set(map(id, chosen))
-        left = [file for file in left if id(file) not in picked]
+    chosen = [file for file in files if file.is_named or _NAME in file.source]
+    picked = set(map(id, chosen))
+    left = [(file, _imported(file)) for file in files if id(file) not in picked]
+    while chosen:
+        wanted: set[bytes] = set()
         for file in chosen:
             tree = _parsed(file, unreadable)
             if tree is not None:
                 parsed.append((file, tree))
-                wanted.add(file.module.rpartition(".")[2].encode())
+                wanted.add(_last(file.module))
+        chosen = [file for file, imported in left if not wanted.isdisjoint(imported)]
+        left = [(file, imported) for file, imported in left if wanted.isdisjoint(imported)]
+    return parsed, unreadable
 
 
-def _may_matter(file: File, modules: set[bytes]) -> bool:
-    if file.is_named:
-        return True
-    if _IMPORTS.search(file.source) is None:
-        return False
-    return not modules.isdisjoint(_WORD.findall(file.source))
+def _imported(file: File) -> set[bytes]:
+    """Return the words in the imports of a file, and for relative imports the names of the packages that it is in."""
+    found: set[bytes] = set()
+    for match in _IMPORTS.finditer(file.source):
+        found.update(_WORDS.findall(match[1]))
+        if match[1][4:].lstrip().startswith(b"."):
+            found.update(part.encode() for part in file.module.split("."))
+    return found
+
+
+def _last(module: str) -> bytes:
+    return module.rpartition(".")[2].encode()
 
 
 def _parsed(file: File, unreadable: list[Unreadable]) -> ast.Module | None:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 import dagorama
+import dagorama_testing
 from dagorama import errors
 from dagorama_broker.scheduler import ReasonCode
 from dagorama_broker.settings import Settings as BrokerSettings
+from dagorama_testing import World
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("dagorama", "dagorama_broker", "dagorama_check", "dagorama_dashboard", "dagorama_monitoring")
+PACKAGES = (
+    "dagorama",
+    "dagorama_broker",
+    "dagorama_check",
+    "dagorama_dashboard",
+    "dagorama_monitoring",
+    "dagorama_testing",
+)
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -26,10 +38,23 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 #: A path below one of the folders of the repository.
 PATH = re.compile(
-    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_check|dagorama_dashboard|dagorama_monitoring|docs|tests|samples|benchmarks|proto)/[\w./-]+"
+    r"(?<![\w/.-])(?:dagorama|dagorama_broker|dagorama_check|dagorama_dashboard|dagorama_monitoring|dagorama_testing|docs|tests|samples|benchmarks|proto)/[\w./-]+"
 )
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120
+#: Its fragments are wrong on purpose; tests/check/test_documents.py has what is reported for them.
+MISUSES = DOCS / "reference" / "checks.md"
+#: What a page takes for granted if its fragments wait for results: a broker and two workers.
+WITH_WORKERS = """
+from contextlib import ExitStack
+from dagorama import launch_workers
+from dagorama_broker.launch import launch_broker
+running = ExitStack()
+running.enter_context(launch_broker(port=0))
+running.enter_context(launch_workers(2))
+"""
+#: Packages that are too large for the tests alone.
+OPTIONAL = {"polars"}
 
 
 def name_of(page: Path) -> str:
@@ -54,13 +79,40 @@ def is_broken(page: Path, target: str) -> bool:
     return not found.exists() or bool(anchor and anchor not in anchors_of(found))
 
 
-def programs() -> Iterator[tuple[str, str]]:
-    """Yield the name and the text of each complete program: its first line is a comment with a file's name."""
-    for page in PAGES:
-        for language, code in FENCED.findall(page.read_text()):
-            name = code.partition("\n")[0].removeprefix("# ")
-            if language == "python" and name.endswith(".py") and page.parent.name != "tutorial":
-                yield name, code
+class Program(NamedTuple):
+    """A Python block whose first line is a comment with a file's name, and the page that it is on."""
+
+    page: Path
+    name: str
+    code: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def programs_of(page: Path) -> Iterator[Program]:
+    for code in blocks_of(page):
+        name = code.partition("\n")[0].removeprefix("# ")
+        if name.endswith(".py"):
+            yield Program(page, name, code)
+
+
+def blocks_of(page: Path) -> list[str]:
+    """Return the Python blocks of a page. Code for other tools is marked as `py`, because no test can run it."""
+    return [code for language, code in FENCED.findall(page.read_text()) if language == "python"]
+
+
+def fragments_of(page: Path) -> list[str]:
+    """Return the Python blocks of a page that are no programs; together they are one story."""
+    programs = {program.code for program in programs_of(page)}
+    return [] if page == MISUSES else [code for code in blocks_of(page) if code not in programs]
+
+
+def missing_packages(code: str) -> list[str]:
+    """Return the packages that a program imports, and that this environment need not have."""
+    modules = {node.module or "" for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)}
+    modules |= {name.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import) for name in node.names}
+    return [name for name in OPTIONAL & {module.partition(".")[0] for module in modules} if find_spec(name) is None]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -109,16 +161,25 @@ def test_every_public_name_is_in_the_api_reference() -> None:
     assert [name for name in dagorama.__all__ if not re.search(rf"`(?:await )?{name}\b", page)] == []
 
 
+def test_every_public_name_of_the_testing_kit_is_in_its_reference() -> None:
+    page = (DOCS / "reference" / "testing.md").read_text()
+    methods = [name for name in vars(World) if not name.startswith("_") and name != "close"]
+    names = [*dagorama_testing.__all__, *methods]
+    assert [name for name in names if not re.search(rf"`(?:await )?{name}\b", page)] == []
+
+
 def test_every_code_of_a_reason_is_in_the_reference() -> None:
     page = (DOCS / "reference" / "commands.md").read_text()
     assert [code for code in ReasonCode if f"`{code}`" not in page] == []
 
 
-def test_every_error_is_in_the_index() -> None:
-    page = (DOCS / "reference" / "errors.md").read_text()
+def test_every_error_has_its_place_in_the_index() -> None:
+    page = DOCS / "reference" / "errors.md"
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    names = [kind.__name__ for kind in kinds if issubclass(kind, errors.DagoramaError)]
-    assert [name for name in names if not re.search(rf"`(?:dagorama\.)?{name}`", page)] == []
+    names = {kind.__name__ for kind in kinds if issubclass(kind, errors.DagoramaError)} - {"DagoramaError"}
+    assert {name for name in names if name.lower() not in anchors_of(page)} == set()
+    places = page.read_text().split("\n### ")[1:]
+    assert [place.partition("\n")[0] for place in places if "*What to do:* " not in place] == []
 
 
 def test_every_variable_of_the_environment_is_in_the_settings_and_every_setting_exists() -> None:
@@ -137,14 +198,43 @@ def test_every_setting_of_the_broker_has_a_row() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_in_a_document_is_python(page: Path) -> None:
     for language, code in FENCED.findall(page.read_text()):
-        if language == "python":
+        if language in ("python", "py"):
             compile(code, name_of(page), "exec")
 
 
-@pytest.mark.parametrize(("name", "code"), list(programs()), ids=lambda value: value if value.endswith(".py") else "")
-def test_a_complete_program_of_the_documents_runs(name: str, code: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(code)
-    environment = {**os.environ, "HOME": str(tmp_path)}
-    command = [sys.executable, name]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("page", [page for page in PAGES if fragments_of(page)], ids=name_of)
+def test_the_fragments_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
+    code = "\n".join(fragments_of(page))
+    if missing := missing_packages(code):
+        pytest.skip(f"{name_of(page)} needs {', '.join(missing)}, which is not installed here")
+    if "resolve(" in code:
+        run(f"{WITH_WORKERS}\n{code}\nrunning.close()", tmp_path / "fragments.py")
+        return
+    namespace: dict[str, Any] = {"__name__": "fragments"}
+    exec(compile(code, name_of(page), "exec"), namespace)
+    for name, value in namespace.items():
+        if name.startswith("test_"):
+            value()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [program for page in PAGES if page.parent.name != "tutorial" for program in programs_of(page)],
+    ids=str,
+)
+def test_a_complete_program_of_the_documents_runs(program: Program, tmp_path: Path) -> None:
+    if missing := missing_packages(program.code):
+        pytest.skip(f"{program.name} needs {', '.join(missing)}, which is not installed here")
+    for other in programs_of(program.page):
+        (tmp_path / other.name).write_text(other.code)
+    run(program.code, tmp_path / program.name)
+
+
+def run(code: str, file: Path) -> None:
+    """Run a program, or the tests of a test file, in the folder of its file."""
+    file.write_text(code)
+    environment = {**os.environ, "HOME": str(file.parent)}
+    as_tests = ["-m", "pytest", "-q", "-p", "no:hypothesispytest"] if file.name.startswith("test_") else []
+    command = [sys.executable, *as_tests, file.name]
+    done = subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

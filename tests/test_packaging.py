@@ -22,7 +22,14 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BROKER, WORKER = "Dockerfile.broker", "Dockerfile.worker"
 IMAGES = pytest.mark.parametrize("image", [BROKER, WORKER])
-PACKAGES = ("dagorama", "dagorama_broker", "dagorama_check", "dagorama_dashboard", "dagorama_monitoring")
+PACKAGES = (
+    "dagorama",
+    "dagorama_broker",
+    "dagorama_check",
+    "dagorama_dashboard",
+    "dagorama_monitoring",
+    "dagorama_testing",
+)
 GRAPH = """
 from typing import assert_type
 from dagorama.decorators import dagorama

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -31,6 +32,7 @@ from dagorama.client.reconnect import PATIENCE, repeated
 from dagorama.client.replies import CallReplies, Replies, StreamReplies
 from dagorama.client.status import broker_error, has_reached
 from dagorama.client.stream import PendingRequest, RequestStream
+from dagorama.client.timeouts import Clock
 from dagorama.errors import BrokerError
 from dagorama.settings import Settings, broker_wait
 
@@ -49,8 +51,13 @@ FEW = 8
 class Connection(InspectionCalls):
     """The calls of one broker. Each has a deadline, raises our errors, and may be sent twice without harm."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.channel: grpc.Channel = sync_channel(settings)
+    #: The clock and the sleep of waits for this broker.
+    clock: Clock = time
+    #: Whether calls themselves do the work that they wait for, in the calling thread.
+    is_inline = False
+
+    def __init__(self, settings: Settings, channel: grpc.Channel | None = None) -> None:
+        self.channel: grpc.Channel = channel or sync_channel(settings)
         from dagorama.api.api_pb2_grpc import DagoramaStub
         from dagorama.api.broker_pb2_grpc import BrokerStub
 
@@ -232,6 +239,27 @@ def connection() -> Connection:
                 _current = Connection(settings)
             found = _current
     return found
+
+
+def is_inline() -> bool:
+    """Return whether calls are answered in the calling thread, without connecting."""
+    return _current is not None and _current.is_inline
+
+
+@contextmanager
+def using(link: Connection) -> Iterator[None]:
+    """Make `connection()` return this connection for the block, for as long as it says that it `is_for` the settings.
+
+    All threads of the process get it; a fork does not.
+    """
+    global _current
+    with _lock:
+        before, _current = _current, link
+    try:
+        yield
+    finally:
+        with _lock:
+            _current = before
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dagorama.client.connection import Connection
+from dagorama.client.worker_thread import in_thread
 from dagorama.errors import BrokerOverloaded, BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -57,8 +57,12 @@ class Following(ABC, Generic[T]):
 
     async def __aiter__(self) -> AsyncIterator[T]:
         steps = iter(self)
+
+        def step() -> T | None:
+            return next(steps, None)
+
         try:
-            while (item := await asyncio.to_thread(next, steps, None)) is not None:
+            while (item := await in_thread(step)) is not None:
                 yield item
         finally:
             self.close()

@@ -7,10 +7,22 @@ from __future__ import annotations
 
 from math import inf, isnan
 from numbers import Number
-from typing import Any
+from typing import Any, Protocol
 
 #: Seconds, about thirty years: fewer than the timeouts of threads, polls and gRPC can hold.
 LONGEST = 1e9
+
+
+class Clock(Protocol):
+    """The time and the sleep of a wait. The module `time` is the clock of the system."""
+
+    def monotonic(self) -> float:
+        """Return seconds that only ever grow."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait for this number of seconds."""
+        ...
 
 
 def checked_timeout(timeout: object) -> float | None:

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2
-from dagorama.client.connection import connection
+from dagorama.client.connection import connection, is_inline
 from dagorama.client.reconnect import PATIENCE, PAUSE, Loss
 from dagorama.client.replies import Replies
 from dagorama.client.slow_waits import waits
@@ -70,7 +70,7 @@ class NodeWaiter:
         The reasons of a long wait are logged.
         """
         after = warn_after()
-        if timeout is not None and timeout <= after:
+        if (timeout is not None and timeout <= after) or is_inline():
             yield from self._ended(timeout)
             return
         self.waits_since = monotonic()
@@ -84,9 +84,10 @@ class NodeWaiter:
             waits.leave(self)
 
     def _ended(self, timeout: float | None) -> Iterator[NodeResult]:
-        until = inf if timeout is None else monotonic() + timeout
+        clock = connection().clock
+        until = inf if timeout is None else clock.monotonic() + timeout
         loss = Loss()
-        while self._left and not self._closed and (seconds := until - monotonic()) > 0:
+        while self._left and not self._closed and (seconds := until - clock.monotonic()) > 0:
             # A wait may go unanswered for hours; an available broker answers a request for current states at once.
             is_question = loss.is_doubtful
             try:
@@ -96,10 +97,10 @@ class NodeWaiter:
                         yield self._noted(heard)
                 loss.over()
             except (BrokerUnavailable, BrokerOverloaded) as error:
-                sleep(max(0.0, min(_pause(error, loss), until - monotonic())))
+                clock.sleep(max(0.0, min(_pause(error, loss), until - clock.monotonic())))
             else:
                 if self._left and not is_question:
-                    sleep(max(0.0, min(PAUSE, until - monotonic())))
+                    clock.sleep(max(0.0, min(PAUSE, until - clock.monotonic())))
         if self._left and not self._closed:
             # They may have ended while no call was open.
             yield from [self._noted(heard) for heard in self.ask(PATIENCE) if heard.state.has_ended]

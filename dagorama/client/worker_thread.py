@@ -26,8 +26,12 @@ class WaiterThread:
     def __init__(self, give_up: Callable[[], None]) -> None:
         self._give_up = give_up
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_inline = False
 
     async def __aenter__(self) -> WaiterThread:
+        self._is_inline = _is_inline()
+        if self._is_inline:
+            return self
         threading.Thread(target=_live, args=(self._calls,), name="dagorama-beside", daemon=True).start()
         return self
 
@@ -39,6 +43,8 @@ class WaiterThread:
         """Call `function` in the thread, one call at a time; it must not raise StopIteration."""
         import asyncio
 
+        if self._is_inline:
+            return function(*args)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -64,10 +70,17 @@ def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], answer: 
         loop.call_soon_threadsafe(lambda: None if future.done() else answer())
 
 
+def _is_inline() -> bool:
+    """Return whether calls to the broker do the work themselves: a thread would run nodes in another thread."""
+    from dagorama.client.connection import is_inline
+
+    return is_inline()
+
+
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """Call a function that waits for the broker: in a thread if an asyncio loop runs here, otherwise directly."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
+    if asyncio is None or _is_inline():
         return function(*args)
     try:
         asyncio.get_running_loop()

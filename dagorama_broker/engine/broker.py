@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from dagorama_broker.engine.clock import advance_clock
+from dagorama_broker.engine.clock import SYSTEM, Clock, advance_clock
 from dagorama_broker.engine.commits import CommitExecutor, Commits, Waiter, notify
 from dagorama_broker.engine.drafts import Drafts
 from dagorama_broker.engine.functions import Functions
@@ -56,10 +55,10 @@ class Broker:
         cache_bytes: int = 256 << 20,
         keeping: RetentionPolicy | None = None,
         thread: CommitExecutor | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
-        self.scheduler = scheduler
-        self.store = store
-        self.commits = commits = Commits(scheduler, store, thread)
+        self.scheduler, self.store, self._clock = scheduler, store, clock
+        self.commits = commits = Commits(scheduler, store, thread, clock)
         in_store = commits.in_store
         self.payloads = Payloads(cache_bytes, partial(in_store, store.arguments), partial(in_store, store.values))
         self.recent = RecentResults(self.payloads.values)
@@ -72,7 +71,7 @@ class Broker:
         self.logs = Logs()
         self.stacks = Stacks()
         self.feeds = Feeds(commits)
-        self.series = Series(scheduler)
+        self.series = Series(scheduler, clock)
         self.loading = Loading(commits, self.lookups)
         self.drafts = Drafts(commits, self.lookups, self.loading)
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
@@ -87,7 +86,7 @@ class Broker:
         self._returns: set[asyncio.Event] = set()
         self._when_leaving: set[Callable[[], None]] = set()
         self._look_at = 0.0
-        self._tick_at: float | None = None
+        self.tick_at: float | None = None  #: when something is due by the scheduler; None: at the next change
         self._alarm: asyncio.TimerHandle | None = None  # wakes the loop when something is due
 
     # --- the loop -------------------------------------------------------------------------------------
@@ -121,7 +120,7 @@ class Broker:
         self.see_time()
         if self.recorder is not None:
             self.recorder.begin_step()
-        self._tick_at = self.scheduler.tick(time.monotonic())
+        self.tick_at = self.scheduler.tick(self._clock.monotonic())
         changes, effects = self.scheduler.drain()
         waiting = self.commits.take_waiting()
         if changes:
@@ -152,7 +151,7 @@ class Broker:
     async def _sleep(self) -> None:
         """Wait until something has changed or is due."""
         loop = asyncio.get_running_loop()
-        wait = LONGEST_SLEEP if self._tick_at is None else max(0.0, self._tick_at - time.monotonic())
+        wait = LONGEST_SLEEP if self.tick_at is None else max(0.0, self.tick_at - self._clock.monotonic())
         when = loop.time() + min(wait, LONGEST_SLEEP)
         if self._alarm is None or self._alarm.when() > when:  # one that comes too early does no harm
             if self._alarm is not None:
@@ -171,7 +170,7 @@ class Broker:
 
     def see_time(self) -> float:
         """Set the scheduler's clock, before a verb; return the time."""
-        return advance_clock(self.scheduler)
+        return advance_clock(self.scheduler, self._clock)
 
     def memory_size(self) -> int:
         """Return the bytes that nodes, functions and envelopes take in memory, roughly."""

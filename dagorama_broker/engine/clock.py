@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from dagorama_broker.scheduler import Scheduler
 
@@ -21,10 +22,26 @@ BELIEVED_AFTER = 3_600.0
 USUAL = 3_600.0
 
 
-def advance_clock(scheduler: Scheduler) -> float:
+class Clock(Protocol):
+    """The time as a broker sees it. The module `time` is the clock of the system."""
+
+    def monotonic(self) -> float:
+        """Return seconds that only ever grow."""
+        ...
+
+    def time(self) -> float:
+        """Return seconds since 1970."""
+        ...
+
+
+#: The clock of the machine.
+SYSTEM: Clock = time
+
+
+def advance_clock(scheduler: Scheduler, clock: Clock) -> float:
     """Set the scheduler's clock, before a verb; return the time."""
-    now = time.monotonic()
-    scheduler.at(now, time.time() - now)
+    now = clock.monotonic()
+    scheduler.at(now, clock.time() - now)
     return now
 
 
@@ -37,8 +54,8 @@ class RetentionClock:
     def __init__(
         self,
         last_used: float,
-        wall: Callable[[], float] = lambda: time.time(),
-        monotonic: Callable[[], float] = lambda: time.monotonic(),
+        wall: Callable[[], float] = lambda: SYSTEM.time(),
+        monotonic: Callable[[], float] = lambda: SYSTEM.monotonic(),
     ) -> None:
         self._wall, self._monotonic = wall, monotonic
         now = wall()

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
+from dagorama_broker.engine.clock import SYSTEM, Clock
 from dagorama_broker.errors import Unavailable
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler import Scheduler, name_key
@@ -72,9 +73,12 @@ class CommitExecutor(ThreadPoolExecutor):
 class Commits:
     """Connects the callers that change the scheduler with the loop that commits the changes."""
 
-    def __init__(self, scheduler: Scheduler, store: Store, thread: CommitExecutor | None = None) -> None:
+    def __init__(
+        self, scheduler: Scheduler, store: Store, thread: CommitExecutor | None = None, clock: Clock = SYSTEM
+    ) -> None:
         self.scheduler = scheduler
         self.store = store
+        self.clock = clock
         self.in_flight = Changes()  #: changes under way
         self.count = 0
         self.changed = asyncio.Event()  #: set when the loop has something to do

@@ -61,7 +61,7 @@ class Drafts:
                 self._lookups.check_names(left)
                 for block in left:
                     self._lookups.check_large(block.large)
-                advance_clock(scheduler)
+                advance_clock(scheduler, self._commits.clock)
                 draft.carry_out(0)
                 return draft
 
@@ -124,7 +124,7 @@ class Drafts:
         async def next_turn() -> None:
             await commits.next_turn()
             if worker is not None:
-                scheduler.record_contact(worker, advance_clock(scheduler))
+                scheduler.record_contact(worker, advance_clock(scheduler, commits.clock))
 
         async def next_commit() -> None:
             # Nodes entered now go with the commit after the one under way, which takes about as long.
@@ -132,7 +132,7 @@ class Drafts:
             await committing
             committing = commits.next_commit()
             if worker is not None:
-                scheduler.record_contact(worker, advance_clock(scheduler))
+                scheduler.record_contact(worker, advance_clock(scheduler, commits.clock))
 
         try:
             steps = Steps(min(TURN, scheduler.limits.step), next_turn)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection
 from math import inf
 
@@ -46,8 +45,9 @@ class Retention:
         self._forget = forget
         self._scheduler = commits.scheduler
         self._store = commits.store
-        self._clock = RetentionClock(commits.store.last_used)
-        self._pace = RemovalRate(commits.scheduler, time.monotonic())
+        clock = self._system = commits.clock
+        self._clock = RetentionClock(commits.store.last_used, lambda: clock.time(), lambda: clock.monotonic())
+        self._pace = RemovalRate(commits.scheduler, self._system.monotonic())
         self._is_more = False  # whether there were more expired instances than were removed
         self._cutoff = 0.0  # wall time of the last look
         self._blocked = 0  # expired instances that calls used then
@@ -65,7 +65,8 @@ class Retention:
 
     async def _step(self) -> float:
         """Remove a portion. Return the seconds until the next step."""
-        started = time.monotonic()
+        now = self._system.monotonic
+        started = now()
         try:
             is_more = await self._forget_some()
         except StoreError as error:
@@ -73,7 +74,7 @@ class Retention:
             log.error("cannot delete expired instances, will retry: %s", error)
             return self._lookups.keeping.pause()
         # Let other calls run for as long as this took.
-        return time.monotonic() - started if is_more else self._pace.pause(started, self._lookups.keeping.pause())
+        return now() - started if is_more else self._pace.pause(started, self._lookups.keeping.pause())
 
     async def _forget_some(self) -> bool:
         """Remove, delete and collect a portion. Return whether there is more to do at once."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from heapq import nlargest
 from typing import NamedTuple
 
-from dagorama_broker.engine.clock import advance_clock
+from dagorama_broker.engine.clock import SYSTEM, Clock, advance_clock
 from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler import Scheduler
 
@@ -112,7 +112,7 @@ class QueueRing:
 class Series:
     """The latest points of a broker, and the ages of queued nodes."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, clock: Clock = SYSTEM) -> None:
         self.second = 0  #: since the start
         self.ages = scheduler.ready_ages()  #: accurate to a second, unless there are thousands of queues
         self.rings = {seconds: Ring(seconds, scheduler) for seconds in LENGTHS}
@@ -121,6 +121,7 @@ class Series:
         self.oldest: Mapping[str, float] = {}
         self.left_out = 0  #: queues with nodes that are not kept
         self._scheduler = scheduler
+        self._clock = clock
         self._latest: Mapping[str, tuple[int, int]] = {}
 
     async def run(self) -> None:
@@ -141,14 +142,14 @@ class Series:
         if passed <= 0:
             return
         self.second = second
-        advance_clock(self._scheduler)
+        advance_clock(self._scheduler, self._clock)
         for ring in self.rings.values():
             ring.take(second)
         self._take_queues(min(passed, QUEUE_SECONDS))
 
     async def look(self) -> None:
         """Count the nodes of all queues, and note their ages; let others run from time to time."""
-        advance_clock(self._scheduler)
+        advance_clock(self._scheduler, self._clock)
         now, oldest, counts = self._scheduler.now, dict[str, float](), dict[str, tuple[int, int]]()
         for number, queue in enumerate(self.ages.begin(), 1):
             name = queue.function.queue

@@ -54,7 +54,7 @@ class Submissions:
         self._lookups.check_names(new)
         for block in new:
             self._lookups.check_large(block.large)
-        advance_clock(self._scheduler)
+        advance_clock(self._scheduler, self._commits.clock)
         self._scheduler.submit(new, loaded.nodes, loaded.instances.values())
 
     async def _refuse_unknown(self, blocks: Sequence[NewNodes], loaded: Loaded) -> None:
@@ -71,7 +71,7 @@ class Submissions:
         """
         is_eager = self._scheduler.is_eager(worker, key, attempt)
         loaded = await self._loading.load([block]) if is_eager else Loaded()
-        advance_clock(self._scheduler)
+        advance_clock(self._scheduler, self._commits.clock)
         reject_other_protocol([block], loaded)
         self._lookups.check_names([block])
         self._lookups.check_large(block.large)

@@ -114,7 +114,7 @@ class Bindings(Frame):
     def _of_receiver(self, cls: Class, receiver: Value, name: str) -> Value:
         found = cls.find(name)
         if not isinstance(found, Function):
-            return found if found == PLAIN else UNKNOWN
+            return PLAIN if found == PLAIN else UNKNOWN
         if found.decorator is None and isinstance(receiver, Instance) and cls.is_overridden(name):
             return UNKNOWN
         return found if found.is_static else Bound(found, receiver)

@@ -1,11 +1,14 @@
 """A notebook: workers first, classes after, classes changed; each cell gets the answer of its code."""
 
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+SAMPLE = Path(__file__).parents[2] / "samples" / "notebook.ipynb"
 
 START = """
     import enum, dataclasses, threading
@@ -105,13 +108,28 @@ CELLS = [
 ]  # fmt: skip
 
 
+def results(notebook: Any) -> list[str | None]:
+    """Return what each code cell of a notebook shows as its result."""
+    return [
+        next((output["data"]["text/plain"] for output in cell.outputs if output.output_type == "execute_result"), None)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_cell_gets_the_answer_of_the_code_as_it_is_then() -> None:
     v4: Any = nbformat.v4
     notebook = v4.new_notebook(cells=[v4.new_code_cell(dedent(source)) for source, _ in CELLS])
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
-    shown = [
-        next((output["data"]["text/plain"] for output in cell.outputs if output.output_type == "execute_result"), None)
-        for cell in notebook.cells
-    ]
-    assert shown == [expected for _, expected in CELLS]
+    assert results(notebook) == [expected for _, expected in CELLS]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_sample_shows_what_its_cells_give() -> None:
+    read: Any = nbformat.read  # it has no types
+    notebook = read(SAMPLE, as_version=4)
+    shown = results(notebook)
+    assert shown[-1] == "[False, False]"
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    assert results(notebook) == shown

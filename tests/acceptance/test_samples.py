@@ -86,10 +86,45 @@ def test_another_process_resolves_what_one_that_has_ended_spawned() -> None:
 
 
 def test_counting_the_standard_library_gives_what_a_plain_loop_gives() -> None:
-    output = output_of("wordcount", "--packages", "12")
+    output = output_of("wordcount", "--packages", "4")
     assert output.splitlines()[-1] == "same as the plain loop"
     assert re.search(r"^ 20  \w+ +[\d,]+$", output, re.MULTILINE)
     assert re.search(r"^[\d,]+ files \(\d+ that do not tokenize\), [\d,]+ nodes$", output, re.MULTILINE)
+
+
+def test_a_crawler_visits_every_page_once_and_no_site_more_than_ten_times_at_once() -> None:
+    found, *sites = output_of("crawler").splitlines()
+    assert found == "122 pages, 2 dead links"
+    for number, site in enumerate(sites, 1):  # 61 pages, the dead one, and a second visit of the busy one
+        shown = re.fullmatch(rf"site {number}: 63 requests, at most (\d+) at once", site)
+        assert shown is not None, site
+        assert 1 < int(shown[1]) <= 10
+
+
+def test_pictures_are_labelled_by_processes_that_load_one_model_each(tmp_path: Path) -> None:
+    output = output_of("pictures", "--pictures", "9", "--sheet", str(tmp_path / "sheet.pgm"))
+    assert re.search(r"^ +circle +cross +stripes +$", output, re.MULTILINE)
+    assert "9 pictures: 3 circle, 3 cross, 3 stripes\n" in output
+    assert re.search(r"^[12] of 2 processes loaded a model$", output, re.MULTILINE)
+    assert (tmp_path / "sheet.pgm").read_bytes().startswith(b"P5 12 108 255\n")
+
+
+def test_a_report_is_delivered_without_the_bad_file_and_completed_when_it_is_repaired() -> None:
+    first, second = output_of("report").split("\nberlin.csv is repaired:\n")
+    assert first.endswith("total            755.75\nwithout berlin: could not convert string to float: 'seventy'\n")
+    assert second.endswith("total           1135.75\n")
+
+
+def test_a_service_accepts_reports_and_streams() -> None:
+    assert output_of("service").splitlines() == [
+        "PUT 202 /jobs/order-42",
+        "PUT 202 /jobs/order-42",
+        "other arguments: 409",
+        "no number: 400",
+        "another id: 404",
+        "stream: the instance has ended",
+        "GET COMPLETED 2470",
+    ]
 
 
 #: It is plain Python, which the sample of the same class on dagorama is compared with.

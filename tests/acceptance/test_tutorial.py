@@ -10,6 +10,14 @@ import pytest
 
 from tests.support.reader import PATIENCE, Developer, Reader, matches, steps
 
+#: Pages whose reader has `dagorama dev` in the other terminal.
+PAGES = [
+    "README.md",
+    "docs/tutorial/first-five-minutes.md",
+    "docs/tutorial/dynamic-graphs.md",
+    "docs/tutorial/failures.md",
+]
+
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
@@ -43,8 +51,8 @@ def developer(tmp_path: Path) -> Iterator[Developer]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-five-minutes.md"])
-def test_the_first_five_minutes_are_as_the_page_says(developer: Developer, page: str) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_for_developers_prints_what_the_page_shows(developer: Developer, page: str) -> None:
     for text, shown in steps(page):
         if text.startswith("$ "):
             developer.run(text.removeprefix("$ "), shown)

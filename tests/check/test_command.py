@@ -211,6 +211,40 @@ def test_hidden_folders_environments_and_products_are_skipped() -> None:
     assert places("build") == [f"build/app.py:{LINE}:{COLUMN}: DAG001"]
 
 
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "from shop.base import Shapes", "from .base import Shapes", "from . import base", "from shop import base",
+        "from shop import (\n    base,\n    other,\n)", "from shop import \\\n    base", "import os; import shop.base",
+        "if True:\n    from .base import Shapes", "import shop.base as base",
+    ],
+)  # fmt: skip
+def test_a_file_that_imports_a_definition_is_checked_though_it_does_not_name_dagorama(imported: str) -> None:
+    write("shop/__init__.py", "")
+    write("shop/base.py", GOOD)
+    name = next((name for name in ("shop.base", "base", "Shapes") if imported.endswith((f"import {name}",))), "base")
+    found = {"Shapes": "Shapes", "shop.base": "shop.base.Shapes"}.get(name, "base.Shapes")
+    write(
+        "shop/more.py", f"{imported}\n\nclass More({found}):\n    def use(self):\n        return self.measure(1) + 1\n"
+    )
+    assert [place.split(":")[0] for place in places()] == [os.path.join("shop", "more.py")]
+
+
+def test_a_definition_of_a_package_itself_is_found_by_a_relative_import() -> None:
+    write("shop/__init__.py", GOOD)
+    write(
+        "shop/more.py",
+        "from . import Shapes\n\nclass More(Shapes):\n    def use(self):\n        return 1 + self.measure(1)\n",
+    )
+    assert [place.split(":")[0] for place in places()] == [os.path.join("shop", "more.py")]
+
+
+def test_files_that_cannot_be_about_it_are_not_parsed() -> None:
+    write("report.py", GOOD)
+    write("other.py", "import reports\nprint 'a report that is not imported'\n")
+    assert invoke("check").exit_code == 0
+
+
 def test_excluded_names_and_paths_are_left_out_even_if_they_are_named() -> None:
     for name in ("one/app.py", "one/test_app.py", "two/app.py"):
         write(name)

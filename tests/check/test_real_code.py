@@ -18,7 +18,10 @@ from dagorama_check.files import Exclusion, made_file
 from tests.check.running import HERE
 
 ROOT = Path(__file__).parents[2]
-OURS = ("benchmarks", "dagorama", "dagorama_check", "dagorama_dashboard", "dagorama_monitoring", "samples")
+OURS = (
+    "benchmarks", "dagorama", "dagorama_check", "dagorama_dashboard", "dagorama_monitoring", "dagorama_testing",
+    "samples",
+)  # fmt: skip
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 #: Files of the standard library that are looked at; the largest are left out, to save time.
 FILES, LARGEST = 300, 8_000

@@ -16,7 +16,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.store.sqlite import connection
 from tests.support.raw import LEAF, Given, Served, envelope, results, serving, submit
 
-INSTANCES = 80_000
+INSTANCES = 40_000
 IN_A_MESSAGE = 500
 SIDE_BY_SIDE = 4
 MEBIBYTE = 1 << 20
@@ -69,7 +69,7 @@ async def run_instances(served: Served, messages: int) -> None:
 
 
 @pytest.mark.slow
-async def test_eighty_thousand_instances_pass_through_in_flat_memory(
+async def test_forty_thousand_instances_pass_through_in_flat_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # SQLite's own cache grows to its bound; it is not measured here.
@@ -93,4 +93,5 @@ async def test_eighty_thousand_instances_pass_through_in_flat_memory(
         assert next(ran) == INSTANCES
         await asyncio.sleep(0.1)
         holds_nothing(served.broker)
-        assert sizes[-1] - sizes[0] < 10 * MEBIBYTE, sizes
+        # The first rounds fill caches of the latest instances.
+        assert sizes[-1] - sizes[2] < 5 * MEBIBYTE, sizes

@@ -32,10 +32,11 @@ from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.scheduler import Scheduler
 from dagorama_broker.store.memory.store import MemoryStore
 from dagorama_broker.store.sqlite.store import SqliteStore
+from dagorama_testing.calls import Aborted, CallContext
+from dagorama_testing.loop import START
 
 from ..simulation.life import Life
-from ..simulation.loop import START, simulated
-from ..simulation.network import Aborted, CallContext
+from ..simulation.loop import simulated
 from .progress import made, patience
 
 #: Seconds after which something hangs.

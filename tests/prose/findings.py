@@ -11,8 +11,8 @@ from tests.prose.texts import Text, texts_below
 
 ROOT = Path(__file__).parents[2]
 SOURCES = (
-    "dagorama", "dagorama_broker", "dagorama_check", "dagorama_dashboard", "dagorama_monitoring", "proto", "samples",
-    "benchmarks",
+    "dagorama", "dagorama_broker", "dagorama_check", "dagorama_dashboard", "dagorama_monitoring", "dagorama_testing",
+    "proto", "samples", "benchmarks",
 )  # fmt: skip
 DOCUMENTS = ("README.md", "docs", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", ".github")
 

@@ -15,9 +15,10 @@ from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
+from dagorama_testing.loop import START
 
 from .client import SimulatedClient
-from .loop import START, Clock, Host, Livelock, SimulatedLoop, simulated
+from .loop import Clock, Host, Livelock, SimulatedLoop, simulated
 from .network import Network, Server
 from .person import SimulatedPerson
 from .programs import Plan, digest

@@ -11,18 +11,18 @@ import random
 import sys
 import time
 from asyncio import events
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
-from heapq import heappop, heappush
+from heapq import heappop
 from typing import Any, TypeVar, TypeVarTuple
+
+from dagorama_testing.loop import START, VirtualLoop, closer
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-START = 1_000.0
 WALL = 1_700_000_000.0
 
 
@@ -54,64 +54,18 @@ HOST: ContextVar[Host] = ContextVar("host", default=NOWHERE)
 WORLD = Context()
 
 
-class SimulatedLoop(asyncio.AbstractEventLoop):
-    """What asyncio needs of a loop, without sockets, threads or waiting."""
+class SimulatedLoop(VirtualLoop):
+    """A loop whose callbacks belong to hosts, and whose threads take their time."""
 
     def __init__(self, chance: random.Random) -> None:
-        self.now = START
+        super().__init__()
         self.chance = chance
         self.slow_disk = 1.0  #: factor on what calls in threads take
-        self.failures: list[BaseException] = []  #: of tasks and callbacks that nobody looked after
-        self._ready: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._count = 0
         self.events = 0
-
-    # --- what asyncio asks for ------------------------------------------------------------------------
-
-    def time(self) -> float:
-        return self.now
-
-    def get_debug(self) -> bool:
-        return False
-
-    def is_running(self) -> bool:
-        return True
-
-    def is_closed(self) -> bool:
-        return False
-
-    def call_soon(
-        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
-        return handle
-
-    call_soon_threadsafe = call_soon
-
-    def call_at(
-        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self._count += 1
-        heappush(self._timers, (when, self._count, handle))
-        return handle
 
     def world_at(self, when: float, callback: Any, *args: Any) -> None:
         """Something that happens to hosts, whatever becomes of the one that caused it."""
         self.call_at(when, callback, *args, context=WORLD)
-
-    def call_later(
-        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self.now + delay, callback, *args, context=context)
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It is dropped when its time comes."""
-
-    def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=self, name=name, context=context)
@@ -147,14 +101,6 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         # A thread goes on while the host's loop stands still, so that it is not the host's but the world's.
         self.world_at(done_at, do)
         return future
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if error is not None:
-            self.failures.append(error)
-
-    async def shutdown_asyncgens(self) -> None:
-        """They are closed when they are let go."""
 
     # --- hosts ----------------------------------------------------------------------------------------
 
@@ -227,7 +173,7 @@ def simulated(loop: SimulatedLoop, clock: Clock) -> Iterator[None]:
     kept = time.monotonic, time.time, os.urandom, random.random, sys.get_asyncgen_hooks(), events._get_running_loop()
     time.monotonic, time.time = clock.monotonic, clock.time
     os.urandom, random.random = loop.chance.randbytes, loop.chance.random
-    sys.set_asyncgen_hooks(finalizer=_closer(loop))
+    sys.set_asyncgen_hooks(finalizer=closer(loop))
     events._set_running_loop(loop)
     try:
         yield
@@ -235,10 +181,3 @@ def simulated(loop: SimulatedLoop, clock: Clock) -> Iterator[None]:
         time.monotonic, time.time, os.urandom, random.random = kept[:4]
         sys.set_asyncgen_hooks(*kept[4])
         events._set_running_loop(kept[5])
-
-
-def _closer(loop: SimulatedLoop) -> Callable[[AsyncGenerator[Any, Any]], None]:
-    def close(generator: AsyncGenerator[Any, Any]) -> None:
-        loop.create_task(generator.aclose())
-
-    return close

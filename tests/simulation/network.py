@@ -13,37 +13,12 @@ from typing import Any
 import grpc
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_testing.calls import UNAVAILABLE, Aborted, CallContext, rpc_error
 
 from .loop import HOST, Host, SimulatedLoop
 
 #: Seconds in which each end of a broken connection has noticed.
 LATE = 4.0
-UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-
-
-def rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
-
-
-class Aborted(Exception):
-    """What `context.abort` raises in a handler."""
-
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(details)
-        self.error = rpc_error(code, details)
-
-
-class CallContext:
-    """What a handler sees of its call."""
-
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: object = ()) -> None:
-        raise Aborted(code, details)
-
-    def invocation_metadata(self) -> tuple[()]:
-        return ()
-
-    def peer(self) -> str:
-        return "simulated"
 
 
 class Server:

@@ -229,35 +229,34 @@ def wrong(tmp_path: Path) -> Path:
     return file
 
 
-def original(tmp_path: Path, returns: str) -> Path:
-    file = tmp_path / "original.py"
-    file.write_text(ORIGINAL.replace("RETURNS", returns))
-    return file
+@pytest.fixture
+def originals(tmp_path: Path) -> list[Path]:
+    """Programs for the original whose functions say that they return nothing, or do not say what they return."""
+    files = [tmp_path / "original.py", tmp_path / "original_typed.py"]
+    for file, returns in zip(files, ("", " -> None"), strict=True):
+        file.write_text(ORIGINAL.replace("RETURNS", returns))
+    return files
 
 
-def test_mypy_agrees() -> None:
-    assert mypy("--strict", HERE) == ""
+# One run of a checker for both facts: most of its time goes into the library.
 
 
-def test_pyright_agrees() -> None:
-    assert pyright(HERE) == []
+def test_mypy_agrees_with_this_folder_and_refuses_exactly_what_is_wrong(wrong: Path) -> None:
+    report = mypy("--strict", HERE, wrong)
+    refused = {int(number) for number in re.findall(r"wrong\.py:(\d+): error", report)}
+    assert refused == lines_marked_wrong(), report
+    assert [line for line in report.splitlines() if "error" in line and "wrong.py:" not in line] == []
 
 
-def test_mypy_refuses_exactly_what_is_wrong(wrong: Path) -> None:
-    report = mypy("--strict", wrong)
-    assert {int(number) for number in re.findall(r"wrong\.py:(\d+): error", report)} == lines_marked_wrong(), report
+def test_pyright_agrees_with_this_folder_and_refuses_exactly_what_is_wrong(wrong: Path) -> None:
+    errors = pyright(HERE, wrong)
+    assert {line for file, line, _ in errors if file == wrong.name} == lines_marked_wrong(), errors
+    assert [error for error in errors if error[0] != wrong.name] == []
 
 
-def test_pyright_refuses_exactly_what_is_wrong(wrong: Path) -> None:
-    errors = pyright(wrong)
-    assert {line for _, line, _ in errors} == lines_marked_wrong(), errors
+def test_programs_for_the_original_are_clean_under_plain_mypy(originals: list[Path]) -> None:
+    assert mypy("--config-file=", *originals) == ""
 
 
-@pytest.mark.parametrize("returns", ["", " -> None"])
-def test_a_program_for_the_original_is_clean_under_plain_mypy(tmp_path: Path, returns: str) -> None:
-    assert mypy("--config-file=", original(tmp_path, returns)) == ""
-
-
-@pytest.mark.parametrize("returns", ["", " -> None"])
-def test_a_program_for_the_original_is_clean_under_pyright(tmp_path: Path, returns: str) -> None:
-    assert pyright(original(tmp_path, returns)) == []
+def test_programs_for_the_original_are_clean_under_pyright(originals: list[Path]) -> None:
+    assert pyright(*originals) == []

@@ -114,7 +114,8 @@ function paintDensity(pane, axis, track, states) {
   }
   base.fillStyle = palette.line;
   base.fillRect(left, bottom, width, ratio);
-  const text = `at most ${most < 10 ? most.toFixed(1).replace(/\.0$/, "") : Math.round(most)} at once`;
+  // Bars show means, and nodes are whole: a mean of 9.2 was 10 at some moment.
+  const text = `up to ${Math.ceil(most - 0.01)} at once`;
   base.font = `400 ${11 * ratio}px ${palette.font}`;
   base.fillStyle = palette.muted;
   base.textAlign = "right";

@@ -1,4 +1,4 @@
-"""Each page in both themes, on a screen and on a phone: nothing to complain about for axe or the browser."""
+"""Each page on a light screen and on a dark phone: nothing to complain about for axe or the browser."""
 
 from __future__ import annotations
 
@@ -73,15 +73,14 @@ def test_a_page_is_well_made(
     page.evaluate(AXE.read_text())
     assert violations(page) == []
     page.emulate_media(color_scheme="dark")
-    assert violations(page, "color-contrast") == []
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert violations(page) == []
 
 
-def violations(page: Page, *rules: str) -> list[str]:
-    """Return what axe finds wrong with the page, by all of its rules or these."""
-    found = page.evaluate("rules => axe.run(rules.length ? {runOnly: rules} : {})", rules)["violations"]
+def violations(page: Page) -> list[str]:
+    """Return what axe finds wrong with the page."""
+    found = page.evaluate("axe.run()")["violations"]
     return [f"{each['id']}: {[node['target'] for node in each['nodes']]}: {each['help']}" for each in found]
 
 

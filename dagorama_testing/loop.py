@@ -1,0 +1,149 @@
+"""An event loop whose clock moves only when it is told to: no sockets, no threads, no waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import events
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from contextvars import Context
+from heapq import heappop, heappush
+from typing import Any, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+START = 1_000.0
+
+
+class VirtualLoop(asyncio.AbstractEventLoop):
+    """A loop for tasks, futures, events and timers, as asyncio needs it. Its owner runs what is ready."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.failures: list[BaseException] = []  #: exceptions of tasks and callbacks that were not retrieved
+        self._ready: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._count = 0
+
+    # --- for asyncio ----------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        return self.now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._count += 1
+        heappush(self._timers, (when, self._count, handle))
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Do nothing: a cancelled timer is dropped when its time comes."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:
+        return asyncio.Task(coro, loop=self, name=name, context=context)
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Call the function at the next turn of the loop, in the thread that runs the loop."""
+        future = self.create_future()
+
+        def call() -> None:
+            if future.done():
+                return
+            try:
+                future.set_result(func(*args))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self.call_soon(call)
+        return future
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is not None:
+            self.failures.append(error)
+
+    async def shutdown_asyncgens(self) -> None:
+        """Do nothing: `running` closes generators when they are released."""
+
+    # --- for its owner --------------------------------------------------------------------------------
+
+    @property
+    def next_timer(self) -> float | None:
+        """The time of the next timer; None if there is none."""
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heappop(timers)
+        return timers[0][0] if timers else None
+
+    def run_ready(self, moment: float = 0.0) -> None:
+        """Run what is ready and what was due until now, or will be due within `moment` seconds. Time stands still."""
+        ready, timers = self._ready, self._timers
+        while True:
+            while ready:
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    handle._run()
+            if not timers or timers[0][0] > self.now + moment:
+                return
+            ready.append(heappop(timers)[2])
+
+
+@contextmanager
+def running(loop: asyncio.AbstractEventLoop | None) -> Iterator[None]:
+    """Make this the running loop of the thread for the block, or let it have none, also within another running loop."""
+    outer = events._get_running_loop()
+    task = None if outer is None else asyncio.current_task(outer)
+    hooks = sys.get_asyncgen_hooks()
+    if outer is not None and task is not None:
+        asyncio.tasks._leave_task(outer, task)
+    if loop is not None:
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=closer(loop))
+    events._set_running_loop(loop)
+    try:
+        yield
+    finally:
+        events._set_running_loop(outer)
+        sys.set_asyncgen_hooks(*hooks)
+        if outer is not None and task is not None:
+            asyncio.tasks._enter_task(outer, task)
+
+
+def closer(loop: asyncio.AbstractEventLoop) -> Callable[[AsyncGenerator[Any, Any]], None]:
+    """Return the hook that closes async generators which are released before they have ended."""
+
+    def close(generator: AsyncGenerator[Any, Any]) -> None:
+        loop.create_task(generator.aclose())
+
+    return close
