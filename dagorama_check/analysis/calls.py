@@ -24,9 +24,11 @@ from dagorama_check.analysis.values import (
     Table,
     Value,
     as_argument,
+    as_result,
     first_promise,
     item_of,
     join_all,
+    made_at,
 )
 
 GREEDY = "greedy_execution"
@@ -122,7 +124,8 @@ class Calls(LibraryCalls):
         elif is_attached:
             made = UNKNOWN
         else:
-            made = self._followed(entry, _filled(entry, Arguments((instance,), is_open=True))).value
+            parameters = _filled(entry, Arguments((instance,), is_open=True))
+            made = made_at(node.lineno, self._followed(entry, parameters).value)
         pair = Fixed("tuple", (instance, made))
         if is_attached:
             return pair
@@ -189,7 +192,7 @@ class Calls(LibraryCalls):
             if given is not None:
                 self.misuse("DAG005", node, given, f"`{function.name}`, in line {line} ({use}),")
         self.escape(node)
-        return found
+        return made_at(node.lineno, found)
 
     def _followed(self, function: Function, parameters: dict[str, Value]) -> Followed:
         """Look at a function with these parameters, to learn what a call returns and does with them."""
@@ -215,7 +218,7 @@ class Calls(LibraryCalls):
         frame = type(self)(self.module, Scope(function.scope, frozenset()), Body(function, False, False), note)
         frame.is_followed = True
         frame.following = (*self.following, function)
-        return Followed(as_argument(frame.result_of(function, parameters), False), uses)
+        return Followed(as_result(frame.result_of(function, parameters)), uses)
 
     def result_of(self, function: Function, parameters: dict[str, Value]) -> Value:
         """Look at the body of a function; return what a call returns."""

@@ -14,6 +14,8 @@ def _names(text: str) -> frozenset[str]:
 
 #: Names of dagorama that mean something here; the module of it from which they are imported does not matter.
 OWN = _names("DAGDefinition DAGInstance aresolve as_completed dagorama outcome resolve resolve_all start")
+#: The names without which a module makes no promises, and their modules.
+MAKERS, THEIR_MODULES = _names("* DAGDefinition dagorama"), _names("dagorama.decorators dagorama.definition")
 #: Attributes that a promise has itself.
 OF_PROMISES = frozenset({"arguments", "function_name", "identifier", "instance_id", "node_id"})
 #: Attributes of coroutines.

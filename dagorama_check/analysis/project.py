@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 from dagorama_check.analysis.classes import Class, Definition, Function, Instance
 from dagorama_check.analysis.frame import BUDGET, Body, Followed, Sink
+from dagorama_check.analysis.libraries import MAKERS, THEIR_MODULES
 from dagorama_check.analysis.scopes import Names, Scope, names_bound_in, parameters_of
 from dagorama_check.analysis.state import Uses, lost_state
 from dagorama_check.analysis.statements import Interpreter
@@ -37,6 +39,15 @@ class Project:
             self.all.append(module)
             self.modules.setdefault(source.module, module)
 
+    def concerned(self) -> list[ModuleAnalysis]:
+        """Return the modules in which a promise may appear: they import what makes them, or one of these modules."""
+        found = {module.name: module for module in self.all if module.makes_promises}
+        left = [module for module in self.all if module.name not in found]
+        while new := [module for module in left if not module.imported.isdisjoint(found)]:
+            found |= {module.name: module for module in new}
+            left = [module for module in left if module.name not in found]
+        return [module for module in self.all if module.name in found]
+
     def find(self, name: str) -> ModuleAnalysis | None:
         """Return the module with this name, after its statements have been looked at."""
         module = self.modules.get(name)
@@ -64,6 +75,32 @@ class ModuleAnalysis:
         self._has_begun = False
 
     # --- imports
+
+    @cached_property
+    def imported(self) -> frozenset[str]:
+        """The full names of the modules that are imported, and of what is imported from them."""
+        found: set[str] = set()
+        for node in self.names.imports:
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            else:
+                module = self.absolute(node.module, node.level)
+                found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+        return frozenset(found)
+
+    @property
+    def makes_promises(self) -> bool:
+        """Return whether it imports something by which it may make promises itself."""
+        return any(map(self._gives_promises, self.names.imports))
+
+    def _gives_promises(self, node: ast.Import | ast.ImportFrom) -> bool:
+        if isinstance(node, ast.Import):
+            return any(alias.name.partition(".")[0] == "dagorama" for alias in node.names)
+        module = self.absolute(node.module, node.level)
+        names = {alias.name for alias in node.names}
+        if module.partition(".")[0] != "dagorama":
+            return False
+        return not names.isdisjoint(MAKERS) or any(f"{module}.{name}" in THEIR_MODULES for name in names)
 
     def export_of(self, module: str, name: str) -> Value | None:
         found = self._project.find(module)
@@ -127,10 +164,11 @@ def _parameters(function: Function) -> dict[str, Value]:
 def look_at(sources: list[Source]) -> None:
     """Look at all files; their sinks get the findings."""
     project = Project(sources)
-    for module in project.all:
+    modules = project.concerned()
+    for module in modules:
         module.look()
-    for module in project.all:
+    for module in modules:
         module.look_at_functions()
     known: dict[ast.AST, Uses] = {}
-    for module in project.all:
+    for module in modules:
         module.look_at_state(known)

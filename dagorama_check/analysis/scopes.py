@@ -105,15 +105,37 @@ def _bound_by(node: ast.AST) -> Iterator[str]:
 
 def declared_elsewhere(nodes: Sequence[ast.stmt]) -> frozenset[str]:
     """Return the names that these statements, or functions among them, declare global or nonlocal."""
-    found = (node for statement in nodes for node in ast.walk(statement) if isinstance(node, ast.Global | ast.Nonlocal))
+    found = (node for node in statements_in(nodes) if isinstance(node, ast.Global | ast.Nonlocal))
     return frozenset(name for node in found for name in node.names)
+
+
+def statements_in(body: Sequence[ast.stmt]) -> Iterator[ast.AST]:
+    """Yield all statements, also inside functions and classes, and none of their expressions."""
+    left: list[ast.AST] = list(body)
+    while left:
+        node = left.pop()
+        yield node
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if (
+                isinstance(value, list)
+                and value
+                and isinstance(value[0], ast.stmt | ast.excepthandler | ast.match_case)
+            ):
+                left += value
 
 
 class Names:
     """The names that the statements of a module bind or declare; computed once, because loops and calls ask often."""
 
     def __init__(self, tree: ast.Module) -> None:
-        self.declared = declared_elsewhere(tree.body)  #: anywhere in the module
+        self.declared: frozenset[str] = frozenset()  #: global or nonlocal, anywhere in the module
+        self.imports: list[ast.Import | ast.ImportFrom] = []  #: all, also inside functions
+        for node in statements_in(tree.body):
+            if isinstance(node, ast.Global | ast.Nonlocal):
+                self.declared |= {*node.names}
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                self.imports.append(node)
         self._bound: dict[ast.AST, frozenset[str]] = {}
         self._declared: dict[ast.AST, frozenset[str]] = {}
 

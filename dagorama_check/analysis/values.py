@@ -6,6 +6,7 @@ reported.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 
@@ -193,14 +194,31 @@ def first_promise(value: Value, depth: int = 4) -> Promise | None:
     return next((found for part in parts if (found := first_promise(part, depth - 1))), None)
 
 
-def as_argument(value: Value, given: bool = True) -> Value:
-    """Return the value with its promises marked as arguments of the caller, or no longer so."""
+def as_argument(value: Value) -> Value:
+    """Return the value with its promises marked as arguments of the caller."""
+    return _changed(value, lambda promise: replace(promise, is_argument=True))
+
+
+def as_result(value: Value) -> Value:
+    """Return the value as a caller gets it: the line in which the function made a promise may be in another file."""
+    return _changed(
+        value, lambda promise: replace(promise, is_argument=False, line=promise.line if promise.is_argument else 0)
+    )
+
+
+def made_at(line: int, value: Value) -> Value:
+    """Return the value with this line for promises that a called function has made."""
+    return _changed(value, lambda promise: promise if promise.line else replace(promise, line=line))
+
+
+def _changed(value: Value, change: Callable[[Promise], Promise]) -> Value:
+    """Return the value with all its promises changed."""
     if isinstance(value, Promise):
-        return replace(value, is_argument=given)
+        return change(value)
     if isinstance(value, Fixed):
-        return replace(value, items=tuple(as_argument(item, given) for item in value.items))
+        return replace(value, items=tuple(_changed(item, change) for item in value.items))
     if isinstance(value, Items | Table):
-        return replace(value, item=as_argument(value.item, given))
+        return replace(value, item=_changed(value.item, change))
     if isinstance(value, Awaitable):
-        return replace(value, of=as_argument(value.of, given))
+        return replace(value, of=_changed(value.of, change))
     return value

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dagorama_check.checking import check_files
 from dagorama_check.codes import PAGE, RULES
@@ -53,3 +54,10 @@ def test_the_comments_of_the_page_silence_their_lines() -> None:
         silenced = "\n".join(f"{each}  #{comment}" if "self.square(2)" in each else each for each in bad.splitlines())
         ast.parse(silenced)
         assert codes_in(silenced) == set(), comment
+
+
+def test_the_hook_for_pre_commit_runs_the_command() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    page = (ROOT / "docs" / "how-to" / "check-your-code.md").read_text()
+    assert hook["entry"] == "dagorama check"
+    assert f"- id: {hook['id']}\n" in page

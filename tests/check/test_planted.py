@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,31 +14,23 @@ from tests.check.running import PLANTED, SILENT, all_ends, module_of
 OF_MISUSE = {
     "AttributeError", "NotInInstance", "NotPicklable", "PromiseAttribute", "PromiseMisuse", "TypeError", "ValueError",
 }  # fmt: skip
-#: The worker that runs them all waits for a moment at its end.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("planted"),
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-]
 
 
-@pytest.fixture(scope="module")
-def ends() -> Iterator[dict[str, str]]:
-    """How everything ends, by module and name: it runs once, because a worker waits a moment before it gives up."""
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_planted_misuses_fail_or_lose_something_and_silent_snippets_run_to_their_end() -> None:
+    """All in one test: a broker and a worker run everything once."""
     with launch_broker(port=0), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        yield all_ends("planted", PLANTED) | {f"silent.{name}": end for name, end in all_ends("silent", SILENT).items()}
+        planted, silent = all_ends("planted", PLANTED), all_ends("silent", SILENT)
         gc.collect()
-
-
-@pytest.mark.parametrize("name", PLANTED)
-def test_what_is_planted_fails_or_loses_something(name: str, ends: dict[str, str]) -> None:
-    found = {what: end for what, end in ends.items() if what.startswith(f"{name}.") and end not in OF_MISUSE}
-    lost = getattr(module_of("planted", name), "LOST", {})
-    assert found == {f"{name}.{what}": f"= {value!r}" for what, value in lost.items()}
-
-
-@pytest.mark.parametrize("name", SILENT)
-def test_what_must_stay_silent_runs_to_its_end(name: str, ends: dict[str, str]) -> None:
-    found = {what for what, end in ends.items() if what.startswith(f"silent.{name}.") and not end.startswith("= ")}
-    assert found == {f"silent.{name}.{what}" for what in getattr(module_of("silent", name), "FAILS", [])}
+    assert {what: end for what, end in planted.items() if end not in OF_MISUSE} == {
+        f"{name}.{what}": f"= {value!r}"
+        for name in PLANTED
+        for what, value in getattr(module_of("planted", name), "LOST", {}).items()
+    }
+    assert {what for what, end in silent.items() if not end.startswith("= ")} == {
+        f"{name}.{what}" for name in SILENT for what in getattr(module_of("silent", name), "FAILS", [])
+    }
+    assert {*PLANTED} - {what.partition(".")[0] for what in planted} == {"middle"}, "it has base classes only"
+    assert {what.partition(".")[0] for what in silent} == {*SILENT}

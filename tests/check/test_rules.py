@@ -44,3 +44,9 @@ def test_enough_is_planted() -> None:
     assert set(codes) == {f"DAG{number:03}" for number in range(1, 11)}
     assert sum(codes.values()) >= 100
     assert len(PLANTED) >= 23
+
+
+def test_a_promise_of_a_helper_in_another_file_is_made_in_the_line_that_calls_it() -> None:
+    findings = check_paths([str(HERE / "planted" / name) for name in ("helpers.py", "nodes.py")]).findings
+    (message,) = [finding.message for finding in findings if finding.line == 10]
+    assert "a promise of `Nodes.measure`, made in line 10: " in message

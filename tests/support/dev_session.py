@@ -26,7 +26,7 @@ class Shapes(DAGDefinition):
 
     @dagorama
     def measure(self, number: int) -> int:
-        print("measured", number)
+        print(f"measured {number}\\n", end="")  # one write, so that the lines of two processes stay whole
         return number * number
 
     @dagorama
@@ -81,8 +81,8 @@ class Dev:
 
     @property
     def broker(self) -> int:
-        """The process id of the broker."""
-        return int((self.folder / ".dagorama" / "broker.sqlite3.lock").read_text())
+        """The process id of the broker; 0 while a new one takes its lock."""
+        return int((self.folder / ".dagorama" / "broker.sqlite3.lock").read_text() or 0)
 
     @property
     def processes(self) -> list[int]:

@@ -20,7 +20,7 @@ class Task(DAGDefinition):
         assert_type(self.todo(number, greedy_execution=False), int)
         assert_type(list(map(self.work, [1, 2])), list[int])
         callback: Callable[[int], int] = self.work
-        return str(callback(number))
+        return str(callback(number))  # dagorama: ignore[DAG002]  # only type checkers read this
 
     @dagorama().syncfn
     def work(self, number: int) -> int:
@@ -60,5 +60,5 @@ class Plain(DAGDefinition):
 
 def in_a_unit_test(definition: Any) -> None:
     assert_type(Derived.work.original_fn(definition, 1), bool)
-    assert_type(Derived().work(1, greedy_execution=True), bool)
+    assert_type(Derived().work(1, greedy_execution=True), bool)  # dagorama: ignore[DAG010]
     assert_type(Plain().entrypoint(1), list[int])
