@@ -88,12 +88,14 @@ def _failed(error: NodeFailed) -> Failed:
 
 
 def _wait_for_all(instance: DAGInstance) -> None:
-    link, key = connection(), instance.instance_id.bytes
-    while link.get_instance(key).unfinished:
-        open_ones = [node for node in link.list_nodes(key) if not State(node.state).has_ended]
-        promises: list[DAGPromise[Any]] = [DAGPromise(identifier=UUID(bytes=node.node)) for node in open_ones]
+    """Wait until all nodes have ended, and until that is committed: lists are read from the store."""
+    link, key, seen = connection(), instance.instance_id.bytes, -1
+    while link.get_instance(key).unfinished or len(link.list_nodes(key)) != seen:
+        nodes = link.list_nodes(key)
+        promises: list[DAGPromise[Any]] = [DAGPromise(identifier=UUID(bytes=node.node)) for node in nodes]
         for _ in as_completed(instance, promises, timeout=WAIT):
             pass
+        seen = len(nodes)
 
 
 def _instance(instance: DAGInstance) -> tuple[object, ...]:
