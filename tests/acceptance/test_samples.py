@@ -86,7 +86,7 @@ def test_another_process_resolves_what_one_that_has_ended_spawned() -> None:
 
 
 def test_counting_the_standard_library_gives_what_a_plain_loop_gives() -> None:
-    output = output_of("wordcount", "--packages", "4")
+    output = output_of("wordcount", "--packages", "2")
     assert output.splitlines()[-1] == "same as the plain loop"
     assert re.search(r"^ 20  \w+ +[\d,]+$", output, re.MULTILINE)
     assert re.search(r"^[\d,]+ files \(\d+ that do not tokenize\), [\d,]+ nodes$", output, re.MULTILINE)
