@@ -20,7 +20,7 @@ TOOLS = ("zensical", "mkdocstrings_handlers", "griffe_sphinx")
 INSTALL = "pip install '.[dev]' installs the tools of the site"
 #: An entry of the index: `- [Title](page.md): description.`
 DESCRIBED = re.compile(r"^- \[[^\]]*\]\(([^)]+)\): (.+)$", re.MULTILINE)
-#: What Zensical prints when there is nothing to say against the pages.
+#: The output of Zensical when there is nothing to say against the pages.
 CLEAN = "No issues found"
 
 
@@ -66,7 +66,7 @@ def build(folder: Path) -> Path:
 
 
 def write_for_programs(pages: Path, site: Path) -> None:
-    """Write the Markdown of each page beside its HTML, `llms.txt` (a list) and `llms-full.txt` (all of it)."""
+    """Write the Markdown of each page next to its HTML, `llms.txt` (a list) and `llms-full.txt` (all of it)."""
     entries = list(navigation())
     texts = [with_docstrings((pages / entry.page).read_text()) for entry in entries]
     for entry, text in zip(entries, texts, strict=True):

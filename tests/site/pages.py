@@ -1,4 +1,4 @@
-"""The pages of the site as Markdown: those of the repository with their links adapted, and those made from code."""
+"""The pages of the site as Markdown: pages of the repository with adapted links, and pages made from code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write(page: Path, text: str) -> None:
 
 
 def place_of(source: Path) -> Path:
-    """Return where the site has a file of the repository, relative to the folder of all pages."""
+    """Return the place of a file of the repository on the site, relative to the folder of all pages."""
     if source == DOCS / "README.md":
         return Path("index.md")
     if source.is_relative_to(DOCS):

@@ -23,7 +23,7 @@ LOADING = {"link": "href", "script": "src", "img": "src", "source": "src", "ifra
 
 
 class Parsed(HTMLParser):
-    """What a page links to, what it loads, and the anchors that it has."""
+    """The links of a page, the files that it loads, and its anchors."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
