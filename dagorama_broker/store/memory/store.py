@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import EagerState
+from dagorama_broker.model.looks import Seen, Wanted, look_into
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
@@ -48,9 +49,7 @@ class MemoryStore(Aggregates, Maps):
     def __repr__(self) -> str:
         return "memory"
 
-    @property
-    def last_used(self) -> float:
-        return 0.0  # no earlier broker can have used it
+    last_used = 0.0  # no earlier broker can have used it
 
     def open(self) -> int:
         self._epoch += 1
@@ -153,7 +152,7 @@ class MemoryStore(Aggregates, Maps):
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         return {key: self.tables.blocks.id_of(key) for key in keys}
 
-    is_the_store = True
+    near = is_the_store = True
 
     @property
     def view(self) -> MemoryStore:
@@ -233,6 +232,9 @@ class MemoryStore(Aggregates, Maps):
 
     def is_new(self, instance: bytes, origin: bytes) -> bool:
         return origin not in self.tables.blocks.by_origin and not self.has_instance(instance)
+
+    def look(self, wanted: Wanted) -> Seen:
+        return look_into(self, wanted)
 
     def list_instances(self, asked: InstanceQuery) -> ListedInstances:
         older = sorted((key for key in self.tables.instances if key < asked.before), reverse=True)
