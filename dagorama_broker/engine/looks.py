@@ -1,4 +1,4 @@
-"""What a store knows of new nodes, for a decision in the loop. A store that is not near answers in its thread before.
+"""The facts of the store that decide about new nodes, in the loop. A store that is not near is asked in its thread.
 
 The rule: the answer stays true until the decision, because only this broker writes. All that is committed after the
 question is added to the answer, and what is not committed yet is known to the scheduler.
@@ -37,7 +37,7 @@ class Look:
         noted.large = seen.large & wanted.large
 
     def note(self, changes: Changes, made: set[bytes]) -> None:
-        """Add what was committed after the question; `made` has the ids and name keys of the commit."""
+        """Add a commit that was made after the question; `made` has its ids and name keys."""
         seen, wanted = self._seen, self.wanted
         seen.removed.update((row.id, row) for row in changes.removed if row.id in wanted.instances)
         if self._ids.isdisjoint(made):
@@ -97,7 +97,7 @@ class Looks:
 
     @asynccontextmanager
     async def at(self, blocks: Iterable[NewNodes], large: Iterable[bytes] = ()) -> AsyncIterator[Known]:
-        """Yield what the store knows of these blocks and large values, true within the context."""
+        """Yield the facts about these blocks and large values, which are true within the context."""
         if self._store.near:
             yield self._store
             return

@@ -12,7 +12,7 @@ _END = 1 << 32
 
 
 class Known(Protocol):
-    """What new nodes are decided by. The broker asks this in its loop, so each answer must be quick."""
+    """The facts by which new nodes are decided. The broker asks this in its loop, so each answer must be quick."""
 
     def is_new(self, instance: bytes, origin: bytes) -> bool:
         """Return whether neither the id was used for an instance, see `has_instance`, nor the origin for nodes.
@@ -44,7 +44,7 @@ class Known(Protocol):
 
 @dataclass(slots=True)
 class Wanted:
-    """What submissions must know of a store."""
+    """The facts of a store that submissions depend on."""
 
     instances: set[bytes] = field(default_factory=set)  #: ids
     blocks: set[tuple[bytes, int]] = field(default_factory=set)  #: origins, each with a counter
@@ -55,7 +55,7 @@ class Wanted:
         return bool(self.instances or self.blocks or self.names or self.large)
 
     def add(self, other: Wanted) -> None:
-        """Want what the other one wants, too."""
+        """Add all that the other one has."""
         self.instances |= other.instances
         self.blocks |= other.blocks
         self.names |= other.names
@@ -64,7 +64,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Seen:
-    """What a store knows of all that was wanted; what it does not know is left out."""
+    """The answer of a store to all that was wanted; unknown names and ids are left out."""
 
     instances: set[bytes] = field(default_factory=set)  #: ids that were ever used, as far as they are remembered
     removed: dict[bytes, RemovedRow] = field(default_factory=dict)  #: by the id of the instance
@@ -75,7 +75,7 @@ class Seen:
 
 
 def look_into(store: Known, wanted: Wanted) -> Seen:
-    """Return what a store that is near knows of all that is wanted."""
+    """Return the answer of a store that is near: it is asked for one fact after the other."""
     removed = {id: store.removed(id) for id in wanted.instances}
     blocks = {each: store.last_block(*each) for each in wanted.blocks}
     names = {each: store.named_instance(*each) for each in wanted.names}

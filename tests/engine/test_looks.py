@@ -1,4 +1,4 @@
-"""What a store that is not near knows of submissions: asked once for many of them, and true until they are decided."""
+"""A store that is not near is asked once for many submissions, and its answer is true until they are decided."""
 
 from __future__ import annotations
 
@@ -121,21 +121,35 @@ async def test_submissions_that_gather_while_the_store_answers_share_the_next_qu
         assert not served.broker.commits.observers
 
 
-async def test_a_submission_that_comes_again_while_the_store_answers_has_one_effect() -> None:
-    """The node has been made, has run and has left memory when the late answer says that it is new."""
-    dag = Dag()
+async def test_a_submission_that_is_made_by_another_call_after_its_look_is_not_made_twice() -> None:
+    """When the first call decides, the node has run and left memory, and its look said that it is new."""
     async with serving() as served:
         worker = await served.worker()
-        entered, gate = held(served, "look")
-        twice = [asyncio.create_task(submit(served.stub, dag.submission(b"a", functions=[LEAF]))) for _ in range(2)]
-        await asyncio.to_thread(entered.wait)
-        gate.set()
-        await asyncio.gather(*twice)
+        dag = Dag()
+        await submit(served.stub, dag.submission(b"s", functions=[LEAF]))
+        await worker.durable(await worker.complete(await worker.node(), value=b"source"))
+        await served.until(lambda broker: broker.scheduler.node(dag.id(0)) is None)
+        more: dict[str, Any] = {"first": 1, "creates": False, "source_count": [1], "source": [0], "functions": [LEAF]}
+        request = dag.submission(b"a", **more)
+        looked, gate, read = asyncio.Event(), asyncio.Event(), served.broker.loading.read
+
+        async def read_late(*asked: Any) -> None:
+            if not looked.is_set():
+                looked.set()
+                await gate.wait()
+            await read(*asked)
+
+        served.broker.loading.read = read_late  # type: ignore[method-assign]
+        first = asyncio.create_task(submit(served.stub, request))
+        await looked.wait()
+        await submit(served.stub, request)
         await worker.durable(await worker.complete(await worker.node(), value=b"done"))
-        await submit(served.stub, dag.submission(b"a", functions=[LEAF]))
-        assert await served.value(dag.instance, dag.id(0)) == envelope(b"done")
+        await served.until(lambda broker: broker.scheduler.node(dag.id(1)) is None)
+        gate.set()
+        await first
+        assert await served.value(dag.instance, dag.id(1)) == envelope(b"done")
         with refused(grpc.StatusCode.ALREADY_EXISTS):
-            await submit(served.stub, dag.submission(b"other", functions=[LEAF]))
+            await submit(served.stub, dag.submission(b"other", **more))
 
 
 async def test_a_call_that_hangs_up_does_not_take_the_answer_from_the_others() -> None:

@@ -13,7 +13,7 @@ import pytest
 import dagorama_broker.server as server
 from dagorama_broker.store import Store, open_store
 
-#: What does not ask the store: any thread may read it.
+#: Attributes that any thread may read, because they do not ask the store.
 FREE = {"near", "logs_path", "secret", "last_used", "is_the_store", "path", "tables"}
 
 
