@@ -175,7 +175,7 @@ class Retention:
     def _unneeded(self, expired: list[RemovedRow], since: Iterable[Changes]) -> list[RemovedRow]:
         """Return the instances that no call uses, and that no change concerns which was made after they were read.
 
-        `since` are the changes that were committed meanwhile; what is not committed yet counts too.
+        `since` are the changes that were committed meanwhile; uncommitted changes count too.
         """
         unsettled: set[int] = set()
         for changes in (*since, *self._uncommitted()):
