@@ -118,7 +118,8 @@ async def _watched(access: TokenRegistry | None) -> AsyncIterator[None]:
 
 
 async def _serve(settings: Settings, store: Store, access: TokenRegistry | None, life: _Life) -> None:
-    epoch = await asyncio.to_thread(store.open)
+    await asyncio.to_thread(store.open)
+    epoch = await asyncio.to_thread(store.take)
     timing = Timing(settings.lease, settings.legacy_lease, settings.reconnect_wait)
     limits = Limits(
         settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback,

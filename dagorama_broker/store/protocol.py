@@ -39,8 +39,14 @@ class Store(Known, Queries, Protocol):
         """Whether a quick query takes microseconds, so that the broker may make it in its loop."""
         ...
 
-    def open(self) -> int:
-        """Create or migrate the store, lock it for this process, commit a new epoch (1, 2, ...) and return it."""
+    def open(self) -> None:
+        """Reach the store, and find out whether it can be used at all. This changes no record."""
+
+    def take(self) -> int:
+        """Become the only broker of the open store: create or migrate it, commit a new epoch (1, 2, ...) and return it.
+
+        A store that only one process can use raises StoreError at once if another broker has it; `close` gives it up.
+        """
         ...
 
     @property

@@ -39,7 +39,7 @@ from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.far_store import distance
 from tests.support.legacy_client import Client
 from tests.support.raw import LEAF, Dag, EagerAttemptRecord, Served, envelope, refused, serving, submit
-from tests.support.records import completed, graph, instance_row, node, node_id
+from tests.support.records import begun, completed, graph, instance_row, node, node_id
 
 GONE = grpc.StatusCode.NOT_FOUND
 NEVER = float("inf")
@@ -524,7 +524,7 @@ MANY = 40_000
 def fill(path: Path) -> None:
     """An instance of many nodes that ended long ago, and one that has not ended."""
     store = SqliteStore(path)
-    store.open()
+    begun(store)
     changes = graph(*(node(key) for key in range(1, MANY + 1)))
     changes.outcomes = [completed(key) for key in range(1, MANY + 1)]
     changes.instance_ends = [InstanceEnd(1, 1.0, False)]

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import EagerState
-from dagorama_broker.model.looks import Seen, Wanted, look_into
+from dagorama_broker.model.looks import look_into
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
@@ -40,6 +40,9 @@ _Row = TypeVar("_Row")
 class MemoryStore(Aggregates, Maps):
     """A `Store` whose records live as long as this object; close() and open() keep them, like a restart elsewhere."""
 
+    near = is_the_store = True
+    last_used = 0.0  # no earlier broker can have used it
+
     def __init__(self) -> None:
         self.secret = os.urandom(SECRET_BYTES)  #: see `Store`
         self.logs_path = None
@@ -49,9 +52,10 @@ class MemoryStore(Aggregates, Maps):
     def __repr__(self) -> str:
         return "memory"
 
-    last_used = 0.0  # no earlier broker can have used it
+    def open(self) -> None:
+        """Do nothing: it is in this process."""
 
-    def open(self) -> int:
+    def take(self) -> int:
         self._epoch += 1
         self.tables.clear_drafts()
         return self._epoch
@@ -152,8 +156,6 @@ class MemoryStore(Aggregates, Maps):
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         return {key: self.tables.blocks.id_of(key) for key in keys}
 
-    near = is_the_store = True
-
     @property
     def view(self) -> MemoryStore:
         return self
@@ -233,8 +235,7 @@ class MemoryStore(Aggregates, Maps):
     def is_new(self, instance: bytes, origin: bytes) -> bool:
         return origin not in self.tables.blocks.by_origin and not self.has_instance(instance)
 
-    def look(self, wanted: Wanted) -> Seen:
-        return look_into(self, wanted)
+    look = look_into
 
     def list_instances(self, asked: InstanceQuery) -> ListedInstances:
         older = sorted((key for key in self.tables.instances if key < asked.before), reverse=True)

@@ -55,7 +55,10 @@ class SqliteStore(SharedQueries):
 
     # --- opening and closing ------------------------------------------------------------------------
 
-    def open(self) -> int:
+    def open(self) -> None:
+        self._database.reach()
+
+    def take(self) -> int:
         try:
             with self._database.taken():
                 self._database.prepare()
