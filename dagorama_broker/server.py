@@ -118,7 +118,8 @@ async def _watched(access: TokenRegistry | None) -> AsyncIterator[None]:
 
 
 async def _serve(settings: Settings, store: Store, access: TokenRegistry | None, life: _Life) -> None:
-    epoch = await asyncio.to_thread(store.open)
+    await asyncio.to_thread(store.open)
+    epoch = await asyncio.to_thread(store.take)
     timing = Timing(settings.lease, settings.legacy_lease, settings.reconnect_wait)
     limits = Limits(
         settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback,
@@ -207,8 +208,9 @@ def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # A client that pings more often than this three times gets ENHANCE_YOUR_CALM and is disconnected.
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        # A client that pings more often than this three times gets ENHANCE_YOUR_CALM and is disconnected. Ours ping
+        # every five seconds, and pings may arrive closer together than they were sent.
+        ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
         ("grpc.http2.max_ping_strikes", 2),
         # For one connection: a client queues further calls. It is higher than the limit of all calls, so that the
         # interceptor can refuse a call.

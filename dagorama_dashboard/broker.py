@@ -16,7 +16,8 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.client.channel import aio_channel, target
+from dagorama.client.addresses import address
+from dagorama.client.channel import aio_channel
 from dagorama.client.connection import Connection
 from dagorama.client.status import broker_error
 from dagorama.errors import AccessDenied, BrokerError
@@ -47,7 +48,7 @@ class Broker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = replace(settings, auth_token="", auth_token_file="")
-        self.address = target(settings)
+        self.address = address(settings)
         self._channel = aio_channel(self.settings)
         self.stub = BrokerStub(self._channel)
         self._known: dict[str, tuple[float, Identity]] = {}

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from os import environ
 
-from dagorama.client.channel import is_loopback
+from dagorama.client.addresses import is_loopback
 from dagorama.errors import SettingsError
-from dagorama.settings import HIGHEST_PORT, Settings, checked_host
+from dagorama.settings import HIGHEST_PORT, Settings
+from dagorama.settings.hosts import checked_host
 
 DEFAULT_PORT = 8088
 #: Names of this machine in the header Host.

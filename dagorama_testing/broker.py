@@ -57,7 +57,8 @@ class InlineBroker:
 
     def _start(self) -> None:
         with running(self.loop):
-            epoch = self._store.open()
+            self._store.open()
+            epoch = self._store.take()
             # A process that holds the test does not fall silent, so that no lease ever runs out.
             scheduler = Scheduler(epoch, Limits(), Timing(lease=inf, original_lease=inf))
             now = self.clock.monotonic()

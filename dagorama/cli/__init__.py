@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import click
 
 from dagorama.errors import SettingsError
-from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, checked_host, look_at
+from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
+from dagorama.settings.hosts import checked_host
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,7 +33,10 @@ def worker_flags(command: F) -> F:
     """Add the flags of every command that starts workers: the broker's address and the fields of WorkerOptions."""
     command = click.version_option(package_name="dagorama")(command)
     command = click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")(command)
-    command = click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost].")(command)
+    command = click.option(
+        "--host",
+        help="Address of the broker, or several with commas between them [DAGORAMA_HOST, localhost].",
+    )(command)
     command = click.option(
         "--exit-on-completion", is_flag=True,
         help="Exit when no nodes are left that this worker could run; with exit code 3 if its queues still hold nodes "
@@ -114,13 +118,14 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
 
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:
     from dagorama.client.channel import check
-    from dagorama.settings import captured_log_level, captures_logs, shared_files, traces
+    from dagorama.settings import broker_wait, captured_log_level, captures_logs, shared_files, traces
     from dagorama.values.signing import keyring
 
     try:
         look_at(host, port)
         checked_host(health_host, "--health-host")
         check(Settings.from_env())
+        broker_wait()
         shared_files()
         captures_logs()
         captured_log_level()

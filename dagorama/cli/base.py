@@ -62,7 +62,10 @@ def print_answer(command: Callable[[Connection], Answer], host: str | None, port
 def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options --host and --port, which are passed as `host` and `port`."""
     command = click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")(command)
-    return click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost].")(command)
+    return click.option(
+        "--host",
+        help="Address of the broker, or several with commas between them [DAGORAMA_HOST, localhost].",
+    )(command)
 
 
 def broker_options(outputs: Sequence[Output] = DATA) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -159,6 +159,7 @@ def _unservable(status: broker_pb2.Status) -> Answer:
 )  # fmt: skip
 def healthcheck(host: str | None, port: int | None, timeout: float) -> None:
     """Exit with 0 if the broker is serving, and with 69 if it is not, or does not answer. It requires no token."""
+    from dagorama.client.addresses import address
     from dagorama.client.health import is_serving
 
     settings = Settings.from_env(host, port)
@@ -167,6 +168,6 @@ def healthcheck(host: str | None, port: int | None, timeout: float) -> None:
     except BrokerError as error:
         fail(str(error), ExitCode.UNAVAILABLE)
     if not serving:
-        text = f"the broker at {settings.host}:{settings.port} is not serving: it starts or leaves"
+        text = f"the broker at {address(settings)} is not serving: it starts or leaves"
         fail(text, ExitCode.UNAVAILABLE)
     click.echo("serving")

@@ -10,12 +10,14 @@ import queue
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 from dagorama.api.contract import MESSAGE_LIMIT
+from dagorama.client.addresses import address, hosts_elsewhere, target
 from dagorama.client.certificates import certificates
 from dagorama.errors import SettingsError
 from dagorama.logging import get_logger
@@ -31,12 +33,6 @@ if TYPE_CHECKING:
 LONGEST_TOKEN = 4096
 
 
-def target(settings: Settings) -> str:
-    """Return the address to connect to, in the form of grpc; an IPv6 address gets brackets."""
-    host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
-    return f"{host}:{settings.port}"
-
-
 def quieten_grpc() -> None:
     """Keep grpc from printing a line when a broker stops; call this before grpc is imported."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -47,17 +43,26 @@ def channel_options() -> list[tuple[str, Any]]:
     return [
         ("grpc.max_send_message_length", MESSAGE_LIMIT),
         ("grpc.max_receive_message_length", MESSAGE_LIMIT),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        # A silent broker is left after eight seconds, so that calls move to the one that takes over. The first limit is
+        # used for TCP too, and notices a machine that is gone; only the second one notices a process that is stopped.
+        ("grpc.keepalive_time_ms", 5_000),
+        ("grpc.keepalive_timeout_ms", 3_000),
+        ("grpc.http2.ping_timeout_ms", 3_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         # This is also the time limit of a connection attempt.
         ("grpc.min_reconnect_backoff_ms", 2_000),
+        # By default a name is looked up twice a minute at most, which hides the new address of a replaced broker.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ]
 
 
 def sync_channel(settings: Settings) -> grpc.Channel:
-    """Return a channel; raise SettingsError if a file is invalid, or the token would be sent in clear text."""
+    """Return a channel.
+
+    Raises SettingsError if a file is invalid, or if the token would be sent in clear text, and BrokerUnavailable if the
+    names of several hosts cannot be looked up.
+    """
     quieten_grpc()
     import grpc
 
@@ -66,7 +71,7 @@ def sync_channel(settings: Settings) -> grpc.Channel:
 
 
 def aio_channel(settings: Settings) -> grpc.aio.Channel:
-    """Return a channel for the running event loop; raise SettingsError as `sync_channel` does."""
+    """Return a channel for the running event loop; raise the errors of `sync_channel`."""
     quieten_grpc()
     import grpc.aio
 
@@ -103,28 +108,21 @@ def check(settings: Settings) -> None:
     certificates(settings)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether the host is this machine; localhost is the only name that counts."""
-    from ipaddress import ip_address  # a millisecond of a start that opens no channel
-
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def _made(settings: Settings, secure: Callable[..., Any], insecure: Callable[..., Any]) -> object:
-    token, address, options = Token.of(settings), target(settings), channel_options()
-    if is_loopback(settings.host):
-        options.append(("grpc.enable_http_proxy", 0))  # traffic for this machine must not pass through another one
+    token, options, where = Token.of(settings), channel_options(), target(settings)
+    if len(settings.hosts) > 1 or not hosts_elsewhere(settings):
+        # Traffic for this machine must not pass through another one, and a proxy can be asked for one address only.
+        options.append(("grpc.enable_http_proxy", 0))
     if settings.tls_ca:
         import grpc
 
         if settings.tls_name:
             options.append(("grpc.ssl_target_name_override", settings.tls_name))
-        channel = secure(address, grpc.ssl_channel_credentials(*certificates(settings)), options=options)
+        channel = secure(where, grpc.ssl_channel_credentials(*certificates(settings)), options=options)
     else:
-        channel = insecure(address, options=options)
+        if len(settings.hosts) > 1:  # by default all addresses together would be the authority, which is no valid one
+            options.append(("grpc.default_authority", address(replace(settings, host=settings.hosts[0]))))
+        channel = insecure(where, options=options)
     return channel if token is None else _Bearing(channel, token)
 
 
@@ -148,10 +146,10 @@ class Token:
         """Return the token of the settings, or None; raise SettingsError if it cannot be read or must not be sent."""
         if not (settings.auth_token or settings.auth_token_file):
             return None
-        if not (settings.tls_ca or is_loopback(settings.host)):
+        if not settings.tls_ca and (elsewhere := hosts_elsewhere(settings)):
             raise SettingsError(
-                f"the token would be sent to {settings.host} in clear text: set DAGORAMA_TLS_CA to the authority of the"
-                " broker's certificate, or unset DAGORAMA_AUTH_TOKEN"
+                f"the token would be sent to {', '.join(elsewhere)} in clear text: set DAGORAMA_TLS_CA to the authority"
+                " of the broker's certificate, or unset DAGORAMA_AUTH_TOKEN"
             )
         return cls(settings.auth_token, Path(settings.auth_token_file) if settings.auth_token_file else None)
 

@@ -17,7 +17,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from dagorama.api import broker_pb2
-from dagorama.client.channel import sync_channel, target
+from dagorama.client.addresses import address
+from dagorama.client.channel import sync_channel
 from dagorama.client.chunks import (
     DEADLINE,
     VALUE_LIMIT,
@@ -62,7 +63,7 @@ class Connection(InspectionCalls):
         from dagorama.api.broker_pb2_grpc import BrokerStub
 
         self.settings = settings
-        self.address = target(settings)
+        self.address = address(settings)
         self.pid = os.getpid()
         #: Whether a broker has answered, so that one that does not answer may be restarting.
         self.has_answered = _is_expected
@@ -75,7 +76,8 @@ class Connection(InspectionCalls):
     @property
     def patience(self) -> float:
         """The seconds for which the broker may be unavailable before a call fails."""
-        return broker_wait() if self.has_answered else PATIENCE
+        # Several addresses are named because one broker takes over from another, which may happen just now.
+        return broker_wait() if self.has_answered or len(self.settings.hosts) > 1 else PATIENCE
 
     def error_of(self, error: grpc.RpcError) -> BrokerError:
         """Return our error for a failed call; note whether a broker was reached."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from dagorama.client.channel import sync_channel, target
+from dagorama.client.addresses import address
+from dagorama.client.channel import sync_channel
 from dagorama.client.status import broker_error
 
 if TYPE_CHECKING:
@@ -35,5 +36,5 @@ def is_serving(settings: Settings, timeout: float) -> bool:
         try:
             reply = check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=timeout)
         except grpc.RpcError as error:
-            raise broker_error(error, target(settings)) from None
+            raise broker_error(error, address(settings)) from None
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)

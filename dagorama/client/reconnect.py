@@ -16,8 +16,9 @@ from dagorama.errors import BrokerOverloaded, BrokerUnavailable
 
 T = TypeVar("T")
 
-#: Seconds for which a call is repeated at an address at which no broker has answered this process. After an answer the
-#: limit is `settings.broker_wait()`: the broker may be reading its store, or another one may be taking over.
+#: Seconds for which a call is repeated at the only address of the settings, if no broker has answered this process
+#: there. After an answer, and with several addresses, the limit is `settings.broker_wait()`: the broker may be reading
+#: its store, or another one may be taking over.
 PATIENCE = 3.0
 #: Seconds between two attempts to reach a broker.
 PAUSE = 0.1

@@ -7,8 +7,8 @@ import socket
 import sys
 from pathlib import Path
 
-from dagorama.errors import SettingsError
-from dagorama.settings import Settings, WorkerOptions, captured_log_level, captures_logs
+from dagorama.errors import BrokerUnavailable, SettingsError
+from dagorama.settings import Settings, WorkerOptions, broker_wait, captured_log_level, captures_logs
 from dagorama.values.signing import keyring
 from dagorama.worker.control_pipe import ControlPipe, read_start
 from dagorama.worker.frames import ChildMain
@@ -48,6 +48,7 @@ def run_launched(descriptor: int) -> int:
     lines = ControlPipe(connection)
     try:
         check(Settings.from_env())
+        broker_wait()
         captures_logs()
         captured_log_level()
         return run_worker(options, lines)
@@ -72,6 +73,7 @@ def _supervise(
 ) -> int:
     import asyncio
 
+    from dagorama.worker.supervisor.child_pool import FAILED
     from dagorama.worker.supervisor.monitoring import CannotListen, monitored
     from dagorama.worker.supervisor.notices import complain
     from dagorama.worker.supervisor.supervisor import Supervisor
@@ -83,11 +85,11 @@ def _supervise(
 
     try:
         return asyncio.run(supervise())
-    except CannotListen as error:
+    except (CannotListen, BrokerUnavailable) as error:  # BrokerUnavailable: none of several hosts can be looked up
         complain(str(error))
         if parent is not None:
             parent.say("failed", error)
-        return UNUSABLE
+        return UNUSABLE if isinstance(error, CannotListen) else FAILED
 
 
 def _keep_freed_memory() -> None:

@@ -7,8 +7,9 @@ commit runs go into the next.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
@@ -83,10 +84,12 @@ class Commits:
         self.count = 0
         self.changed = asyncio.Event()  #: set when the loop has something to do
         self.stopping = False
-        self.thread = thread or CommitExecutor()
+        self.thread = thread or CommitExecutor(FEW if store.near else 0)
         #: Makes the calls of people, which need not wait for commits.
         self._viewer = self.thread if store.view.is_the_store else ThreadPoolExecutor(1, thread_name_prefix="view")
         self._in_flight_ids: set[bytes] = set()
+        #: Called with each commit that is durable, and with the ids and name keys that it has made.
+        self.observers: set[Callable[[Changes, set[bytes]], None]] = set()
         self._waiting: list[Waiter] = []  # for the next commit
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -148,9 +151,27 @@ class Commits:
         """Make one of the store's calls in its thread."""
         return await asyncio.get_running_loop().run_in_executor(self.thread, call, *arguments)
 
+    async def quickly(self, call: Callable[..., T], *arguments: object) -> T:
+        """Make one of the store's quick calls: in the loop if the store is near, without awaiting anything."""
+        return call(*arguments) if self.store.near else await self.in_store(call, *arguments)
+
     async def in_view(self, call: Callable[..., T], *arguments: object) -> T:
         """Make one of the calls of the store's view in its thread: commits do not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self._viewer, call, *arguments)
+
+    @contextmanager
+    def observed(self) -> Iterator[list[Changes]]:
+        """Yield a list to which each commit is added that becomes durable within the context."""
+        since: list[Changes] = []
+
+        def observe(changes: Changes, made: set[bytes]) -> None:
+            since.append(changes)
+
+        self.observers.add(observe)
+        try:
+            yield since
+        finally:
+            self.observers.discard(observe)
 
     # --- for the loop ---------------------------------------------------------------------------------
 
@@ -168,6 +189,8 @@ class Commits:
 
     def end(self) -> None:
         """Record that the changes are durable."""
+        for observe in self.observers:
+            observe(self.in_flight, self._in_flight_ids)
         self.in_flight, self._in_flight_ids = Changes(), set()
         self.count += 1
 

@@ -78,7 +78,7 @@ async def closure(
     `instances` are the instances of these nodes; instances whose values name them are searched too.
     """
     found = Downstream(failed, seeds)
-    through = {*instances, *(key for instance in instances for key in _naming(broker, instance))}
+    through = {*instances, *await _naming(broker, instances)}
     length = -1
     # A source is older than its node, so one pass follows sources to the end; values may name younger nodes.
     while length != len(found.log):
@@ -111,12 +111,12 @@ async def _dead(broker: Broker, keys: Collection[int]) -> set[int]:
     return {key for key, eager_state in eager_states.items() if eager_state is EagerState.ABORTED}
 
 
-def _naming(broker: Broker, instance: int) -> set[int]:
-    """Return the instances that name this one, directly or through others."""
+async def _naming(broker: Broker, instances: Iterable[int]) -> set[int]:
+    """Return the instances that name one of these, directly or through others."""
     found: set[int] = set()
-    stack = [instance]
+    stack = list(instances)
     while stack:
-        for stored in broker.store.naming(stack.pop()):
+        for stored in await broker.commits.quickly(broker.store.naming, stack.pop()):
             if stored.row.key not in found:
                 found.add(stored.row.key)
                 stack.append(stored.row.key)

@@ -12,6 +12,7 @@ from dagorama_broker.engine.loading import Loaded, Loading, made_by, named_by_on
 from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import Unavailable
+from dagorama_broker.model.looks import Known
 from dagorama_broker.scheduler import Draft, NewNodes, Node, Worker
 
 #: Nodes and references that are looked at between two turns of other calls, if no commit follows.
@@ -53,14 +54,14 @@ class Drafts:
         """Return an accepted draft of all that is left to make; None: what it needs must be found out again."""
         scheduler = self._scheduler
         revivals = scheduler.revivals
-        async with self._pinned(added_to):
-            left, found = await self._left_to_make(blocks)
+        async with self._pinned(added_to), self._loading.looks.at(blocks) as known:
+            left, found = await self._left_to_make(blocks, known)
             async with self.draft(left, found.nodes) as draft:
                 if scheduler.revivals != revivals:
                     return None
-                self._lookups.check_names(left)
+                self._lookups.check_names(left, known)
                 for block in left:
-                    self._lookups.check_large(block.large)
+                    self._lookups.check_large(block.large, known)
                 advance_clock(scheduler, self._commits.clock)
                 draft.carry_out(0)
                 return draft
@@ -76,20 +77,20 @@ class Drafts:
                     await self._commits.wait_durable()
                     stored = await self._commits.in_store(self._store.instance, id)
                     if stored is None and self._scheduler.instance(id) is None:
-                        raise self._lookups.not_known(id)
+                        raise await self._lookups.not_known(id)
                 self._scheduler.pin_instance(id, stored)
                 stack.callback(self._scheduler.unpin_instance, id)
             yield
 
-    async def _left_to_make(self, blocks: Sequence[NewNodes]) -> tuple[list[NewNodes], Loaded]:
+    async def _left_to_make(self, blocks: Sequence[NewNodes], known: Known) -> tuple[list[NewNodes], Loaded]:
         """Return the blocks that no earlier call has made, and what they name."""
         loading, has_instance = self._loading, self._lookups.has_instance
-        left, found, missing = list[NewNodes](), Loaded(), list[bytes]()
+        left, found, missing = list[NewNodes](), Loaded(known), list[bytes]()
         steps, made = Steps(self._scheduler.limits.step, self._commits.next_turn), made_by(blocks)
         for block in blocks:
             await steps.spend(block.weight + LOOK)
             missing += loading.missing_nodes(named_by_one(block, made), found)
-            empty = {block.instance} if not block.function and has_instance(block.instance) else ()
+            empty = {block.instance} if not block.function and has_instance(block.instance, known) else ()
             if len(missing) >= LOOKED_UP or empty:
                 await self._look_up(missing, empty, found)
                 missing = []
@@ -101,7 +102,7 @@ class Drafts:
         for block in left:
             await steps.spend(len(block.foreign) + 1)
             reject_other_protocol([block], found)
-            self._lookups.check_large(block.large)
+            self._lookups.check_large(block.large, known)
         return left, found
 
     async def _look_up(self, nodes: Sequence[bytes], instances: Collection[bytes], found: Loaded) -> None:

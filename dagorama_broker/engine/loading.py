@@ -12,8 +12,11 @@ from itertools import accumulate
 from typing import TypeAlias
 
 from dagorama_broker.engine.commits import Commits
+from dagorama_broker.engine.looks import Looks
 from dagorama_broker.engine.lookups import Lookups
+from dagorama_broker.engine.retention_policy import not_known
 from dagorama_broker.errors import Conflict, InvalidArgument
+from dagorama_broker.model.looks import Known
 from dagorama_broker.model.queries import StoredInstance
 from dagorama_broker.scheduler import NewNodes, Node
 
@@ -25,6 +28,7 @@ Made: TypeAlias = dict[bytes, tuple[list[int], list[int]]]
 class Loaded:
     """The nodes and instances that a call names. A node found unfinished stays valid after its end, unless removed."""
 
+    known: Known  #: the store, or its answer
     nodes: dict[bytes, Node] = field(default_factory=dict)
     instances: dict[bytes, StoredInstance] = field(default_factory=dict)  #: instances that memory lacked
     unknown: set[bytes] = field(default_factory=set)  #: ids that were never used
@@ -44,6 +48,7 @@ class Loaded:
 
 class Loading:
     def __init__(self, commits: Commits, lookups: Lookups) -> None:
+        self.looks = Looks(commits)
         self.under_way: set[Loaded] = set()  #: loads that removals must be reported to
         self._commits = commits
         self._lookups = lookups
@@ -51,8 +56,10 @@ class Loading:
         self._store = commits.store
 
     def from_memory(self, blocks: Sequence[NewNodes]) -> Loaded | None:
-        """Return all that these blocks name if it is in memory; None: it must be loaded."""
-        found = Loaded()
+        """Return all that these blocks name if it is in memory, and the store is near; None: it must be loaded."""
+        if not self._store.near:
+            return None
+        found = Loaded(self._store)
         if self.missing_nodes(named_by(blocks), found) or self._missing_instances(blocks, found):
             return None
         return None if self.is_unsettled(blocks) else found
@@ -63,7 +70,11 @@ class Loading:
         Nothing changes between the last look and the return: as long as the caller does not await, all that is named
         is in memory, in the answer, or unknown.
         """
-        found, named = Loaded(), named_by(blocks) | set(ids)
+        async with self.looks.at(blocks) as known:
+            return await self._loaded(blocks, named_by(blocks) | set(ids), known)
+
+    async def _loaded(self, blocks: Sequence[NewNodes], named: set[bytes], known: Known) -> Loaded:
+        found = Loaded(known)
         revivals = self._scheduler.revivals
         self.under_way.add(found)
         try:
@@ -80,6 +91,11 @@ class Loading:
                 await self.read(nodes, instances, found)
         finally:
             self.under_way.discard(found)
+
+    async def look(self, blocks: Sequence[NewNodes]) -> Loaded:
+        """Find out what the store knows of these blocks: true as long as the caller does not await."""
+        async with self.looks.at(blocks) as known:
+            return Loaded(known)
 
     def missing_nodes(self, named: Iterable[bytes], found: Loaded) -> list[bytes]:
         """Return the nodes that memory lacks; add the others to `found`."""
@@ -104,7 +120,7 @@ class Loading:
                     wanted.add(block.instance)
             else:
                 made.add(block.instance)
-                if not block.function and self._lookups.has_instance(block.instance):
+                if not block.function and self._lookups.has_instance(block.instance, found.known):
                     wanted.add(block.instance)
         return wanted - found.instances.keys() - found.unknown
 
@@ -142,55 +158,56 @@ class Loading:
         """Return whether an earlier call has made this block. Raises Conflict if it was made with other content."""
         if not block.function:
             return self._is_made_empty(block, found)
-        if block.creates is not None and self._is_new(block):
+        known = found.known
+        if block.creates is not None and self._is_new(block, known):
             return False
-        digest = self._made_as(block)
+        digest = self._made_as(block, known)
         if digest is not None:
-            self._refuse_removed(block)
+            self._refuse_removed(block, known)
             if digest != block.digest:
                 raise Conflict(f"node {block.origin.hex()}, counter {block.first}, exists already, with other content")
             return True
-        if block.creates is not None and self._lookups.has_instance(block.instance):
-            self._refuse_removed(block)
+        if block.creates is not None and self._lookups.has_instance(block.instance, known):
+            self._refuse_removed(block, known)
             raise _other_instance(block)
         return False
 
-    def refuse_made(self, block: NewNodes) -> None:
+    def refuse_made(self, block: NewNodes, known: Known) -> None:
         """Raise Conflict if nodes of a block that a worker reports are stored already: no commit could hold it."""
-        stored = self._store.last_block(block.origin, block.first + block.count)
+        stored = known.last_block(block.origin, block.first + block.count)
         if stored is not None and stored.first + stored.size > block.first:
             raise Conflict(f"node {block.origin.hex()}, counter {block.first}, exists already")
-        if block.creates is not None and self._lookups.has_instance(block.instance):
+        if block.creates is not None and self._lookups.has_instance(block.instance, known):
             raise _other_instance(block)
 
-    def _is_new(self, block: NewNodes) -> bool:
+    def _is_new(self, block: NewNodes, known: Known) -> bool:
         """Return whether nothing was ever made under the block's ids."""
         scheduler, is_unwritten, id, origin = self._scheduler, self._commits.is_unwritten, block.instance, block.origin
         if scheduler.has_origin(origin) or id in scheduler.instances or is_unwritten(origin) or is_unwritten(id):
             return False
-        return self._store.is_new(id, origin)
+        return known.is_new(id, origin)
 
     def _is_made_empty(self, block: NewNodes, found: Loaded) -> bool:
         """Return whether an instance without nodes was made: it has left no run behind, so compare the instance."""
-        if block.creates is None or not self._lookups.has_instance(block.instance):
+        if block.creates is None or not self._lookups.has_instance(block.instance, found.known):
             return False
         row = found.instances[block.instance].row
         if (row.definition, row.entry) != block.creates:
             raise _other_instance(block)
         return True
 
-    def _refuse_removed(self, block: NewNodes) -> None:
+    def _refuse_removed(self, block: NewNodes, known: Known) -> None:
         """Raise NotFound if the instance was removed: a late repetition does not make it again."""
-        if self._store.removed(block.instance) is not None:
-            raise self._lookups.not_known(block.instance)
+        if (removed := known.removed(block.instance)) is not None:
+            raise not_known(block.instance, removed, self._lookups.keeping)
 
-    def _made_as(self, block: NewNodes) -> bytes | None:
+    def _made_as(self, block: NewNodes, known: Known) -> bytes | None:
         """Return the digest of what was made under any of the block's counters; None: nothing was."""
         end = block.first + block.count
         in_memory = self._scheduler.last_block(block.origin, end)
         if in_memory is not None and in_memory.first + in_memory.count > block.first:
             return in_memory.digest
-        stored = self._store.last_block(block.origin, end)
+        stored = known.last_block(block.origin, end)
         if stored is not None and stored.first + stored.size > block.first:
             return stored.digest
         return None

@@ -11,6 +11,7 @@ from dagorama_broker.engine.payload_cache import Payloads
 from dagorama_broker.engine.retention_policy import RetentionPolicy, not_known
 from dagorama_broker.errors import Conflict, InvalidArgument, NotFound
 from dagorama_broker.model.domain import ENDED
+from dagorama_broker.model.looks import Known
 from dagorama_broker.model.queries import FoundNode, InstanceQuery, StoredInstance
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.scheduler import NewNodes, Node, name_key
@@ -58,15 +59,15 @@ class Lookups:
 
     # --- instances ------------------------------------------------------------------------------------
 
-    def has_instance(self, id: bytes) -> bool:
+    def has_instance(self, id: bytes, known: Known) -> bool:
         """Return whether this id was ever used for an instance."""
-        return id in self._scheduler.instances or self._commits.is_unwritten(id) or self._store.has_instance(id)
+        return id in self._scheduler.instances or self._commits.is_unwritten(id) or known.has_instance(id)
 
-    def not_known(self, instance: bytes) -> NotFound:
+    async def not_known(self, instance: bytes) -> NotFound:
         """Return the error for an instance that the store does not have, or has removed."""
-        return not_known(instance, self._store.removed(instance), self.keeping)
+        return not_known(instance, await self._commits.quickly(self._store.removed, instance), self.keeping)
 
-    def check_names(self, blocks: Iterable[NewNodes]) -> None:
+    def check_names(self, blocks: Iterable[NewNodes], known: Known) -> None:
         """Raise Conflict if one of these new instances would get a user's id that another one of its definition has.
 
         Until the next await, the blocks may be made.
@@ -77,7 +78,7 @@ class Lookups:
                 continue
             definition, name = block.creates[0], block.start.name
             key = name_key(definition, name)
-            if key in seen or self._commits.is_unwritten(key) or self._store.named_instance(definition, name):
+            if key in seen or self._commits.is_unwritten(key) or known.named_instance(definition, name):
                 raise Conflict(f"an instance of {definition} with the id {name!r} exists already")
             seen.add(key)
 
@@ -101,7 +102,7 @@ class Lookups:
         found = await self._commits.in_store(lambda: {id: stored for id in ids if (stored := read(id)) is not None})
         for id in ids:
             if id not in found:
-                raise self.not_known(id)
+                raise await self.not_known(id)
         return found
 
     # --- nodes ----------------------------------------------------------------------------------------
@@ -153,10 +154,10 @@ class Lookups:
 
     # --- large values ---------------------------------------------------------------------------------
 
-    def check_large(self, names: Iterable[bytes]) -> None:
+    def check_large(self, names: Iterable[bytes], known: Known) -> None:
         """Raise NotFound if one of these large values, named by their SHA-256, does not exist."""
         for sha256 in names:
-            if not self._store.has_large(sha256):
+            if not known.has_large(sha256):
                 raise NotFound(
                     f"large value {sha256.hex()} is not here: it was not sent with PutValue before, or no node has"
                     f" named it for {self.keeping.grace:g} s; put() it again"

@@ -1,15 +1,16 @@
 """Removes ended instances after their retention, in small portions, and unreferenced large values.
 
-Whether an instance may be removed is decided in the event loop without awaiting, from the store's index and from
-changes that are not committed yet; it is removed with the next commit, and unknown from then on. Its rows are deleted
-in transactions of their own, between other commits; after a restart the next broker continues.
+Whether an instance may be removed is decided in the event loop without awaiting: from the store's index, from what was
+committed since that was read, and from changes that are not committed yet. It is removed with the next commit, and
+unknown from then on. Its rows are deleted in transactions of their own, between other commits; after a restart the next
+broker continues.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from math import inf
 
 from dagorama_broker.engine.clock import RetentionClock
@@ -81,10 +82,10 @@ class Retention:
         if not self._looked_around:
             await asyncio.to_thread(self._store.find_unnamed_large)
             self._looked_around = True
-        if not self._is_left_over and self._remove():
+        if not self._is_left_over and await self._remove():
             await self._commits.wait_durable()
-            self._is_more |= self._are_freed()
-        is_more = self._collect()
+            self._is_more |= await self._are_freed()
+        is_more = await self._collect()
         self._is_left_over = await self._commits.in_store(self._sweep, self._pace.nodes())
         return is_more or self._is_more or self._is_left_over
 
@@ -96,17 +97,18 @@ class Retention:
 
     # --- instances ------------------------------------------------------------------------------------
 
-    def _remove(self) -> int:
+    async def _remove(self) -> int:
         """Remove expired instances with the next commit. Return how many."""
         now = self._clock.now()
         self._cutoff = now
-        expired = self._expired(now)
-        rows = self._unneeded(expired) if expired else self._knot(now)
-        self._blocked = min(len(expired) - len(rows), MOST_INSTANCES) if expired else 0
-        self._is_more |= bool(rows) and not expired
-        self._take_out(rows)
-        self._pace.count(len(rows))
-        return len(rows)
+        with self._commits.observed() as since:
+            expired = await self._expired(now)
+            rows = self._unneeded(expired, since) if expired else await self._knot(now, since)
+            self._blocked = min(len(expired) - len(rows), MOST_INSTANCES) if expired else 0
+            self._is_more |= bool(rows) and not expired
+            self._take_out(rows)
+            self._pace.count(len(rows))
+            return len(rows)
 
     def _take_out(self, rows: Collection[RemovedRow]) -> None:
         """Remove instances with the next commit: from now on no call finds them."""
@@ -124,52 +126,63 @@ class Retention:
         uses it.
         """
         for _ in range(DELETE_ATTEMPTS):
-            stored = await self._lookups.stored_instance(id)
-            if stored.ended is None or id in self._scheduler.instances:
-                raise FailedPrecondition(f"instance {id.hex()} has unfinished nodes: cancel it, or wait until it ends")
-            if naming := self._store.naming(stored.row.key):
-                raise FailedPrecondition(
-                    f"instance {naming[0].row.id.hex()} returned a promise of instance {id.hex()} and needs its values:"
-                    " delete that one first"
-                )
-            row = RemovedRow(stored.row.key, id, stored.ended, stored.failed, DELETED)
-            if self._unneeded([row]):
-                self._take_out([row])
-                self._scheduler.record_action(action)
+            with self._commits.observed() as since:
+                row = await self._deletable(id)
+                is_unneeded = bool(self._unneeded([row], since))
+                if is_unneeded:
+                    self._take_out([row])
+                    self._scheduler.record_action(action)
+            if is_unneeded:
                 self._is_left_over = True
                 await self._commits.wait_durable()
                 return
         raise FailedPrecondition(f"another call reads instance {id.hex()}: try again in a moment")
 
-    def _expired(self, now: float) -> list[RemovedRow]:
+    async def _deletable(self, id: bytes) -> RemovedRow:
+        """Return the record of the removal of an ended instance that no other one needs. Raises a BrokerRefusal."""
+        stored = await self._lookups.stored_instance(id)
+        if stored.ended is None or id in self._scheduler.instances:
+            raise FailedPrecondition(f"instance {id.hex()} has unfinished nodes: cancel it, or wait until it ends")
+        if naming := await self._commits.quickly(self._store.naming, stored.row.key):
+            raise FailedPrecondition(
+                f"instance {naming[0].row.id.hex()} returned a promise of instance {id.hex()} and needs its values:"
+                " delete that one first"
+            )
+        return RemovedRow(stored.row.key, id, stored.ended, stored.failed, DELETED)
+
+    async def _expired(self, now: float) -> list[RemovedRow]:
         """Return a portion of the expired instances, failed ones too, that no other instance names."""
-        keeping, store = self._lookups.keeping, self._store
+        keeping, quickly, expired_in = self._lookups.keeping, self._commits.quickly, self._store.expired
         most = self._pace.instances() + self._blocked
         expired: list[RemovedRow] = []
         self._is_more = False
         for failed in (False, True):
             if keeping.kept(failed) < inf:
-                found = store.expired(failed, now - keeping.kept(failed), most)
+                found = await quickly(expired_in, failed, now - keeping.kept(failed), most)
                 expired += map(self._removal, found)
                 self._is_more |= len(found) == most
         return expired
 
-    def _are_freed(self) -> bool:
+    async def _are_freed(self) -> bool:
         """Return whether the removed instances named expired ones, so that these can be removed at once."""
-        keeping, store, most = self._lookups.keeping, self._store, self._blocked + 1
+        keeping, quickly, most = self._lookups.keeping, self._commits.quickly, self._blocked + 1
         found = [
-            len(store.expired(failed, self._cutoff - keeping.kept(failed), most))
+            len(await quickly(self._store.expired, failed, self._cutoff - keeping.kept(failed), most))
             for failed in (False, True)
             if keeping.kept(failed) < inf
         ]
         return sum(found) > self._blocked
 
-    def _unneeded(self, expired: list[RemovedRow]) -> list[RemovedRow]:
-        """Return the instances that no call uses and no uncommitted change concerns."""
+    def _unneeded(self, expired: list[RemovedRow], since: Iterable[Changes]) -> list[RemovedRow]:
+        """Return the instances that no call uses, and that no change concerns which was made after they were read.
+
+        `since` are the changes that were committed meanwhile; uncommitted changes count too.
+        """
         unsettled: set[int] = set()
-        for changes in self._uncommitted():
+        for changes in (*since, *self._uncommitted()):
             unsettled.update(end.key for end in changes.instance_ends)
             unsettled.update(link.named for link in changes.links)
+            unsettled.update(row.key for row in changes.removed)
         live, holds = self._scheduler.instances, self._lookups.holds
         return [row for row in expired if row.key not in unsettled and row.id not in live and row.id not in holds]
 
@@ -178,25 +191,25 @@ class Retention:
         kept = self._lookups.keeping.kept(stored.failed)
         return RemovedRow(stored.row.key, stored.row.id, stored.ended, stored.failed, kept)
 
-    def _knot(self, now: float) -> list[RemovedRow]:
+    async def _knot(self, now: float, since: Iterable[Changes]) -> list[RemovedRow]:
         """Return expired instances that name each other; a few are checked at a time."""
-        named = self._store.named(self._knots_after, NAMED)
+        named = await self._commits.quickly(self._store.named, self._knots_after, NAMED)
         self._knots_after = 0
         for stored in named:
-            knot = self._who_needs(stored, now)
-            if knot and len(self._unneeded(knot)) == len(knot):
+            knot = await self._who_needs(stored, now)
+            if knot and len(self._unneeded(knot, since)) == len(knot):
                 return knot
             self._knots_after = stored.row.key
         return []
 
-    def _who_needs(self, stored: StoredInstance, now: float) -> list[RemovedRow]:
+    async def _who_needs(self, stored: StoredInstance, now: float) -> list[RemovedRow]:
         """Return an instance, the instances that name it, and so on; nothing if one must be kept, or there are many."""
         found, stack = {stored.row.key: stored}, [stored]
         while stack:
             other = stack.pop()
             if other.ended is None or other.ended > now - self._lookups.keeping.kept(other.failed):
                 return []
-            for naming in self._store.naming(other.row.key):
+            for naming in await self._commits.quickly(self._store.naming, other.row.key):
                 if naming.row.key not in found:
                     found[naming.row.key] = naming
                     stack.append(naming)
@@ -209,8 +222,13 @@ class Retention:
 
     # --- large values ---------------------------------------------------------------------------------
 
-    def _collect(self) -> bool:
+    async def _collect(self) -> bool:
         """Mark unreferenced large values for deletion. Return whether there are more."""
+        grace = self._lookups.keeping.grace
+        if not self._store.near:
+            # Looks and commits that are asked for later wait in the store's thread until this is over.
+            named = self._wanted().__contains__
+            return await self._commits.in_store(self._store.collect_large, grace, VALUES, named)
         wanted: set[bytes] | None = None
 
         def is_wanted(sha256: bytes) -> bool:
@@ -219,12 +237,13 @@ class Retention:
                 wanted = self._wanted()
             return sha256 in wanted
 
-        return self._store.collect_large(self._lookups.keeping.grace, VALUES, is_wanted)
+        return self._store.collect_large(grace, VALUES, is_wanted)
 
     def _wanted(self) -> set[bytes]:
-        """Return large values that uncommitted changes or staged children name."""
+        """Return large values that uncommitted changes, staged children or decisions that are under way name."""
         staged = self._scheduler.all_staged()
         wanted = {sha256 for each in staged for block in each.blocks for sha256 in block.large}
+        wanted |= self._loading.looks.large()
         for changes in self._uncommitted():
             wanted.update(row.sha256 for row in changes.large)
         return wanted

@@ -206,7 +206,7 @@ async def _refuse_unsettled(broker: Broker, root_causes: set[int]) -> None:
 async def _read(broker: Broker, root_causes: set[int], seeds: set[int], downstream: bool) -> Failed:
     """Read all nodes that are retried, again until nothing was missed while the store was read."""
     scheduler = broker.scheduler
-    load = Loaded()
+    load = Loaded(broker.store)
     broker.loading.under_way.add(load)
     try:
         while True:

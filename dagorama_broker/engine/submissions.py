@@ -19,6 +19,7 @@ class Submissions:
         self._loading = loading
         self._drafts = drafts
         self._scheduler = commits.scheduler
+        self._store = commits.store
 
     async def submit(self, blocks: Sequence[NewNodes]) -> None:
         """Make nodes and instances, once, and return when they are durable.
@@ -51,9 +52,9 @@ class Submissions:
     def _make(self, blocks: Sequence[NewNodes], loaded: Loaded) -> None:
         reject_other_protocol(blocks, loaded)
         new = self._loading.left_to_make(blocks, loaded)
-        self._lookups.check_names(new)
+        self._lookups.check_names(new, loaded.known)
         for block in new:
-            self._lookups.check_large(block.large)
+            self._lookups.check_large(block.large, loaded.known)
         advance_clock(self._scheduler, self._commits.clock)
         self._scheduler.submit(new, loaded.nodes, loaded.instances.values())
 
@@ -62,19 +63,21 @@ class Submissions:
         for block in blocks:
             if block.instance in loaded.unknown and self._scheduler.instance(block.instance) is None:
                 await self._commits.wait_durable()  # its removal may be under way
-                raise self._lookups.not_known(block.instance)
+                raise await self._lookups.not_known(block.instance)
 
     async def report_children(self, worker: Worker, key: int, attempt: int, block: NewNodes) -> bool:
         """Take the children that a worker reports for a running attempt.
 
         Returns False if the worker does not hold the attempt. Raises a BrokerRefusal, and then nothing has changed.
         """
-        is_eager = self._scheduler.is_eager(worker, key, attempt)
-        loaded = await self._loading.load([block]) if is_eager else Loaded()
+        if self._scheduler.is_eager(worker, key, attempt):
+            loaded = await self._loading.load([block])
+        else:
+            loaded = Loaded(self._store) if self._store.near else await self._loading.look([block])
         advance_clock(self._scheduler, self._commits.clock)
         reject_other_protocol([block], loaded)
-        self._lookups.check_names([block])
-        self._lookups.check_large(block.large)
+        self._lookups.check_names([block], loaded.known)
+        self._lookups.check_large(block.large, loaded.known)
         if not self._scheduler.has_made(key, block):  # else it is a report that was sent again
-            self._loading.refuse_made(block)
+            self._loading.refuse_made(block, loaded.known)
         return self._scheduler.report_children(worker, key, attempt, block, loaded.nodes, loaded.instances.values())

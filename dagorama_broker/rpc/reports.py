@@ -18,6 +18,7 @@ from dagorama_broker.engine.turns import Turn
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import BrokerRefusal, InvalidArgument
 from dagorama_broker.model.domain import Failure, Function
+from dagorama_broker.model.looks import Known
 from dagorama_broker.rpc.costs import of_children
 from dagorama_broker.rpc.failures import failure_of
 from dagorama_broker.rpc.fields import (
@@ -72,8 +73,10 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
             await turn.next()
     if results.trace:
         _take_traces(broker, results)
-    if results.node:
-        await _take_values(broker, session, results, turn)
+    if results.node and broker.store.near:
+        await _take_values(broker, session, results, turn, broker.store)
+    elif results.node:
+        await _look_and_take_values(broker, session, results, turn)
     for failure in results.failures:
         if turn.is_over:
             await turn.next()
@@ -97,7 +100,14 @@ async def _take_children(
         _fail(broker, worker, key, attempt, refusal, broker.see_time())
 
 
-async def _take_values(broker: Broker, session: Session, results: pb.Results, turn: Turn) -> None:
+async def _look_and_take_values(broker: Broker, session: Session, results: pb.Results, turn: Turn) -> None:
+    staged = (broker.scheduler.staged_children(attempt) for attempt in results.attempt)
+    blocks = [block for children in staged if children is not None for block in children.blocks]
+    async with broker.loading.looks.at(blocks, map(sha256_bytes, results.large)) as stored:
+        await _take_values(broker, session, results, turn, stored)
+
+
+async def _take_values(broker: Broker, session: Session, results: pb.Results, turn: Turn, stored: Known) -> None:
     scheduler, worker = broker.scheduler, session.worker
     refs, large = refs_of(results), large_by_place(results)
     foreign = list(results.foreign)
@@ -120,17 +130,17 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results, tu
         )
         try:
             if named:
-                broker.lookups.check_large(named)
+                broker.lookups.check_large(named, stored)
             if refs:
                 scheduler.limits.check_promises(refs[place])
             children = scheduler.staged_children(attempt) if attempt in staged else None
             if children is not None:
-                broker.lookups.check_names(children.blocks)
+                broker.lookups.check_names(children.blocks, stored)
             if children is None or not scheduler.limits.is_large(children.weight):
                 complete(now)
             else:
                 async with broker.drafts.draft(children.blocks, known, worker) as draft:
-                    broker.lookups.check_names(children.blocks)
+                    broker.lookups.check_names(children.blocks, stored)
                     complete(now := broker.see_time(), draft)
         except BrokerRefusal as refusal:
             _fail(broker, worker, key, attempt, refusal, now)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dagorama_broker.model.looks import Known, Seen, Wanted
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
@@ -15,7 +16,7 @@ from dagorama_broker.model.queries import (
     StoredInstance,
     Usage,
 )
-from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, OutcomeRow, RemovedRow
+from dagorama_broker.model.rows import Changes, OutcomeRow
 from dagorama_broker.store.view import Queries, StoreView
 
 #: Number of removed instances whose ids a store remembers, the latest.
@@ -24,16 +25,28 @@ REMEMBERED = 100_000
 SECRET_BYTES = 32
 
 
-class Store(Queries, Protocol):
+class Store(Known, Queries, Protocol):
     """The broker's records.
 
-    Calls block. Unless a method says otherwise, the broker calls it from one thread at a time and, short commits
-    excepted, not from the thread of its event loop. Every method raises StoreError, with one sentence, if the store
-    cannot be read or written.
+    Calls block. Unless a method says otherwise, the broker calls it from one thread at a time, and not from the thread
+    of its event loop, with three exceptions if the store is `near`: the queries of `Known`, methods that are documented
+    as quick, and short commits. Every method raises StoreError, with one sentence, if the store cannot be read or
+    written.
     """
 
-    def open(self) -> int:
-        """Create or migrate the store, lock it for this process, commit a new epoch (1, 2, ...) and return it."""
+    @property
+    def near(self) -> bool:
+        """Whether a quick query takes microseconds, so that the broker may make it in its loop."""
+        ...
+
+    def open(self) -> None:
+        """Reach the store, and find out whether it can be used at all. This changes no record."""
+
+    def take(self) -> int:
+        """Become the only broker of the open store: create or migrate it, commit a new epoch (1, 2, ...) and return it.
+
+        A store that only one process can use raises StoreError at once if another broker has it; `close` gives it up.
+        """
         ...
 
     @property
@@ -79,60 +92,29 @@ class Store(Queries, Protocol):
         """Return the recorded result of a node, failure included; None if there is none yet."""
         ...
 
-    def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
-        """Return the last block of this origin that begins before this counter.
-
-        One index lookup: quick enough for the broker's loop.
-        """
-        ...
-
-    def has_instance(self, id: bytes) -> bool:
-        """Return whether this id was ever used, as far as removed ids are remembered.
-
-        Quick enough for the broker's loop.
-        """
-        ...
-
-    def is_new(self, instance: bytes, origin: bytes) -> bool:
-        """Return whether neither the id was used for an instance, see `has_instance`, nor the origin for nodes.
-
-        One statement, quick enough for the broker's loop, and the only query that most submissions need.
-        """
+    def look(self, wanted: Wanted) -> Seen:
+        """Return what `Known` would answer about all that is wanted, with as few queries as possible."""
         ...
 
     # No query finds an instance after the commit that has it in `Changes.removed`; `sweep` deletes its rows.
-
-    def named_instance(self, definition: str, name: str) -> NameRow | None:
-        """Return the row of a user's id of an instance; None if no instance of the definition has it.
-
-        One index lookup: quick enough for the broker's loop.
-        """
-        ...
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
         """Return up to `most` instances that ended before that time (seconds since 1970), oldest end first.
 
         `failed`: those with a failed node, or those without. Instances that another instance refers to are left out.
-        One index lookup: quick enough for the broker's loop.
+        Quick if the store is near: one index lookup.
         """
         ...
 
     def named(self, after: int, most: int) -> list[StoredInstance]:
         """Return up to `most` ended instances after this key to which another one refers, in the order of their keys.
 
-        One index lookup: quick enough for the broker's loop.
+        Quick if the store is near: one index lookup.
         """
         ...
 
     def naming(self, key: int) -> list[StoredInstance]:
-        """Return the instances that refer to this one. One index lookup: quick enough for the broker's loop."""
-        ...
-
-    def removed(self, id: bytes) -> RemovedRow | None:
-        """Return the record of a removed instance, if it is one of the latest `REMEMBERED`.
-
-        Quick enough for the broker's loop.
-        """
+        """Return the instances that refer to this one. Quick if the store is near: one index lookup."""
         ...
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
@@ -168,10 +150,6 @@ class Store(Queries, Protocol):
         """Return a large value in chunks of at most 1 MiB; None if it is not stored. Call it in any thread."""
         ...
 
-    def has_large(self, sha256: bytes) -> bool:
-        """Return whether a large value is stored. Quick enough for the broker's loop."""
-        ...
-
     def share_large(self) -> tuple[str, str]:
         """Let clients on this machine use large values as files, and write new ones to the folder's `unfinished`.
 
@@ -189,8 +167,9 @@ class Store(Queries, Protocol):
     def collect_large(self, grace: float, most: int, is_wanted: Callable[[bytes], bool]) -> bool:
         """Remove up to `most` large values that were unreferenced for `grace` seconds; return whether more may be left.
 
-        Values that are `is_wanted` get another grace period. Call it in the broker's loop, so that no node comes to
-        refer to one meanwhile; `delete_collected` does the slow part.
+        Values that are `is_wanted` get another grace period. No node must come to refer to one meanwhile: the broker
+        calls this in its loop if the store is near, and otherwise wants all values of decisions that are under way.
+        `delete_collected` does the slow part.
         """
         ...
 

@@ -16,7 +16,7 @@ import pytest
 from dagorama_broker.launch import launch_broker
 from dagorama_broker.store import open_store
 from tests.support.processes import SECONDS, is_serving
-from tests.support.records import graph, node
+from tests.support.records import begun, graph, node
 
 BROKER = [sys.executable, "-m", "dagorama_broker"]
 
@@ -57,7 +57,7 @@ def address_in(line: str) -> str:
 
 def queue_two(store: str) -> None:
     kept = open_store(store)
-    kept.open()
+    begun(kept)
     kept.commit(graph(node(1), node(2)))
     kept.close()
 

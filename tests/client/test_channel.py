@@ -18,7 +18,8 @@ import pytest
 from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.cli.credentials import record_of
-from dagorama.client.channel import Token, aio_channel, check, is_loopback
+from dagorama.client.addresses import is_loopback
+from dagorama.client.channel import Token, aio_channel, check
 from dagorama.client.connection import Connection, connection
 from dagorama.errors import AccessDenied, BrokerUnavailable, SettingsError, WorkersNotStarted
 from dagorama.runner import launch_workers

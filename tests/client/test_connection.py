@@ -12,7 +12,7 @@ import pytest
 
 from dagorama.api import broker_pb2
 from dagorama.client import chunks
-from dagorama.client.channel import target
+from dagorama.client.addresses import target
 from dagorama.client.connection import connection
 from dagorama.client.status import broker_error
 from dagorama.definition import generate_instance_id

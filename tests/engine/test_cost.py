@@ -61,7 +61,8 @@ class Driven:
             worker_info_of(pb.Hello(protocol=1, worker=os.urandom(16), name="w", slots=1)), (), self.now
         )
         self.broker = cast(Broker, SimpleNamespace(
-            scheduler=self.scheduler, see_time=lambda: self.now, store=SimpleNamespace(has_large=lambda sha256: True),
+            scheduler=self.scheduler, see_time=lambda: self.now,
+            store=SimpleNamespace(near=True, has_large=lambda sha256: True),
         ))  # fmt: skip
 
     def step(self) -> Effects:

@@ -15,6 +15,7 @@ from dagorama_broker.engine.proofs import MOST_PRESENTED, PresentedGrant, Proofs
 from dagorama_broker.errors import InvalidArgument, PermissionDenied
 from dagorama_broker.store import Store
 from tests.support.raw import Dag, Given, RawWorker, Served, envelope, granted, identity, serving, submit
+from tests.support.records import begun
 
 NOT_NOW, DENIED, INVALID = (
     grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT,
@@ -188,5 +189,5 @@ def test_a_store_keeps_its_secret(store: Store) -> None:
     secret = store.secret
     assert len(secret) == 32
     store.close()
-    store.open()
+    begun(store)
     assert store.secret == secret

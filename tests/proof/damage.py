@@ -34,6 +34,7 @@ from dagorama_broker.store.memory.store import MemoryStore
 from dagorama_broker.store.sqlite.store import SqliteStore
 from dagorama_testing.calls import Aborted, CallContext
 from dagorama_testing.loop import START
+from tests.support.records import begun
 
 from ..simulation.life import Life
 from ..simulation.loop import simulated
@@ -64,7 +65,7 @@ def half_done(folder: Path, seed: int) -> tuple[list[tuple[bytes, list[bytes]]],
     """A store with work of every kind, half done; its instances with their nodes, and the name of a large value."""
     life = next(life for life in map(_lived, count(seed)) if len(life.watcher.unfinished) >= LEAST)
     store = SqliteStore(folder / "store.db")
-    store.open()
+    begun(store)
     store.commit(changes_of(life.disk))
     sha256, _ = store.put_large([random.Random(seed).randbytes(5_000)])
     ids = store.ids(list(life.disk.tables.nodes))
@@ -96,7 +97,7 @@ class Questions:
     async def ask(self, path: Path) -> list[bytes | str]:
         store = SqliteStore(path, busy=0.0)
         try:
-            epoch = store.open()
+            epoch = begun(store)
             scheduler, now = Scheduler(epoch), time.monotonic()
             scheduler.restore(store.live(), now, time.time() - now)
             scheduler.awaited, scheduler.dispatch_paused_until = set(), None

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.sqlite.store import SqliteStore
+from tests.support.records import begun
 
 from .progress import made
 
@@ -229,7 +230,7 @@ def judge(events: list[Event], cuts: int, seed: int, folder: Path) -> Verdict:
 def _losses(folder: Path, acknowledged: list[dict[str, str]]) -> list[str]:
     store = SqliteStore(folder / "store.db", busy=0.0)
     try:
-        store.open()
+        begun(store)
     except StoreError as error:
         return [f"the store does not open: {error}"] if acknowledged else []
     try:

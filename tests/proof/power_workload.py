@@ -22,6 +22,7 @@ from dagorama_broker.scheduler import NewNodes, Scheduler, WorkerInfo
 from dagorama_broker.store import folders, large_values
 from dagorama_broker.store.sqlite import connection, database
 from dagorama_broker.store.sqlite.store import SqliteStore
+from tests.support.records import begun
 
 CLIENTS = 4
 
@@ -63,7 +64,7 @@ class Workload:
         os.write(self._acks, json.dumps(what).encode() + b"\n")
 
     async def run(self) -> None:
-        scheduler = Scheduler(await asyncio.to_thread(self.store.open))
+        scheduler = Scheduler(await asyncio.to_thread(begun, self.store))
         now = time.monotonic()
         scheduler.restore(self.store.live(), now, time.time() - now)
         broker = Broker(scheduler, self.store)

@@ -17,6 +17,7 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker.store.sqlite.store import SqliteStore
+from tests.support.records import begun
 
 from .progress import patience
 
@@ -73,7 +74,7 @@ def submit_until_refused(stub: BrokerStub, size: int) -> list[bytes]:
 
 def are_there(path: Path, instances: list[bytes]) -> bool:
     store = SqliteStore(path)
-    store.open()
+    begun(store)
     try:
         return all(store.has_instance(instance) for instance in instances)
     finally:

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from tests.support.far_store import distance
 from tests.support.raw import (
     FUNCTION,
     Dag,
@@ -24,6 +25,8 @@ from tests.support.raw import (
     serving,
     submit,
 )
+
+__all__ = ["distance"]
 
 EXISTS, INVALID = grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.INVALID_ARGUMENT
 EAGER = pb.Function(name="work:Task.eager", hash="h", stream_children=True)

@@ -12,7 +12,10 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from tests.support.far_store import distance
 from tests.support.raw import PATIENCE, Dag, Served, envelope, refused, serving, submit
+
+__all__ = ["distance"]
 
 
 class RawTalk:

@@ -17,7 +17,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dagorama.api import broker_pb2 as pb
+from tests.support.far_store import distance
 from tests.support.raw import LEAF, Dag, Served, envelope, refused, serving, submit
+
+__all__ = ["distance"]
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 UNKNOWN = grpc.StatusCode.NOT_FOUND

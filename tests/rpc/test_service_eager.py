@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from tests.support.far_store import distance
 from tests.support.gate import gate, settled
 from tests.support.raw import (
     FUNCTION,
@@ -25,6 +26,8 @@ from tests.support.raw import (
 )
 from tests.support.records import dead
 from tests.support.restarts import after, again, killed
+
+__all__ = ["distance"]
 
 EAGER = pb.Function(name="work:Task.eager", hash="hash-3", stream_children=True, retry=pb.Retry(max_attempts=2))
 

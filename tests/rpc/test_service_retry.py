@@ -15,7 +15,10 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import Unavailable
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.settings import Settings
+from tests.support.far_store import distance
 from tests.support.raw import FUNCTION, KEY, LEAF, Dag, RawWorker, Served, envelope, refused, serving, signed, submit
+
+__all__ = ["distance"]
 
 
 async def failed(served: Served, worker: RawWorker) -> Dag:

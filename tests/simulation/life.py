@@ -16,6 +16,7 @@ from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_testing.loop import START
+from tests.support.records import begun
 
 from .client import SimulatedClient
 from .loop import Clock, Host, Livelock, SimulatedLoop, simulated
@@ -177,7 +178,7 @@ class Life:
 
     async def _serve(self, host: Host) -> None:
         """As `server.serve` does, without gRPC."""
-        epoch = await self.loop.run_in_executor(None, self.disk.open)
+        epoch = await self.loop.run_in_executor(None, begun, self.disk)
         limits = Limits(losses=1_000, step=self.step, large=self.step)
         scheduler = Scheduler(epoch, limits, Timing(lease=LEASE, reconnect_wait=RECONNECT))
         live = await self.loop.run_in_executor(None, self.disk.live)

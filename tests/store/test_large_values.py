@@ -11,6 +11,7 @@ import pytest
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.large_values import CHUNK, LargeFiles
 from dagorama_broker.store.sqlite.store import SqliteStore
+from tests.support.records import begun
 
 CONTENT = b"0123456789abcdef" * (CHUNK // 4)
 NAME = sha256(CONTENT).digest()
@@ -196,12 +197,12 @@ def test_a_disk_that_takes_no_more_is_an_error_that_says_so_and_leaves_nothing(f
 
 def test_what_a_killed_broker_was_writing_is_swept_out_at_the_next_start(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "broker.sqlite3")
-    store.open()
+    begun(store)
     name, _ = store.put_large([CONTENT])
     store.close()
     unfinished = tmp_path / "broker.sqlite3.values" / "unfinished" / "9"
     unfinished.write_bytes(b"half of it")
-    store.open()
+    begun(store)
     assert not unfinished.exists()
     assert store.has_large(name)
     store.close()

@@ -16,7 +16,7 @@ from dagorama_broker.model.rows import (
 )
 from dagorama_broker.store import Store
 from dagorama_broker.store.sqlite import search
-from tests.support.records import RICH, completed, failed, graph, instance_row, keys, node, restart, run_row
+from tests.support.records import RICH, begun, completed, failed, graph, instance_row, keys, node, restart, run_row
 
 LAST = (1 << 63) - 1
 #: When the nodes of `graph` were created.
@@ -68,7 +68,7 @@ def test_a_page_looks_at_so_many_and_says_where_to_go_on(
     from dagorama_broker.store import open_store
 
     store = open_store(f"sqlite:///{tmp_path_factory.mktemp('store')}/broker.sqlite3")
-    store.open()
+    begun(store)
     instances(store)
     monkeypatch.setattr(search, "LOOKED_AT", 2)
     assert listed(store, definition="work:None") == ([], 5)

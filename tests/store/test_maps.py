@@ -13,7 +13,7 @@ from dagorama_broker.model.domain import State
 from dagorama_broker.model.maps import LAST_KEY, NO_OUTCOME
 from dagorama_broker.model.rows import Changes, FunctionRow, InstanceEnd, ProgressRow, ResolvedRow
 from dagorama_broker.store import Store, open_store
-from tests.support.records import PLAIN, RICH, completed, failed, instance_row, node, run_row
+from tests.support.records import PLAIN, RICH, begun, completed, failed, instance_row, node, run_row
 
 INSTANCES = (1, 2, 3)
 
@@ -23,7 +23,7 @@ def both(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
     """Both stores, with the same records."""
     stores = open_store("memory://"), open_store(f"sqlite:///{tmp_path}/broker.sqlite3")
     for each in stores:
-        each.open()
+        begun(each)
         for changes in history(Random(7)):
             each.commit(changes)
     yield stores

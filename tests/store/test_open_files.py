@@ -17,7 +17,7 @@ from dagorama_broker.cli import main
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.store.sqlite.store import SqliteStore
-from tests.support.records import graph, instance_row, node, opened
+from tests.support.records import begun, graph, instance_row, node, opened
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_commit_to_files_that_a_start_would_not_find_fails_and_what_they_held_
 @pytest.mark.parametrize("way", WAYS)
 def test_a_store_that_is_closed_after_its_files_were_taken_away_is_saved_too(path: Path, way: str) -> None:
     store = SqliteStore(path, busy=0.0, count_together=0.0)
-    store.open()
+    begun(store)
     store.commit(instance(1))
     WAYS[way](path)
     with pytest.raises(StoreError, match=r"while the broker was running; .*nothing that was acknowledged is lost"):
@@ -279,7 +279,7 @@ def test_a_lost_log_is_noticed_if_its_commits_are_counted_together(path: Path) -
 def test_a_store_that_is_opened_again_at_once_is_whole(path: Path) -> None:
     store = SqliteStore(path, count_together=60.0)
     for key in range(1, 4):
-        store.open()
+        begun(store)
         store.commit(instance(key))
         store.close()
     assert instances(path) == [1, 2, 3]
@@ -297,7 +297,7 @@ def test_a_loss_that_is_accepted_reuses_no_epoch(path: Path) -> None:
     accepted = CliRunner().invoke(main, ["accept-loss", "--store", f"sqlite:///{path}"])
     assert accepted.output == "accepted: the last 3 changes of 3; the next start continues without it\n"
     store = SqliteStore(path, count_together=0.0)
-    assert store.open() == 2
+    assert begun(store) == 2
     store.close()
     again = CliRunner().invoke(main, ["accept-loss", "--store", f"sqlite:///{path}"])
     assert again.output == "nothing is missing from this store\n"

@@ -41,6 +41,7 @@ from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_SCHEMA, FI
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.records import (
     RICH,
+    begun,
     completed,
     failed,
     graph,
@@ -176,7 +177,7 @@ def test_a_store_from_before_the_first_release_is_refused_and_left_as_it_is(path
         connection.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
     with pytest.raises(StoreError, match=r"written by dagorama before its release 0\.2\.0 .*: choose another store"):
-        SqliteStore(path).open()
+        begun(SqliteStore(path))
     assert path.read_bytes() == before
 
 
@@ -225,7 +226,8 @@ from pathlib import Path
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.records import completed, graph, node
 store = SqliteStore(Path(sys.argv[1]))
-print("epoch", store.open(), flush=True)
+store.open()
+print("epoch", store.take(), flush=True)
 for key in range(1, 100_000):
     store.commit(graph(node(key, instance=key), instance=key, origin=key.to_bytes(12, "big")))
     print(key, flush=True)
@@ -262,7 +264,19 @@ def test_a_second_broker_is_refused_with_the_pid_of_the_first(path: Path) -> Non
         assert process.stdout is not None
         assert process.stdout.readline() == "epoch 1\n"
         with pytest.raises(StoreError, match=rf"in use by another broker \(pid {process.pid}\)"):
-            SqliteStore(path).open()
+            begun(SqliteStore(path))
+
+
+def test_a_store_that_another_broker_has_can_be_opened_and_not_taken(path: Path) -> None:
+    with another_broker(path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        waiting = SqliteStore(path)
+        waiting.open()
+        with pytest.raises(StoreError, match="in use by another broker"):
+            waiting.take()
+    assert waiting.take() == 2
+    waiting.close()
 
 
 def test_the_lock_goes_with_the_process_that_held_it(path: Path) -> None:
@@ -270,7 +284,7 @@ def test_the_lock_goes_with_the_process_that_held_it(path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
     store = SqliteStore(path)
-    assert store.open() == 2
+    assert begun(store) == 2
     store.close()
 
 
@@ -278,7 +292,7 @@ def test_a_refused_broker_does_not_disturb_the_one_that_has_the_store(path: Path
     with opened(path) as store:
         for _ in range(2):
             with pytest.raises(StoreError, match=f"pid {os.getpid()}"):
-                SqliteStore(path).open()
+                begun(SqliteStore(path))
         store.commit(graph(node(1)))
 
 
@@ -290,7 +304,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(path: Path) -> N
     sql(path, f"PRAGMA user_version = {LATEST_VERSION + 1}")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="written by a newer dagorama"):
-        SqliteStore(path).open()
+        begun(SqliteStore(path))
     assert path.read_bytes() == before
 
 
@@ -298,14 +312,14 @@ def test_another_programs_file_is_refused_and_left_as_it_is(path: Path) -> None:
     sql(path, "CREATE TABLE contacts (name TEXT)")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="not a dagorama store"):
-        SqliteStore(path).open()
+        begun(SqliteStore(path))
     assert path.read_bytes() == before
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path) -> None:
     path.write_text("dear diary, " * 1000)
     with pytest.raises(StoreError, match="not a dagorama store"):
-        SqliteStore(path).open()
+        begun(SqliteStore(path))
     assert path.read_text().startswith("dear diary")
 
 
@@ -313,7 +327,7 @@ def test_a_refused_file_is_not_kept_locked(path: Path) -> None:
     path.write_text("dear diary, " * 1000)
     for _ in range(2):
         with pytest.raises(StoreError, match="not a dagorama store"):
-            SqliteStore(path).open()
+            begun(SqliteStore(path))
 
 
 def test_a_file_that_another_program_keeps_locked_is_an_error_that_says_so(path: Path) -> None:
@@ -321,7 +335,7 @@ def test_a_file_that_another_program_keeps_locked_is_an_error_that_says_so(path:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked by another program"):
-            SqliteStore(path, busy=0.0).open()
+            begun(SqliteStore(path, busy=0.0))
         other.execute("ROLLBACK")
         with opened(path) as store:
             other.execute("BEGIN IMMEDIATE")
@@ -349,9 +363,9 @@ def folder_of_nobody() -> Iterator[Path]:
 def test_a_folder_that_may_not_be_written_is_an_error_that_says_so(folder_of_nobody: Path) -> None:
     folder_of_nobody.chmod(0o500)
     with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
-        SqliteStore(folder_of_nobody / "broker.sqlite3").open()
+        begun(SqliteStore(folder_of_nobody / "broker.sqlite3"))
     with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
-        SqliteStore(folder_of_nobody / "new" / "broker.sqlite3").open()
+        begun(SqliteStore(folder_of_nobody / "new" / "broker.sqlite3"))
 
 
 # --- one broker to a store, whatever it is called ---------------------------------------------------------
@@ -420,7 +434,7 @@ def test_a_read_only_file_is_an_error_that_says_so(folder_of_nobody: Path) -> No
     fill(path)
     path.chmod(0o400)
     with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
-        SqliteStore(path).open()
+        begun(SqliteStore(path))
 
 
 @contextmanager
@@ -713,6 +727,7 @@ from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.records import instance_row
 store = SqliteStore(Path(sys.argv[1]))
 store.open()
+store.take()
 store.commit(Changes(removed=[RemovedRow(1, instance_row(1).id, 1.0, False, 60.0)]))
 print("removed", flush=True)
 while store.sweep(10):
@@ -785,7 +800,7 @@ def test_damage_to_what_removal_goes_by_is_an_error_and_deletes_nothing(path: Pa
 def test_the_size_of_its_files_is_told(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "broker.sqlite3")
     assert store.usage()[:3] == (0, 0, 0)
-    store.open()
+    begun(store)
     store.commit(graph(node(1)))
     store.put_large([b"a" * 100_000])
     usage = store.usage()

@@ -8,6 +8,7 @@ import pytest
 
 from dagorama_broker.errors import SettingsError, StoreError
 from dagorama_broker.model.domain import EagerState, State
+from dagorama_broker.model.looks import Seen, Wanted
 from dagorama_broker.model.queries import EndedNode, FoundNode, LiveNode, StoredInstance
 from dagorama_broker.model.rows import (
     Changes,
@@ -16,7 +17,9 @@ from dagorama_broker.model.rows import (
     FunctionRow,
     InstanceEnd,
     LargeRow,
+    NameRow,
     ProgressRow,
+    RemovedRow,
     ResolvedRow,
     TraceRow,
 )
@@ -466,3 +469,23 @@ def test_no_run_is_made_by_two_attempts(store: Store) -> None:
     store.commit(eager_attempts(EagerAttemptRow(7, 1, 0, EagerState.OPEN), made={2: 7}))
     with pytest.raises(StoreError):
         store.commit(eager_attempts(EagerAttemptRow(8, 1, 0, EagerState.OPEN), made={2: 8}))
+
+
+def test_a_look_answers_all_that_submissions_must_know_at_once(store: Store) -> None:
+    changes = graph(node(1), node(2))
+    changes.names = [NameRow(1, "work:Plain", "order-1", b"digest")]
+    store.commit(changes)
+    store.commit(graph(node(3, instance=2), instance=2, origin=b"origin-of-it"))
+    gone = RemovedRow(2, instance_row(2).id, 5.5, False, 60.0)
+    store.commit(Changes(removed=[gone]))
+    sha256, _ = store.put_large(iter([b"large"]))
+    wanted = Wanted(
+        {instance_row().id, instance_row(2).id, b"never used"}, {(ORIGIN, 2), (ORIGIN, 0), (b"unused------", 9)},
+        {("work:Plain", "order-1"), ("work:Plain", "order-2")}, {sha256, bytes(32)},
+    )  # fmt: skip
+    assert store.look(wanted) == Seen(
+        {instance_row().id, instance_row(2).id}, {instance_row(2).id: gone},
+        {ORIGIN}, {(ORIGIN, 2): changes.blocks[0]}, {("work:Plain", "order-1"): changes.names[0]}, {sha256},
+    )  # fmt: skip
+    assert store.look(Wanted()) == Seen()
+    assert not Wanted()

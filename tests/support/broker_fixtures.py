@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from dagorama_broker.store import Store, open_store
 from tests.support.raw import Served, serving
+from tests.support.records import begun
 
 
 @pytest_asyncio.fixture
@@ -20,6 +21,6 @@ async def served() -> AsyncIterator[Served]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/broker.sqlite3"
     store = open_store(url)
-    store.open()
+    begun(store)
     yield store
     store.close()

@@ -17,17 +17,23 @@ RICH = Function(
 )
 
 
+def begun(store: Store) -> int:
+    """Open it and take it; the new epoch."""
+    store.open()
+    return store.take()
+
+
 def restart(store: Store) -> int:
     """Close it and open it again; the new epoch."""
     store.close()
-    return store.open()
+    return begun(store)
 
 
 @contextmanager
 def opened(path: Path, busy: float = 0.0, together: float = 0.0) -> Iterator[SqliteStore]:
     """A store that is open; each commit is counted unless some are counted `together`."""
     store = SqliteStore(path, busy, together)
-    store.open()
+    begun(store)
     try:
         yield store
     finally:

@@ -14,10 +14,11 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
+from dagorama.client.addresses import address
 from dagorama.client.certificates import meaning
-from dagorama.client.channel import aio_channel, target
+from dagorama.client.channel import aio_channel
 from dagorama.logging import get_logger
-from dagorama.settings import Settings, WorkerOptions
+from dagorama.settings import Settings, WorkerOptions, broker_wait
 from dagorama.worker.control_pipe import ControlPipe
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.supervisor.child_pool import FAILED, LEFT, UNUSABLE, ChildPool, PoolEvents
@@ -54,11 +55,10 @@ class Supervisor:
         parent: ControlPipe | None,
     ) -> None:
         """Prepare everything without connecting. `key_ids` are the ids of the signing keys that the children have."""
-        self._options = options
-        self._memory = memory
-        self._parent = parent
+        self._options, self._memory, self._parent = options, memory, parent
         settings = Settings.from_env()
-        self._address = target(settings)
+        self._address = address(settings)
+        self._longest_silence = broker_wait() if len(settings.hosts) > 1 else NO_BROKER_TIMEOUT_S
         self._grace = settings.grace if options.grace is None else options.grace
         self._channel = aio_channel(settings)
         until = pb.DRAINED if options.exit_on_completion else pb.STOPPED
@@ -79,8 +79,7 @@ class Supervisor:
             stub, self._session, lambda: self._children.held, self._on_message, self._on_change, self._on_lost
         )
         self._loop = asyncio.get_running_loop()
-        self._leaving = asyncio.Event()
-        self._change = asyncio.Event()
+        self._leaving, self._change = asyncio.Event(), asyncio.Event()
         self._code = 0
         self._hurried = self._is_ready = self._ready_sent = self._was_welcomed = False
         self._notices = Notices(is_command=parent is None)
@@ -166,7 +165,7 @@ class Supervisor:
             self._loop.add_reader(self._parent, self._on_parent, self._parent)
         self._speaking = self._loop.create_task(self._speak_of_silence())
         if self._options.exit_on_completion:
-            self._loop.call_later(NO_BROKER_TIMEOUT_S, self._give_up_on_silence)
+            self._loop.call_later(self._longest_silence, self._give_up_on_silence)
 
     def _on_termination_signal(self) -> None:
         self._ask_to_leave(hurried=self._leaving.is_set())

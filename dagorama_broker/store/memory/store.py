@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import EagerState
+from dagorama_broker.model.looks import look_into
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
@@ -39,6 +40,9 @@ _Row = TypeVar("_Row")
 class MemoryStore(Aggregates, Maps):
     """A `Store` whose records live as long as this object; close() and open() keep them, like a restart elsewhere."""
 
+    near = is_the_store = True
+    last_used = 0.0  # no earlier broker can have used it
+
     def __init__(self) -> None:
         self.secret = os.urandom(SECRET_BYTES)  #: see `Store`
         self.logs_path = None
@@ -48,11 +52,10 @@ class MemoryStore(Aggregates, Maps):
     def __repr__(self) -> str:
         return "memory"
 
-    @property
-    def last_used(self) -> float:
-        return 0.0  # no earlier broker can have used it
+    def open(self) -> None:
+        """Do nothing: it is in this process."""
 
-    def open(self) -> int:
+    def take(self) -> int:
         self._epoch += 1
         self.tables.clear_drafts()
         return self._epoch
@@ -153,8 +156,6 @@ class MemoryStore(Aggregates, Maps):
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         return {key: self.tables.blocks.id_of(key) for key in keys}
 
-    is_the_store = True
-
     @property
     def view(self) -> MemoryStore:
         return self
@@ -233,6 +234,8 @@ class MemoryStore(Aggregates, Maps):
 
     def is_new(self, instance: bytes, origin: bytes) -> bool:
         return origin not in self.tables.blocks.by_origin and not self.has_instance(instance)
+
+    look = look_into
 
     def list_instances(self, asked: InstanceQuery) -> ListedInstances:
         older = sorted((key for key in self.tables.instances if key < asked.before), reverse=True)

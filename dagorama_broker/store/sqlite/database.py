@@ -53,14 +53,19 @@ class Database:
 
     # --- opening and closing ----------------------------------------------------------------------
 
+    def reach(self) -> None:
+        """Make the folder of the file. Raise StoreError if that is impossible, or if the file has disappeared."""
+        with translate_sqlite_errors(self.path):
+            self._count.refuse_lost()
+            make_folder(self.path.parent)
+
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Lock the store for this process; close it again if the block fails."""
         with translate_sqlite_errors(self.path):
-            self._count.refuse_lost()
-            make_folder(self.path.parent)
             self._lock.take()
             try:
+                self._count.refuse_lost()  # again: it may have been open for long
                 yield
             except BaseException:
                 self.close()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from dagorama_broker.model.looks import Seen, Wanted, look_into
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
@@ -38,6 +39,8 @@ _ANY_LARGE = "SELECT 1 FROM large_refs LIMIT 1"
 class SqliteStore(SharedQueries):
     """A `Store` in a file."""
 
+    near = True
+
     def __init__(self, path: Path, busy: float = BUSY_SECONDS, count_together: float = COUNT_TIME) -> None:
         """`busy`: seconds for which another program may lock the file; `count_together`: see `CommitCount`."""
         # SQLite follows links too, so the folder of large values must be next to the link's target.
@@ -52,7 +55,10 @@ class SqliteStore(SharedQueries):
 
     # --- opening and closing ------------------------------------------------------------------------
 
-    def open(self) -> int:
+    def open(self) -> None:
+        self._database.reach()
+
+    def take(self) -> int:
         try:
             with self._database.taken():
                 self._database.prepare()
@@ -156,6 +162,9 @@ class SqliteStore(SharedQueries):
     def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
         with self._database.looking() as reader:
             return reader.last_block(origin, before)
+
+    def look(self, wanted: Wanted) -> Seen:
+        return look_into(self, wanted)
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
         with self._database.looking() as reader:

@@ -11,6 +11,7 @@ from sys import float_info
 from dagorama.dev_address import HOST as DEV_HOST
 from dagorama.dev_address import dev_port
 from dagorama.errors import SettingsError
+from dagorama.settings.hosts import checked_host, checked_hosts, split_hosts
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
@@ -28,7 +29,7 @@ class Settings:
     nor authorities are set, the broker is the one that `dagorama dev` runs for the current folder, if it runs.
     """
 
-    host: str = "localhost"  #: DAGORAMA_HOST
+    host: str = "localhost"  #: DAGORAMA_HOST: one host, or several with commas between them, see `hosts`
     port: int = 50051  #: DAGORAMA_PORT
     log_level: str = "WARNING"  #: DAGORAMA_LOG_LEVEL
     grace: float = 25.0  #: DAGORAMA_GRACE: seconds that running nodes get when their worker is told to stop
@@ -45,8 +46,13 @@ class Settings:
         # Every call to the broker calls this; the variables are interpreted once.
         if host is None and port is None:
             return _read(*map(environ.get, _VARIABLES))
-        given = {"DAGORAMA_HOST": host and checked_host(host, "--host"), "DAGORAMA_PORT": port and str(port)}
+        given = {"DAGORAMA_HOST": host and checked_hosts(host, "--host"), "DAGORAMA_PORT": port and str(port)}
         return _read(*(given.get(variable) or environ.get(variable) for variable in _VARIABLES))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts at which the broker may be, in the order in which they are tried."""
+        return split_hosts(self.host)
 
     @property
     def endpoint(self) -> tuple[object, ...]:
@@ -61,8 +67,13 @@ _VARIABLES = tuple(f"DAGORAMA_{each.name.upper()}" for each in fields(Settings))
 @lru_cache(maxsize=8)
 def _read(host: str | None, port: str | None, level: str | None, grace: str | None, *access: str | None) -> Settings:
     """Return the settings for these texts of the variables."""
-    where = checked_host(host, "DAGORAMA_HOST") if _stripped(host) else _DEFAULTS.host
+    where = checked_hosts(host, "DAGORAMA_HOST") if _stripped(host) else _DEFAULTS.host
     found = Settings(where, _port(port), _log_level(level), _grace(grace), **_access(*access))
+    if len(found.hosts) > 1 and found.tls_ca and not found.tls_name:
+        raise SettingsError(
+            f"TLS is on, and the broker may be at several hosts ({where}): set DAGORAMA_TLS_NAME to the name that all"
+            " their certificates have"
+        )
     dev = _dev_port(host, port, found.tls_ca)
     return found if dev is None else replace(found, host=DEV_HOST, port=dev)
 
@@ -178,34 +189,9 @@ def broker_wait() -> float:
 def look_at(host: str | None, port: int | None) -> None:
     """Set the address of the broker for this process and its children; None leaves a variable unchanged."""
     if host is not None:
-        environ["DAGORAMA_HOST"] = checked_host(host, "--host")
+        environ["DAGORAMA_HOST"] = checked_hosts(host, "--host")
     if port is not None:
         environ["DAGORAMA_PORT"] = str(port)
-
-
-def checked_host(text: str | None, source: str) -> str:
-    """Return a host name or address, IPv6 without brackets; raise SettingsError, which names `source`."""
-    host = _stripped(text)
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if _is_ipv6(bare) or fullmatch(r"[\w.-]+", host):
-        return bare
-    name, _, port = host.rpartition(":")
-    if "://" in host:
-        remedy = ", without a scheme such as http://"
-    elif port.isdecimal() and name:
-        remedy = f", and the port has its own setting: {name.strip('[]')!r} here, and {port} for the port"
-    else:
-        remedy = ""
-    raise SettingsError(f"{source} is {text!r}: it must be the name or the address of a host{remedy}")
-
-
-def _is_ipv6(text: str) -> bool:
-    from ipaddress import ip_address  # a millisecond of every start with an ordinary name
-
-    try:
-        return ip_address(text).version == 6
-    except ValueError:
-        return False
 
 
 def _stripped(text: str | None) -> str:
