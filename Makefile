@@ -54,12 +54,13 @@ proof: $(INSTALLED_DEV) compiled
 proto: $(INSTALLED_DEV)
 	PYTHON=$(abspath $(BIN)/python) ./build_protobuf.sh
 
-# Tests that need a browser are skipped without one.
+# Tests that need a browser are skipped without one. The headless shell takes half of the time of a whole Chromium.
 chromium:
-	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } > /dev/null || \
-	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
-	    apt-get update -qq > /dev/null && apt-get install -y -qq chromium > /dev/null; } || \
-	  echo "Chromium is missing and cannot be installed from here: tests of pages in a browser will be skipped."
+	@command -v chromium-headless-shell > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq > /dev/null && \
+	    { apt-get install -y -qq chromium-headless-shell || apt-get install -y -qq chromium; } > /dev/null 2>&1; } || \
+	  { command -v chromium || command -v chromium-browser || command -v google-chrome; } > /dev/null || \
+	  echo "Chromium is not installed: the tests of pages in a browser are left out"
 
 vendor: $(INSTALLED_DEV)
 	$(BIN)/python -m tests.dashboard.vendoring $(ARGS)

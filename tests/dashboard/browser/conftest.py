@@ -18,7 +18,7 @@ from tests.dashboard.browser.site import Site, serving
 PATIENCE = 20_000
 expect.set_options(timeout=PATIENCE)
 #: Names under which systems install Chromium.
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="package")
