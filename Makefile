@@ -16,7 +16,7 @@
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
 #   make clean   removes what these made, .venv too
 #
-# PYTHON names the interpreter that .venv is made from; PYTEST_ARGS goes to pytest, which runs one process more than
+# PYTHON names the interpreter that .venv is made from; PYTEST_ARGS goes to pytest, which runs two processes more than
 # there are processors, because many tests wait for others (PYTEST_ARGS='-n 0': one after the other, in one process).
 
 VENV := .venv
@@ -24,9 +24,10 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
+LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
+PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test lint proof proto chromium vendor pictures docs states bench bench-large bench-peers compiled clean
+.PHONY: demo check test rewritten lint $(LINTERS) proof proto chromium vendor pictures docs states bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -36,14 +37,28 @@ check: lint compiled
 	$(PYTEST) -m "not slow" \
 	  --ignore tests/acceptance --ignore tests/proof $(PYTEST_ARGS)
 
-test: lint compiled chromium
+test: $(INSTALLED_DEV) compiled chromium
+	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS) rewritten
 	$(PYTEST) $(PYTEST_ARGS)
 
+# Rewrites the assertions of all tests once, instead of in each process of pytest; it only saves time.
+rewritten: $(INSTALLED_DEV)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests --collect-only -q -n 0 > /dev/null || true
+
 lint: $(INSTALLED_DEV)
+	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS)
+
+lint-ruff: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-mypy: $(INSTALLED_DEV)
 	$(BIN)/mypy --strict
+
+lint-layers: $(INSTALLED_DEV)
 	$(BIN)/lint-imports
+
+lint-pyright: $(INSTALLED_DEV)
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 proof: $(INSTALLED_DEV) compiled
