@@ -102,7 +102,7 @@ bench-peers: $(VENV)/.made
 
 # As pip leaves what it installs: else each program that starts compiles it, where Python is told to write no bytecode.
 compiled: $(INSTALLED)
-	@$(BIN)/python -m compileall -q dagorama dagorama_broker dagorama_check dagorama_monitoring
+	@$(BIN)/python -m compileall -q dagorama dagorama_broker dagorama_check dagorama_dashboard dagorama_monitoring dagorama_testing
 
 clean:
 	rm -rf $(VENV) $(PEERS) .venv-original build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
