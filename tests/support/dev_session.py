@@ -55,6 +55,11 @@ def command(folder: Path, *arguments: object, home: Path | None = None) -> subpr
     return subprocess.run(done, cwd=folder, env=where, capture_output=True, text=True, timeout=WAIT)
 
 
+def hear_hangups() -> None:
+    """Undo a `nohup` under which the tests run."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Dev:
     """A running `dagorama dev`."""
 
@@ -65,6 +70,7 @@ class Dev:
             self.process = subprocess.Popen(
                 [*through, sys.executable, "-m", "dagorama", "dev", *arguments, "--port", "0", "--http-port", "0"],
                 cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=log, text=True,
+                preexec_fn=hear_hangups,
             )  # fmt: skip
         assert self.process.stdout is not None
         lines = [self.process.stdout.readline() for _ in range(3)]
