@@ -50,6 +50,14 @@ def developer(tmp_path: Path) -> Iterator[Developer]:
     developer.leave()
 
 
+def test_the_tutorial_on_tests_needs_nothing_that_runs(reader: Reader) -> None:
+    for text, shown in steps("docs/tutorial/testing.md"):
+        if text.startswith("$ "):
+            reader.run(text.removeprefix("$ "), shown)
+        else:
+            reader.write(text)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_for_developers_prints_what_the_page_shows(developer: Developer, page: str) -> None:
