@@ -511,7 +511,7 @@ def _(cancel: Any) -> Any:
     return cancel
 
 
-async def _cancel_unheard(broker: Broker, instance: bytes, ids: Any) -> int:
+async def _cancel_unheard(broker: Broker, instance: bytes, ids: Any, by: str) -> int:
     nodes = await cancellation._live(broker, instance, ids) if ids else await cancellation._all(broker, instance)
     return broker.scheduler.cancel(nodes, broker.see_time())
 
