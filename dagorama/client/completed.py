@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from dagorama.client.connection import connection
+from dagorama.client.connection import clock_of_waits
 from dagorama.client.results import check_number, is_inside, not_ended, would_wait
 from dagorama.client.timeouts import checked_timeout
 from dagorama.client.waiter import NodeResult, NodeWaiter, at_hand, check_instance, owner_of
@@ -43,7 +43,7 @@ class AsCompleted(Generic[R]):
         self._owner = owner
         self._promises = {promise.node_id: promise for promise in promises}
         self._timeout = timeout
-        self._until = None if timeout is None else connection().clock.monotonic() + timeout
+        self._until = None if timeout is None else clock_of_waits().monotonic() + timeout
 
     def __iter__(self) -> Iterator[DAGPromise[R]]:
         waiting = self._waiting()
@@ -65,7 +65,7 @@ class AsCompleted(Generic[R]):
         return NodeWaiter(dict.fromkeys(self._promises, self._owner))
 
     def _seconds(self) -> float | None:
-        return None if self._until is None else max(0.0, self._until - connection().clock.monotonic())
+        return None if self._until is None else max(0.0, self._until - clock_of_waits().monotonic())
 
     def _check(self, waiting: NodeWaiter) -> None:
         if waiting.left:

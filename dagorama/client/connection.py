@@ -248,6 +248,11 @@ def is_inline() -> bool:
     return _current is not None and _current.is_inline and _current.pid == os.getpid()
 
 
+def clock_of_waits() -> Clock:
+    """Return the clock and the sleep of waits. This connects to nothing, and reads no settings."""
+    return _current.clock if _current is not None and is_inline() else time
+
+
 @contextmanager
 def using(link: Connection) -> Iterator[None]:
     """Make `connection()` return this connection for the block, for as long as it says that it `is_for` the settings.

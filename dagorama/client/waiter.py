@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2
-from dagorama.client.connection import connection, is_inline
+from dagorama.client.connection import clock_of_waits, connection, is_inline
 from dagorama.client.reconnect import PATIENCE, PAUSE, Loss
 from dagorama.client.replies import Replies
 from dagorama.client.slow_waits import waits
@@ -84,7 +84,7 @@ class NodeWaiter:
             waits.leave(self)
 
     def _ended(self, timeout: float | None) -> Iterator[NodeResult]:
-        clock = connection().clock
+        clock = clock_of_waits()
         until = inf if timeout is None else clock.monotonic() + timeout
         loss = Loss()
         while self._left and not self._closed and (seconds := until - clock.monotonic()) > 0:

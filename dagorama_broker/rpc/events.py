@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Sequence
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.events import InstanceEnded, NodeEvent, Reader, reason_of
+from dagorama_broker.engine.events import NodeEvent, Reader, reason_of
 from dagorama_broker.rpc.failures import headline
 from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
-from dagorama_broker.rpc.following import hearing_of_leave, pause, wait_for_news
+from dagorama_broker.rpc.following import following, hearing_of_leave, pause, wait_for_news
 
 #: Events in one batch, and seconds from one batch to the next.
 MOST_EVENTS, INTERVAL = 1_000, 0.25
@@ -17,18 +17,10 @@ MOST_EVENTS, INTERVAL = 1_000, 0.25
 
 async def events(broker: Broker, instance: bytes) -> AsyncGenerator[pb.EventBatch, None]:
     """Yield what happens in an instance from now on, until it has ended. Raise NotFound."""
-    with broker.lookups.holds.on(instance):
-        while True:
-            stored = await broker.lookups.stored_instance(instance)
-            with broker.feeds.events.follow(stored.row.key) as reader:
-                if stored.ended is not None and broker.scheduler.instance(instance) is None:
-                    reader.finish(InstanceEnded(stored.ended, stored.failed))
-                elif broker.scheduler.instance(instance) is None:
-                    continue  # it has ended since it was read
-                yield pb.EventBatch()  # the reader follows from here on
-                async for batch in _batches(broker, reader):
-                    yield batch
-                return
+    async with following(broker, instance, broker.feeds.events) as reader:
+        yield pb.EventBatch()  # the reader follows from here on
+        async for batch in _batches(broker, reader):
+            yield batch
 
 
 async def _batches(broker: Broker, reader: Reader) -> AsyncGenerator[pb.EventBatch, None]:

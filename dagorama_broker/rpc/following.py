@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from typing import Protocol, TypeVar
 
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CALL_AGAIN
+from dagorama_broker.engine.events import InstanceEnded
 from dagorama_broker.errors import Unavailable
+
+
+class _Reader(Protocol):
+    def finish(self, end: InstanceEnded) -> None: ...
+
+
+R_co = TypeVar("R_co", bound=_Reader, covariant=True)
+
+
+class Feed(Protocol[R_co]):
+    """Notes what happens to instances, for those who follow them."""
+
+    def follow(self, instance: int) -> AbstractContextManager[R_co]:
+        """Note what happens to an instance, by its key, within the context."""
+        ...
+
+
+@asynccontextmanager
+async def following(broker: Broker, instance: bytes, feed: Feed[R_co]) -> AsyncIterator[R_co]:
+    """Follow an instance, by its id, within the context; one that has ended is finished already. Raises NotFound."""
+    with broker.lookups.holds.on(instance):
+        while True:
+            stored = await broker.lookups.stored_instance(instance)
+            with feed.follow(stored.row.key) as reader:
+                if broker.scheduler.instance(instance) is None:
+                    if stored.ended is None:
+                        continue  # it has ended since it was read
+                    reader.finish(InstanceEnded(stored.ended, stored.failed))
+                yield reader
+                return
 
 
 @contextmanager

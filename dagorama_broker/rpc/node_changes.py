@@ -6,9 +6,8 @@ from collections.abc import AsyncGenerator
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.events import InstanceEnded
 from dagorama_broker.engine.node_changes import ChangeReader
-from dagorama_broker.rpc.following import hearing_of_leave, pause, wait_for_news
+from dagorama_broker.rpc.following import following, hearing_of_leave, pause, wait_for_news
 
 #: Nodes in one message, and seconds from one message to the next.
 MOST_NODES, INTERVAL = 10_000, 0.25
@@ -16,18 +15,10 @@ MOST_NODES, INTERVAL = 10_000, 0.25
 
 async def watch_nodes(broker: Broker, instance: bytes) -> AsyncGenerator[pb.NodeChanges, None]:
     """Yield which nodes of an instance have changed from now on, until it has ended. Raise NotFound."""
-    with broker.lookups.holds.on(instance):
-        while True:
-            stored = await broker.lookups.stored_instance(instance)
-            with broker.feeds.nodes.follow(stored.row.key) as reader:
-                if stored.ended is not None and broker.scheduler.instance(instance) is None:
-                    reader.finish(InstanceEnded(stored.ended, stored.failed))
-                elif broker.scheduler.instance(instance) is None:
-                    continue  # it has ended since it was read
-                yield pb.NodeChanges(nodes=await reader.nodes())  # the reader follows from here on
-                async for message in _messages(broker, reader):
-                    yield message
-                return
+    async with following(broker, instance, broker.feeds.nodes) as reader:
+        yield pb.NodeChanges(nodes=await reader.nodes())  # the reader follows from here on
+        async for message in _messages(broker, reader):
+            yield message
 
 
 async def _messages(broker: Broker, reader: ChangeReader) -> AsyncGenerator[pb.NodeChanges, None]:
