@@ -41,7 +41,8 @@ test: $(INSTALLED_DEV) compiled chromium
 	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS) rewritten
 	$(PYTEST) $(PYTEST_ARGS)
 
-# Rewrites the assertions of all tests once, instead of in each process of pytest; it only saves time.
+# Rewrites the assertions of all tests once, instead of in each process of pytest. It only saves time: the tests that
+# follow collect again, and show an error of that.
 rewritten: $(INSTALLED_DEV)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests --collect-only -q -n 0 > /dev/null || true
 

@@ -60,7 +60,7 @@ def launch_broker(
     broker = LaunchedBroker(port, store or MEMORY, log_level, environment or {}, host)
     try:
         broker.start()
-        with _environment(DAGORAMA_HOST=broker.host, DAGORAMA_PORT=f"{broker.port}", **_fresh_key(broker.store)):
+        with environment_with(DAGORAMA_HOST=broker.host, DAGORAMA_PORT=f"{broker.port}", **_fresh_key(broker.store)):
             yield broker
     finally:
         broker.stop()
@@ -233,7 +233,7 @@ os.register_at_fork(after_in_child=_forget_all)
 @contextmanager
 def fresh_key() -> Iterator[None]:
     """Set a new signing key for the block, unless the environment names one."""
-    with _environment(**_fresh_key(MEMORY)):
+    with environment_with(**_fresh_key(MEMORY)):
         yield
 
 
@@ -245,17 +245,22 @@ def _fresh_key(store: str) -> dict[str, str]:
 
 
 @contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def environment_with(**variables: str | None) -> Iterator[None]:
+    """Set each variable for the block, or unset it if its value is None; restore all afterwards."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set_variables(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_variables(before)
+
+
+def _set_variables(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _pipe() -> tuple[int, int]:

@@ -19,7 +19,7 @@ from dagorama_testing.rules import Rules
 
 #: Run time that is reported for each node: with measured times, the order of nodes would depend on the machine.
 MICROSECONDS = 100
-#: Exceptions that a node fails with. All others end the test: Ctrl-C, `pytest.skip` and `pytest.exit` raise such ones.
+#: Exceptions that a node fails with. Others end the test: Ctrl-C and `pytest.skip` raise such exceptions.
 NODE_ERRORS = (Exception, SystemExit, GeneratorExit)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from secrets import token_urlsafe
 
 from dagorama.client.connection import connection
 from dagorama.runner import WorkerHandle, launch_workers
-from dagorama_broker.launch import MEMORY, LaunchedBroker
+from dagorama_broker.launch import MEMORY, LaunchedBroker, environment_with
 
 #: Worker processes of a session.
 WORKERS = 2
@@ -44,18 +43,8 @@ class Processes:
             "DAGORAMA_PORT": str(self.broker.port),
             "DAGORAMA_SIGNING_KEYS": self._key,
         }
-        before = {name: os.environ.get(name) for name in (*own, *OTHERS)}
-        for name in OTHERS:
-            os.environ.pop(name, None)
-        os.environ.update(own)
-        try:
+        with environment_with(**dict.fromkeys(OTHERS), **own):
             yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
     def workers(self) -> list[WorkerHandle]:
         """Return the workers, started with the first call. Call it within `environment`. Raises WorkersNotStarted."""

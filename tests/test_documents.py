@@ -21,16 +21,8 @@ from dagorama import errors
 from dagorama_broker.scheduler import ReasonCode
 from dagorama_broker.settings import Settings as BrokerSettings
 from dagorama_testing import World
+from tests.support.packages import PACKAGES, ROOT
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = (
-    "dagorama",
-    "dagorama_broker",
-    "dagorama_check",
-    "dagorama_dashboard",
-    "dagorama_monitoring",
-    "dagorama_testing",
-)
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

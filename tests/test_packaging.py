@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, the images and the committed files themselves."""
+"""The wheel, the images and the committed files contain what users need, and nothing else."""
 
 import json
 import os

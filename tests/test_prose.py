@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.prose.findings import DOCUMENTS, ROOT, SOURCES, findings_below, findings_in
+from tests.prose.findings import DOCUMENTS, SOURCES, findings_below, findings_in
 from tests.prose.patterns import PATTERNS, Pattern
 from tests.prose.texts import COMMENT, DOCSTRING, MESSAGE, PAGE, Text, texts_below
+from tests.support.packages import ROOT
 
 
 @pytest.mark.parametrize("folder", [*SOURCES, *DOCUMENTS])

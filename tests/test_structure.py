@@ -15,15 +15,8 @@ from pathlib import Path
 import grimp
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = (
-    "dagorama",
-    "dagorama_broker",
-    "dagorama_check",
-    "dagorama_dashboard",
-    "dagorama_monitoring",
-    "dagorama_testing",
-)
+from tests.support.packages import PACKAGES, ROOT
+
 #: Rooms and layers that each package may have at most.
 ROOMS = {
     "dagorama": 23,

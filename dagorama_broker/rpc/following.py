@@ -21,7 +21,7 @@ R_co = TypeVar("R_co", bound=_Reader, covariant=True)
 
 
 class Feed(Protocol[R_co]):
-    """Notes what happens to instances, for those who follow them."""
+    """Notes what happens to instances, for readers that follow them."""
 
     def follow(self, instance: int) -> AbstractContextManager[R_co]:
         """Note what happens to an instance, by its key, within the context."""

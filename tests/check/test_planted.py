@@ -10,7 +10,7 @@ import pytest
 from dagorama_broker.launch import launch_broker
 from tests.check.running import PLANTED, SILENT, all_ends, module_of
 
-#: Errors of a misuse: ours, and those of Python for coroutines, texts and tables.
+#: Errors that a misuse raises: by the library, or by Python for coroutines, strings and tables.
 OF_MISUSE = {
     "AttributeError", "NotInInstance", "NotPicklable", "PromiseAttribute", "PromiseMisuse", "TypeError", "ValueError",
 }  # fmt: skip

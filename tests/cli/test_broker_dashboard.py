@@ -40,7 +40,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 async def started(folder: Path) -> dict[str, object]:
-    """What the page tells once it has started."""
+    """Return what the page has written at its start."""
     while not (folder / "started").exists():
         await asyncio.sleep(0.01)
     found: dict[str, object] = json.loads((folder / "started").read_text())
@@ -48,7 +48,7 @@ async def started(folder: Path) -> dict[str, object]:
 
 
 async def run(settings: Settings, folder: Path, http_port: int | None = None) -> dict[str, object]:
-    """What a page tells that is started and stopped."""
+    """Start and stop a page; return what it has written."""
     dashboard = Dashboard(settings, http_port, ("-c", STAYS))
     dashboard.start(4000)
     found = await started(folder)

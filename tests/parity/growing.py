@@ -7,6 +7,7 @@ import asyncio
 from dagorama import DAGDefinition, current, dagorama
 from tests.parity.stage import Stage, awaited
 from tests.parity.stories import story
+from tests.testing.graphs import Steps
 
 
 class Fan(DAGDefinition):
@@ -33,22 +34,9 @@ def an_empty_fan_is_gathered(stage: Stage) -> None:
     assert stage.told(*Fan()(0)) == 0
 
 
-class Chain(DAGDefinition):
-    @dagorama
-    def entrypoint(self, count: int) -> int:
-        value = self.step(0)
-        for _ in range(count - 1):
-            value = self.step(value)
-        return value
-
-    @dagorama
-    def step(self, before: int) -> int:
-        return before + 1
-
-
 @story
 def a_chain_runs_in_its_order(stage: Stage) -> None:
-    assert stage.told(*Chain()(100)) == 100
+    assert stage.told(*Steps()(100)) == 100
 
 
 class Fibonacci(DAGDefinition):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.prose.findings import DOCUMENTS, ROOT, SOURCES, findings_below
+from tests.prose.findings import DOCUMENTS, SOURCES, findings_below
+from tests.support.packages import ROOT
 
 
 def main(arguments: list[str]) -> int:

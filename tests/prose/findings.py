@@ -8,12 +8,9 @@ from pathlib import Path
 
 from tests.prose.patterns import PATTERNS
 from tests.prose.texts import Text, texts_below
+from tests.support.packages import PACKAGES, ROOT
 
-ROOT = Path(__file__).parents[2]
-SOURCES = (
-    "dagorama", "dagorama_broker", "dagorama_check", "dagorama_dashboard", "dagorama_monitoring", "dagorama_testing",
-    "proto", "samples", "benchmarks",
-)  # fmt: skip
+SOURCES = (*PACKAGES, "proto", "samples", "benchmarks")
 DOCUMENTS = ("README.md", "docs", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", ".github")
 
 
