@@ -275,10 +275,25 @@ class RawWorker:
         if "grants" not in changed:
             self.hello.grants.extend(self.grants[len(self.hello.grants) :])
         self.welcome, self.ended, self._pieces = None, None, {}
-        self._call = self._stub.Work()
-        await self._call.write(pb.WorkerMessage(hello=self.hello))
+        self._call = await self._greeted()
         self._listening = asyncio.create_task(self._listen(self._call))
         await self.until(lambda: self.welcome or self.ended)
+
+    async def _greeted(self) -> Any:
+        """Return a stream on which the hello was sent.
+
+        If the broker ends a stream while the hello is written, grpc.aio loses the status and reports INTERNAL (grpc
+        issue 36066). A worker then opens another stream, and so does this one.
+        """
+        while True:
+            call = self._stub.Work()
+            try:
+                await call.write(pb.WorkerMessage(hello=self.hello))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.INTERNAL:
+                    raise
+            else:
+                return call
 
     @property
     def welcomed(self) -> pb.Welcome:

@@ -33,6 +33,11 @@ export class Camera {
     view.addEventListener("click", (event) => this.#click(event), { capture: true });
   }
 
+  /** Whether a button is pressed, or a finger touches the drawing. */
+  get pressed() {
+    return this.#pointers.size > 0;
+  }
+
   /** Show all of the drawing, if it can be read then; otherwise its beginning. @param {boolean} [at_once] */
   fit(at_once = false) {
     this.moved = false;

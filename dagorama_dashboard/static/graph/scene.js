@@ -26,6 +26,7 @@ export class Scene {
   #boxLayer = el("div", { class: "g-boxes" });
   #world = el("div", { class: "g-world" });
   #stop = () => {};
+  /** What is drawn after a click. @type {Map<string, () => void>} */ #waiting = new Map();
 
   /** @param {string} label for screen readers */
   constructor(label) {
@@ -36,8 +37,25 @@ export class Scene {
     this.camera = new Camera(this.element, () => this.#look());
     this.element.addEventListener("focusin", ({ target }) => this.#reveal(/** @type {Node} */ (target)));
     this.element.addEventListener("pointerover", ({ target }) => this.#near(/** @type {Element} */ (target)));
-    new ResizeObserver(() => this.camera.moved || this.camera.fit(true)).observe(this.element);
+    new ResizeObserver(() => this.#whenReleased("fit", () => this.camera.moved || this.camera.fit(true)))
+      .observe(this.element);
+    for (const end of ["pointerup", "pointercancel"]) this.element.addEventListener(end, () => setTimeout(this.#resume));
   }
+
+  /**
+   * Act at once, or after the click if a button is pressed: a click counts only if it ends on the box where it began.
+   * @param {string} name what a later act of the same name replaces @param {() => void} act
+   */
+  #whenReleased(name, act) {
+    if (this.camera.pressed) this.#waiting.set(name, act);
+    else act();
+  }
+
+  #resume = () => {
+    if (this.camera.pressed) return;
+    for (const act of this.#waiting.values()) act();
+    this.#waiting.clear();
+  };
 
   /**
    * Put boxes and lines to their places: those that were there move, others appear.
@@ -45,6 +63,11 @@ export class Scene {
    * @param {Box} [home] what is seen first if there is no room for all
    */
   place(boxes, lines, home) {
+    this.#whenReleased("place", () => this.#place(boxes, lines, home));
+  }
+
+  /** @param {Map<string, Box>} boxes @param {Line[]} lines @param {Box} [home] */
+  #place(boxes, lines, home) {
     this.#stop();
     const from = this.#places, first = !from.size;
     this.boxes = boxes;
