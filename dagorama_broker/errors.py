@@ -13,6 +13,7 @@ BrokerRefusal
 SettingsError           an option or an environment variable has an invalid value
 BindError             the broker cannot listen at the configured address
 StoreError              the store cannot be used: the broker stops, with this message
+Deposed                 another broker leads the store now: the broker stops, with exit code 3
 IllegalTransition             a transition that is not in the table: a bug of the broker
 """
 
@@ -71,6 +72,10 @@ class BindError(Exception):
 
 class StoreError(Exception):
     """The store cannot be opened, read or written; the message says which, why and what to do."""
+
+
+class Deposed(StoreError):
+    """Another broker has taken the store over; this one can no longer commit."""
 
 
 class IllegalTransition(Exception):

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -19,11 +20,12 @@ from grpc_health.v1._async import HealthServicer
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
 from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.leadership import Leadership
 from dagorama_broker.engine.recorder import Recorder
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.turns import collect_when_few
 from dagorama_broker.errors import BindError
-from dagorama_broker.monitoring.ports import BROKEN, LEAVING, Monitoring, monitored
+from dagorama_broker.monitoring.ports import AWAY, BROKEN, LEAVING, RECOVERING, Monitoring, monitored
 from dagorama_broker.rpc.auth import TokenRegistry
 from dagorama_broker.rpc.connections import Connections
 from dagorama_broker.rpc.interceptor import AuthInterceptor
@@ -35,7 +37,7 @@ from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.rpc.tls import server_credentials
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.settings import Settings
-from dagorama_broker.store import open_store
+from dagorama_broker.store import StoreOptions, open_store
 from dagorama_broker.store.descriptors import connections_within_limits
 from dagorama_broker.store.protocol import Store
 from dagorama_broker.store.sqlite.log_file import LogFile
@@ -92,7 +94,9 @@ async def serve(settings: Settings, ready: Callable[[Served], None], stop: async
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     access = TokenRegistry(Path(settings.tokens)) if settings.tokens else None
-    store = open_store(settings.store)
+    where = f"{settings.host}:{settings.port}"
+    options = StoreOptions(settings.values, settings.store_patience, settings.leader_lease, where)
+    store = open_store(settings.store, options)
     try:
         async with monitored(settings) as monitoring, _watched(access):
             await _serve(settings, store, access, _Life(ready, stop, monitoring))
@@ -119,14 +123,14 @@ async def _watched(access: TokenRegistry | None) -> AsyncIterator[None]:
 
 async def _serve(settings: Settings, store: Store, access: TokenRegistry | None, life: _Life) -> None:
     await asyncio.to_thread(store.open)
-    epoch = await asyncio.to_thread(store.take)
-    timing = Timing(settings.lease, settings.legacy_lease, settings.reconnect_wait)
-    limits = Limits(
-        settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback,
-        memory_per_attempt=2 * settings.max_submission + LEAST_STAGED,
-        staged_memory=most_memory(settings.max_memory) // 2,
-    )  # fmt: skip
-    scheduler = Scheduler(epoch, limits, timing)
+    leadership = Leadership(store, life.stop)
+    life.monitoring.obstacle = "" if not store.near else RECOVERING  # a standby is ready to take over
+    epoch = await leadership.take()
+    if epoch is None:
+        return
+    life.monitoring.obstacle = RECOVERING
+    leadership.keep()
+    scheduler = _scheduler(settings, epoch)
     recorder = life.monitoring.record(scheduler)
     await _restore(scheduler, store, recorder)
     cache = min(settings.cache_bytes, most_memory(settings.max_memory) // 3)
@@ -141,16 +145,11 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     server = _server(settings, broker, memory, health, access, folder, connections)
     port = _bind(server, settings)
     await server.start()
-    helpers = [
-        asyncio.create_task(collect_when_few(scheduler.nodes)), asyncio.create_task(connections.watch(port)),
-        asyncio.create_task(_trim(memory)), asyncio.create_task(broker.logs.remove_unknown(broker.commits)),
-        asyncio.create_task(broker.series.run()),
-    ]  # fmt: skip
+    show = _shown(life.monitoring, health)
+    helpers = _helpers(broker, connections.watch(port), _trim(memory), leadership.watch(show))
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: life.stop.set())
-    for service in SERVICES:
-        await health.set(service, health_pb2.HealthCheckResponse.SERVING)
-    life.monitoring.obstacle = ""
+    await show(True)
     life.ready(Served(settings.host, port, repr(store), epoch, len(scheduler.instances), len(scheduler.nodes)))
     try:
         await life.stop.wait()
@@ -166,6 +165,36 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
             await running
         finally:
             await broker.logs.close()
+            leadership.raise_if_lost()
+
+
+def _scheduler(settings: Settings, epoch: int) -> Scheduler:
+    timing = Timing(settings.lease, settings.legacy_lease, settings.reconnect_wait)
+    limits = Limits(
+        settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback,
+        memory_per_attempt=2 * settings.max_submission + LEAST_STAGED,
+        staged_memory=most_memory(settings.max_memory) // 2,
+    )  # fmt: skip
+    return Scheduler(epoch, limits, timing)
+
+
+def _helpers(broker: Broker, *others: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+    """Start the tasks that run next to the broker's loop."""
+    nodes, logs = broker.scheduler.nodes, broker.logs
+    work = (collect_when_few(nodes), logs.remove_unknown(broker.commits), broker.series.run(), *others)
+    return [asyncio.create_task(each) for each in work]
+
+
+def _shown(monitoring: Monitoring, health: HealthServicer) -> Callable[[bool], Awaitable[None]]:
+    """Return what tells probes whether this broker serves."""
+
+    async def show(serves: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for service in SERVICES:
+            await health.set(service, status.SERVING if serves else status.NOT_SERVING)
+        monitoring.obstacle = "" if serves else AWAY
+
+    return show
 
 
 async def _restore(scheduler: Scheduler, store: Store, recorder: Recorder | None) -> None:

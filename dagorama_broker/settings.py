@@ -43,7 +43,18 @@ class Settings:
     )
     port: int = setting(DEFAULT_PORT, "DAGORAMA_PORT", port_number, "Port to listen on, 0 for any free one")
     #: Without an option and a variable, `from_env` uses a file in the user's state folder.
-    store: str = setting("memory://", "DAGORAMA_STORE", plain_text, "URL of the store, sqlite:///PATH or memory://")
+    store: str = setting(
+        "memory://", "DAGORAMA_STORE", plain_text, "URL of the store: sqlite:///PATH, postgresql://..., or memory://"
+    )
+    values: str = setting(
+        "", "DAGORAMA_VALUES", plain_text, "Where large values are kept, file:///FOLDER; needed with PostgreSQL"
+    )
+    store_patience: float = setting(
+        60.0, "DAGORAMA_STORE_PATIENCE", seconds, "Seconds for which a database that does not answer is tried again"
+    )
+    leader_lease: float = setting(
+        6.0, "DAGORAMA_LEADER_LEASE", seconds, "Seconds after which a standby may replace a broker that is silent"
+    )
     log_level: str = setting("INFO", "DAGORAMA_LOG_LEVEL", level_name, "Lowest level that is logged")
     log_format: str = setting("text", "DAGORAMA_LOG_FORMAT", format_name, "Format of the log")
     insecure: bool = setting(False, "DAGORAMA_INSECURE", flag, "Serve other machines without tokens and TLS")

@@ -45,9 +45,9 @@ def break_acknowledgement() -> None:
     async def after(before: list[asyncio.Task[None]], self: Broker, changes: Any) -> None:
         await asyncio.gather(*before)
         await asyncio.sleep(0.1)
-        await commit(self, changes, [])
+        await commit(self, changes)
 
-    async def early(self: Broker, changes: Any, waiting: Any) -> None:
+    async def early(self: Broker, changes: Any) -> None:
         late[:] = [asyncio.create_task(after(late[-1:], self, changes))]
 
     Broker._commit = early  # type: ignore[method-assign]

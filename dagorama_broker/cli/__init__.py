@@ -20,7 +20,7 @@ import click
 from dagorama_broker.cli.health import NoAnswer, is_healthy
 from dagorama_broker.cli.launcher import Launcher
 from dagorama_broker.environment import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, option_name, setting_of
-from dagorama_broker.errors import BindError, SettingsError, StoreError
+from dagorama_broker.errors import BindError, Deposed, SettingsError, StoreError
 from dagorama_broker.logging import configure
 from dagorama_broker.settings import Endpoint, Settings
 
@@ -34,6 +34,8 @@ log = logging.getLogger("dagorama_broker")
 SWITCH = 0.0005
 #: The exit code for an invalid setting, as in sysexits.h.
 BAD_CONFIG = 78
+#: Exit code of a broker that another one has replaced. Its service manager starts it again, as a standby.
+DEPOSED = 3
 
 C = TypeVar("C", bound=Callable[..., Any])
 _PORT = click.IntRange(0, HIGHEST_PORT)
@@ -63,6 +65,7 @@ def main() -> None:
 @_option(Settings, "host")
 @_option(Settings, "port", type=_PORT)
 @_option(Settings, "store", "a file in your state folder")
+@_option(Settings, "values")
 @_option(Settings, "log_level", type=_LEVEL)
 @_option(Settings, "log_format", type=_FORMAT)
 @_option(Settings, "insecure", is_flag=True, default=None)
@@ -178,7 +181,8 @@ def backup(target: Path, store: str | None) -> None:
 
     url = store if store is None or "://" in store else f"sqlite:///{store}"
     try:
-        made = back_up(Settings.from_env(store=url).store, target)
+        settings = Settings.from_env(store=url)
+        made = back_up(settings.store, target, settings.values)
     except (SettingsError, StoreError) as error:
         _fail(error)
     click.echo(f"{made.path} (instances: {made.instances}, large values: {made.values})")
@@ -216,4 +220,6 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def _exit_code(error: Exception) -> int:
+    if isinstance(error, Deposed):
+        return DEPOSED
     return BAD_CONFIG if isinstance(error, SettingsError) else 1

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from functools import partial
 
 from dagorama_broker.engine.clock import SYSTEM, Clock, advance_clock
-from dagorama_broker.engine.commits import CommitExecutor, Commits, Waiter, notify
+from dagorama_broker.engine.commits import CommitExecutor, Commits, notify
 from dagorama_broker.engine.drafts import Drafts
 from dagorama_broker.engine.functions import Functions
+from dagorama_broker.engine.leadership import until_sure
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.logs import Logs
 from dagorama_broker.engine.lookups import Lookups
@@ -123,9 +124,14 @@ class Broker:
         self.tick_at = self.scheduler.tick(self._clock.monotonic())
         changes, effects = self.scheduler.drain()
         waiting = self.commits.take_waiting()
-        if changes:
-            self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
-            await self._commit(changes, waiting)
+        try:
+            if changes:
+                self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
+                await self._commit(changes)
+            await until_sure(self.store, self.commits)
+        except BaseException:
+            notify(waiting, Unavailable("the broker stops: its store could not be written"))
+            raise
         self.feeds.take(changes, effects)
         self._tell(effects)  # before the waiters: messages to workers take longer than answers
         notify(waiting, None)
@@ -134,18 +140,14 @@ class Broker:
         self._hang_up_on_lost()
         self.functions.look()
 
-    async def _commit(self, changes: Changes, waiting: list[Waiter]) -> None:
+    async def _commit(self, changes: Changes) -> None:
         commits, thread = self.commits, self.commits.thread
         commits.begin(changes)
         self.functions.note(changes)
-        try:
-            if thread.may_commit_outside(changes):
-                thread.timed(self.store.commit, changes)
-            else:
-                await commits.in_store(thread.timed, self.store.commit, changes)
-        except BaseException:
-            notify(waiting, Unavailable("the broker stops: its store could not be written"))
-            raise
+        if thread.may_commit_outside(changes):
+            thread.timed(self.store.commit, changes)
+        else:
+            await commits.in_store(thread.timed, self.store.commit, changes)
         commits.end()
 
     async def _sleep(self) -> None:

@@ -40,3 +40,16 @@ class NodeColumns(NamedTuple):
     #: microseconds since 1970: when the recorded attempt of a node returned promises; 0: it did not
     returned: list[int]
     source_counts: list[int]
+
+
+def cut_blocks(blocks: BlockColumns, after: int, limit: int) -> BlockColumns:
+    """Return the parts of blocks that hold the first `limit` nodes after this key; the first block has some of them."""
+    first_keys, sizes, creators, created = blocks
+    begun = max(0, after + 1 - first_keys[0])
+    first_keys[0], sizes[0] = first_keys[0] + begun, sizes[0] - begun
+    left, count = limit, 0
+    while count < len(sizes) and left > 0:
+        sizes[count] = min(sizes[count], left)
+        left -= sizes[count]
+        count += 1
+    return BlockColumns(first_keys[:count], sizes[:count], creators[:count], created[:count])

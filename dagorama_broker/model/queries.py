@@ -31,7 +31,7 @@ class Usage(NamedTuple):
     database: int
     log: int  #: of the database: what the next checkpoint moves into it
     values: int  #: large ones, with files that are being written
-    free: int  #: what this user may still write to the file system of the database
+    free: int | None  #: what this user may still write to the file system of the database; None: unknown
 
 
 class LiveNode(NamedTuple):

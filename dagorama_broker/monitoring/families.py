@@ -98,4 +98,6 @@ def _broker(now: Snapshot) -> Iterator[Metric]:
 def _store(usage: Usage) -> Iterator[Metric]:
     parts = (("database", usage.database), ("log", usage.log), ("values", usage.values))
     yield by_name(gauge("dagorama_store_bytes", "Bytes of the files of the store", ("part",)), parts)
-    yield gauge("dagorama_store_free_bytes", "Bytes that are free on the file system of the database", value=usage.free)
+    if usage.free is not None:
+        text = "Bytes that are free on the file system of the database"
+        yield gauge("dagorama_store_free_bytes", text, value=usage.free)

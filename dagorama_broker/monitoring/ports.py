@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dagorama_broker")
 
 RECOVERING = "the broker is reading its store"
+AWAY = "the database of the store does not answer"
 LEAVING = "the broker is leaving"
 BROKEN = "the store could not be written, and the broker stops"
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dagorama_broker.errors import SettingsError
 from dagorama_broker.store.protocol import Store
 
-__all__ = ["Store", "accept_loss", "back_up", "open_store"]
+__all__ = ["Store", "StoreOptions", "accept_loss", "back_up", "open_store"]
 
 _SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
+_FOLDER = "file://"
+
+
+class StoreOptions(NamedTuple):
+    """The options of a store besides its URL."""
+
+    values: str = ""  #: where large values are kept, `file:///folder`; empty: next to the file of the store
+    patience: float = 60.0  #: seconds for which a database that does not answer is tried again
+    lease: float = 6.0  #: seconds after which a broker that does not renew its lead may be replaced
+    address: str = ""  #: where people find this broker
 
 
 if TYPE_CHECKING:
@@ -26,42 +37,77 @@ def accept_loss(url: str) -> str:
     return _file_store(url, "it cannot have lost anything").accept_loss()
 
 
-def back_up(url: str, target: Path) -> Backup:
-    """Copy a store and its large values, also while a broker serves it.
+def back_up(url: str, target: Path, values: str = "") -> Backup:
+    """Copy a store and its large values, also while a broker serves it; `values` is as in `StoreOptions`.
 
     Raise SettingsError for a store that is not a file, StoreError if it cannot be copied.
     """
     from dagorama_broker.store.sqlite.backup import back_up
 
-    return back_up(_file_store(url, "there is nothing to copy").path, target)
+    if url.startswith(_POSTGRES):
+        raise SettingsError("a store in PostgreSQL is copied by PostgreSQL's own tools, such as pg_dump")
+    store = _file_store(url, "there is nothing to copy", values)
+    return back_up(store.path, store.values_folder, target)
 
 
-def _file_store(url: str, otherwise: str) -> SqliteStore:
+def _file_store(url: str, otherwise: str, values: str = "") -> SqliteStore:
+    if not url.startswith(_SQLITE):
+        raise SettingsError(f"store {url} is not a file, so {otherwise}: pass --store sqlite:///PATH")
     from dagorama_broker.store.sqlite.store import SqliteStore
 
-    store = open_store(url)
-    if not isinstance(store, SqliteStore):
-        raise SettingsError(f"store {url} is not a file, so {otherwise}: pass --store sqlite:///PATH")
+    store = open_store(url, StoreOptions(values))
+    assert isinstance(store, SqliteStore)
     return store
 
 
-def open_store(url: str) -> Store:
-    """Return the store of `sqlite:///relative.db`, `sqlite:////absolute.db` or `memory://`, not yet open.
+def open_store(url: str, options: StoreOptions | None = None) -> Store:
+    """Return the store of a URL, not yet open.
 
-    Raise SettingsError for any other URL.
+    URLs are `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://user@host/database` and `memory://`. Raise
+    SettingsError for any other one, and if an option is missing or the package for it is not installed.
     """
+    options = options or StoreOptions()
+    values = _folder_of(options.values)
+    if url.startswith(_POSTGRES):
+        return _database_store(url, values, options)
     if url == "memory://":
+        if values is not None:
+            raise SettingsError("a store in memory keeps large values there, too: leave out --values (DAGORAMA_VALUES)")
         from dagorama_broker.store.memory.store import MemoryStore
 
         return MemoryStore()
     path = url.removeprefix(_SQLITE)
     if path in (url, "", "/", ":memory:") or path.endswith("/"):
         raise SettingsError(
-            f"store {url!r} is not one of sqlite:///relative.db, sqlite:////absolute/path.db, memory://"
+            f"store {url!r} is not one of sqlite:///relative.db, sqlite:////absolute/path.db,"
+            " postgresql://user@host/database, memory://"
         )
     from dagorama_broker.store.sqlite.store import SqliteStore
 
     try:
-        return SqliteStore(Path(path).expanduser())
+        return SqliteStore(Path(path).expanduser(), values=values)
     except RuntimeError:
         raise SettingsError(f"store {url}: this user has no home folder; pass the path without ~") from None
+
+
+def _folder_of(url: str) -> Path | None:
+    """Return the folder that an option names; None if it is empty."""
+    folder = Path(url.removeprefix(_FOLDER))
+    if url and not (url.startswith(_FOLDER) and folder.is_absolute()):
+        raise SettingsError(f"--values {url} (DAGORAMA_VALUES) must be file:///absolute/path")
+    return folder if url else None
+
+
+def _database_store(url: str, values: Path | None, options: StoreOptions) -> Store:
+    try:
+        from dagorama_broker.store.postgres.store import PostgresStore
+    except ImportError as error:
+        raise SettingsError(
+            f"a store in PostgreSQL needs psycopg: pip install 'dagorama[postgres]' ({error})"
+        ) from None
+    if values is None:
+        raise SettingsError(
+            "a store in PostgreSQL keeps large values in a folder that all its brokers share: pass"
+            " --values file:///absolute/path (DAGORAMA_VALUES)"
+        )
+    return PostgresStore(url, values, options.patience, options.lease, options.address)

@@ -81,7 +81,7 @@ def usage_of(database: Path, values: Path) -> Usage:
     """Return the bytes of the files of a store. Raises StoreError. The files are not opened: that would free locks."""
     try:
         disk = os.statvfs(database.parent)
-        return Usage(_size(database), _size(_log_of(database)), _size_below(values), disk.f_bavail * disk.f_frsize)
+        return Usage(_size(database), _size(_log_of(database)), usage_below(values), disk.f_bavail * disk.f_frsize)
     except OSError as error:
         raise _unreadable(database, error) from error
 
@@ -109,5 +109,6 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _size_below(folder: Path) -> int:
+def usage_below(folder: Path) -> int:
+    """Return the bytes of the files in the folders of a folder. Raise OSError."""
     return sum(_size(folder / inner / name) for inner in list_folder(folder) for name in list_folder(folder / inner))

@@ -156,10 +156,12 @@ class LargeFiles:
         with self._one_moves:
             old = self._older_than(now - grace, most)
             for sha256 in old:
+                wanted = is_wanted(sha256)
+                named = not wanted and is_named(sha256)  # may raise: then the next call considers the value again
                 del self._since[sha256]
-                if is_wanted(sha256):
+                if wanted:
                     self._since[sha256] = now
-                elif not is_named(sha256):
+                elif not named:
                     self._drop(sha256)
         return len(old) == most
 

@@ -25,6 +25,18 @@ REMEMBERED = 100_000
 SECRET_BYTES = 32
 
 
+class Unshared:
+    """The lead of a store that only one broker can have open."""
+
+    is_sure = True
+
+    def stop_waiting(self) -> None:
+        """Do nothing: `take` does not wait."""
+
+    def keep(self, deposed: Callable[[str], None]) -> None:
+        """Do nothing: no other broker can take it."""
+
+
 class Store(Known, Queries, Protocol):
     """The broker's records.
 
@@ -45,8 +57,23 @@ class Store(Known, Queries, Protocol):
     def take(self) -> int:
         """Become the only broker of the open store: create or migrate it, commit a new epoch (1, 2, ...) and return it.
 
-        A store that only one process can use raises StoreError at once if another broker has it; `close` gives it up.
+        A store that only one process can use raises StoreError at once if another broker has it. A store that several
+        may use waits until no other broker leads, or `stop_waiting` is called. `close` gives it up.
         """
+        ...
+
+    def stop_waiting(self) -> None:
+        """Let a `take` that waits in another thread end with a StoreError, now or when it begins to wait."""
+
+    def keep(self, deposed: Callable[[str], None]) -> None:
+        """Stay the only broker of the store until `close`.
+
+        `deposed` is called once, in any thread and with the reason, if that is no longer so, or cannot be found out.
+        """
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether no other broker can have taken the store by now. While it is False, nothing may be granted."""
         ...
 
     @property

@@ -45,9 +45,9 @@ def weaken(how: str) -> None:
 
         async def late(self: Broker, changes: Any) -> None:
             await asyncio.sleep(0.001)  # else a short commit would be made before anybody is told
-            await commit(self, changes, [])
+            await commit(self, changes)
 
-        async def early(self: Broker, changes: Any, waiting: Any) -> None:
+        async def early(self: Broker, changes: Any) -> None:
             self.late = asyncio.create_task(late(self, changes))  # type: ignore[attr-defined]
 
         Broker._commit = early  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagorama_broker.store.sqlite import reader
+from dagorama_broker.store.sql import reader
 
 from . import damage
 

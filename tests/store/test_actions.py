@@ -9,7 +9,7 @@ from dagorama_broker.model.maps import LAST_KEY
 from dagorama_broker.model.rows import DELETED, Changes, RemovedRow
 from dagorama_broker.store import Store
 from dagorama_broker.store.memory import tables
-from dagorama_broker.store.sqlite import actions
+from dagorama_broker.store.sql import actions
 from tests.support.records import graph, instance_row, node, restart
 
 

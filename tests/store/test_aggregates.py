@@ -9,7 +9,7 @@ import pytest
 from dagorama_broker.model.queries import NodePlace
 from dagorama_broker.model.rows import Changes, FunctionRow
 from dagorama_broker.store import Store
-from dagorama_broker.store.sqlite import aggregates
+from dagorama_broker.store.sql import places
 from tests.support.records import PLAIN, instance_row, node, node_id, restart, run_row
 
 #: Instance and size of each block, in the order of creation.
@@ -36,7 +36,7 @@ def ids(store: Store) -> dict[int, list[bytes]]:
 def test_the_nodes_at_ordinals_are_found_in_the_order_of_creation(
     store: Store, ids: dict[int, list[bytes]], together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aggregates, "_BLOCKS", together)
+    monkeypatch.setattr(places, "_BLOCKS", together)
     for instance, its in ids.items():
         every = range(1, len(its) + 1)
         assert store.view.ids_at(instance, every) == dict(zip(every, its, strict=True))

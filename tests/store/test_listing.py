@@ -15,7 +15,7 @@ from dagorama_broker.model.rows import (
     WorkerNameRow,
 )
 from dagorama_broker.store import Store
-from dagorama_broker.store.sqlite import search
+from dagorama_broker.store.sql import search
 from tests.support.records import RICH, begun, completed, failed, graph, instance_row, keys, node, restart, run_row
 
 LAST = (1 << 63) - 1
@@ -115,7 +115,7 @@ def test_names_of_workers_stay_when_the_workers_have_left(store: Store) -> None:
 
 
 def test_the_latest_names_of_workers_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("dagorama_broker.store.sqlite.writer", "dagorama_broker.store.memory.tables"):
+    for module in ("dagorama_broker.store.sql.writer", "dagorama_broker.store.memory.tables"):
         monkeypatch.setattr(f"{module}.REMEMBERED", 2)
     for number in range(1, 5):
         store.commit(Changes(worker_names=[WorkerNameRow(number, f"host:{number}")]))

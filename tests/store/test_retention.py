@@ -24,7 +24,7 @@ from dagorama_broker.model.rows import (
 )
 from dagorama_broker.store import Store
 from dagorama_broker.store.memory import retention as memory_retention
-from dagorama_broker.store.sqlite import retention as sqlite_retention
+from dagorama_broker.store.sql import retention as sqlite_retention
 from tests.support.records import PLAIN, completed, dead, graph, instance_row, keys, node, node_id, restart, run_row
 
 SIZE = 10  #: nodes of each instance

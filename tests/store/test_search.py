@@ -8,7 +8,7 @@ from dagorama_broker.model.domain import Failure, State
 from dagorama_broker.model.queries import InstanceQuery
 from dagorama_broker.model.rows import Changes, FunctionRow, InstanceEnd, OutcomeRow
 from dagorama_broker.store import Store
-from dagorama_broker.store.sqlite import search
+from dagorama_broker.store.sql import search
 from tests.support.records import RICH, completed, failed, graph, node, restart
 
 LAST = (1 << 63) - 1

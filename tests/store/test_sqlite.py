@@ -34,9 +34,9 @@ from dagorama_broker.model.rows import (
     WorkerNameRow,
 )
 from dagorama_broker.store.checksums import row_sum
+from dagorama_broker.store.sql.restore import NODES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.sqlite import connection as connection_module
 from dagorama_broker.store.sqlite.connection import connect, translate_sqlite_errors
-from dagorama_broker.store.sqlite.restore import NODES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_SCHEMA, FIRST_VERSION, LATEST_VERSION
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.records import (
@@ -762,7 +762,7 @@ def test_a_start_drops_unused_functions_if_there_are_very_many(path: Path, monke
         store.commit(Changes(functions=[FunctionRow(number, RICH) for number in range(2, 11)]))
     with opened(path) as store:
         assert len(store.live().functions) == 10
-    monkeypatch.setattr("dagorama_broker.store.sqlite.database.MANY_FUNCTIONS", 10)
+    monkeypatch.setattr("dagorama_broker.store.sql.retention.MANY_FUNCTIONS", 10)
     with opened(path) as store:
         assert [row.id for row in store.live().functions] == [1, 3]
         assert store.live().next_function == 11
@@ -807,7 +807,7 @@ def test_the_size_of_its_files_is_told(tmp_path: Path) -> None:
     assert usage.database == (tmp_path / "broker.sqlite3").stat().st_size > 0
     assert usage.log == (tmp_path / "broker.sqlite3-wal").stat().st_size > 0
     assert usage.values >= 100_000
-    assert usage.free > 0
+    assert usage.free
     store.close()
 
 

@@ -37,5 +37,6 @@ class DyingStore:
 if __name__ == "__main__":
     commits = int(os.environ["DIE_AT_COMMIT"])
     if commits:
-        server.open_store = lambda url: DyingStore(open_store(url), commits, os.environ["DIE_WHEN"])  # type: ignore[attr-defined]  # a store in all but its class
+        when = os.environ["DIE_WHEN"]
+        server.open_store = lambda *how: DyingStore(open_store(*how), commits, when)  # type: ignore[attr-defined]  # a store in all but its class
     main()

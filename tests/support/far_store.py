@@ -11,10 +11,10 @@ from typing import Any, cast
 import pytest
 
 import dagorama_broker.server as server
-from dagorama_broker.store import Store, open_store
+from dagorama_broker.store import Store, StoreOptions, open_store
 
 #: Attributes that any thread may read, because they do not ask the store.
-FREE = {"near", "logs_path", "secret", "last_used", "is_the_store", "path", "tables"}
+FREE = {"near", "logs_path", "secret", "last_used", "is_the_store", "is_sure", "keep", "stop_waiting", "path", "tables"}
 
 
 class FarStore:
@@ -56,9 +56,9 @@ def elsewhere(call: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def far(url: str) -> Store:
+def far(url: str, options: StoreOptions | None = None) -> Store:
     """Return the store of this URL, not yet open, as one that is not near."""
-    return cast("Store", FarStore(open_store(url)))
+    return cast("Store", FarStore(open_store(url, options)))
 
 
 @pytest.fixture(params=["near", "far"], autouse=True)

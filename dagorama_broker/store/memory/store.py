@@ -32,12 +32,12 @@ from dagorama_broker.store.memory.maps import Maps
 from dagorama_broker.store.memory.retry import read_bad_ends, read_eager_states, read_edges, read_failed
 from dagorama_broker.store.memory.search import failed_with, matches
 from dagorama_broker.store.memory.tables import Tables
-from dagorama_broker.store.protocol import SECRET_BYTES
+from dagorama_broker.store.protocol import SECRET_BYTES, Unshared
 
 _Row = TypeVar("_Row")
 
 
-class MemoryStore(Aggregates, Maps):
+class MemoryStore(Unshared, Aggregates, Maps):
     """A `Store` whose records live as long as this object; close() and open() keep them, like a restart elsewhere."""
 
     near = is_the_store = True

@@ -35,7 +35,7 @@ class Backup(NamedTuple):
     missing: int  #: large values that nodes refer to and the store itself lacks
 
 
-def back_up(store: Path, target: Path) -> Backup:
+def back_up(store: Path, values_folder: Path, target: Path) -> Backup:
     """Copy the store in this file and its large values. Raise StoreError, with one sentence; then there is no copy."""
     if not store.is_file():
         raise StoreError(f"there is no store {store}")
@@ -43,9 +43,9 @@ def back_up(store: Path, target: Path) -> Backup:
         raise StoreError(f"{target}{existing[0]} exists: choose another target, or remove it first")
     with translate_sqlite_errors(target), _unfinished(target) as copy:
         values = Path(f"{copy}.values")
-        _copy_values(Path(f"{store}.values"), values)
+        _copy_values(values_folder, values)
         _copy_database(store, copy)
-        _copy_values(Path(f"{store}.values"), values)
+        _copy_values(values_folder, values)
         found = _checked(copy, values)
         _finish(copy, target)
     return found._replace(path=target)

@@ -20,7 +20,7 @@ from zlib import crc32
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.folders import sync_folder
-from dagorama_broker.store.sqlite.counters import check_numbers, read_number, write_number
+from dagorama_broker.store.sql.counters import check_numbers, read_number, write_number
 
 #: Seconds after which a commit notes the time again.
 NOTE_TIME = 60.0

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import cache
-from itertools import chain
 from pathlib import Path
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.store.checksums import SqlValue, check_row, damaged, outcome_sum
+from dagorama_broker.store.checksums import check_row, damaged, outcome_sum
 from dagorama_broker.store.descriptors import shortage
 from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_VERSION, LATEST_VERSION, MIGRATIONS
 
@@ -22,8 +20,6 @@ CHECKPOINT_PAGES = 4000
 CACHE_KIB = 32 * 1024
 #: Prepared statements that a connection keeps: writes to all tables in all sizes, and the queries.
 KEPT = 256
-#: Rows of one statement; few sizes, because a connection keeps the statements that it has prepared.
-SIZES = (128, 16, 4, 1)
 #: Bytes up to which the whole file is checked at every start, about a second for each gigabyte in the page cache. Rows
 #: are checked whenever they are read; this check finds rows that can no longer be reached.
 LOOKED_OVER = 1 << 30
@@ -85,28 +81,6 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-
-
-def execute_rows(
-    connection: sqlite3.Connection, statement: str, width: int, rows: Iterable[Sequence[SqlValue]]
-) -> None:
-    """Run a statement that has `{rows}` after VALUES for all of these rows, each with `width` columns.
-
-    The sqlite3 module releases the GIL around each statement and then waits for it. Next to a busy event loop that wait
-    is most of the cost of a row, so one statement takes as many rows as possible, up to a bound.
-    """
-    values = list(chain.from_iterable(rows))
-    at, end = 0, len(values)
-    for size in SIZES:
-        length = size * width
-        while end - at >= length:
-            connection.execute(_with_rows(statement, width, size), values[at : at + length])
-            at += length
-
-
-@cache
-def _with_rows(statement: str, width: int, size: int) -> str:
-    return statement.format(rows=", ".join([f"({', '.join('?' * width)})"] * size))
 
 
 # --- preparing and checking the file ----------------------------------------------------------------------

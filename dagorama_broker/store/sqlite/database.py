@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from struct import error as StructError
 from threading import Lock
@@ -17,20 +17,18 @@ from dagorama_broker.errors import StoreError
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.store.folders import make_folder, sync_folder
 from dagorama_broker.store.lock import StoreLock
-from dagorama_broker.store.sqlite import drafts
+from dagorama_broker.store.sql import drafts
+from dagorama_broker.store.sql.counters import kept_secret
+from dagorama_broker.store.sql.retention import drop_unused_functions, is_left_over, sweep
 from dagorama_broker.store.sqlite.commit_count import CommitCount
-from dagorama_broker.store.sqlite.connection import connect, prepare, transaction, translate_sqlite_errors
-from dagorama_broker.store.sqlite.counters import kept_secret
+from dagorama_broker.store.sqlite.connection import connect, prepare, snapshot, transaction, translate_sqlite_errors
 from dagorama_broker.store.sqlite.open_files import OpenFiles
-from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sqlite.reader import SqliteReader
 from dagorama_broker.store.sqlite.rescue import check_files
-from dagorama_broker.store.sqlite.retention import drop_unused_functions, is_left_over, sweep
 from dagorama_broker.store.sqlite.writer import write
 
 _Done = TypeVar("_Done")
-
-#: Number of functions from which a start deletes unreferenced ones.
-MANY_FUNCTIONS = 10_000
+T = TypeVar("T")
 
 
 class Database:
@@ -48,8 +46,10 @@ class Database:
         self._reader: sqlite3.Connection | None = None
         self._looker: sqlite3.Connection | None = None
         self._viewer: sqlite3.Connection | None = None
-        self._one_reads = Lock()
-        self._one_views = Lock()
+        self.source = _Source(self, lambda: self._reader)
+        #: For people, whether or not another thread reads from `source`.
+        self.viewed = _Source(self, lambda: self._viewer)
+        self.quick = _Source(self, lambda: self._looker)  #: for the broker's loop
 
     # --- opening and closing ----------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class Database:
             connection.execute("PRAGMA query_only = ON")
         with transaction(self._writer):
             drafts.clear(self._writer)
-            drop_unused_functions(self._writer, MANY_FUNCTIONS)
+            drop_unused_functions(self._writer)
             self.secret = kept_secret(self._writer)
             epoch = self._count.begin(self._writer)
             self._count.count(self._writer)
@@ -104,7 +104,7 @@ class Database:
                 self._close()
 
     def _close(self) -> None:
-        with self._one_views:
+        with self.viewed.alone:
             viewer, self._viewer = self._viewer, None
             if viewer is not None:
                 viewer.close()
@@ -139,7 +139,7 @@ class Database:
     def commit(self, changes: Changes) -> bool:
         """Commit the changes durably; return whether the store's folder has not changed for some seconds."""
         with translate_sqlite_errors(self.path):
-            writer = self._opened(self._writer)
+            writer = self.opened(self._writer)
             self._transact(lambda: write(writer, changes), writer)
             assert self._files is not None
             check_files(self._files, writer, self._count)
@@ -147,11 +147,10 @@ class Database:
 
     def sweep(self, most: int) -> tuple[bool, list[bytes]]:
         """Delete up to `most` nodes of removed instances; return what `retention.sweep` returns."""
-        with self._checked(self._writer) as reader:
-            writer = reader.connection
-            if not is_left_over(writer):
+        with self.checked(self._writer) as reader:
+            if not is_left_over(reader.connection):
                 return False, []
-            return self._transact(lambda: sweep(writer, most), writer)
+            return self._transact(lambda: sweep(reader, most), self.opened(self._writer))
 
     def _transact(self, work: Callable[[], _Done], writer: sqlite3.Connection) -> _Done:
         """Do the work completely or not at all, and count it; it is durable when this returns."""
@@ -164,32 +163,35 @@ class Database:
     # --- reading ----------------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self) -> Iterator[Reader]:
-        """Read, one thread at a time."""
-        with self._one_reads, self._checked(self._reader) as reader:
-            yield reader
-
-    @contextmanager
-    def viewing(self) -> Iterator[Reader]:
-        """Read for people, one thread at a time, whether or not another one is `reading`."""
-        with self._one_views, self._checked(self._viewer) as reader:
-            yield reader
-
-    def looking(self) -> AbstractContextManager[Reader]:
-        """Run a quick query in the broker's loop."""
-        return self._checked(self._looker)
-
-    @contextmanager
-    def _checked(self, connection: sqlite3.Connection | None) -> Iterator[Reader]:
+    def checked(self, connection: sqlite3.Connection | None) -> Iterator[SqliteReader]:
         with translate_sqlite_errors(self.path):
-            reader = Reader(self._opened(connection))
+            reader = SqliteReader(self.opened(connection))
             try:
                 yield reader
             except (TypeError, ValueError, StructError) as error:
                 # Damage may turn a number into text, or truncate packed keys.
                 raise StoreError(f"a row is damaged: {error}") from error
 
-    def _opened(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
+    def opened(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
         if connection is None:
             raise StoreError("the store is closed")
         return connection
+
+
+class _Source:
+    """A connection for reading, which one thread uses at a time."""
+
+    def __init__(self, database: Database, connection: Callable[[], sqlite3.Connection | None]) -> None:
+        self._database = database
+        self._connection = connection
+        self.alone = Lock()
+
+    def read(self, work: Callable[[SqliteReader], T]) -> T:
+        with self.alone, self._database.checked(self._connection()) as reader:
+            return work(reader)
+
+    def read_one_state(self, work: Callable[[SqliteReader], T]) -> T:
+        with self.alone:
+            connection = self._connection()
+            with self._database.checked(connection) as reader, snapshot(self._database.opened(connection)):
+                return work(reader)

@@ -6,13 +6,13 @@ Checksums of these rows are not compared.
 from __future__ import annotations
 
 import json
-import sqlite3
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import State
-from dagorama_broker.model.maps import NO_OUTCOME, BlockColumns, NodeColumns
+from dagorama_broker.model.maps import NO_OUTCOME, BlockColumns, NodeColumns, cut_blocks
 from dagorama_broker.store.checksums import unpack_sources
-from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.reader import Reader
 
 #: The first key of the block that contains a key, or of the next block.
 _BLOCK_OF = "coalesce((SELECT max(first_key) FROM node_blocks WHERE instance = ?1 AND first_key <= ?2), 0)"
@@ -20,9 +20,6 @@ _BLOCKS = (
     "SELECT group_concat(first_key), group_concat(size), group_concat(creator), group_concat(created) FROM"
     f" (SELECT first_key, size, creator, created FROM node_blocks WHERE instance = ?1 AND first_key >= {_BLOCK_OF}"
     " AND first_key + size > ?2 ORDER BY first_key LIMIT ?3)"
-)
-_UP_TO = (
-    "SELECT coalesce(sum(min(size, ?2 - first_key + 1)), 0) FROM node_blocks WHERE instance = ?1 AND first_key <= ?2"
 )
 _MEMBERS = (
     "node_blocks b CROSS JOIN nodes n ON n.key BETWEEN max(b.first_key, ?2) AND min(b.first_key + b.size - 1, ?3)"
@@ -48,25 +45,6 @@ def read_blocks(reader: Reader, instance: int, after: int, limit: int) -> BlockC
     return cut_blocks(BlockColumns(*columns), after, limit) if columns else BlockColumns([], [], [], [])
 
 
-def cut_blocks(blocks: BlockColumns, after: int, limit: int) -> BlockColumns:
-    """Return the parts of blocks that hold the first `limit` nodes after this key; the first block has some of them."""
-    first_keys, sizes, creators, created = blocks
-    begun = max(0, after + 1 - first_keys[0])
-    first_keys[0], sizes[0] = first_keys[0] + begun, sizes[0] - begun
-    left, count = limit, 0
-    while count < len(sizes) and left > 0:
-        sizes[count] = min(sizes[count], left)
-        left -= sizes[count]
-        count += 1
-    return BlockColumns(first_keys[:count], sizes[:count], creators[:count], created[:count])
-
-
-def count_up_to(reader: Reader, instance: int, key: int) -> int:
-    """Return how many nodes of an instance have this key or a smaller one."""
-    (count,) = reader.connection.execute(_UP_TO, (instance, key)).fetchone()
-    return int(count)
-
-
 def read_columns(reader: Reader, instance: int, first: int, last: int) -> NodeColumns:
     """Return the nodes of an instance from this key to that one, both included. Raise StoreError if there are none."""
     columns = _columns(reader.connection, _COLUMNS, (instance, first, last))
@@ -82,7 +60,7 @@ def read_sources(reader: Reader, instance: int, first: int, last: int) -> list[i
     return unpack_sources(bytes.fromhex(text or ""))
 
 
-def _columns(connection: sqlite3.Connection, select: str, parameters: tuple[int, ...]) -> list[list[int]]:
+def _columns(connection: Connection, select: str, parameters: tuple[int, ...]) -> list[list[int]]:
     """Return columns of integers that were joined with commas; none if there are no rows."""
     row = connection.execute(select, parameters).fetchone()
     return [] if row[0] is None else [json.loads(f"[{text}]") for text in row]

@@ -1,179 +1,82 @@
-"""Queries that people make, on a connection of their own, and queries that the broker makes too."""
+"""Reads of many nodes for people: the failed ones, and the edges between them.
+
+A statement returns one row for up to thousands of nodes, because a busy broker would take the interpreter lock between
+two rows. Checksums of these nodes are not compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.maps import BlockColumns, NodeColumns
+from dagorama_broker.model.queries import FailurePage, StructurePage, StructureRow
+from dagorama_broker.store.checksums import unpack_sources
+from dagorama_broker.store.sql.failures import BEGINNING, NAMELESS, NO_FAILURES, failure_page
+from dagorama_broker.store.sql.listing import read_node_keys
+from dagorama_broker.store.sql.reader import Reader
+from dagorama_broker.store.sql.view import SqlView
+from dagorama_broker.store.sqlite.maps import read_blocks, read_columns, read_sources
 
-from dagorama_broker.model.actions import ListedActions
-from dagorama_broker.model.domain import EagerState, State
-from dagorama_broker.model.maps import LAST_KEY, BlockColumns, NodeColumns
-from dagorama_broker.model.queries import (
-    FailedEnd,
-    FailurePage,
-    FunctionCount,
-    InstanceMarks,
-    InstanceQuery,
-    ListedInstances,
-    NodePlace,
-    StoredInstance,
-    StoredNode,
-    StructurePage,
+# --- failures ---------------------------------------------------------------------------------------------
+
+#: A control character, which JSON escapes.
+_BETWEEN = "\x1f"
+_FAILURES = (
+    "SELECT group_concat(key), group_concat(ended), group_concat(beginning, char(31)) FROM"
+    f" (SELECT o.key, o.ended, CAST(substr(coalesce(o.failure, '{NAMELESS}'), 1, {BEGINNING}) AS TEXT) AS beginning"
+    " FROM node_blocks b CROSS JOIN outcomes o INDEXED BY failed_outcomes"
+    " ON o.key BETWEEN max(b.first_key, ? + 1) AND b.first_key + b.size - 1"
+    f" WHERE b.instance = ? AND o.root_cause != 0 AND o.root_cause = o.key AND o.state = {State.FAILED:d}"
+    " ORDER BY b.first_key, o.key LIMIT ?)"
 )
-from dagorama_broker.store.sqlite.actions import read_actions
-from dagorama_broker.store.sqlite.aggregates import (
-    read_failures,
-    read_ids_at,
-    read_ordinals,
-    read_places,
-    read_structure,
+
+
+def read_failures(reader: Reader, instance: int, after: int, limit: int) -> FailurePage:
+    """Return nodes of an instance that failed by themselves."""
+    keys, ended, beginnings = reader.connection.execute(_FAILURES, (after, instance, limit)).fetchone()
+    if keys is None:
+        return NO_FAILURES
+    times = list(map(float, ended.split(",")))
+    return failure_page(reader, list(map(int, keys.split(","))), times, beginnings.split(_BETWEEN), limit)
+
+
+# --- structure --------------------------------------------------------------------------------------------
+
+_STRUCTURE = (
+    "SELECT group_concat(n.key || ':' || n.function || ':' || b.creator || ':' || hex(n.sources))"
+    " FROM node_blocks b CROSS JOIN nodes n ON n.key BETWEEN max(b.first_key, ?1) AND min(b.first_key + b.size - 1, ?2)"
+    " WHERE b.instance = ?3 AND b.first_key <= ?2 AND b.first_key + b.size > ?1"
 )
-from dagorama_broker.store.sqlite.connection import snapshot
-from dagorama_broker.store.sqlite.eager import eager_states_of
-from dagorama_broker.store.sqlite.listing import (
-    ids_between,
-    read_counts,
-    read_described,
-    read_node_keys,
-)
-from dagorama_broker.store.sqlite.maps import count_up_to, read_blocks, read_columns, read_sources
-from dagorama_broker.store.sqlite.marks import read_marks
-from dagorama_broker.store.sqlite.reader import Reader
-from dagorama_broker.store.sqlite.retry import read_bad_ends, read_used_failures
-from dagorama_broker.store.sqlite.search import count_instances, read_failed_with, read_instances
-
-#: Opens a context in which this thread alone reads through a connection.
-Reading = Callable[[], AbstractContextManager[Reader]]
 
 
-class SharedQueries:
-    """Queries that `Store` and `StoreView` share."""
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-
-    def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
-        with self._reading() as reader:
-            return reader.arguments(keys)
-
-    def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
-        with self._reading() as reader:
-            return reader.ids(keys)
-
-    def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
-        with self._reading() as reader:
-            return eager_states_of(reader, keys)
-
-    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
-        with self._reading() as reader, snapshot(reader.connection):
-            return read_described(reader, keys)
-
-    def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
-        with self._reading() as reader:
-            return read_bad_ends(reader, instance, after, limit)
-
-    def used_failures(self, instance: int) -> list[int]:
-        with self._reading() as reader:
-            return read_used_failures(reader, instance)
-
-    def instance(self, id: bytes) -> StoredInstance | None:
-        with self._reading() as reader:
-            return reader.instance(id)
-
-    def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
-        with self._reading() as reader:
-            return read_marks(reader, keys)
+def read_structure(reader: Reader, instance: int, after: int, limit: int) -> StructurePage:
+    """Return nodes of an instance with their functions and edges."""
+    keys = read_node_keys(reader, instance, after, limit)
+    if not keys:
+        return StructurePage([], 0)
+    (text,) = reader.connection.execute(_STRUCTURE, (keys[0], keys[-1], instance)).fetchone()
+    rows = sorted(map(_structure_row, text.split(","))) if text else []
+    return StructurePage(rows, keys[-1] if len(keys) == limit else 0)
 
 
-class SqliteView(SharedQueries):
+def _structure_row(item: str) -> StructureRow:
+    key, function, creator, sources = item.split(":")
+    return StructureRow(int(key), int(function), int(creator), unpack_sources(bytes.fromhex(sources)))
+
+
+class SqliteView(SqlView):
     """A `StoreView` of a file."""
 
-    is_the_store = False
-
-    def counts(self, id: bytes) -> tuple[StoredInstance, list[FunctionCount]] | None:
-        with self._reading() as reader, snapshot(reader.connection):
-            stored = reader.instance(id)
-            return None if stored is None else (stored, read_counts(reader, stored.row.key))
-
-    def ends(self, keys: Collection[int]) -> dict[int, float]:
-        with self._reading() as reader:
-            return {row.key: row.ended for row in reader.outcome_heads(keys) if row.state != State.RESOLVING}
-
-    def worker_names(self, numbers: Collection[int]) -> dict[int, str]:
-        with self._reading() as reader:
-            return reader.worker_names(numbers)
-
-    def list_instances(self, asked: InstanceQuery) -> ListedInstances:
-        with self._reading() as reader:
-            return read_instances(reader, asked)
-
-    def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
-        with self._reading() as reader:
-            found = reader.instances("WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?", low, high, most)
-            return [stored.row.id for stored in found]
-
-    def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
-        with self._reading() as reader:
-            where = "WHERE origin >= ? AND origin <= ? AND instance = ? ORDER BY origin, first"
-            blocks = reader.blocks(f"INDEXED BY node_block_origins {where}", low[:12], high[:12], instance)
-            return ids_between(blocks, low, high, most)
-
-    def failed_with(self, instance: int, text: str, after: int, limit: int) -> list[int]:
-        with self._reading() as reader:
-            return read_failed_with(reader, instance, text, after, limit)
-
-    def count_instances(self, asked: InstanceQuery) -> int:
-        with self._reading() as reader:
-            return count_instances(reader, asked)
-
-    def size_of(self, instance: int) -> int:
-        with self._reading() as reader:
-            return count_up_to(reader, instance, LAST_KEY)
-
-    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
-        with self._reading() as reader:
-            return read_node_keys(reader, instance, after, limit)
-
-    def ordinals(self, keys: Collection[int]) -> dict[int, int]:
-        with self._reading() as reader, snapshot(reader.connection):
-            return read_ordinals(reader, keys)
-
-    def ids_at(self, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
-        with self._reading() as reader, snapshot(reader.connection):
-            return read_ids_at(reader, instance, ordinals)
-
-    def places(self, keys: Collection[int]) -> dict[int, NodePlace]:
-        with self._reading() as reader, snapshot(reader.connection):
-            return read_places(reader, keys)
-
-    def places_of(self, ids: Collection[bytes]) -> list[NodePlace]:
-        with self._reading() as reader, snapshot(reader.connection):
-            return list(read_places(reader, reader.keys(list(ids)).values()).values())
-
     def failures(self, instance: int, after: int, limit: int) -> FailurePage:
-        with self._reading() as reader, snapshot(reader.connection):
-            return read_failures(reader, instance, after, limit)
+        return self._source.read_one_state(lambda reader: read_failures(reader, instance, after, limit))
 
     def structure(self, instance: int, after: int, limit: int) -> StructurePage:
-        with self._reading() as reader, snapshot(reader.connection):
-            return read_structure(reader, instance, after, limit)
-
-    def list_actions(self, before: int, limit: int) -> ListedActions:
-        with self._reading() as reader, snapshot(reader.connection):
-            return read_actions(reader, before, limit)
+        return self._source.read_one_state(lambda reader: read_structure(reader, instance, after, limit))
 
     def map_blocks(self, instance: int, after: int, limit: int) -> BlockColumns:
-        with self._reading() as reader:
-            return read_blocks(reader, instance, after, limit)
-
-    def count_up_to(self, instance: int, key: int) -> int:
-        with self._reading() as reader:
-            return count_up_to(reader, instance, key)
+        return self._source.read(lambda reader: read_blocks(reader, instance, after, limit))
 
     def node_columns(self, instance: int, first: int, last: int) -> NodeColumns:
-        with self._reading() as reader:
-            return read_columns(reader, instance, first, last)
+        return self._source.read(lambda reader: read_columns(reader, instance, first, last))
 
     def node_sources(self, instance: int, first: int, last: int) -> list[int]:
-        with self._reading() as reader:
-            return read_sources(reader, instance, first, last)
+        return self._source.read(lambda reader: read_sources(reader, instance, first, last))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 
 from dagorama_broker.store.checksums import check_row, row_sum
 from dagorama_broker.store.protocol import SECRET_BYTES
+from dagorama_broker.store.sql.connection import Connection, upsert
 
 _RAISE = (
     "INSERT INTO meta VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, chk = excluded.chk"
     " WHERE excluded.value > meta.value"
 )
+_WRITE = upsert("meta", "name", ("value", "chk"))
 #: Name of the secret, which proofs of grants are made with.
 _GRANTS = "grants"
 
 
-def read_number(connection: sqlite3.Connection, name: str) -> int:
+def read_number(connection: Connection, name: str) -> int:
     """Return the number of this name, 0 if it was never written. Raise StoreError if it is damaged."""
     row = connection.execute("SELECT value, chk FROM meta WHERE name = ?", (name,)).fetchone()
     if row is None:
@@ -26,24 +27,24 @@ def read_number(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
-def check_numbers(connection: sqlite3.Connection) -> None:
+def check_numbers(connection: Connection) -> None:
     """Raise StoreError if a number is damaged: one with a damaged name would seem never to have been written."""
     for name, value, chk in connection.execute("SELECT name, value, chk FROM meta"):
         check_row("meta", name, chk, (name, value))
 
 
-def write_number(connection: sqlite3.Connection, name: str, value: int) -> None:
+def write_number(connection: Connection, name: str, value: int) -> None:
     """Write the number of this name."""
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, value, row_sum((name, value))))
+    connection.execute(_WRITE, (name, value, row_sum((name, value))))
 
 
-def next_key(connection: sqlite3.Connection, table: str, column: str = "key") -> int:
+def next_key(connection: Connection, table: str, column: str = "key") -> int:
     """Return the smallest key larger than all keys that rows of this table have or ever had."""
     last: int | None = connection.execute(f"SELECT max({column}) FROM {table}").fetchone()[0]
     return max((last or 0) + 1, read_number(connection, _mark(table)))
 
 
-def mark_used(connection: sqlite3.Connection, table: str, last: int) -> None:
+def mark_used(connection: Connection, table: str, last: int) -> None:
     """Keep new rows from reusing keys up to `last`. Call it in the transaction that deletes the rows."""
     name, value = _mark(table), last + 1
     connection.execute(_RAISE, (name, value, row_sum((name, value))))
@@ -53,7 +54,7 @@ def _mark(table: str) -> str:
     return f"next of {table}"
 
 
-def kept_secret(connection: sqlite3.Connection) -> bytes:
+def kept_secret(connection: Connection) -> bytes:
     """Return the secret; create it if there is none. Call it in a transaction. Raise StoreError if it is damaged."""
     rows = connection.execute("SELECT name, value, chk FROM secrets").fetchall()
     for name, value, chk in rows:

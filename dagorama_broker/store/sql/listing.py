@@ -10,13 +10,14 @@ from dagorama_broker.model.maps import LAST_KEY
 from dagorama_broker.model.queries import FunctionCount, StoredNode
 from dagorama_broker.model.rows import NodeBlockRow, ProgressRow
 from dagorama_broker.store.checksums import check_row
-from dagorama_broker.store.sqlite.reader import Reader
-from dagorama_broker.store.sqlite.rebinds import rebound_rows
+from dagorama_broker.store.sql.reader import Reader
+from dagorama_broker.store.sql.rebinds import rebound_rows
 
 #: One statement, during which other threads run: a row for each node would take the GIL for each.
 _COUNTS = (
     "SELECT n.function, coalesce(r.state, o.state), count(*), min(n.key),"
-    " coalesce(sum(o.microseconds > 0), 0), coalesce(sum(o.microseconds), 0), coalesce(max(o.microseconds), 0)"
+    " CAST(coalesce(sum(CASE WHEN o.microseconds > 0 THEN 1 ELSE 0 END), 0) AS BIGINT),"
+    " CAST(coalesce(sum(o.microseconds), 0) AS BIGINT), coalesce(max(o.microseconds), 0)"
     " FROM node_blocks b CROSS JOIN nodes n ON n.key BETWEEN b.first_key AND b.first_key + b.size - 1"
     " LEFT JOIN outcomes o ON o.key = n.key LEFT JOIN resolved r ON r.key = n.key"
     " WHERE b.instance = ? GROUP BY 1, 2"

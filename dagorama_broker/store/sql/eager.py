@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection
 
 from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow
 from dagorama_broker.store.checksums import check_row
-from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.reader import Reader
 
 _EAGER_ATTEMPTS = "SELECT attempt, node, parent, eager_state, chk FROM eager_attempts"
 # Attempts that may be rolled back, and released ones within them.
@@ -21,11 +21,13 @@ _MADE = "SELECT m.first_key, m.attempt, m.chk FROM live CROSS JOIN eager_blocks 
 _BLOCKS_AT_ONCE = "SELECT first_key, attempt, chk FROM eager_blocks WHERE first_key IN"
 
 
-def live_eager_attempts(connection: sqlite3.Connection) -> list[EagerAttemptRow]:
+def live_eager_attempts(connection: Connection) -> list[EagerAttemptRow]:
     """Return the attempts that may be rolled back, in their order. Raise StoreError if a row is damaged."""
     return [
         _eager_attempt(row)
-        for row in connection.execute(f"{_LIVE_ATTEMPTS} {_EAGER_ATTEMPTS} WHERE attempt IN live ORDER BY attempt")
+        for row in connection.execute(
+            f"{_LIVE_ATTEMPTS} {_EAGER_ATTEMPTS} WHERE attempt IN (SELECT attempt FROM live) ORDER BY attempt"
+        )
     ]
 
 

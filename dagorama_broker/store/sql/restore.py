@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection
 
 from dagorama_broker.errors import StoreError
@@ -10,10 +9,11 @@ from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
 from dagorama_broker.model.rows import NodeBlockRow, PausedQueueRow, ProgressRow, ReboundRow
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, outcome_sum, unpack_sources
-from dagorama_broker.store.sqlite.counters import next_key
-from dagorama_broker.store.sqlite.eager import live_blocks, live_eager_attempts
-from dagorama_broker.store.sqlite.reader import Reader
-from dagorama_broker.store.sqlite.rebinds import checked, rebindings_of
+from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.counters import next_key
+from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
+from dagorama_broker.store.sql.reader import Reader
+from dagorama_broker.store.sql.rebinds import checked, rebindings_of
 
 # CROSS JOIN makes SQLite use this order of tables, so that it never reads what ended long ago.
 _UNFINISHED_BLOCKS = (
@@ -76,9 +76,7 @@ def read_live(reader: Reader) -> Live:
     )
 
 
-def _unfinished(
-    connection: sqlite3.Connection, blocks: list[NodeBlockRow]
-) -> tuple[list[LiveNode], dict[int, LiveNode]]:
+def _unfinished(connection: Connection, blocks: list[NodeBlockRow]) -> tuple[list[LiveNode], dict[int, LiveNode]]:
     """Return the nodes without an outcome, in order, and the nodes whose outcome was RESOLVING when they completed."""
     nodes: list[LiveNode] = []
     resolving: dict[int, LiveNode] = {}
@@ -99,7 +97,7 @@ def _unfinished(
     return nodes, resolving
 
 
-def _progress(connection: sqlite3.Connection, nodes: list[LiveNode]) -> list[ProgressRow]:
+def _progress(connection: Connection, nodes: list[LiveNode]) -> list[ProgressRow]:
     found: dict[int, ProgressRow] = {}
     for *row, chk in connection.execute(PROGRESS_QUERY):
         check_row("progress", row[0], chk, row)
@@ -107,7 +105,7 @@ def _progress(connection: sqlite3.Connection, nodes: list[LiveNode]) -> list[Pro
     return [found[node.key] for node in nodes if node.key in found] if found else []
 
 
-def _keys(connection: sqlite3.Connection) -> dict[int, str]:
+def _keys(connection: Connection) -> dict[int, str]:
     keys = {}
     for key, concurrency_key, chk in connection.execute(KEYS_QUERY):
         check_row("node_keys", key, chk, (key, concurrency_key))
@@ -115,7 +113,7 @@ def _keys(connection: sqlite3.Connection) -> dict[int, str]:
     return keys
 
 
-def _traces(connection: sqlite3.Connection) -> dict[int, str]:
+def _traces(connection: Connection) -> dict[int, str]:
     traces = {}
     for first_key, trace, chk in connection.execute(TRACES_QUERY):
         check_row("block_traces", first_key, chk, (first_key, trace))
@@ -123,11 +121,11 @@ def _traces(connection: sqlite3.Connection) -> dict[int, str]:
     return traces
 
 
-def _rebound(connection: sqlite3.Connection, unfinished: Collection[int]) -> list[ReboundRow]:
+def _rebound(connection: Connection, unfinished: Collection[int]) -> list[ReboundRow]:
     return [row for row in checked(connection.execute(REBOUND_QUERY)) if row.key in unfinished]
 
 
-def _paused(connection: sqlite3.Connection) -> list[PausedQueueRow]:
+def _paused(connection: Connection) -> list[PausedQueueRow]:
     rows = []
     for *row, chk in connection.execute("SELECT queue, since, by, chk FROM paused_queues ORDER BY queue"):
         check_row("paused_queues", row[0], chk, row)
@@ -135,7 +133,7 @@ def _paused(connection: sqlite3.Connection) -> list[PausedQueueRow]:
     return rows
 
 
-def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:
+def _workers(connection: Connection) -> list[tuple[bytes, str]]:
     workers = []
     for id, name, chk in connection.execute("SELECT id, name, chk FROM workers"):
         check_row("workers", id, chk, (id, name))

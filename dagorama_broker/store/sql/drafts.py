@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 
 from dagorama_broker.model.rows import DraftRow
 from dagorama_broker.store.checksums import check_row, summed
-from dagorama_broker.store.sqlite.counters import mark_used
-from dagorama_broker.store.sqlite.rebinds import let_go
+from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.counters import mark_used
+from dagorama_broker.store.sql.rebinds import let_go
 
 _BEGIN = "INSERT INTO drafts (first_key, last_key, chk) VALUES (?, ?, ?)"
 _OF_NODES = ("nodes", "node_keys")
 
 
-def begin(connection: sqlite3.Connection, drafts: Iterable[DraftRow]) -> None:
+def begin(connection: Connection, drafts: Iterable[DraftRow]) -> None:
     """Record which nodes a call is creating, so that a start after a crash deletes them."""
     connection.executemany(_BEGIN, summed(drafts))
 
 
-def give_up(connection: sqlite3.Connection, nodes: Iterable[DraftRow]) -> None:
+def give_up(connection: Connection, nodes: Iterable[DraftRow]) -> None:
     """Delete the rows of nodes that are not created after all; their keys are not reused."""
     for first, last in nodes:
         mark_used(connection, "nodes", last)
@@ -28,12 +28,12 @@ def give_up(connection: sqlite3.Connection, nodes: Iterable[DraftRow]) -> None:
         let_go(connection, "BETWEEN ? AND ?", (first, last))
 
 
-def end(connection: sqlite3.Connection, first_keys: Iterable[int]) -> None:
+def end(connection: Connection, first_keys: Iterable[int]) -> None:
     """Forget drafts whose call was decided."""
     connection.executemany("DELETE FROM drafts WHERE first_key = ?", ((key,) for key in first_keys))
 
 
-def clear(connection: sqlite3.Connection) -> None:
+def clear(connection: Connection) -> None:
     """Delete nodes of calls that an earlier broker left undecided. Raise StoreError if a row is damaged."""
     left = []
     for first, last, chk in connection.execute("SELECT first_key, last_key, chk FROM drafts"):

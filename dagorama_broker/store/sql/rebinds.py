@@ -5,17 +5,17 @@ A rebinding is deleted when the last node that refers to it is.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.rows import RebindingRow, ReboundRow
 from dagorama_broker.store.checksums import SqlValue, check_row, summed
-from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sql.connection import Connection, upsert
+from dagorama_broker.store.sql.reader import Reader
 
 _REBINDING = "INSERT INTO rebindings (id, signed, chk) VALUES (?, ?, ?)"
-_REBOUND = "INSERT OR REPLACE INTO rebound_nodes (key, function, rebinding, chk) VALUES (?, ?, ?, ?)"
+_REBOUND = upsert("rebound_nodes", "key", ("function", "rebinding", "chk"))
 _BY_NODES = "SELECT key, function, rebinding, chk FROM rebound_nodes WHERE key IN"
 _BY_IDS = "SELECT id, signed, chk FROM rebindings WHERE id IN"
 _UNNAMED = (
@@ -24,9 +24,7 @@ _UNNAMED = (
 )
 
 
-def write_rebound(
-    connection: sqlite3.Connection, rebindings: Sequence[RebindingRow], rebound: Sequence[ReboundRow]
-) -> None:
+def write_rebound(connection: Connection, rebindings: Sequence[RebindingRow], rebound: Sequence[ReboundRow]) -> None:
     """Write rebindings and the nodes that they allow, replacing earlier rows. Call it in a transaction."""
     connection.executemany(_REBINDING, summed(rebindings))
     before = {row.rebinding for row in rebound_rows(Reader(connection), {row.key for row in rebound})}
@@ -58,7 +56,7 @@ def rebindings_of(reader: Reader, rebound: Iterable[ReboundRow]) -> dict[int, Re
     return {key: found[id] for key, id in ids.items()}
 
 
-def let_go(connection: sqlite3.Connection, among: str, parameters: Sequence[SqlValue]) -> None:
+def let_go(connection: Connection, among: str, parameters: Sequence[SqlValue]) -> None:
     """Delete the rows of nodes whose keys meet the condition `among`, and rebindings that no other node refers to."""
     select = f"SELECT DISTINCT rebinding FROM rebound_nodes WHERE key {among}"
     named = [id for (id,) in connection.execute(select, parameters)]
@@ -66,5 +64,5 @@ def let_go(connection: sqlite3.Connection, among: str, parameters: Sequence[SqlV
     _drop_unnamed(connection, named)
 
 
-def _drop_unnamed(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
+def _drop_unnamed(connection: Connection, ids: Iterable[int]) -> None:
     connection.executemany(_UNNAMED, ((id, id) for id in ids if id))

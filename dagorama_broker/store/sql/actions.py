@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from dagorama_broker.model.actions import MOST_ACTIONS, ActionRow, ListedActions, StoredAction
 from dagorama_broker.store.checksums import check_row, summed
-from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.reader import Reader
 
 _WRITE = "INSERT INTO actions (number, action, by, instance, target, nodes, time, chk) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _READ = (
@@ -16,7 +16,7 @@ _READ = (
 )
 
 
-def write_actions(connection: sqlite3.Connection, rows: Sequence[ActionRow]) -> None:
+def write_actions(connection: Connection, rows: Sequence[ActionRow]) -> None:
     """Add actions, and delete the oldest ones. Call it after new instances are written, in the same transaction."""
     (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM actions").fetchone()
     reader = Reader(connection)

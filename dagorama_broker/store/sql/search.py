@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import merge
 
-from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import InstanceQuery, ListedInstances, StoredInstance
-from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sql.store_reader import StoreReader
 
 #: Instances that one page reads at most, if few of them match.
 LOOKED_AT = 10_000
@@ -24,19 +23,9 @@ _HAS_FUNCTION = (
     "SELECT 1 FROM node_blocks b CROSS JOIN nodes n ON n.key BETWEEN b.first_key AND b.first_key + b.size - 1"
     " WHERE b.instance = ? AND n.function IN (SELECT id FROM functions WHERE name = ?) LIMIT 1"
 )
-#: Type and message of a failure, which are the second and the third item of a JSON array.
-_TEXT = "json_extract(CAST(o.failure AS TEXT), '$[1]') || ': ' || json_extract(CAST(o.failure AS TEXT), '$[2]')"
-_FAILED_WITH = (
-    "SELECT group_concat(key) FROM (SELECT o.key"
-    " FROM node_blocks b CROSS JOIN outcomes o INDEXED BY failed_outcomes"
-    " ON o.key BETWEEN max(b.first_key, ? + 1) AND b.first_key + b.size - 1"
-    f" WHERE b.instance = ? AND o.root_cause != 0 AND o.root_cause = o.key AND o.state = {State.FAILED:d}"
-    f" AND CASE WHEN json_valid(CAST(o.failure AS TEXT)) THEN instr(lower({_TEXT}), lower(?)) END"
-    " ORDER BY b.first_key, o.key LIMIT ?)"
-)
 
 
-def read_instances(reader: Reader, asked: InstanceQuery) -> ListedInstances:
+def read_instances(reader: StoreReader, asked: InstanceQuery) -> ListedInstances:
     """Return a page of matching instances, the latest first."""
     found: list[StoredInstance] = []
     last = 0
@@ -50,7 +39,7 @@ def read_instances(reader: Reader, asked: InstanceQuery) -> ListedInstances:
     return ListedInstances(found, 0)
 
 
-def _candidates(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance]:
+def _candidates(reader: StoreReader, asked: InstanceQuery) -> Iterator[StoredInstance]:
     """Yield instances that may match."""
     if asked.name or asked.labels:
         yield from _marked(reader, asked)
@@ -70,7 +59,7 @@ def _candidates(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance
         last = stored.row.key
 
 
-def _marked(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance]:
+def _marked(reader: StoreReader, asked: InstanceQuery) -> Iterator[StoredInstance]:
     """Yield instances with the requested id and labels, in any state and of any definition."""
     tables, where, parameters = _marks(asked)
     query = f"WHERE {where} AND m0.instance < ? ORDER BY m0.instance DESC"
@@ -92,7 +81,7 @@ def _marks(asked: InstanceQuery) -> tuple[str, str, list[str]]:
     return " CROSS JOIN ".join([*tables, "instances"]), " AND ".join([*where, "key = m0.instance"]), parameters
 
 
-def count_instances(reader: Reader, asked: InstanceQuery) -> int:
+def count_instances(reader: StoreReader, asked: InstanceQuery) -> int:
     """Return how many instances match, in one statement."""
     tables, where, parameters = _marks(asked) if asked.name or asked.labels else ("instances", "TRUE", [])
     states = ["ended IS NULL"] * asked.unfinished + ["failed = 1"] * asked.failed
@@ -105,22 +94,16 @@ def count_instances(reader: Reader, asked: InstanceQuery) -> int:
     return found
 
 
-def _matches(reader: Reader, stored: StoredInstance, asked: InstanceQuery) -> bool:
+def _matches(reader: StoreReader, stored: StoredInstance, asked: InstanceQuery) -> bool:
     is_any = not asked.unfinished and not asked.failed
     in_state = is_any or (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)
     if not in_state or asked.definition not in ("", stored.row.definition):
         return False
     key = stored.row.key
-    has_error = not asked.error or bool(read_failed_with(reader, key, asked.error, 0, 1))
+    has_error = not asked.error or bool(reader.failed_with(key, asked.error, 0, 1))
     return has_error and (not asked.function or has_function(reader, key, asked.function))
 
 
-def has_function(reader: Reader, instance: int, name: str) -> bool:
+def has_function(reader: StoreReader, instance: int, name: str) -> bool:
     """Return whether an instance has a node of this function."""
     return reader.connection.execute(_HAS_FUNCTION, (instance, name)).fetchone() is not None
-
-
-def read_failed_with(reader: Reader, instance: int, text: str, after: int, limit: int) -> list[int]:
-    """Return keys of nodes of an instance that failed themselves, with this text in the type or message."""
-    (keys,) = reader.connection.execute(_FAILED_WITH, (after, instance, text, limit)).fetchone()
-    return [] if keys is None else list(map(int, keys.split(",")))

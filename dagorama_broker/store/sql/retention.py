@@ -1,14 +1,12 @@
 """Removal of instances: queries no longer find them after one commit, and their rows are deleted in portions.
 
-Each portion takes the same few statements, however many rows it has: between any two statements, and between any two
-rows that are read, another thread may take the GIL, and next to a busy event loop that costs more than the rows do.
-So keys are passed as one JSON array, and rows to be checked are returned as one.
+Each portion takes the same few statements, however many rows it has: between any two statements another thread may take
+the GIL, and next to a busy event loop that costs more than the rows do. So keys are passed as one JSON array.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,10 +14,11 @@ from itertools import chain
 from dagorama_broker.model.rows import LinkRow, NodeBlockRow, RemovedRow
 from dagorama_broker.store.checksums import SqlValue, check_row, summed
 from dagorama_broker.store.protocol import REMEMBERED
-from dagorama_broker.store.sqlite.connection import execute_rows
-from dagorama_broker.store.sqlite.counters import mark_used
-from dagorama_broker.store.sqlite.reader import Reader
-from dagorama_broker.store.sqlite.rebinds import let_go
+from dagorama_broker.store.sql.connection import Connection, execute_rows
+from dagorama_broker.store.sql.counters import mark_used
+from dagorama_broker.store.sql.reader import Reader
+from dagorama_broker.store.sql.rebinds import let_go
+from dagorama_broker.store.sql.store_reader import StoreReader
 
 #: Tables in which few nodes have rows, each with the column that holds the node's key.
 _RARE = (
@@ -28,26 +27,18 @@ _RARE = (
     ("large_refs", "key"),
 )  # fmt: skip
 _WHICH_HAVE_ROWS = "SELECT " + ", ".join(
-    f"EXISTS (SELECT 1 FROM {table} WHERE {column} BETWEEN ?1 AND ?2)" for table, column in _RARE
+    f"EXISTS (SELECT 1 FROM {table} WHERE {column} BETWEEN ? AND ?)" for table, column in _RARE
 )
-_LINK = "INSERT OR IGNORE INTO links (instance, named, chk) VALUES (?, ?, ?)"
+_LINK = "INSERT INTO links (instance, named, chk) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _REMOVED = "INSERT INTO removed (instance, id, ended, failed, kept, chk) VALUES {rows}"
 _LEFTOVERS = "INSERT INTO leftovers (instance, chk) VALUES {rows}"
-_LEFTOVERS_PACKED = (
-    "SELECT json_group_array(json_array(instance, chk + 0))"
-    " FROM (SELECT instance, chk FROM leftovers ORDER BY instance LIMIT ?)"
-)
-#: Adding 0 turns a blob, which JSON cannot hold and only damage can put there, into a number that fails the checksum.
-_BLOCKS_PACKED = (
-    "SELECT json_group_array(json_array(hex(origin), first + 0, size + 0, first_key, instance + 0, hex(digest),"
-    " creator + 0, created + 0, chk + 0))"
-    " FROM (SELECT * FROM node_blocks WHERE instance {among} ORDER BY instance, first_key LIMIT ?)"
-)
 #: Deletes functions that no node refers to. It scans all nodes, so only a start uses it.
 _UNUSED = (
     "DELETE FROM functions WHERE id NOT IN (SELECT DISTINCT function FROM nodes)"
     " AND id NOT IN (SELECT function FROM rebound_nodes)"
 )
+#: Number of functions from which a start deletes unreferenced ones.
+MANY_FUNCTIONS = 10_000
 
 
 class _Keys:
@@ -60,11 +51,11 @@ class _Keys:
         if self.last - self.first + 1 != len(keys):
             self.among, self.parameters = "IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
 
-    def delete(self, connection: sqlite3.Connection, table: str, column: str = "key") -> None:
+    def delete(self, connection: Connection, table: str, column: str = "key") -> None:
         connection.execute(f"DELETE FROM {table} WHERE {column} {self.among}", self.parameters)
 
 
-def link(connection: sqlite3.Connection, rows: Sequence[LinkRow]) -> None:
+def link(connection: Connection, rows: Sequence[LinkRow]) -> None:
     """Record that instances refer to other instances, which are kept as long."""
     connection.executemany(_LINK, summed(rows))
     connection.executemany("UPDATE instances SET named = 1 WHERE key = ?", ((row.named,) for row in rows))
@@ -73,7 +64,7 @@ def link(connection: sqlite3.Connection, rows: Sequence[LinkRow]) -> None:
 # --- removal from queries ---------------------------------------------------------------------------------
 
 
-def remove(connection: sqlite3.Connection, rows: Sequence[RemovedRow]) -> None:
+def remove(connection: Connection, rows: Sequence[RemovedRow]) -> None:
     """Remove instances but for a record of them; their nodes are left for `sweep`."""
     keys = _Keys([row.key for row in rows])
     mark_used(connection, "instances", keys.last)
@@ -90,7 +81,7 @@ def _tombstone(row: RemovedRow) -> tuple[SqlValue, ...]:
     return row.key, row.id, float(row.ended), int(row.failed), float(row.kept)
 
 
-def _unlink(connection: sqlite3.Connection, keys: _Keys) -> None:
+def _unlink(connection: Connection, keys: _Keys) -> None:
     """Delete the links of these instances, so that they no longer keep other instances."""
     named = set()
     select = f"SELECT instance, named, chk FROM links WHERE instance {keys.among}"
@@ -99,7 +90,7 @@ def _unlink(connection: sqlite3.Connection, keys: _Keys) -> None:
         named.add((other,))
     if named:
         keys.delete(connection, "links", "instance")
-        still = "EXISTS (SELECT 1 FROM links WHERE links.named = instances.key)"
+        still = "CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.named = instances.key) THEN 1 ELSE 0 END"
         connection.executemany(f"UPDATE instances SET named = {still} WHERE key = ?", named)
 
 
@@ -115,7 +106,7 @@ class _Portion:
     blocks: list[int] = field(default_factory=list)  #: first keys of the blocks that are deleted completely
     unfinished: int = 0  #: key of the first instance that is not deleted completely; 0: all are
 
-    def take(self, connection: sqlite3.Connection, row: NodeBlockRow) -> None:
+    def take(self, connection: Connection, row: NodeBlockRow) -> None:
         """Add a block, or as many of its nodes as there is room for."""
         first, end = row.first_key, row.first_key + row.size
         if row.size > self.room:
@@ -128,7 +119,7 @@ class _Portion:
         self.nodes.append(range(first, end))
         self.room -= end - first
 
-    def delete(self, connection: sqlite3.Connection) -> list[bytes]:
+    def delete(self, connection: Connection) -> list[bytes]:
         """Delete the rows; return the large values that no node refers to any longer."""
         unnamed: list[bytes] = []
         if nodes := list(chain.from_iterable(self.nodes)):
@@ -142,20 +133,21 @@ class _Portion:
         return unnamed
 
 
-def is_left_over(connection: sqlite3.Connection) -> bool:
+def is_left_over(connection: Connection) -> bool:
     """Return whether there is anything to sweep."""
     return connection.execute("SELECT 1 FROM leftovers LIMIT 1").fetchone() is not None
 
 
-def sweep(connection: sqlite3.Connection, most: int) -> tuple[bool, list[bytes]]:
+def sweep(reader: StoreReader, most: int) -> tuple[bool, list[bytes]]:
     """Delete up to `most` nodes, and up to `most` runs, of removed instances, oldest first. Call it in a transaction.
 
     Return whether more may be left, and the large values that no node refers to any longer.
     """
-    instances = _leftovers(connection, most)
+    connection = reader.connection
+    instances = _leftovers(reader, most)
     if not instances:
         return False, []
-    portion = _portion(connection, _read_blocks_of(connection, _Keys(instances), most + 1), most)
+    portion = _portion(connection, _read_blocks_of(reader, _Keys(instances), most + 1), most)
     unnamed = portion.delete(connection)
     done = [key for key in instances if not portion.unfinished or key < portion.unfinished]
     if done:
@@ -163,7 +155,7 @@ def sweep(connection: sqlite3.Connection, most: int) -> tuple[bool, list[bytes]]
     return len(done) < len(instances) or len(instances) == most, unnamed
 
 
-def _portion(connection: sqlite3.Connection, blocks: Sequence[NodeBlockRow], most: int) -> _Portion:
+def _portion(connection: Connection, blocks: Sequence[NodeBlockRow], most: int) -> _Portion:
     portion = _Portion(most)
     for number, row in enumerate(blocks):
         if portion.unfinished:
@@ -175,37 +167,34 @@ def _portion(connection: sqlite3.Connection, blocks: Sequence[NodeBlockRow], mos
     return portion
 
 
-def _leftovers(connection: sqlite3.Connection, most: int) -> list[int]:
+def _leftovers(reader: StoreReader, most: int) -> list[int]:
     """Return the oldest removed instances that still have rows."""
-    found = json.loads(connection.execute(_LEFTOVERS_PACKED, (most,)).fetchone()[0])
+    found = reader.leftovers(most)
     for instance, chk in found:
         check_row("leftovers", instance, chk, (instance,))
     return [instance for instance, _ in found]
 
 
-def _read_blocks_of(connection: sqlite3.Connection, instances: _Keys, most: int) -> list[NodeBlockRow]:
+def _read_blocks_of(reader: StoreReader, instances: _Keys, most: int) -> list[NodeBlockRow]:
     """Return blocks of these instances, ordered by instance."""
-    packed = connection.execute(_BLOCKS_PACKED.format(among=instances.among), (*instances.parameters, most)).fetchone()[
-        0
-    ]
     blocks = []
-    for hex_origin, first, size, first_key, instance, hex_digest, creator, created, chk in json.loads(packed):
-        origin, digest = bytes.fromhex(hex_origin), bytes.fromhex(hex_digest)
+    found = reader.blocks_among(instances.among, (*instances.parameters, most))
+    for origin, first, size, first_key, instance, digest, creator, created, chk in found:
         check_row("node_blocks", first_key, chk, (first_key, origin, first, size, instance, digest, creator, created))
         blocks.append(NodeBlockRow(origin, first, size, first_key, instance, digest, creator, created))
     return blocks
 
 
-def _first_left(connection: sqlite3.Connection, first: int, end: int) -> int:
+def _first_left(connection: Connection, first: int, end: int) -> int:
     """Return the first node in `range(first, end)` that no earlier sweep has deleted; `end` if there is none."""
     select = "SELECT min(key) FROM nodes WHERE key BETWEEN ? AND ?"
     left: int | None = connection.execute(select, (first, end - 1)).fetchone()[0]
     return end if left is None else left
 
 
-def _delete_the_rare(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes]:
+def _delete_the_rare(connection: Connection, nodes: _Keys) -> list[bytes]:
     """Delete from tables in which few nodes have rows; return large values that no node refers to any longer."""
-    has_rows = connection.execute(_WHICH_HAVE_ROWS, (nodes.first, nodes.last)).fetchone()
+    has_rows = connection.execute(_WHICH_HAVE_ROWS, (nodes.first, nodes.last) * len(_RARE)).fetchone()
     unnamed: list[bytes] = []
     for (table, column), has in zip(_RARE, has_rows, strict=True):
         if has and table == "large_refs":
@@ -217,7 +206,7 @@ def _delete_the_rare(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes
     return unnamed
 
 
-def _let_go(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes]:
+def _let_go(connection: Connection, nodes: _Keys) -> list[bytes]:
     """Delete the references of these nodes to large values; return the values that no other node refers to."""
     select = f"SELECT DISTINCT sha256 FROM large_refs WHERE key {nodes.among}"
     named = connection.execute(select, nodes.parameters).fetchall()
@@ -226,15 +215,15 @@ def _let_go(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes]:
     return [sha256 for (sha256,) in named if not reader.names_large(sha256)]
 
 
-def drop_functions(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+def drop_functions(connection: Connection, ids: Sequence[int]) -> None:
     """Delete these functions, which no node refers to."""
     mark_used(connection, "functions", max(ids))
     connection.executemany("DELETE FROM functions WHERE id = ?", ((id,) for id in ids))
 
 
-def drop_unused_functions(connection: sqlite3.Connection, at_least: int) -> None:
-    """Delete functions that no node refers to, if there are `at_least` functions. Call it in a transaction."""
+def drop_unused_functions(connection: Connection) -> None:
+    """Delete functions that no node refers to, if there are many functions. Call it in a transaction."""
     count, last = connection.execute("SELECT count(*), max(id) FROM functions").fetchone()
-    if count >= at_least:
+    if count >= MANY_FUNCTIONS:
         mark_used(connection, "functions", last)
         connection.execute(_UNUSED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -20,10 +19,11 @@ from dagorama_broker.model.queries import (
 )
 from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow, unpack_keys
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_sources
-from dagorama_broker.store.sqlite.eager import creator_rows, eager_attempt_rows, eager_states_of
-from dagorama_broker.store.sqlite.listing import beside_nodes, blocks_after
-from dagorama_broker.store.sqlite.reader import Reader
-from dagorama_broker.store.sqlite.rebinds import rebindings_of, rebound_rows
+from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.eager import creator_rows, eager_attempt_rows, eager_states_of
+from dagorama_broker.store.sql.listing import beside_nodes, blocks_after
+from dagorama_broker.store.sql.reader import Reader
+from dagorama_broker.store.sql.rebinds import rebindings_of, rebound_rows
 
 # A node that failed or was cancelled always has a root cause, and no other node has one: the two partial indexes hold
 # only these. A node that failed while it was RESOLVING has its root cause in `resolved`.
@@ -32,7 +32,8 @@ _BETWEEN = "SELECT key FROM {table} INDEXED BY failed_{table} WHERE root_cause !
 _TABLES = ("outcomes", "resolved")
 _NODES = "SELECT key, chk, instance, function, sources FROM nodes WHERE key BETWEEN ? AND ?"
 # A negative key has these bytes at its upper end. A positive one may contain them too, so the caller checks again.
-_TOLERANT = f"{_NODES} AND instr(sources, x'ffff') > 0"
+_NEGATIVE = b"\xff\xff"
+_TOLERANT = f"{_NODES} AND instr(sources, ?) > 0"
 _USED = "SELECT key, instance, chk FROM used_failures WHERE instance = ? ORDER BY key"
 
 
@@ -46,7 +47,7 @@ def read_bad_ends(reader: Reader, instance: int, after: int = 0, limit: int | No
     return sorted(found)
 
 
-def _bad_keys(connection: sqlite3.Connection, block: NodeBlockRow, after: int) -> Iterator[int]:
+def _bad_keys(connection: Connection, block: NodeBlockRow, after: int) -> Iterator[int]:
     ends = (max(block.first_key, after + 1), block.first_key + block.size - 1)
     found = {key for table in _TABLES for (key,) in connection.execute(_BETWEEN.format(table=table), ends)}
     return iter(sorted(found))
@@ -163,9 +164,8 @@ def _ranges(reader: Reader, instance: int, after: int, limit: int) -> Iterator[t
 
 
 def _nodes_between(reader: Reader, first: int, last: int, tolerant: bool) -> Iterator[LiveNode]:
-    for key, chk, instance, function, sources in reader.connection.execute(
-        _TOLERANT if tolerant else _NODES, (first, last)
-    ):
+    select, *more = (_TOLERANT, _NEGATIVE) if tolerant else (_NODES,)
+    for key, chk, instance, function, sources in reader.connection.execute(select, (first, last, *more)):
         if node_sum(key, instance, function, sources) != chk >> 32:
             raise damaged("nodes", key)
         if tolerant and all(source > 0 for source in unpack_keys(sources)):

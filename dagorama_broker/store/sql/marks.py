@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Sequence
 
 from dagorama_broker.model.queries import InstanceMarks
 from dagorama_broker.model.rows import LabelRow, NameRow
 from dagorama_broker.store.checksums import check_row, summed
-from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.reader import Reader
 
 _WRITE_NAMES = "INSERT INTO instance_names (instance, definition, name, digest, chk) VALUES (?, ?, ?, ?, ?)"
 _WRITE_LABELS = "INSERT INTO labels (instance, label, value, chk) VALUES (?, ?, ?, ?)"
 _NAME = "SELECT instance, definition, name, digest, chk FROM instance_names"
 
 
-def write_marks(connection: sqlite3.Connection, names: Sequence[NameRow], labels: Sequence[LabelRow]) -> None:
+def write_marks(connection: Connection, names: Sequence[NameRow], labels: Sequence[LabelRow]) -> None:
     """Write ids and labels of new instances. SQLite raises IntegrityError if a definition has an id already."""
     if names:
         connection.executemany(_WRITE_NAMES, summed(names))

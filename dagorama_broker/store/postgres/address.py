@@ -1,0 +1,49 @@
+"""The URL of a PostgreSQL store: libpq's own, with parameters of this store."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from dagorama_broker.errors import SettingsError
+
+SCHEMES = ("postgresql://", "postgres://")
+DEFAULT_SCHEMA = "dagorama"
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_PASSWORD = "password"
+
+
+class Address(NamedTuple):
+    """The server and the schema of a store, and what to accept of the server."""
+
+    conninfo: str  #: libpq's URL, which may hold a password
+    schema: str
+    is_unsafe: bool  #: accept a server that may lose commits when it crashes
+    shown: str  #: for people, without a password
+
+
+def parse_address(url: str) -> Address:
+    """Return the parts of `postgresql://...[?schema=NAME&unsafe=1&...]`. Raise SettingsError, without the password."""
+    parts = urlsplit(url)
+    shown = _without_password(url)
+    parameters = parse_qsl(parts.query, keep_blank_values=True)
+    own = {name: value for name, value in parameters if name in ("schema", "unsafe")}
+    schema = own.get("schema", DEFAULT_SCHEMA)
+    if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
+        raise SettingsError(
+            f"store {shown}: schema={schema!r} must be a name of lower-case letters, digits and _ with at most 63"
+            " characters that does not begin with a digit or with pg_"
+        )
+    if own.get("unsafe", "0") not in ("0", "1"):
+        raise SettingsError(f"store {shown}: unsafe={own['unsafe']!r} must be 0 or 1")
+    rest = urlencode([(name, value) for name, value in parameters if name not in own])
+    return Address(urlunsplit(parts._replace(query=rest)), schema, own.get("unsafe") == "1", shown)
+
+
+def _without_password(url: str) -> str:
+    """Return the URL without a password, wherever it stands."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    query = [(name, value) for name, value in parse_qsl(parts.query) if name not in (_PASSWORD, "sslpassword")]
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}", query=urlencode(query)))

@@ -1,0 +1,150 @@
+"""The store in a PostgreSQL database: records in, records out, no rules. Large values are files in a folder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model.looks import Seen, Wanted
+from dagorama_broker.model.queries import Usage
+from dagorama_broker.model.rows import Changes
+from dagorama_broker.store.folders import usage_below
+from dagorama_broker.store.large_values import LargeFiles
+from dagorama_broker.store.postgres.address import parse_address
+from dagorama_broker.store.postgres.connection import Session
+from dagorama_broker.store.postgres.database import PATIENCE, Line, WritingLine
+from dagorama_broker.store.postgres.errors import translate_postgres_errors
+from dagorama_broker.store.postgres.keeper import Keeper
+from dagorama_broker.store.postgres.lease import LEASE
+from dagorama_broker.store.postgres.look import look_at_once
+from dagorama_broker.store.postgres.preparing import check_server, make_leadership, migrate, refuse_newer
+from dagorama_broker.store.postgres.reader import PostgresReader
+from dagorama_broker.store.postgres.view import PostgresView
+from dagorama_broker.store.sql import drafts
+from dagorama_broker.store.sql.counters import kept_secret
+from dagorama_broker.store.sql.retention import drop_unused_functions, is_left_over, sweep
+from dagorama_broker.store.sql.store import SqlStore
+
+_SIZE = (
+    "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c"
+    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ? AND c.relkind = 'r'"
+)
+
+
+class PostgresStore(SqlStore):
+    """A `Store` in a database, which other brokers may wait to take over."""
+
+    near = False
+    logs_path = None
+
+    def __init__(
+        self, url: str, values: Path, patience: float = PATIENCE, lease: float = LEASE, address: str = ""
+    ) -> None:
+        """`values`: folder of large values, which all brokers of the database share.
+
+        `patience`: seconds for which a server that is away is tried again. `lease`: seconds after which a broker that
+        does not renew its lead may be replaced. `address`: where people find this broker.
+        """
+        self._address = parse_address(url)
+        self._closing = threading.Event()
+
+        def line(prepares: bool = True) -> Line:
+            return Line(self._address, patience, self._closing, prepares)
+
+        self._reading, self._viewing, self._commit_line = line(), line(), line(prepares=False)
+        super().__init__(self._reading, self._reading, LargeFiles(values))
+        self.view = PostgresView(self._viewing)
+        self._keeper = Keeper(line(), lease, address, self._closing)
+        self._writing: WritingLine | None = None
+        self.secret = b""
+        self.last_used = 0.0
+
+    def __repr__(self) -> str:
+        return self._address.shown
+
+    # --- opening and closing ------------------------------------------------------------------------
+
+    def open(self) -> None:
+        self._closing.clear()
+        with translate_postgres_errors(self._address.shown):
+            session = Session(self._address, prepares=False)
+            try:
+                check_server(session, self._address)
+                make_leadership(session, self._address)
+                refuse_newer(session, self._address)
+            finally:
+                session.close()
+
+    def take(self) -> int:
+        try:
+            epoch = self._keeper.take(lambda session, epoch: migrate(session, self._address))
+            self._large.sweep()
+            self._writing = WritingLine(self._commit_line, epoch)
+            self.secret = self._writing.transact(_begin)
+            if self._keeper.predecessor is not None:
+                self.last_used = self._keeper.predecessor.renewed
+            return epoch
+        except BaseException:
+            self.close()
+            raise
+
+    def keep(self, deposed: Callable[[str], None]) -> None:
+        self._keeper.keep(deposed)
+
+    @property
+    def is_sure(self) -> bool:
+        return self._keeper.is_sure
+
+    def stop_waiting(self) -> None:
+        """Let `take` end with a StoreError."""
+        self._closing.set()
+
+    def close(self) -> None:
+        self._closing.set()
+        for line in (self._commit_line, self._reading, self._viewing):
+            line.close()
+        self._keeper.close()
+        self._writing = None
+        self._large.close()
+
+    def usage(self) -> Usage:
+        return Usage(self.size(), 0, usage_below(self._large.folder), None)
+
+    def size(self) -> int:
+        rows = self._viewing.read(lambda reader: reader.connection.execute(_SIZE, (self._address.schema,)).fetchall())
+        return int(rows[0][0])
+
+    # --- writing ------------------------------------------------------------------------------------
+
+    def commit(self, changes: Changes) -> None:
+        self._opened().commit(changes)
+        if changes.large:
+            self._large.check_folder()
+
+    def sweep(self, most: int) -> bool:
+        if not self._reading.read(lambda reader: is_left_over(reader.connection)):
+            return False
+        is_more, unnamed = self._opened().transact(lambda session: sweep(PostgresReader(session), most))
+        self._large.unnamed(unnamed)
+        return is_more
+
+    def _opened(self) -> WritingLine:
+        if self._writing is None:
+            raise StoreError("the store is closed")
+        return self._writing
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def look(self, wanted: Wanted) -> Seen:
+        seen = self._reading.run(lambda session: look_at_once(session, wanted))
+        seen.large = {sha256 for sha256 in wanted.large if self._large.has(sha256)}
+        return seen
+
+
+def _begin(session: Session) -> bytes:
+    """Delete what an earlier broker left undecided; return the store's secret."""
+    drafts.clear(session)
+    drop_unused_functions(session)
+    return kept_secret(session)

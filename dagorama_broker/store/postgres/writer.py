@@ -1,0 +1,129 @@
+"""Writes the changes of one commit: as one statement, or as a transaction if some tables get many rows.
+
+Each commit runs `fence` with its number. A commit whose outcome is unknown is sent again with the same number: if the
+first one was durable, the number is there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.errors import error_from_result
+
+from dagorama_broker.model.rows import Changes
+from dagorama_broker.store.postgres.binary import pack_copy
+from dagorama_broker.store.postgres.connection import Session
+from dagorama_broker.store.postgres.tables import COVERED, NODES, OUTCOMES, Row, Table, rows_of
+from dagorama_broker.store.sql.writer import revive, write_the_rare
+
+#: Rows of a table from which COPY is faster than arrays.
+MANY = 256
+#: Statements that the server keeps prepared; each is one combination of tables.
+KEPT = 256
+_COPIED = (NODES, OUTCOMES)
+_BIGINT = 20
+_RARE = tuple(field.name for field in fields(Changes) if field.name not in COVERED)
+_COVERED: dict[str, Any] = {name: [] for name in COVERED}
+_OK = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+
+Rows = Sequence[tuple[Table, list[Row]]]
+
+
+class Writer:
+    """Commits through one session, each time with the numbers of the epoch and of the commit."""
+
+    def __init__(self, session: Session, epoch: int) -> None:
+        self.session = session
+        self.is_doubtful = False  #: a commit was reported, but its wait for a replica was cancelled
+        self._epoch = epoch
+        self._prepared: dict[tuple[str, ...], bytes] = {}
+        session.raw.add_notice_handler(self._heed)
+
+    def _heed(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.sqlstate == "01000":  # a warning; a cancelled wait for a synchronous replica comes as one
+            self.is_doubtful = True
+
+    def commit(self, changes: Changes, number: int) -> None:
+        """Write the changes durably in one transaction, all or none. Raise psycopg.Error or StoreError."""
+        rows = list(rows_of(changes))
+        rare = [name for name in _RARE if getattr(changes, name)]
+        if not rare and all(len(its) < MANY for _, its in rows):
+            self._run(rows, number)
+        else:
+            self.transact(lambda session: self._write(session, changes, rows, bool(rare)), number)
+
+    def transact(self, work: Callable[[Session], object], number: int) -> None:
+        """Do the work in a transaction that passes the fence."""
+        with self.session.transaction():
+            work(self.session)
+            self.session.execute("SELECT fence(?, ?)", (self._epoch, number))
+
+    def _write(self, session: Session, changes: Changes, rows: Rows, is_rare: bool) -> None:
+        if changes.retried:
+            revive(session, changes.retried)
+        few = []
+        for table, its in rows:
+            if len(its) >= MANY and table in _COPIED:
+                self._copy(table, its)
+            else:
+                few.append((table, its))
+        if few:
+            self._run(few, None)
+        if is_rare:
+            write_the_rare(session, replace(changes, **_COVERED))
+
+    # --- statements of many rows ----------------------------------------------------------------------
+
+    def _run(self, rows: Rows, number: int | None) -> None:
+        """Write rows of several tables by one statement, which is the whole transaction if it has a number."""
+        shape = (*(f"{table.name} {table.is_update}" for table, _ in rows), *(() if number is None else ("fence",)))
+        name = self._prepared.get(shape) or self._prepare(shape, [table for table, _ in rows], number is not None)
+        fence = [] if number is None else [_packed(self._epoch), _packed(number)]
+        parameters = [*fence, *(array for table, its in rows for array in table.arrays(its))]
+        result = self.session.raw.pgconn.exec_prepared(name, parameters, [pq.Format.BINARY] * len(parameters))
+        self._check(result)
+
+    def _prepare(self, shape: tuple[str, ...], tables: Sequence[Table], is_fenced: bool) -> bytes:
+        if len(self._prepared) >= KEPT:
+            self.session.execute("DEALLOCATE ALL")
+            self._prepared.clear()
+        first = 3 if is_fenced else 1
+        steps, oids = [], [_BIGINT, _BIGINT] if is_fenced else []
+        for number, table in enumerate(tables):
+            steps.append(f"i{number} AS ({table.statement(first + len(oids) - (2 if is_fenced else 0))})")
+            oids += table.oids
+        last = "SELECT fence($1, $2)" if is_fenced else "SELECT 1"
+        name = b"commit %d" % len(self._prepared)
+        statement = f"WITH {', '.join(steps)} {last}" if steps else last
+        self._check(self.session.raw.pgconn.prepare(name, statement.encode(), oids))
+        self._prepared[shape] = name
+        return name
+
+    def _copy(self, table: Table, rows: list[Row]) -> None:
+        connection = self.session.raw.pgconn
+        command = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN (FORMAT BINARY)"
+        data = pack_copy(table.kinds, rows)
+        connection.nonblocking = 0  # libpq itself waits, without the GIL
+        try:
+            result = connection.exec_(command.encode())
+            if result.status != pq.ExecStatus.COPY_IN:
+                raise error_from_result(result)
+            connection.put_copy_data(data)
+            connection.put_copy_end()
+            while (ended := connection.get_result()) is not None:
+                result = ended
+            self._check(result)
+        finally:
+            connection.nonblocking = 1
+
+    def _check(self, result: pq.abc.PGresult) -> None:
+        if result.status not in _OK:
+            raise error_from_result(result)
+
+
+def _packed(number: int) -> bytes:
+    return number.to_bytes(8, "big")
