@@ -36,8 +36,7 @@ _PASSING = (
 
 def passes(error: psycopg.Error, connection: psycopg.Connection | None) -> bool:
     """Return whether the same may succeed on a new connection: the server was away, or another one leads now."""
-    is_broken = connection is None or connection.closed or connection.broken
-    return isinstance(error, _PASSING) or (isinstance(error, psycopg.OperationalError) and bool(is_broken))
+    return isinstance(error, _PASSING) or connection is None or connection.closed or connection.broken
 
 
 def sentence(error: BaseException) -> str:

@@ -1,0 +1,346 @@
+"""The PostgreSQL store: who may commit, what becomes of commits without an answer, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from dagorama_broker.errors import Deposed, SettingsError, StoreError
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.rows import Changes, RemovedRow
+from dagorama_broker.store import StoreOptions, open_store
+from dagorama_broker.store.checksums import row_sum
+from dagorama_broker.store.postgres.address import parse_address
+from dagorama_broker.store.postgres.schema import LATEST_VERSION
+from dagorama_broker.store.postgres.store import PostgresStore
+from tests.support.cutting_proxy import CuttingProxy, Loss
+from tests.support.postgres_server import PostgresServer, new_schema, running_server
+from tests.support.records import begun, completed, graph, instance_row, node, run_row
+
+#: Seconds of a lease that is renewed in a test, and of one that runs out in it.
+LONG, SHORT = 60.0, 0.3
+#: Seconds of a lease that must be renewed in time although the machine is busy.
+RENEWED = 3.0
+_RENEWED = "SELECT extract(epoch FROM renewed) FROM leader"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server that may be crashed, and that keeps what it has acknowledged."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: PostgresServer) -> Iterator[str]:
+    with new_schema(server.url) as url:
+        yield url
+
+
+@contextmanager
+def opened(url: str, values: Path, patience: float = 30.0, lease: float = LONG) -> Iterator[PostgresStore]:
+    store = PostgresStore(url, values, patience, lease)
+    begun(store)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def sql(url: str, statement: str) -> list[tuple[object, ...]]:
+    address = parse_address(url)
+    with psycopg.connect(address.conninfo, autocommit=True) as connection:
+        connection.execute(f"SET search_path = {address.schema}".encode())
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def added(key: int) -> Changes:
+    """A node and its block, after `graph`."""
+    return Changes(blocks=[run_row(key, 1, key)], nodes=[node(key)])
+
+
+# --- commits ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3, 255, 256, 1_000])
+def test_few_rows_and_many_are_read_as_they_were_written(url: str, tmp_path: Path, count: int) -> None:
+    with opened(url, tmp_path) as store:
+        store.commit(graph(*[node(key, *([key - 1] if key > 1 else [])) for key in range(1, count + 1)]))
+        store.commit(Changes(outcomes=[completed(key) for key in range(1, count)]))
+        keys = list(range(1, count + 1))
+        assert store.arguments(keys) == {key: b"arguments of %d" % key for key in keys}
+        assert store.values(keys[:-1]) == {key: b"value of %d" % key for key in keys[:-1]}
+        assert [each.key for each in store.live().nodes] == [count]
+        assert [each.state for each in store.ended(keys[:-1])] == [State.COMPLETED] * (count - 1)
+
+
+@pytest.mark.parametrize("loss", ["question", "answer"])
+def test_a_commit_without_an_answer_is_made_once(server: PostgresServer, url: str, tmp_path: Path, loss: Loss) -> None:
+    proxy = CuttingProxy(server.port)
+    through = url.replace(f":{server.port}", f":{proxy.port}")
+    try:
+        with opened(through, tmp_path) as store:
+            store.commit(graph(node(1)))
+            for key in range(2, 12):
+                proxy.lose(loss)
+                store.commit(added(key))
+            assert proxy.lost == 10
+            assert sorted(each.key for each in store.live().nodes) == list(range(1, 12))
+    finally:
+        proxy.close()
+
+
+def test_a_transaction_without_an_answer_is_made_once(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    proxy = CuttingProxy(server.port)
+    through = url.replace(f":{server.port}", f":{proxy.port}")
+    try:
+        with opened(through, tmp_path) as store:
+            store.commit(graph(*[node(key) for key in range(1, 6)]))
+            store.commit(Changes(removed=[RemovedRow(1, instance_row().id, 5.0, False, 1.0)]))
+            more = True
+            while more:
+                proxy.lose("answer")
+                more = store.sweep(2)
+            assert sql(url, "SELECT count(*) FROM nodes") == [(0,)]
+            assert sql(url, "SELECT count(*) FROM leftovers") == [(0,)]
+    finally:
+        proxy.close()
+
+
+def test_a_crash_of_the_server_loses_no_commit(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path) as store:
+        store.keep(lambda why: None)
+        store.commit(graph(node(1)))
+        committed = [1]
+
+        def commit() -> None:
+            for key in range(2, 400):
+                store.commit(added(key))
+                committed.append(key)
+
+        thread = threading.Thread(target=commit)
+        thread.start()
+        for so_far in (50, 150, 250):
+            while len(committed) < so_far and thread.is_alive():
+                time.sleep(0.001)
+            server.stop()
+            server.start()
+        thread.join()
+        assert committed == list(range(1, 400))
+        assert sorted(each.key for each in store.live().nodes) == committed
+
+
+def test_a_session_that_the_server_ends_is_opened_again(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path) as store:
+        store.commit(graph(node(1)))
+        store.live()
+        sql(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dagorama-broker'")
+        store.commit(added(2))
+        assert [each.key for each in store.live().nodes] == [1, 2]
+        assert store.view.node_keys(1, 0, 10) == [1, 2]
+
+
+def test_the_patience_with_a_server_that_is_away_ends(tmp_path: Path) -> None:
+    with running_server() as server:
+        store = PostgresStore(server.url, tmp_path, patience=0.3)
+        begun(store)
+        server.stop()
+        try:
+            with pytest.raises(StoreError, match=r"has not answered for 0.3 s \(DAGORAMA_STORE_PATIENCE\)"):
+                store.commit(graph(node(1)))
+        finally:
+            server.start()
+            store.close()
+
+
+def test_a_damaged_row_is_an_error(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path) as store:
+        store.commit(graph(node(1)))
+        sql(url, "UPDATE nodes SET arguments = 'other'")
+        with pytest.raises(StoreError, match="row 1 of table nodes is damaged"):
+            store.arguments([1])
+
+
+# --- who leads --------------------------------------------------------------------------------------------
+
+
+def test_a_broker_that_does_not_renew_its_lead_is_replaced_and_can_commit_no_more(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path, lease=SHORT) as old:
+        old.commit(graph(node(1)))
+        with opened(url, tmp_path) as new:
+            with pytest.raises(Deposed, match="another broker has taken the store over"):
+                old.commit(added(2))
+            assert not old.is_sure
+            new.commit(added(3))
+            assert [each.key for each in new.live().nodes] == [1, 3]
+
+
+def test_a_lead_that_is_renewed_is_not_taken(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path, lease=RENEWED) as leading:
+        leading.keep(pytest.fail)
+        waiting = PostgresStore(url, tmp_path)
+        waiting.open()
+        found: list[object] = []
+
+        def take() -> None:
+            try:
+                found.append(waiting.take())
+            except StoreError as error:
+                found.append(str(error))
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        leading.commit(graph(node(1)))
+        (start,) = sql(url, _RENEWED)[0]
+        while float(str(sql(url, _RENEWED)[0][0])) < float(str(start)) + RENEWED:  # for longer than a lease
+            time.sleep(0.05)
+        assert leading.is_sure
+        assert not found
+        waiting.stop_waiting()
+        thread.join()
+        assert found == ["the broker was stopped while it waited for its turn"]
+
+
+def test_a_broker_that_leaves_gives_its_lead_up_at_once(url: str, tmp_path: Path) -> None:
+    epochs = []
+    for _ in range(3):
+        with opened(url, tmp_path, lease=3600.0) as store:
+            epochs.append(int(str(sql(url, "SELECT epoch FROM leader")[0][0])))
+            assert store.is_sure
+    assert epochs == [1, 2, 3]
+
+
+def test_the_lead_of_a_process_that_died_is_taken_before_its_lease_is_over(url: str, tmp_path: Path) -> None:
+    if not (child := os.fork()):
+        begun(PostgresStore(url, tmp_path, lease=3600.0))
+        os._exit(0)
+    os.waitpid(child, 0)
+    with opened(url, tmp_path) as store:
+        store.commit(graph(node(1)))
+
+
+def test_a_broker_that_was_replaced_is_told(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path, lease=SHORT) as old:
+        told = threading.Event()
+        sql(url, "UPDATE leader SET epoch = epoch + 1")
+        old.keep(lambda why: told.set() if "another broker" in why else None)
+        assert told.wait(30)
+
+
+def test_an_epoch_of_another_timeline_is_far_from_the_lost_ones(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path):
+        pass
+    sql(url, "UPDATE leader SET timeline = '000000FF'")
+    with opened(url, tmp_path):
+        assert sql(url, "SELECT epoch FROM leader") == [(1_001,)]
+
+
+def test_numbers_of_commits_are_not_kept_for_long(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path, lease=SHORT) as store:
+        store.commit(graph(*[node(key) for key in range(1, 3)]))
+        for key in range(3, 60):
+            store.commit(added(key))
+        store.keep(pytest.fail)
+        deadline = time.monotonic() + 30
+        while int(str(sql(url, "SELECT count(*) FROM commits")[0][0])) > 10:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("schema=Upper", "must be a name of lower-case letters"),
+        ("schema=pg_own", "does not begin with a digit or with pg_"),
+        ("schema=a;DROP", "must be a name of lower-case letters"),
+        ("unsafe=yes", "unsafe='yes' must be 0 or 1"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as refused:
+        open_store(f"postgresql://ada:s3cret@127.0.0.1/postgres?{change}", StoreOptions(f"file://{tmp_path}"))
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("values", ["", "relative", "file://relative", "s3://bucket"])
+def test_a_store_without_a_folder_for_large_values_is_refused(values: str) -> None:
+    with pytest.raises(SettingsError, match="file:///absolute/path"):
+        open_store("postgresql://127.0.0.1/postgres", StoreOptions(values))
+
+
+@pytest.mark.parametrize("where", ["user", "query"])
+def test_a_password_is_never_shown(server: PostgresServer, tmp_path: Path, where: str) -> None:
+    parts = urlsplit(server.url)
+    url = f"postgresql://ada:s3cret@127.0.0.1:{parts.port}/nowhere"
+    if where == "query":
+        url = f"postgresql://127.0.0.1:{parts.port}/nowhere?user=ada&password=s3cret"
+    store = PostgresStore(url, tmp_path)
+    assert "s3cret" not in repr(store)
+    with pytest.raises(StoreError) as refused:
+        store.open()
+    assert "s3cret" not in str(refused.value)
+    assert "nowhere" in str(refused.value)
+
+
+def test_a_server_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"postgresql://127\.0\.0\.1:1/postgres: .*refused"):
+        PostgresStore("postgresql://127.0.0.1:1/postgres", tmp_path, patience=3600.0).open()
+
+
+def test_a_server_that_may_lose_commits_is_refused_unless_the_url_allows_it(postgres_url: str, tmp_path: Path) -> None:
+    safe = postgres_url.replace("unsafe=1", "")
+    with pytest.raises(StoreError, match=r"fsync=off, so it may lose commits .* add unsafe=1 to the URL"):
+        PostgresStore(safe, tmp_path).open()
+
+
+def test_tables_of_a_newer_version_are_refused_and_left_alone(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path) as store:
+        store.commit(graph(node(1)))
+    sql(url, "DELETE FROM meta WHERE name = 'version'")
+    newer = LATEST_VERSION + 1
+    sql(url, f"INSERT INTO meta VALUES ('version', {newer}, {row_sum(('version', newer))})")
+    with pytest.raises(StoreError, match=f"written by a newer dagorama \\(its version is {newer}"):
+        PostgresStore(url, tmp_path).open()
+    assert sql(url, "SELECT count(*) FROM nodes") == [(1,)]
+
+
+def test_a_user_who_may_make_no_schema_is_told_what_to_grant(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    sql(url, "CREATE ROLE guest LOGIN")
+    try:
+        with pytest.raises(StoreError, match="grant it the right to create a schema"):
+            PostgresStore(url.replace("dagorama@", "guest@"), tmp_path).open()
+    finally:
+        sql(url, "DROP ROLE guest")
+
+
+def test_a_read_only_server_is_refused(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    sql(url, "CREATE ROLE reader LOGIN")
+    sql(url, "ALTER ROLE reader SET default_transaction_read_only = on")
+    try:
+        with pytest.raises(StoreError, match="read-only"):
+            PostgresStore(url.replace("dagorama@", "reader@"), tmp_path).open()
+    finally:
+        sql(url, "DROP ROLE reader")
+
+
+def test_brokers_of_one_database_may_have_schemas_of_their_own(server: PostgresServer, tmp_path: Path) -> None:
+    with (
+        new_schema(server.url) as one,
+        new_schema(server.url) as other,
+        opened(one, tmp_path / "one") as first,
+        opened(other, tmp_path / "other") as second,
+    ):
+        first.commit(graph(node(1)))
+        assert not second.live().nodes
