@@ -116,7 +116,8 @@ def test_nodes_are_shown_and_taken_by_their_ordinals(ran: Ran) -> None:
 
 def test_names_of_no_node_or_of_another_instance_are_refused(ran: Ran) -> None:
     assert refusal("show", f"{ran.short}/99") == (
-        1, "dagorama: there is no node /99: the instance has 8 nodes, and the first is /1\n",
+        1, "dagorama: there is no node /99: the instance has 8 nodes, and the first is /1\n"
+        "See docs/reference/errors.md#notfound\n",
     )  # fmt: skip
     other = ran.completed.hex[:8]
     code, said = refusal("show", ran.failed, f"{other}/1")
