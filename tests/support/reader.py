@@ -142,7 +142,7 @@ class Operator(Reader):
     """A reader with a folder for each machine, and a terminal for each program that goes on running.
 
     A command that begins with `cd FOLDER;` and ends with such a program has a terminal of its own. All others are typed
-    in one, in which `cd` and `set` have an effect on those that follow.
+    in one, in which `cd` and `set` have an effect on the following commands.
     """
 
     #: The ports of the page that are not the broker's.
