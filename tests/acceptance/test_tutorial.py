@@ -72,6 +72,7 @@ def operator(tmp_path: Path) -> Iterator[Operator]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not (which("openssl") and which("curl")), reason="the page uses openssl and curl")
 def test_the_tutorial_on_production_prints_what_the_page_shows(operator: Operator) -> None:
     for text, shown in steps("docs/tutorial/production.md"):
