@@ -33,11 +33,13 @@ DagoramaError
     ├── RequestRejected                    the request contradicts its records, or is too large
     └── BrokerOverloaded                   it has reached a limit: try later
 
-The rule: all of them can be pickled, and none of them holds a payload.
+The rule: all of them can be pickled, and none of them holds a payload. Each says which section documents it.
 """
 
 from typing import NamedTuple
 from uuid import UUID
+
+from dagorama_monitoring.documentation import documented
 
 #: The largest number of characters of an earlier attempt's reason in the text of an error.
 LINE = 200
@@ -45,6 +47,8 @@ LINE = 200
 
 class DagoramaError(Exception):
     """The base class of all errors that dagorama raises on purpose."""
+
+    __notes__ = documented(__name__)
 
 
 class PromiseMisuse(DagoramaError, TypeError):
@@ -83,6 +87,12 @@ class FailedAttempt(NamedTuple):
         """Type and message in one line."""
         name = self.type.removeprefix("builtins.").removeprefix(f"{__name__}.")
         return ": ".join(part for part in (name, self.message) if part)
+
+    @property
+    def address(self) -> str:
+        """A sentence with the address of its documentation; empty if it is not an error of dagorama."""
+        kind = globals().get(self.type.removeprefix(f"{__name__}."))
+        return kind.__notes__[0] if isinstance(kind, type) and issubclass(kind, DagoramaError) else ""
 
 
 class NodeFailed(DagoramaError):

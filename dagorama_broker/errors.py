@@ -10,14 +10,17 @@ BrokerRefusal
 ├── Unauthenticated     UNAUTHENTICATED       the caller is unknown
 ├── PermissionDenied        PERMISSION_DENIED     the caller may not do this
 └── Unavailable          UNAVAILABLE           the broker is starting or leaving
-SettingsError           an option or an environment variable has an invalid value
-BindError             the broker cannot listen at the configured address
-StoreError              the store cannot be used: the broker stops, with this message
-Deposed                 another broker leads the store now: the broker stops, with exit code 3
+Stopped
+├── SettingsError (ValueError)  an option or an environment variable has an invalid value
+├── BindError                   the broker cannot listen at the configured address
+└── StoreError                  the store cannot be used: the broker stops, with this message
+    └── Deposed                 another broker leads the store now: the broker stops, with exit code 3
 IllegalTransition             a transition that is not in the table: a bug of the broker
 """
 
 from __future__ import annotations
+
+from dagorama_monitoring.documentation import documented
 
 
 class BrokerRefusal(Exception):
@@ -62,15 +65,21 @@ class Unavailable(BrokerRefusal):
     """The broker is starting or leaving."""
 
 
-class SettingsError(ValueError):
+class Stopped(Exception):
+    """An error with which the broker ends, or does not start. Its operator meets it, so it says where to read more."""
+
+    __notes__ = documented(__name__)
+
+
+class SettingsError(Stopped, ValueError):
     """A setting has an invalid value; the message names the setting."""
 
 
-class BindError(Exception):
+class BindError(Stopped):
     """The broker cannot listen; the message says where, and what to do."""
 
 
-class StoreError(Exception):
+class StoreError(Stopped):
     """The store cannot be opened, read or written; the message says which, why and what to do."""
 
 

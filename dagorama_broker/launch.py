@@ -22,6 +22,7 @@ from typing import Any
 from weakref import WeakSet
 
 from dagorama_broker.environment import DEFAULT_PORT
+from dagorama_monitoring.documentation import documented
 
 HOST = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
@@ -37,6 +38,8 @@ STOP_SECONDS = 5.0
 
 class BrokerNotStarted(RuntimeError):
     """The broker could not start; the message is the broker's."""
+
+    __notes__ = documented(__name__)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import click
 
-from dagorama.cli.base import address_options, fail
+from dagorama.cli.base import address_options, fail, fail_with
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.errors import DagoramaError
 from dagorama.settings import HIGHEST_PORT, LOG_LEVELS, Settings
@@ -57,5 +57,5 @@ def dashboard(
         )  # fmt: skip
         serve(settings, log_level)
     except (DagoramaError, OSError) as error:
-        fail(f"{error}", ExitCode.BAD_CONFIG)
+        fail_with(error, ExitCode.BAD_CONFIG)
     sys.exit(ExitCode.OK)

@@ -14,6 +14,7 @@ from dagorama.client.explain import why
 from dagorama.client.replies import CallReplies
 from dagorama.client.timeouts import Clock
 from dagorama.settings import Settings
+from dagorama_monitoring.documentation import documented
 from dagorama_testing.calls import Call, rpc_error
 from dagorama_testing.driver import Driver
 
@@ -25,6 +26,8 @@ LATE = "the clock of the world has reached the deadline"
 
 class NothingHappens(RuntimeError):
     """Something waits without a timeout in a world in which nothing more can happen."""
+
+    __notes__ = documented(__name__)
 
 
 class InlineChannel(grpc.Channel):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +43,6 @@ running = ExitStack()
 running.enter_context(launch_broker(port=0))
 running.enter_context(launch_workers(2))
 """
-#: Packages that are too large for the tests alone.
-OPTIONAL = {"polars"}
 
 
 def name_of(page: Path) -> str:
@@ -98,13 +94,6 @@ def fragments_of(page: Path) -> list[str]:
     """Return the Python blocks of a page that are no programs; together they are one story."""
     programs = {program.code for program in programs_of(page)}
     return [] if page == MISUSES else [code for code in blocks_of(page) if code not in programs]
-
-
-def missing_packages(code: str) -> list[str]:
-    """Return the packages that a program imports, and that this environment need not have."""
-    modules = {node.module or "" for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)}
-    modules |= {name.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import) for name in node.names}
-    return [name for name in OPTIONAL & {module.partition(".")[0] for module in modules} if find_spec(name) is None]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -168,7 +157,7 @@ def test_every_code_of_a_reason_is_in_the_reference() -> None:
 def test_every_error_has_its_place_in_the_index() -> None:
     page = DOCS / "reference" / "errors.md"
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    names = {kind.__name__ for kind in kinds if issubclass(kind, errors.DagoramaError)} - {"DagoramaError"}
+    names = {kind.__name__ for kind in kinds if issubclass(kind, errors.DagoramaError)}
     assert {name for name in names if name.lower() not in anchors_of(page)} == set()
     places = page.read_text().split("\n### ")[1:]
     assert [place.partition("\n")[0] for place in places if "*What to do:* " not in place] == []
@@ -197,8 +186,6 @@ def test_python_in_a_document_is_python(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if fragments_of(page)], ids=name_of)
 def test_the_fragments_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
     code = "\n".join(fragments_of(page))
-    if missing := missing_packages(code):
-        pytest.skip(f"{name_of(page)} needs {', '.join(missing)}, which is not installed here")
     if "resolve(" in code:
         run(f"{WITH_WORKERS}\n{code}\nrunning.close()", tmp_path / "fragments.py")
         return
@@ -215,8 +202,6 @@ def test_the_fragments_of_a_page_run_one_after_the_other(page: Path, tmp_path: P
     ids=str,
 )
 def test_a_complete_program_of_the_documents_runs(program: Program, tmp_path: Path) -> None:
-    if missing := missing_packages(program.code):
-        pytest.skip(f"{program.name} needs {', '.join(missing)}, which is not installed here")
     for other in programs_of(program.page):
         (tmp_path / other.name).write_text(other.code)
     run(program.code, tmp_path / program.name)

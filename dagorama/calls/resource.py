@@ -17,6 +17,13 @@ from dagorama.logging import get_logger
 T = TypeVar("T")
 
 
+class _Override(Generic[T]):
+    """One `override` context and its value. Contexts are told apart by identity: values may be equal, or arrays."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+
 class _Open(Generic[T]):
     """A resource of one process: its value, and the generator that closes it."""
 
@@ -25,7 +32,7 @@ class _Open(Generic[T]):
         self.is_opening = False
         self.generator: Iterator[T] | None = None
         self.value: T | None = None
-        self.overrides: list[T] = []
+        self.overrides: list[_Override[T]] = []
 
 
 #: By process, and by module, name and code of the factory: a class that travels by value brings a copy of its resource.
@@ -59,22 +66,25 @@ class Resource(Generic[T]):
         state = self._state()
         with state.lock:
             if state.overrides:
-                return state.overrides[-1]
+                return state.overrides[-1].value
             if state.generator is None:
                 self._open(state)
             return state.value  # type: ignore[return-value]  # it was opened
 
     @contextmanager
     def override(self, value: T) -> Iterator[None]:
-        """Return this value instead, in this process and within the context: for tests."""
-        state = self._state()
+        """Return this value instead, in this process and within the context: for tests.
+
+        Contexts may be nested, and may end in any order: the latest one that has not ended counts.
+        """
+        state, override = self._state(), _Override(value)
         with state.lock:
-            state.overrides.append(value)
+            state.overrides.append(override)
         try:
             yield
         finally:
             with state.lock:
-                state.overrides.remove(value)
+                state.overrides.remove(override)
 
     def close(self) -> None:
         """Close the resource of this process, if it is open; the next call opens it again. Processes do it at exit."""

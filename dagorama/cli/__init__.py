@@ -17,6 +17,7 @@ import click
 from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 from dagorama.settings.hosts import checked_host
+from dagorama_monitoring.documentation import with_address
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -132,4 +133,4 @@ def _check_settings(host: str | None, port: int | None, health_host: str) -> Non
         traces()
         keyring()
     except SettingsError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(with_address(error)) from None

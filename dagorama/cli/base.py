@@ -16,14 +16,15 @@ from dagorama.cli.exit_codes import exit_code
 from dagorama.cli.output import DATA, NAMED, Answer, Output, output_options, print_out
 from dagorama.errors import BrokerError, DagoramaError, NotFound, RequestRejected
 from dagorama.settings import HIGHEST_PORT, Settings
+from dagorama_monitoring.documentation import with_address
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
 
 __all__ = [
     "INSTANCE", "LABELS", "NODES", "TARGET", "Answer", "address_options", "broker_command", "broker_options",
-    "connect", "fail", "id_digits", "label_option", "named_command", "node_name", "node_names", "node_reference",
-    "print_answer", "report_errors", "target", "whole_ids",
+    "connect", "fail", "fail_with", "id_digits", "label_option", "named_command", "node_name", "node_names",
+    "node_reference", "print_answer", "report_errors", "target", "whole_ids",
 ]  # fmt: skip
 
 #: hexadecimal digits of a complete id, and the fewest that may stand for one
@@ -85,7 +86,12 @@ def report_errors() -> Iterator[None]:
     except KeyboardInterrupt as error:
         sys.exit(exit_code(error))
     except (DagoramaError, TimeoutError) as error:
-        fail(str(error), exit_code(error))
+        fail_with(error, exit_code(error))
+
+
+def fail_with(error: BaseException, code: int) -> NoReturn:
+    """Print the text of an error, and where it is documented, and exit."""
+    fail(with_address(error), code)
 
 
 def fail(sentence: str, code: int) -> NoReturn:

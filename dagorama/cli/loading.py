@@ -16,6 +16,7 @@ from dagorama.cli.base import fail
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.definition import DAGDefinition
 from dagorama.errors import DagoramaError, DefinitionNotRegistered
+from dagorama_monitoring.documentation import with_address
 
 
 def import_path_of_workers() -> None:
@@ -37,7 +38,7 @@ def import_from_here(name: str) -> ModuleType:
             f"there is no module {error.name} here: run this in its folder, or install it{hint}"
         ) from None
     except DagoramaError as error:
-        fail(f"{name} cannot be imported: {error}", ExitCode.REFUSED)
+        fail(with_address(error, f"{name} cannot be imported: {error}"), ExitCode.REFUSED)
     except (Exception, SystemExit) as error:
         _blame(f"{name} cannot be imported, because its code raised {type(error).__name__}", error)
 
@@ -66,7 +67,7 @@ def make_definition(cls: type[DAGDefinition]) -> DAGDefinition:
     try:
         return instantiate(cls)
     except DefinitionNotRegistered as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(with_address(error)) from None
 
 
 def _definitions_in(module: str) -> str:

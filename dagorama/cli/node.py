@@ -13,7 +13,7 @@ from uuid import UUID
 from dagorama.api import broker_pb2
 from dagorama.cli.base import Answer
 from dagorama.client.display.tables import duration_text, key_values, report_text, run_seconds, time_text, uuid_text
-from dagorama.errors import DagoramaError, SettingsError
+from dagorama.errors import DagoramaError, FailedAttempt, SettingsError
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
@@ -118,7 +118,8 @@ def _failure_blocks(details: broker_pb2.NodeDetails, names: Mapping[bytes, str])
         which = "last failed attempt" if is_last else f"stored failed attempt {number} of {len(attempts)}"
         reason = ": ".join(f"{part}" for part in (attempt["type"], attempt["message"]) if part)
         where = f", on {attempt['worker']}" if attempt["worker"] else ""
-        yield "\n".join(filter(None, [f"{which}{of}{where}: {reason}", f"{attempt['traceback']}".rstrip()]))
+        more = f"{attempt['traceback']}".rstrip() or FailedAttempt(f"{attempt['type']}", "", "").address
+        yield "\n".join(filter(None, [f"{which}{of}{where}: {reason}", more]))
 
 
 # --- arguments --------------------------------------------------------------------------------------------

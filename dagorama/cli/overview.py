@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import Answer, address_options, broker_command, broker_options, fail, named_command, print_answer
+from dagorama.cli.base import (
+    Answer,
+    address_options,
+    broker_command,
+    broker_options,
+    fail,
+    fail_with,
+    named_command,
+    print_answer,
+)
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.inspect import function_data
 from dagorama.cli.output import NAMED, Output
@@ -166,7 +175,7 @@ def healthcheck(host: str | None, port: int | None, timeout: float) -> None:
     try:
         serving = is_serving(settings, timeout)
     except BrokerError as error:
-        fail(str(error), ExitCode.UNAVAILABLE)
+        fail_with(error, ExitCode.UNAVAILABLE)
     if not serving:
         text = f"the broker at {address(settings)} is not serving: it starts or leaves"
         fail(text, ExitCode.UNAVAILABLE)

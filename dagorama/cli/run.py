@@ -23,6 +23,7 @@ from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
 from dagorama.errors import DagoramaError, NodeFailed
 from dagorama.models.promise import DAGPromise
 from dagorama.settings import look_at
+from dagorama_monitoring.documentation import with_address
 
 if TYPE_CHECKING:
     from dagorama.definition import DAGDefinition, DAGInstance
@@ -134,7 +135,8 @@ def _wait(started: Started, timeout: float | None, output: Output) -> Answer:
         click.echo(f"interrupted; the instance goes on: dagorama cancel {short} ends it", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except NodeFailed as error:
-        fail(f"{_failure_text(error)}\n\nMore: dagorama failures {short}, dagorama graph {short}", ExitCode.REFUSED)
+        more = f"{_failure_text(error)}\n\nMore: dagorama failures {short}, dagorama graph {short}"
+        fail(with_address(error, more), ExitCode.REFUSED)
     data = {**started.data, "result": _plain(result), "repr": repr(result)} if output is not Output.TABLE else None
     return Answer(repr(result), data, names=[id])
 

@@ -69,3 +69,19 @@ def all_pages(page: Callable[[int, int], tuple[Sequence[T], int]], limit: int) -
         found += rows
         if not position or len(found) == limit:
             return found
+
+
+def all_counted_pages(page: Callable[[int, int], tuple[Sequence[T], int, int]], limit: int) -> tuple[list[T], int]:
+    """Return what `all_pages` returns, and the number of rows that the broker has; 0: it does not know.
+
+    `page(size, position)` also returns that number. The first page counts, because rows may be added meanwhile.
+    """
+    total = 0
+
+    def uncounted(size: int, position: int) -> tuple[Sequence[T], int]:
+        nonlocal total
+        rows, following, counted = page(size, position)
+        total = total or counted
+        return rows, following
+
+    return all_pages(uncounted, limit), total

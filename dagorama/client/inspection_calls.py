@@ -8,7 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dagorama.api import broker_pb2
-from dagorama.client.chunks import DEADLINE, all_pages
+from dagorama.client.chunks import DEADLINE, all_counted_pages, all_pages
 from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable
 from dagorama.models.state import State
 
@@ -100,16 +100,13 @@ class InspectionCalls(ABC):
             unfinished=unfinished, failed=failed, definition=definition, name=name, labels=labels or {},
             function=function, error=error,
         )  # fmt: skip
-        total = 0
 
-        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
+        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int, int]:
             asked.limit, asked.before = size, before
-            nonlocal total
             reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
-            total = total or reply.total
-            return reply.instances, reply.more
+            return reply.instances, reply.more, reply.total
 
-        return InstanceList(all_pages(page, limit), total)
+        return InstanceList(*all_counted_pages(page, limit))
 
     def list_nodes(
         self,
@@ -144,16 +141,13 @@ class InspectionCalls(ABC):
     def list_actions(self, limit: int = 0) -> ActionList:
         """Return the latest actions of people, at most `limit`; 0 means all that are kept."""
         asked = broker_pb2.ListActionsRequest()
-        total = 0
 
-        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.Action], int]:
+        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.Action], int, int]:
             asked.limit, asked.before = size, before
-            nonlocal total
             reply = self._ask(lambda timeout: self.stub.ListActions(asked, timeout=timeout))
-            total = total or reply.total
-            return reply.actions, reply.more
+            return reply.actions, reply.more, reply.total
 
-        return ActionList(all_pages(page, limit), total)
+        return ActionList(*all_counted_pages(page, limit))
 
     def count_nodes(self, instance: bytes) -> list[int]:
         """Return how many nodes of an instance are in each state, by the numbers of `State`."""

@@ -15,6 +15,7 @@ from dagorama.worker.frames import ChildMain
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.supervisor.fork_server import ForkServer
 from dagorama.worker.supervisor.spool import remove_folder, spool_folder
+from dagorama_monitoring.documentation import with_address
 
 UNUSABLE = 2  #: exit code
 # Names of parameters in glibc's malloc.h.
@@ -53,7 +54,7 @@ def run_launched(descriptor: int) -> int:
         captured_log_level()
         return run_worker(options, lines)
     except SettingsError as error:
-        print(f"worker: {error}", file=sys.stderr, flush=True)
+        print(f"worker: {with_address(error)}", file=sys.stderr, flush=True)
         lines.say("failed", error)
         return UNUSABLE
     except Exception as error:
@@ -86,7 +87,7 @@ def _supervise(
     try:
         return asyncio.run(supervise())
     except (CannotListen, BrokerUnavailable) as error:  # BrokerUnavailable: none of several hosts can be looked up
-        complain(str(error))
+        complain(with_address(error))
         if parent is not None:
             parent.say("failed", error)
         return UNUSABLE if isinstance(error, CannotListen) else FAILED

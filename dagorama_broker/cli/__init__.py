@@ -23,6 +23,7 @@ from dagorama_broker.environment import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, o
 from dagorama_broker.errors import BindError, Deposed, SettingsError, StoreError
 from dagorama_broker.logging import configure
 from dagorama_broker.settings import Endpoint, Settings
+from dagorama_monitoring.documentation import with_address
 
 if TYPE_CHECKING:
     from dagorama_broker.cli.dashboard import Dashboard
@@ -214,8 +215,8 @@ def health(**options: Any) -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    """Print the sentence of an error and exit."""
-    click.echo(f"dagorama-broker: {error}", err=True)
+    """Print the sentence of an error, and where it is documented, and exit."""
+    click.echo(f"dagorama-broker: {with_address(error)}", err=True)
     sys.exit(_exit_code(error))
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from starlette.responses import RedirectResponse, Response
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.errors import NotFound
+from dagorama.errors import FailedAttempt, NotFound
 from dagorama.models.state import State
 from dagorama_dashboard.pages.instance import instance_id, ordinals
 from dagorama_dashboard.web.look import Look
@@ -30,6 +30,11 @@ class Attempt(NamedTuple):
     ended: float  #: seconds since 1970
     microseconds: int
     worker: str
+
+    @property
+    def address(self) -> str:
+        """A sentence with the address of its documentation, if it is an error of dagorama."""
+        return FailedAttempt(self.type, self.message, self.traceback).address
 
 
 async def node_ids(look: Look) -> tuple[bytes, bytes]:

@@ -213,7 +213,8 @@ def test_what_cannot_travel_is_refused_by_its_name(tmp_path: Path, first: str) -
         first,
     )
     assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    last, address = done.stderr.strip().splitlines()[-2:]
+    assert address.startswith("See docs/reference/errors.md#")
     assert "__main__:Task cannot be sent to the workers" in last
     assert "'guard', a lock that Task.entrypoint uses, cannot be pickled" in last
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from shutil import which
 from socket import create_server
 
 import pytest
 
-from tests.support.reader import PATIENCE, Developer, Reader, matches, steps
+from tests.support.reader import PATIENCE, Developer, Operator, Reader, matches, steps
 
 #: Pages whose reader has `dagorama dev` in the other terminal.
 PAGES = [
@@ -56,6 +58,33 @@ def test_the_tutorial_on_tests_needs_nothing_that_runs(reader: Reader) -> None:
             reader.run(text.removeprefix("$ "), shown)
         else:
             reader.write(text)
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Iterator[Operator]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(create_server(("127.0.0.1", 0))) for _ in range(3)]
+        port, *others = [probe.getsockname()[1] for probe in probes]
+    operator = Operator(tmp_path, port, others)
+    yield operator
+    for name in list(operator.running):
+        operator.interrupt(name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not (which("openssl") and which("curl")), reason="the page uses openssl and curl")
+def test_the_tutorial_on_production_prints_what_the_page_shows(operator: Operator) -> None:
+    for text, shown in steps("docs/tutorial/production.md"):
+        if text.startswith("$ "):
+            operator.run(text.removeprefix("$ "), shown)
+        elif text.startswith("^C "):
+            operator.interrupt(text.removeprefix("^C "))
+        else:
+            operator.write(text)
+    on_the_broker = {path.name for path in (operator.folder / "broker").iterdir()}
+    assert "signing.key" not in on_the_broker
+    assert "pictures.py" not in on_the_broker
 
 
 @pytest.mark.slow

@@ -165,5 +165,5 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         ("memory://", 78, "is not a file, so there is nothing to copy"),
     ):
         found, told = refusal("backup", tmp_path / "copy", "--store", store)
-        assert (found, said in told, told.count("\n")) == (code, True, 1), told
+        assert (found, said in told, told.count("\n")) == (code, True, 2), told
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("copy")] == []

@@ -115,12 +115,13 @@ def test_insecure_is_logged_loudly() -> None:
 
 
 def refused(*options: str) -> tuple[int, str]:
-    """Exit code and the one sentence on stderr."""
+    """Exit code and the one sentence on stderr, below which is the address of its documentation."""
     code, out, err = run("serve", *options)
     assert out == ""
     assert "Traceback" not in err
     lines = err.splitlines()
-    assert len(lines) == 1, err
+    assert len(lines) == 2, err
+    assert lines[1].startswith("See docs/reference/errors.md#")
     return code, lines[0]
 
 

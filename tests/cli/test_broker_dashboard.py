@@ -164,7 +164,8 @@ def test_a_missing_extra_is_named_before_the_broker_serves(tmp_path: Path) -> No
         "util.find_spec = lambda name, *more: None if name in ('uvicorn', 'jinja2') else found(name, *more)\n"
     )
     sentence = "dagorama-broker: --dashboard needs jinja2, uvicorn: pip install 'dagorama[dashboard]'\n"
-    assert refused("--dashboard", path=tmp_path) == (78, sentence)
+    address = "See docs/reference/errors.md#settingserror\n"
+    assert refused("--dashboard", path=tmp_path) == (78, sentence + address)
 
 
 @pytest.mark.slow

@@ -38,13 +38,14 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 def refused(*options: str, **environment: str) -> str:
-    """Return the one sentence with which the command ends."""
+    """Return the one sentence with which the command ends, without the address of its documentation."""
     done = subprocess.run(
         [*COMMAND, *options], capture_output=True, text=True, env={**os.environ, **environment}, timeout=60, check=False
     )
     assert done.returncode == ExitCode.BAD_CONFIG, done
     assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    line, *address = done.stderr.splitlines()
+    assert address in ([], ["See docs/reference/errors.md#settingserror"])
     assert line.startswith("dagorama: ")
     return line
 

@@ -10,13 +10,19 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import NodeFailed, launch_workers, resolve
+from dagorama import DAGDefinition, NodeFailed, QueueTimeout, dagorama, launch_workers, resolve
 from dagorama.cli.graph import MOST_NODES
 from dagorama_broker.launch import launch_broker
 from tests.support.command_flows import Recursive, Shapes
 from tests.support.commands import ROOT, WAIT, data, invoke, printed, process, refusal
 
 FLOWS = "tests.support.command_flows"
+
+
+class Late(DAGDefinition):
+    @dagorama(taint_name="none tolerates it", queue_timeout=0.01).syncfn
+    def entrypoint(self) -> int:
+        return 1
 
 
 class Ran(NamedTuple):
@@ -116,7 +122,8 @@ def test_nodes_are_shown_and_taken_by_their_ordinals(ran: Ran) -> None:
 
 def test_names_of_no_node_or_of_another_instance_are_refused(ran: Ran) -> None:
     assert refusal("show", f"{ran.short}/99") == (
-        1, "dagorama: there is no node /99: the instance has 8 nodes, and the first is /1\n",
+        1, "dagorama: there is no node /99: the instance has 8 nodes, and the first is /1\n"
+        "See docs/reference/errors.md#notfound\n",
     )  # fmt: skip
     other = ran.completed.hex[:8]
     code, said = refusal("show", ran.failed, f"{other}/1")
@@ -129,6 +136,15 @@ def test_names_of_no_node_or_of_another_instance_are_refused(ran: Ran) -> None:
 def test_actions_take_several_nodes_by_name(ran: Ran) -> None:
     assert printed("cancel", f"{ran.short}/1", "/2", f"{ran.short}/3") == "0 nodes cancelled\n"
     assert data("retry", f"{ran.completed.hex[:8]}/1")["queued"] == 0
+
+
+def test_a_failure_that_no_code_has_raised_has_the_address_of_its_documentation_for_a_traceback(ran: Ran) -> None:
+    late, promise = Late()()
+    with pytest.raises(QueueTimeout):
+        resolve(late, promise, timeout=WAIT)
+    shown = printed("show", f"{late.instance_id}/1")
+    assert "dagorama.errors.QueueTimeout: " in shown
+    assert shown.endswith("\nSee docs/reference/errors.md#queuetimeout\n")
 
 
 # --- graph ------------------------------------------------------------------------------------------------

@@ -77,7 +77,9 @@ def test_a_worker_says_that_no_host_can_be_looked_up_and_ends() -> None:
     command = [sys.executable, "-m", "dagorama.worker", "--host", f"{UNKNOWN},a..b"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 1
-    assert "none of the hosts can be looked up" in done.stderr.splitlines()[-1]
+    sentence, address = done.stderr.splitlines()[-2:]
+    assert "none of the hosts can be looked up" in sentence
+    assert address == "See docs/reference/errors.md#brokerunavailable"
     assert "Traceback" not in done.stderr
 
 

@@ -8,10 +8,18 @@ from html import unescape
 
 import pytest
 
+from dagorama import DAGDefinition, QueueTimeout, dagorama, resolve
+from dagorama.client.connection import connection
 from dagorama.models.state import State
 from dagorama_broker.launch import launch_broker
 from tests.dashboard.conftest import HOSTILE, Seen
 from tests.dashboard.serving import dashboard
+
+
+class Late(DAGDefinition):
+    @dagorama(queue_timeout=0.01).syncfn
+    def entrypoint(self) -> int:
+        return 1
 
 
 def test_the_overview_shows_rates_failures_and_what_cannot_run(seen: Seen) -> None:
@@ -118,6 +126,16 @@ def test_a_failed_node_has_its_traceback_and_its_facts(seen: Seen) -> None:
     assert 'raise ValueError(f"no area of {HOSTILE}")' in page
     assert "ran for" in page
     assert "/instances/" in page
+
+
+def test_a_failure_that_no_code_has_raised_has_the_address_of_its_documentation_for_a_traceback() -> None:
+    with launch_broker(0) as broker, dashboard(broker.host, broker.port) as pages:
+        instance, promise = Late()()
+        with pytest.raises(QueueTimeout):
+            resolve(instance, promise, timeout=30)
+        page = pages.page(f"/instances/{instance.instance_id}/1")
+        assert ">See docs/reference/errors.md#queuetimeout</pre>" in page
+    connection().close_stream()
 
 
 def test_a_node_that_waits_says_why(seen: Seen) -> None:

@@ -81,6 +81,39 @@ def test_a_test_can_put_another_value_in_its_place() -> None:
     assert events == []
 
 
+class Compared:
+    """A value such as an array of numpy: it is compared by element, so the result is no bool."""
+
+    def __eq__(self, other: object) -> Any:
+        return Elementwise()
+
+
+class Elementwise:
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+def test_values_that_cannot_be_compared_can_be_put_in_its_place_too() -> None:
+    outer, inner = Compared(), Compared()
+    with thing.override(outer):
+        with thing.override(inner):
+            assert thing() is inner
+        assert thing() is outer
+
+
+def test_an_override_that_ends_first_takes_its_own_value_away_and_no_equal_one() -> None:
+    first, second, third = [0], [1], [0]
+    contexts = [thing.override(value) for value in (first, second, third)]
+    for context in contexts:
+        context.__enter__()
+    contexts[2].__exit__(None, None, None)
+    assert thing() is second
+    contexts[1].__exit__(None, None, None)
+    assert thing() is first
+    contexts[0].__exit__(None, None, None)
+    assert events == []
+
+
 def test_it_keeps_the_name_and_the_docstring_of_its_function() -> None:
     assert thing.__name__ == "thing"
     assert thing.__doc__ == "Return a new object."

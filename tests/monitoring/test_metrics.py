@@ -250,4 +250,5 @@ def test_without_the_extra_one_sentence_says_how_to_install_it() -> None:
     assert done.returncode == 78
     assert done.stderr == (
         "dagorama-broker: --metrics-port (DAGORAMA_METRICS_PORT) needs a package: pip install 'dagorama[metrics]'\n"
+        "See docs/reference/errors.md#settingserror\n"
     )

@@ -10,7 +10,7 @@ from tests.prose.patterns import PATTERNS
 from tests.prose.texts import Text, texts_below
 from tests.support.packages import PACKAGES, ROOT
 
-SOURCES = (*PACKAGES, "proto", "samples", "benchmarks")
+SOURCES = (*PACKAGES, "proto", "samples", "benchmarks", "tests/support")
 DOCUMENTS = ("README.md", "docs", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", ".github")
 
 

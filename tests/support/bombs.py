@@ -1,4 +1,4 @@
-"""A payload that leaves a file behind where somebody unpickles it; and what may become of an envelope on its way."""
+"""A payload that leaves a file behind if it is unpickled; and envelopes that were changed on their way."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ class Bomb:
 
     @property
     def envelope(self) -> bytes:
-        """One that nobody has signed."""
+        """Return an unsigned envelope."""
         return self.encoded.envelope
 
     @property

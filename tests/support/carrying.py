@@ -31,5 +31,5 @@ if __name__ == "__main__":
 
     instance, promise = carrying.Carrying()(SECRET)
     assert resolve(instance, promise, timeout=30) == SECRET * 5
-    # This one stays, and whoever looks at the broker sees it.
+    # This one stays, so that everyone who looks at the broker sees it.
     carrying.Unservable()(SECRET)

@@ -23,7 +23,7 @@ def invoke(*arguments: object) -> Result:
 
 
 def printed(*arguments: object) -> str:
-    """What the command prints on stdout when all goes well."""
+    """Return the stdout of a command that succeeds."""
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout

@@ -29,7 +29,7 @@ class CuttingProxy:
             self._next = what
 
     def close(self) -> None:
-        """Refuse new connections, and end those that there are."""
+        """Refuse new connections, and end all open ones."""
         for each in (self._listener, *self._sockets):
             _end(each)
 

@@ -80,7 +80,7 @@ class Hand:
         self.driver.step()
 
     def vanish(self) -> None:
-        """Its connection breaks; what it holds it goes on to hold."""
+        """Break its connection; it keeps the nodes that it holds."""
         self.driver.scheduler.disconnect(self.worker, self.driver.now)
         self.driver.step()
 
@@ -89,7 +89,7 @@ class Hand:
         self.driver.step()
 
     def ask(self) -> str | None:
-        """By the original's calls: the name of a node to run."""
+        """Return the name of a node to run, by the calls of dagorama 0.1.10."""
         granted = self.driver.scheduler.claim(self.worker, self.driver.now)
         self.driver.step()
         if granted is None:
@@ -206,7 +206,7 @@ class SchedulerDriver:
     # --- time and steps -------------------------------------------------------------------------------
 
     def step(self, commit: bool = True) -> None:
-        """What the broker does between two waits. Without `commit` the changes are lost, as in a crash."""
+        """Do the work of the broker between two waits. Without `commit` the changes are lost, as in a crash."""
         if self.holds_still:
             return
         self.scheduler.at(self.now, self.wall - self.now)
@@ -237,7 +237,7 @@ class SchedulerDriver:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """What happens in here happens within one step of the broker."""
+        """Let everything in this context happen within one step of the broker."""
         self.holds_still = True
         yield
         self.holds_still = False
@@ -258,7 +258,7 @@ class SchedulerDriver:
         self.wall += seconds
 
     def crash(self, downtime: float = 0.0) -> None:
-        """The broker dies and another starts on the same ledger; what was not drained is lost."""
+        """Let the broker die and another start on the same ledger; changes that were not drained are lost."""
         self.hands.clear()
         self.now += 5_000.0  # another machine's monotonic clock
         self.wall += downtime
@@ -388,7 +388,7 @@ class SchedulerDriver:
         return revived
 
     def _for_deployed(self, failed: Failed) -> list[Rebinding]:
-        """What a person signs who wants new code for whatever there is of each instance."""
+        """Return the rebindings of a person who wants new code for all functions of each instance."""
         graph = self.scheduler.graph
         made = [(row.instance, self.ledger.functions[self.ledger.nodes[row.key].function]) for row in failed.nodes]
         wanted = {(self.ledger.instances[key].id, function.name, function.code) for key, function in made}
@@ -398,7 +398,7 @@ class SchedulerDriver:
     def signed(
         self, name: str, made_with: Collection[str], hash: str = "", instance: bytes = b"", key: str = KEY
     ) -> Rebinding:
-        """What a holder of a key has signed."""
+        """Return a rebinding that a holder of a key has signed."""
         signed = f"{next(self._numbers)}".encode()
         rebinding = self.rebindings[signed] = Rebinding(name, frozenset(made_with), hash, instance, key, signed)
         return rebinding
@@ -451,14 +451,14 @@ class SchedulerDriver:
         return own[0] if own else b""
 
     def reach(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
-        """What the broker reads back before it asks the scheduler: nodes that have ended."""
+        """Return nodes that have ended, which the broker reads back before it asks the scheduler."""
         keys = {id: self.ledger.key_of(id) for id in ids if self.scheduler.graph.find(id) is None and self._is_made(id)}
         keys = {id: key for id, key in keys.items() if self.ledger.has_ended(key)}
         nodes = ended_nodes(self.scheduler.graph, self.ledger.ended(keys.values()))
         return {id: nodes[key] for id, key in keys.items()}
 
     def known(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
-        """The same, and those that live: they may have ended by the time that they are needed."""
+        """Return ended nodes and live ones, which may have ended by the time that they are needed."""
         live = {id: node for id in ids if (node := self.scheduler.graph.find(id)) is not None}
         return live | self.reach(ids)
 
@@ -522,7 +522,7 @@ class SchedulerDriver:
         return {self.name(node): node.slot.worker.info.name for node in claimed if node.slot is not None}
 
     def in_memory(self) -> dict[str, int]:
-        """What the scheduler holds of unfinished work, by kind; empty when all has ended."""
+        """Return the sizes of the unfinished work in the scheduler, by kind; empty when all has ended."""
         scheduler, graph = self.scheduler, self.scheduler.graph
         kinds: dict[str, Sized] = {
             "nodes": graph.nodes,
@@ -555,7 +555,7 @@ class SchedulerDriver:
             effects.refused = refused
 
     def finish(self, *hands: Hand, us: int = 100_000, most: int = 1_000) -> list[str]:
-        """Let workers complete whatever they are given until nothing is left; the nodes in the order they ran.
+        """Let workers complete all nodes that they are given, and return the nodes in the order they ran.
 
         Unless `us` says otherwise they are so slow that no worker is given more than it runs.
         """
@@ -567,4 +567,4 @@ class SchedulerDriver:
             hand, name = held[0]
             ran.append(name)
             hand.complete(name, us=us)
-        raise AssertionError("it goes on for ever")
+        raise AssertionError("it goes on forever")

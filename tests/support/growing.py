@@ -20,7 +20,7 @@ def width(seed: int) -> int:
 
 
 def plain(depth: int, seed: int) -> int:
-    """What the graph computes, in one process."""
+    """Compute the value of the graph in one process."""
     if not depth:
         return seed % 1_000
     return (seed + sum(plain(depth - 1, mixed(seed, place)) for place in range(width(seed)))) % 1_000_003

@@ -1,4 +1,4 @@
-"""What is true of a scheduler after every step, whatever has happened to it."""
+"""Facts that are true of a scheduler after every step, after any calls."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def queues_have_what_is_queued(scheduler: Scheduler) -> None:
         assert bool(queue.delayed) == (queue.number in graph.delayed)
         assert queue.nodes == (len(own) if queue.key else 0)
         if not queued:
-            assert not len(queue), "what has left does not stay for ever"
+            assert not len(queue), "a queue that has left does not stay forever"
         else:
             assert graph.first(queue) == min(queued)
 
@@ -115,7 +115,7 @@ def claims_are_held_once(scheduler: Scheduler) -> None:
 
 
 def eager_attempts_have_their_attempt(driver: SchedulerDriver) -> None:
-    """What may still come to nothing is of the last attempt of an unfinished node; of what did, nothing goes on."""
+    """A pending eager attempt is the last one of an unfinished node; nothing of an aborted one goes on."""
     scheduler, ledger = driver.scheduler, driver.ledger
     assert not scheduler.eager_attempts.aborted
     for key, eager_attempt in scheduler.eager_attempts.open.items():
@@ -218,7 +218,7 @@ def pauses_have_their_end(scheduler: Scheduler) -> None:
 
 
 def what_was_rebound_is_on_record(driver: SchedulerDriver) -> None:
-    """Each node is in the queue of the code that runs it, and those of other code than their own know theirs."""
+    """Each node is in the queue of the code that runs it, and nodes that other code runs know their own."""
     graph, ledger = driver.scheduler.graph, driver.ledger
     made_with = {}
     for node in graph.nodes.values():
@@ -239,7 +239,7 @@ def what_was_rebound_is_on_record(driver: SchedulerDriver) -> None:
 
 
 def what_holds_an_old_failure_says_so(driver: SchedulerDriver) -> None:
-    """No node has a value beside a source that runs again, unless it is marked."""
+    """No node has a value while one of its sources runs again, unless it is marked."""
     ledger = driver.ledger
     for key, outcome in ledger.outcomes.items():
         if outcome.state == State.CANCELLED or outcome.value is None or key in ledger.used_failures:
@@ -277,7 +277,7 @@ def nobody_is_idle_for_nothing(scheduler: Scheduler) -> None:
 
 
 def each_queued_node_has_a_reason(driver: SchedulerDriver) -> None:
-    """What `explain` says agrees with what the step has granted: a node without a reason would have been granted."""
+    """`explain` agrees with the grants of the step: a node without a reason would have been granted."""
     if driver.next_tick is not None and driver.next_tick <= driver.now:
         return  # there is more to do at once
     for node in driver.scheduler.nodes.values():

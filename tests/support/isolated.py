@@ -158,7 +158,7 @@ class Forks(DAGDefinition):
         def fork() -> None:
             pids.append(os.fork())
             if not pids[0]:
-                os._exit(0)  # a thread that returned would leave those that grpc restarts in forks, if it is loaded
+                os._exit(0)  # if this thread returned, threads that grpc restarts in forks would be left
 
         thread = threading.Thread(target=fork)
         thread.start()
@@ -196,7 +196,7 @@ class Forks(DAGDefinition):
 
     @dagorama().syncfn
     def refused(self, journal: str) -> int:
-        """What a fork would make would be lost."""
+        """Count the calls that are refused in a fork, because their results would be lost."""
         note(journal)
         self.pid(os.devnull)
         calls: list[Callable[[], Any]] = [lambda: self.pid(os.devnull), Child(), lambda: put([1])]
@@ -347,7 +347,7 @@ def in_timer(function: Callable[[], Any]) -> Any:
     return future.result(PATIENCE)
 
 
-#: a thread that no node has started, which may be the caller's own where it does more than running nodes
+#: a thread that no node has started, which may be the caller's own if it does more than running nodes
 OLD_THREAD = "thread from before"
 #: ways for a sync node to call something in another thread
 WAYS: dict[str, Callable[[Callable[[], Any]], Any]] = {

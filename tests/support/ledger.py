@@ -1,4 +1,4 @@
-"""What a store would hold of the scheduler's changes: kept row by row, refused where a row contradicts another."""
+"""The rows that a store would hold of the scheduler's changes; a row that contradicts another is refused."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Ledger:
             assert eager_attempt.eager_state != EagerState.OPEN or before == eager_attempt, (
                 f"{before} has ended already"
             )
-            assert before.eager_state != EagerState.ABORTED or before == eager_attempt, f"{before} has come to nothing"
+            assert before.eager_state != EagerState.ABORTED or before == eager_attempt, f"{before} was rolled back"
             self.eager_attempts[eager_attempt.attempt] = eager_attempt
         for made in changes.eager_blocks:
             assert made.attempt in self.eager_attempts
@@ -287,7 +287,7 @@ class Ledger:
         ]
 
     def downstream(self, root_causes: Iterable[int], seeds: Iterable[int]) -> Failed:
-        """The same, and all that was given one of these failures, and all that depends on that."""
+        """Return the failed nodes, all nodes that were given one of the failures, and all that depend on them."""
         root_causes, reruns = set(root_causes), set(seeds)
         ended = {key for key, row in self.outcomes.items() if row.state == State.FAILED}
         back = reruns | {key for key in ended if self.outcomes[key].root_cause in root_causes}
@@ -311,7 +311,7 @@ class Ledger:
         return failed
 
     def made_by(self, roots: Iterable[int]) -> list[CreatedBlock]:
-        """What attempts of these nodes have made, and what that has made."""
+        """Return the blocks that attempts of these nodes have created, and the blocks that their nodes have created."""
         found: dict[int, CreatedBlock] = {}
         for root in sorted(roots):
             stack = [root]

@@ -2,7 +2,7 @@
 
     python -c "import original_programs; original_programs.main('pieces')"
 
-Each checks itself. Where a broker is, DAGORAMA_HOST and DAGORAMA_PORT say.
+Each checks itself. DAGORAMA_HOST and DAGORAMA_PORT are the address of the broker.
 """
 
 import asyncio

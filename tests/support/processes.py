@@ -1,4 +1,4 @@
-"""What the tests of processes share: is one there, has one ended, and what does a broker at a port say."""
+"""Helpers for tests of processes: does one exist, has one ended, and how does the broker at a port answer."""
 
 import os
 import select

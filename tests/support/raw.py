@@ -1,4 +1,4 @@
-"""What the broker's tests speak: clients and workers made of plain stubs, and a broker in this process."""
+"""Clients and workers of plain stubs, and a broker in this process, for tests of the broker."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Served:
         return [reply async for reply in self.stub.Wait(request, timeout=PATIENCE)]
 
     async def states(self, instance: bytes, *ids: bytes) -> list[int]:
-        """What is known now of each of these nodes."""
+        """Return the present state of each of these nodes."""
         found: dict[int, int] = {}
         for reply in await self.wait(instance, *ids, now=True):
             found.update(zip(reply.index, reply.state, strict=True))
@@ -303,7 +303,7 @@ class RawWorker:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What another RawWorker says to go on as this one: its id, its secret and the proofs of its grants."""
+        """Return the arguments with which another RawWorker goes on as this one: id, secret and proofs of grants."""
         return {"worker": self.hello.worker, "secret": self.hello.secret, "grants": self.grants}
 
     async def vanish(self) -> None:

@@ -7,13 +7,16 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$|^<!-- the first version of (\S+) -->$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```(python|ini|console)\n(.*?)^```$|^<!-- (the first version of|Ctrl-C in the terminal of) (\S+) -->$",
+    re.MULTILINE | re.DOTALL,
+)
 ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 PATIENCE = 30.0  #: seconds
@@ -50,6 +53,9 @@ class Reader:
             self.running[command.split()[0]] = subprocess.Popen(
                 arguments, stdout=output, stderr=output, cwd=self.folder, env=self.environment, text=True
             )
+        self._await_lines(log, shown)
+
+    def _await_lines(self, log: Path, shown: str) -> None:
         until = monotonic() + PATIENCE
         while not has_lines(shown, self.with_port(log.read_text())):
             assert monotonic() < until, f"the page shows\n{shown}\nand this is printed:\n{log.read_text()}"
@@ -132,6 +138,63 @@ class Developer(Reader):
             assert process.wait(PATIENCE) == 0
 
 
+class Operator(Reader):
+    """A reader with a folder for each machine, and a terminal for each program that goes on running.
+
+    A command that begins with `cd FOLDER;` and ends with such a program has a terminal of its own. All others are typed
+    in one, in which `cd` and `set` have an effect on the following commands.
+    """
+
+    #: The ports of the page that are not the broker's.
+    PORTS = "9464", "9465"
+    STARTS = re.compile(r"cd (\S+); .*\b(?:worker(?: --\S+ \S+)?|serve; do sleep 1; done)$")
+
+    def __init__(self, folder: Path, port: int, ports: Sequence[int]) -> None:
+        super().__init__(folder, port)
+        self._ports = dict(zip(self.PORTS, map(str, ports), strict=True))
+        self._typed: list[str] = []
+
+    def write(self, code: str) -> None:
+        super().write(self._with_ours(code))
+
+    def run(self, command: str, shown: str) -> None:
+        if (found := self.STARTS.match(command)) is not None:
+            self._open_terminal(found[1], self._with_ours(command))
+            self._await_lines(self.folder / f"{found[1]}.log", shown)
+        elif command.startswith(("cd ", "set ")) and not shown:
+            self._typed.append(command)
+        else:
+            super().run("; ".join([*self._typed, self._with_ours(command)]), shown)
+
+    def _open_terminal(self, name: str, command: str) -> None:
+        with (self.folder / f"{name}.log").open("w") as output:
+            self.running[name] = subprocess.Popen(
+                command, shell=True, stdout=output, stderr=output, cwd=self.folder, env=self.environment, text=True,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def interrupt(self, name: str) -> None:
+        """Press Ctrl-C in a terminal: all of its processes get the signal."""
+        process = self.running.pop(name)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(PATIENCE)
+
+    def _with_ours(self, text: str) -> str:
+        for theirs, ours in self._ports.items():
+            text = text.replace(theirs, ours)
+        return text
+
+    def with_port(self, printed: str) -> str:
+        for theirs, ours in self._ports.items():
+            printed = printed.replace(f":{ours}", f":{theirs}")
+        return super().with_port(printed)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        ours = {name: value for name, value in super().environment.items() if not name.startswith("DAGORAMA_")}
+        return {**ours, "DAGORAMA_PORT": str(self.port)}
+
+
 def matches(shown: str, printed: str) -> bool:
     """Compare an output with the page, in which `...` stands for any text, IDs and times for any others."""
     for varying, same in ((ID, "ID"), (TIME, "TIME")):
@@ -148,12 +211,16 @@ def has_lines(shown: str, printed: str) -> bool:
 def steps(page: str) -> Iterator[tuple[str, str]]:
     """Yield, of a page of the repository, the files, and the commands with their outputs, in the order of the page.
 
-    A file whose only line is the comment with its name stands for its first version.
+    A file whose only line is the comment with its name stands for its first version, and `^C NAME` for Ctrl-C in a
+    terminal.
     """
-    for kind, text, again in BLOCK.findall((ROOT / page).read_text()):
-        if kind != "console":
-            yield text or f"# {again}\n", ""
+    for kind, text, hidden, name in BLOCK.findall((ROOT / page).read_text()):
+        if hidden.startswith("Ctrl-C"):
+            yield f"^C {name}", ""
             continue
-        for part in text.split("$ ")[1:]:
+        if kind != "console":
+            yield text or f"# {name}\n", ""
+            continue
+        for part in re.sub(r"\\\n *", "", text).split("$ ")[1:]:
             command, _, shown = part.partition("\n")
             yield f"$ {command}", shown

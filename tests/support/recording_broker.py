@@ -214,7 +214,7 @@ class RecordingBroker(  # type: ignore[misc]  # both services have a GetNode, wh
         return [node for node in self.nodes.values() if node.function.name.partition("@")[0].endswith(f".{method}")]
 
     def run(self, catch: tuple[type[Exception], ...] = ()) -> None:
-        """Runs every node that can run, in this process, as a worker would; what raises one of `catch` fails."""
+        """Run every node that can run, in this process, as a worker would; a node that raises one of `catch` fails."""
         while ready := [node for node in self.nodes.values() if self._is_ready(node)]:
             for node in ready:
                 self._run(node, catch)
@@ -329,7 +329,7 @@ def nodes_of(functions: Any, run: broker_pb2.Nodes) -> Iterator[Node]:
 
 
 def block_of(run: NodeBatch) -> list[Node]:
-    """The same for a run that has not been sent."""
+    """Return the nodes of a run that has not been sent."""
     requests = submit_requests([run])
     return [node for request in requests for part in request.nodes for node in nodes_of(request.functions, part)]
 

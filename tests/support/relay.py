@@ -20,7 +20,7 @@ class Relay:
         Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """What is sent from now on waits, as it does in a network whose routers have lost the way."""
+        """Hold back everything that is sent from now on, like a network whose routers have lost the way."""
         self._passes.clear()
 
     def heal(self) -> None:
@@ -36,7 +36,7 @@ class Relay:
             try:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(("127.0.0.1", self._to))
-            except OSError:  # closed, or nobody to carry to
+            except OSError:  # closed, or no listener at the other end
                 return
             self._sockets += (near, far)
             for ends in ((near, far), (far, near)):

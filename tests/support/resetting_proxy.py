@@ -44,7 +44,7 @@ class ResettingProxy:
                 threading.Thread(target=self._down, args=(client, server, lock), daemon=True).start()
 
     def _up(self, client: socket.socket, server: socket.socket, lock: threading.Lock) -> None:
-        """What the client says, frame by frame."""
+        """Forward the frames of the client one by one."""
         with suppress(OSError, EOFError):
             server.sendall(_read(client, len(PREFACE)))
             over: set[int] = set()

@@ -27,7 +27,7 @@ WAIT = patience(30)  #: seconds after which something that should happen is take
 
 
 class Conversation:
-    """One stream of a worker. What it says is read at once; when it stops, so does the broker."""
+    """One stream of a worker. Its messages are read at once; when it stops, so does the broker."""
 
     def __init__(self, messages: Iterator[pb.WorkerMessage]) -> None:
         self._incoming: queue.SimpleQueue[pb.WorkerMessage | None] = queue.SimpleQueue()
@@ -109,7 +109,7 @@ class Conversation:
         return pb.Results.FromString(report.body)
 
     def values(self, count: int) -> dict[int, object]:
-        """The next so many values, by attempt."""
+        """Return the next `count` values, by attempt."""
         found: dict[int, object] = {}
         while len(found) < count:
             results = self.results()

@@ -19,7 +19,7 @@ class Aborted(Exception):
 
 
 class AskContext:
-    """What a call gets for its context."""
+    """The context that a call gets."""
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self._context = context
@@ -33,7 +33,7 @@ class AskContext:
 
 
 class Talking:
-    """Where there are Submit and Wait, there is Talk."""
+    """A broker with Submit and Wait that also serves Exchange, and counts its streams."""
 
     submit: Any
     Wait: Any

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from dagorama import DAGDefinition, dagorama
 
-PATIENCE = 30.0  #: seconds after which those that should meet are taken never to
+PATIENCE = 30.0  #: seconds after which nodes that should meet are assumed not to
 
 
 def meet(folder: str, name: str, count: int) -> str:
@@ -78,13 +78,13 @@ class Gated(DAGDefinition):
         until = time.monotonic() + PATIENCE
         while not Path(gate).exists():
             if time.monotonic() > until:
-                raise TimeoutError("nobody opened the gate")
+                raise TimeoutError("the gate was not opened")
             time.sleep(0.01)
         return os.getpid()
 
 
 class Troubles(DAGDefinition):
-    """What user code may do to whoever runs it."""
+    """User code that does harm to the process that runs it."""
 
     @dagorama().syncfn
     def entrypoint(self, what: str) -> Any:
@@ -138,7 +138,7 @@ class Troubles(DAGDefinition):
 
     @dagorama().syncfn
     def out_of_memory(self) -> None:
-        """What the kernel does then; to wait for it would take the whole machine along."""
+        """Do the same as the kernel without memory; waiting for the kernel would take the whole machine along."""
         os.kill(os.getpid(), signal.SIGKILL)
 
     @dagorama().syncfn
@@ -147,7 +147,7 @@ class Troubles(DAGDefinition):
 
 
 class Loops(DAGDefinition):
-    """Event loops where one would not expect them, and none where one would."""
+    """Event loops in unexpected places, and none in expected ones."""
 
     @dagorama().asyncfn
     async def entrypoint(self) -> list[str]:

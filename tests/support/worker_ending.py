@@ -1,4 +1,4 @@
-"""For `worker --import`: a module that ends whoever imports it."""
+"""For `worker --import`: a module that ends the process that imports it."""
 
 import os
 

@@ -25,8 +25,8 @@ class Wanted(NamedTuple):
     args: Sequence[Any] = ()
     sources: Sequence[int] = ()
     definition: str = "tests.support.worker_nodes:Nodes"
-    hash: str | None = None  #: None: that of the code here
-    arguments: bytes | None = None  #: an envelope that nobody has signed, in place of `args`
+    hash: str | None = None  #: None: the hash of the code here
+    arguments: bytes | None = None  #: an unsigned envelope, in place of `args`
     id: bytes | None = None  #: None: a new one
 
     @property
@@ -114,6 +114,6 @@ def opened(attempt: int, envelope: bytes) -> bytes:
 
 
 def values_of(results: pb.Results, get_large: Callable[[bytes], bytes] | None = None) -> list[Any]:
-    """What nodes granted here have returned."""
+    """Return the values of nodes that were granted here."""
     pairs = zip(results.attempt, results.value, strict=True)
     return [decode(opened(attempt, envelope), get_large=get_large) for attempt, envelope in pairs]

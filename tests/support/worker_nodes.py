@@ -1,4 +1,4 @@
-"""What the nodes of these tests run, in the test's own process, in children and in supervisors' children."""
+"""Functions of nodes, for tests in their own process, in children and in the children of supervisors."""
 
 import asyncio
 import os
@@ -122,7 +122,7 @@ class Nodes(DAGDefinition):
 
     @dagorama().syncfn
     def wait_for(self, fifo: str) -> str:
-        """Until somebody writes to the fifo, which nobody can before this runs."""
+        """Wait until the test writes to the fifo, which is possible only while this runs."""
         with open(fifo) as file:
             return file.read()
 
