@@ -52,10 +52,17 @@ def fitting(messages: Sequence[M]) -> list[M]:
 
 
 def check_name(name: str, what: str, least: int = 0) -> str:
-    """Return a name as it came. Raises InvalidArgument if it is too long, or missing."""
+    """Return a name as it came. Raises InvalidArgument if it is too long, or missing, or no store could hold it."""
     if not least <= len(name) <= LONGEST_NAME:
         raise InvalidArgument(f"{what} has {len(name)} characters; {least} to {LONGEST_NAME} are allowed")
-    return name
+    return check_text(name, what)
+
+
+def check_text(text: str, what: str) -> str:
+    """Return a text as it came. Raises InvalidArgument if it has a NUL, which PostgreSQL cannot store."""
+    if "\0" in text:
+        raise InvalidArgument(f"{what} has a NUL character, which is not allowed")
+    return text
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -73,7 +80,7 @@ def check_trace(trace: str) -> str:
     """Return a trace context as it came. Raises InvalidArgument if it is too long for one, or is not ASCII."""
     if len(trace) > LONGEST_TRACE or not trace.isascii():
         raise InvalidArgument(f"a trace context has at most {LONGEST_TRACE} ASCII characters")
-    return trace
+    return check_text(trace, "a trace context")
 
 
 def check_key_id(id: bytes, whose: str) -> None:

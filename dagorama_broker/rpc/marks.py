@@ -8,6 +8,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import LONGEST_LABEL, LONGEST_LABEL_VALUE, LONGEST_NAME, MOST_LABELS
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.queries import InstanceMarks
+from dagorama_broker.rpc.fields import check_text
 from dagorama_broker.scheduler import HIGHEST, LOWEST, Start
 
 #: Bytes of the digest of what an instance is started with.
@@ -37,6 +38,8 @@ def labels_of(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
             raise InvalidArgument(
                 f"the value of the label {label!r} has {len(value)} characters; {LONGEST_LABEL_VALUE} are allowed"
             )
+        check_text(label, "a label")
+        check_text(value, f"the value of the label {label!r}")
     return tuple(sorted(labels.items()))
 
 
@@ -44,7 +47,7 @@ def check_user_id(name: str) -> str:
     """Return a user's id of an instance as it came."""
     if len(name) > LONGEST_NAME:
         raise InvalidArgument(f"the id of an instance has {len(name)} characters; {LONGEST_NAME} are allowed")
-    return name
+    return check_text(name, "the id of an instance")
 
 
 def add_marks(info: pb.InstanceInfo, marks: InstanceMarks | None, priority: int) -> None:

@@ -13,7 +13,15 @@ from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import FailedPrecondition, InvalidArgument
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.rpc import work_messages
-from dagorama_broker.rpc.fields import LONGEST_NAME, MOST_NAMES, bounded, check_key_id, check_names, id_bytes
+from dagorama_broker.rpc.fields import (
+    LONGEST_NAME,
+    MOST_NAMES,
+    bounded,
+    check_key_id,
+    check_names,
+    check_text,
+    id_bytes,
+)
 from dagorama_broker.rpc.limits import WorkerConfig
 from dagorama_broker.rpc.permissions import caller, restrict
 from dagorama_broker.rpc.reports import take_death, take_report, take_return
@@ -163,7 +171,7 @@ def worker_info_of(hello: pb.Hello) -> WorkerInfo:
         check_key_id(id, "a worker")
     return WorkerInfo(
         id_bytes(hello.worker, "a worker"),
-        bounded(hello.name, LONGEST_NAME),
+        check_text(bounded(hello.name, LONGEST_NAME), "the name of a worker"),
         hello.slots,
         WireProtocol.V1,
         frozenset(hello.include_queues),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -70,3 +71,42 @@ async def test_a_refused_legacy_node_leaves_no_function_behind(served: Served) -
     with refused(NOT_FOUND, "instance"):
         await served.original.CreateNode(node)
     assert names(served) == set()
+
+
+NUL = "has a NUL character, which is not allowed"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pb.Function(name="work:\0", hash="h"),
+        pb.Function(name="work:Other.node", hash="\0"),
+        pb.Function(name="work:Other.node", hash="h", queue="a\0b"),
+        pb.Function(name="work:Other.node", hash="h", taint="a\0b"),
+    ],
+)
+async def test_a_text_that_not_every_store_can_hold_is_refused(served: Served, function: pb.Function) -> None:
+    with refused(INVALID, NUL):
+        await submit(served.stub, Dag().submission(b"a", functions=[function]))
+    assert names(served) == set()
+
+
+@pytest.mark.parametrize(
+    "marks", [{"definition": "work:\0"}, {"name": "\0"}, {"labels": {"\0": "x"}}, {"labels": {"x": "\0"}}]
+)
+async def test_neither_can_an_instance_have_it(served: Served, marks: dict[str, Any]) -> None:
+    creates = pb.NewInstance(**{"definition": "work:Task", **marks})
+    with refused(INVALID, NUL):
+        await submit(served.stub, Dag().submission(b"a", creates=creates))
+
+
+async def test_nor_a_key_a_trace_a_worker_or_a_paused_queue(served: Served) -> None:
+    for columns in ({"keys": ["\0"], "key": [1]}, {"trace": "\0"}):
+        with refused(INVALID, NUL):
+            await submit(served.stub, Dag().submission(b"a", **columns))
+    with refused(INVALID, NUL):
+        await served.stub.PauseQueue(pb.PauseQueueRequest(queue="\0"))
+    call = served.stub.Work()
+    await call.write(pb.WorkerMessage(hello=pb.Hello(protocol=1, worker=bytes(16), slots=1, name="\0")))
+    with refused(INVALID, NUL):
+        await call.read()
