@@ -191,6 +191,29 @@ def backup(target: Path, store: str | None) -> None:
         _fail(StoreError(f"the store, and so the copy, lacks large values that nodes refer to: {made.missing} of them"))
 
 
+# --- copy -----------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--from", "source", required=True, metavar="URL", help="Store to copy.")
+@click.option("--to", "target", required=True, metavar="URL", help="Empty store to copy to.")
+@click.option("--from-values", default="", metavar="URL", help="Folder of its large values, file:///FOLDER.")
+@click.option("--to-values", default="", metavar="URL", help="Folder for large values, file:///FOLDER.")
+def copy(source: str, target: str, from_values: str, to_values: str) -> None:
+    """Copy a store to another database, for example from SQLite to PostgreSQL.
+
+    No broker may use either of them. Every row is compared with its checksum. A broker that is started with the copy
+    continues the work of the first store.
+    """
+    from dagorama_broker.store import copy_store
+
+    try:
+        rows = copy_store((source, from_values), (target, to_values))
+    except (SettingsError, StoreError) as error:
+        _fail(error)
+    click.echo(f"copied {rows:,} rows")
+
+
 # --- health ---------------------------------------------------------------------------------------------
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dagorama_broker.errors import SettingsError
+from dagorama_broker.errors import SettingsError, StoreError
 from dagorama_broker.store.protocol import Store
 
-__all__ = ["Store", "StoreOptions", "accept_loss", "back_up", "open_store"]
+__all__ = ["Store", "StoreOptions", "accept_loss", "back_up", "copy_store", "open_store"]
+
+log = logging.getLogger("dagorama_broker")
 
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://")
@@ -22,6 +26,7 @@ class StoreOptions(NamedTuple):
     patience: float = 60.0  #: seconds for which a database that does not answer is tried again
     lease: float = 6.0  #: seconds after which a broker that does not renew its lead may be replaced
     address: str = ""  #: where people find this broker
+    waits: bool = True  #: whether to wait for another broker to leave
 
 
 if TYPE_CHECKING:
@@ -34,7 +39,7 @@ def accept_loss(url: str) -> str:
 
     Raise SettingsError for a store that is not a file, StoreError if it cannot be used.
     """
-    return _file_store(url, "it cannot have lost anything").accept_loss()
+    return _file_store(url, otherwise="it cannot have lost anything").accept_loss()
 
 
 def back_up(url: str, target: Path, values: str = "") -> Backup:
@@ -46,11 +51,42 @@ def back_up(url: str, target: Path, values: str = "") -> Backup:
 
     if url.startswith(_POSTGRES):
         raise SettingsError("a store in PostgreSQL is copied by PostgreSQL's own tools, such as pg_dump")
-    store = _file_store(url, "there is nothing to copy", values)
+    store = _file_store(url, values, "there is nothing to copy")
     return back_up(store.path, store.values_folder, target)
 
 
-def _file_store(url: str, otherwise: str, values: str = "") -> SqliteStore:
+def copy_store(source: tuple[str, str], target: tuple[str, str]) -> int:
+    """Copy all records and large values of a store to an empty one; return how many rows.
+
+    Each is its URL, and where its large values are, as in `StoreOptions`. No broker may use either of them. Raise
+    SettingsError or StoreError; the target is then marked as unfinished.
+    """
+    from dagorama_broker.store.sql.copying import copy_records
+    from dagorama_broker.store.sql.store import SqlStore
+    from dagorama_broker.store.value_copies import copy_values
+
+    stores = []
+    for url, values in (source, target):
+        store = open_store(url, StoreOptions(values, waits=False))
+        if not isinstance(store, SqlStore):
+            raise SettingsError(f"store {url} is lost with its process, so it cannot be copied")
+        stores.append(store)
+    if source[0].startswith(_SQLITE) and not _file_store(*source).path.is_file():
+        raise StoreError(f"there is no store {source[0]}")
+    with ExitStack() as stack:
+        epochs = []
+        for store in stores:
+            stack.callback(store.close)
+            store.open()
+            epochs.append(store.take())
+            store.keep(log.error)
+        original, copy = stores
+        copied = copy_records(original, copy, max(epochs))
+        copy_values(original.values_folder, copy.values_folder)
+    return copied
+
+
+def _file_store(url: str, values: str = "", otherwise: str = "") -> SqliteStore:
     if not url.startswith(_SQLITE):
         raise SettingsError(f"store {url} is not a file, so {otherwise}: pass --store sqlite:///PATH")
     from dagorama_broker.store.sqlite.store import SqliteStore
@@ -110,4 +146,4 @@ def _database_store(url: str, values: Path | None, options: StoreOptions) -> Sto
             "a store in PostgreSQL keeps large values in a folder that all its brokers share: pass"
             " --values file:///absolute/path (DAGORAMA_VALUES)"
         )
-    return PostgresStore(url, values, options.patience, options.lease, options.address)
+    return PostgresStore(url, values, options.patience, options.lease, options.address, options.waits)

@@ -15,6 +15,7 @@ from dagorama_broker.store.postgres.lease import (
     Leader,
     Vacancy,
     end_sessions,
+    raise_epoch,
     read_leader,
     renew_lease,
     resign,
@@ -32,8 +33,9 @@ _RENEWED_AFTER, _DOUBTED_AFTER = 1 / 3, 5 / 6
 class Keeper:
     """The lease of one broker."""
 
-    def __init__(self, line: Line, seconds: float, address: str, closing: threading.Event) -> None:
-        """`address`: where people find this broker; `closing`: set when it should stop waiting."""
+    def __init__(self, line: Line, seconds: float, address: str, closing: threading.Event, waits: bool) -> None:
+        """`address`: where people find this broker; `closing`: set when it should stop waiting; `waits`: if it does."""
+        self._waits = waits
         self._line = line
         self._seconds = seconds
         self._address = address
@@ -62,6 +64,8 @@ class Keeper:
                 if epoch is not None:
                     self._epoch, self._confirmed, self.predecessor = epoch, started, seen
                     return epoch
+            elif not self._waits and seen.is_connected:
+                raise StoreError(f"a broker uses it: {seen.holder}; stop it first")
             elif told != seen.epoch:
                 told = seen.epoch
                 log.info("waiting as a standby: %s leads (%s, epoch %d)", seen.holder, seen.address, seen.epoch)
@@ -75,6 +79,11 @@ class Keeper:
             if epoch is not None:
                 prepare(session, epoch)
         return epoch
+
+    def continue_after(self, epoch: int) -> None:
+        """Make the next epoch larger than this one."""
+        if epoch > self._epoch and self._line.run(lambda session: raise_epoch(session, self._epoch, epoch)):
+            self._epoch = epoch
 
     def keep(self, deposed: Callable[[str], None]) -> None:
         """Renew the lease in a thread until `close`; call `deposed` there, with the reason, if that cannot be done."""

@@ -123,6 +123,11 @@ def note_writer(session: Session, epoch: int) -> bool:
     return session.execute(_WRITES, (epoch,)).rowcount == 1
 
 
+def raise_epoch(session: Session, epoch: int, to: int) -> bool:
+    """Raise the epoch of the leader, who can commit nothing from then on; return whether this broker led."""
+    return session.execute("UPDATE leader SET epoch = ? WHERE epoch = ?", (to, epoch)).rowcount == 1
+
+
 def resign(session: Session, epoch: int) -> None:
     """Give the lease up, so that another broker may take it at once."""
     session.execute(_RESIGN, (epoch,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.looks import Seen, Wanted
@@ -23,6 +24,8 @@ from dagorama_broker.store.postgres.preparing import check_server, make_leadersh
 from dagorama_broker.store.postgres.reader import PostgresReader
 from dagorama_broker.store.postgres.view import PostgresView
 from dagorama_broker.store.sql import drafts
+from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.copying import refuse_unfinished
 from dagorama_broker.store.sql.counters import kept_secret
 from dagorama_broker.store.sql.retention import drop_unused_functions, is_left_over, sweep
 from dagorama_broker.store.sql.store import SqlStore
@@ -31,6 +34,12 @@ _SIZE = (
     "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c"
     " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ? AND c.relkind = 'r'"
 )
+#: The next row of `removed` gets a number after the copied rows.
+_NUMBERS_GO_ON = (
+    "SELECT setval(pg_get_serial_sequence('removed', 'number'), max(number)) FROM removed"
+    " HAVING max(number) IS NOT NULL"
+)
+T = TypeVar("T")
 
 
 class PostgresStore(SqlStore):
@@ -40,12 +49,19 @@ class PostgresStore(SqlStore):
     logs_path = None
 
     def __init__(
-        self, url: str, values: Path, patience: float = PATIENCE, lease: float = LEASE, address: str = ""
+        self,
+        url: str,
+        values: Path,
+        patience: float = PATIENCE,
+        lease: float = LEASE,
+        address: str = "",
+        waits: bool = True,
     ) -> None:
         """`values`: folder of large values, which all brokers of the database share.
 
         `patience`: seconds for which a server that is away is tried again. `lease`: seconds after which a broker that
-        does not renew its lead may be replaced. `address`: where people find this broker.
+        does not renew its lead may be replaced. `address`: where people find this broker. `waits`: whether `take`
+        waits for a leader to leave; otherwise it raises StoreError.
         """
         self._address = parse_address(url)
         self._closing = threading.Event()
@@ -56,7 +72,7 @@ class PostgresStore(SqlStore):
         self._reading, self._viewing, self._commit_line = line(), line(), line(prepares=False)
         super().__init__(self._reading, self._reading, LargeFiles(values))
         self.view = PostgresView(self._viewing)
-        self._keeper = Keeper(line(), lease, address, self._closing)
+        self._keeper = Keeper(line(), lease, address, self._closing, waits)
         self._writing: WritingLine | None = None
         self.secret = b""
         self.last_used = 0.0
@@ -123,6 +139,13 @@ class PostgresStore(SqlStore):
         if changes.large:
             self._large.check_folder()
 
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        return self._opened().transact(work)
+
+    def continue_after(self, epoch: int) -> None:
+        self.transact(lambda session: session.execute(_NUMBERS_GO_ON))
+        self._keeper.continue_after(epoch)
+
     def sweep(self, most: int) -> bool:
         if not self._reading.read(lambda reader: is_left_over(reader.connection)):
             return False
@@ -145,6 +168,7 @@ class PostgresStore(SqlStore):
 
 def _begin(session: Session) -> bytes:
     """Delete what an earlier broker left undecided; return the store's secret."""
+    refuse_unfinished(session)
     drafts.clear(session)
     drop_unused_functions(session)
     return kept_secret(session)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-from dagorama_broker.store.checksums import check_row, row_sum
+from dagorama_broker.store.checksums import check_row, row_sum, summed
 from dagorama_broker.store.protocol import SECRET_BYTES
 from dagorama_broker.store.sql.connection import Connection, upsert
 
@@ -54,14 +55,35 @@ def _mark(table: str) -> str:
     return f"next of {table}"
 
 
+def read_marks(connection: Connection) -> list[tuple[str, int]]:
+    """Return the marks of all tables by their names. Raise StoreError if one is damaged."""
+    found = []
+    for name, value, chk in connection.execute("SELECT name, value, chk FROM meta WHERE name LIKE 'next of %'"):
+        check_row("meta", name, chk, (name, value))
+        found.append((name, value))
+    return found
+
+
+def read_secrets(connection: Connection) -> list[tuple[str, bytes]]:
+    """Return the secrets by their names. Raise StoreError if one is damaged."""
+    found = []
+    for name, value, chk in connection.execute("SELECT name, value, chk FROM secrets").fetchall():
+        check_row("secrets", name, chk, (name, value))
+        found.append((name, bytes(value)))
+    return found
+
+
+def replace_secrets(connection: Connection, secrets: Sequence[tuple[str, bytes]]) -> None:
+    """Delete the secrets, and write these instead. Call it in a transaction."""
+    connection.execute("DELETE FROM secrets")
+    connection.executemany("INSERT INTO secrets (name, value, chk) VALUES (?, ?, ?)", summed(secrets))
+
+
 def kept_secret(connection: Connection) -> bytes:
     """Return the secret; create it if there is none. Call it in a transaction. Raise StoreError if it is damaged."""
-    rows = connection.execute("SELECT name, value, chk FROM secrets").fetchall()
-    for name, value, chk in rows:
-        check_row("secrets", name, chk, (name, value))
-    if rows:
-        (secret,) = (value for _, value, _ in rows)
-        return bytes(secret)
+    if found := read_secrets(connection):
+        ((_, secret),) = found
+        return secret
     secret = os.urandom(SECRET_BYTES)
-    connection.execute("INSERT INTO secrets VALUES (?, ?, ?)", (_GRANTS, secret, row_sum((_GRANTS, secret))))
+    replace_secrets(connection, [(_GRANTS, secret)])
     return secret

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dagorama_broker.model.queries import EdgesPage, EndedNode, Failed, FoundNode, Live, StoredInstance
 from dagorama_broker.model.rows import NameRow, NodeBlockRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.large_values import LargeFiles
+from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.listing import read_functions_of
 from dagorama_broker.store.sql.marks import read_name
 from dagorama_broker.store.sql.restore import read_live
 from dagorama_broker.store.sql.retry import read_edges, read_failed
 from dagorama_broker.store.sql.view import SharedQueries, Source
 
+T = TypeVar("T")
 
-class SqlStore(SharedQueries):
+
+class SqlStore(SharedQueries, ABC):
     """The part of a `Store` that does not commit."""
 
     def __init__(self, source: Source, quick: Source, large: LargeFiles) -> None:
@@ -72,6 +77,19 @@ class SqlStore(SharedQueries):
 
     def edges(self, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
         return self._source.read_one_state(lambda reader: read_edges(reader, instance, after, limit, tolerant))
+
+    @property
+    def source(self) -> Source:
+        """The connection that answers the broker's own queries."""
+        return self._source
+
+    @abstractmethod
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Do the work in one transaction, and return what it returns."""
+
+    @abstractmethod
+    def continue_after(self, epoch: int) -> None:
+        """Make the epoch of the next start larger than this one. Call it last before `close`."""
 
     @property
     def values_folder(self) -> Path:

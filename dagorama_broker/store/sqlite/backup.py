@@ -12,15 +12,15 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.folders import make_folder, sync_folder
-from dagorama_broker.store.large_values import CHUNK, names_below
+from dagorama_broker.store.large_values import names_below
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, check_copy, translate_sqlite_errors
+from dagorama_broker.store.value_copies import copy_values
 
 #: The names of a store's files after the name of the database; and of its folder, the last one. Logs are not copied.
 _BESIDE = ("", "-wal", "-shm", ".state", ".logs", ".logs-wal", ".logs-shm", ".values")
@@ -43,9 +43,9 @@ def back_up(store: Path, values_folder: Path, target: Path) -> Backup:
         raise StoreError(f"{target}{existing[0]} exists: choose another target, or remove it first")
     with translate_sqlite_errors(target), _unfinished(target) as copy:
         values = Path(f"{copy}.values")
-        _copy_values(values_folder, values)
+        copy_values(values_folder, values)
         _copy_database(store, copy)
-        _copy_values(values_folder, values)
+        copy_values(values_folder, values)
         found = _checked(copy, values)
         _finish(copy, target)
     return found._replace(path=target)
@@ -97,43 +97,3 @@ def _checked(copy: Path, values: Path) -> Backup:
         (instances,) = connection.execute("SELECT count(*) FROM instances").fetchone()
     there = set(names_below(values))
     return Backup(copy, instances, len(there), len(named - there))
-
-
-# --- large values -----------------------------------------------------------------------------------------
-
-
-def _copy_values(source: Path, target: Path) -> None:
-    """Link or copy the values that the target lacks. A value that is removed meanwhile is not needed."""
-    folders = set[Path]()
-    for name in sorted(set(names_below(source)) - set(names_below(target))):
-        inner = Path(name.hex()[:2], name.hex())
-        make_folder((target / inner).parent)
-        try:
-            _copy_value(source / inner, target / inner, name)
-        except FileNotFoundError:
-            continue
-        folders.add((target / inner).parent)
-    for folder in folders:
-        sync_folder(folder)
-
-
-def _copy_value(source: Path, target: Path, name: bytes) -> None:
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another file system, or one without links
-        _copy_content(source, target, name)
-
-
-def _copy_content(source: Path, target: Path, name: bytes) -> None:
-    seen = sha256()
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file, open(source, "rb") as content:
-        while chunk := content.read(CHUNK):
-            seen.update(chunk)
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    if seen.digest() != name:
-        raise StoreError(f"{source} is damaged: its content does not have the SHA-256 that is its name")

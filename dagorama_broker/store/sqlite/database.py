@@ -18,6 +18,7 @@ from dagorama_broker.model.rows import Changes
 from dagorama_broker.store.folders import make_folder, sync_folder
 from dagorama_broker.store.lock import StoreLock
 from dagorama_broker.store.sql import drafts
+from dagorama_broker.store.sql.copying import refuse_unfinished
 from dagorama_broker.store.sql.counters import kept_secret
 from dagorama_broker.store.sql.retention import drop_unused_functions, is_left_over, sweep
 from dagorama_broker.store.sqlite.commit_count import CommitCount
@@ -85,6 +86,7 @@ class Database:
         for connection in (self._reader, self._looker, self._viewer):
             connection.execute("PRAGMA query_only = ON")
         with transaction(self._writer):
+            refuse_unfinished(self._writer)
             drafts.clear(self._writer)
             drop_unused_functions(self._writer)
             self.secret = kept_secret(self._writer)
@@ -144,6 +146,12 @@ class Database:
             assert self._files is not None
             check_files(self._files, writer, self._count)
             return self._files.is_settled
+
+    def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do the work in one transaction."""
+        with translate_sqlite_errors(self.path):
+            writer = self.opened(self._writer)
+            return self._transact(lambda: work(writer), writer)
 
     def sweep(self, most: int) -> tuple[bool, list[bytes]]:
         """Delete up to `most` nodes of removed instances; return what `retention.sweep` returns."""

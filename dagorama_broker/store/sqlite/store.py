@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from dagorama_broker.model.looks import Seen, Wanted, look_into
 from dagorama_broker.model.queries import Usage
@@ -12,11 +14,15 @@ from dagorama_broker.model.rows import Changes
 from dagorama_broker.store.folders import size_of, usage_of
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.protocol import Unshared
+from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.counters import write_number
 from dagorama_broker.store.sql.store import SqlStore
 from dagorama_broker.store.sqlite.commit_count import COUNT_TIME
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS
 from dagorama_broker.store.sqlite.database import Database
 from dagorama_broker.store.sqlite.view import SqliteView
+
+T = TypeVar("T")
 
 log = logging.getLogger("dagorama_broker")
 
@@ -105,6 +111,12 @@ class SqliteStore(Unshared, SqlStore):
         is_settled = self._database.commit(changes)
         if changes.large or not is_settled:
             self._large.check_folder()
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        return self._database.transact(work)
+
+    def continue_after(self, epoch: int) -> None:
+        self.transact(lambda connection: write_number(connection, "epoch", epoch))
 
     def sweep(self, most: int) -> bool:
         is_more, unnamed = self._database.sweep(most)
