@@ -28,6 +28,8 @@ LONGEST_NUMBER = 18  #: digits
 MOST = 2_000_000_000
 
 _T = TypeVar("_T")
+#: Parameters of a URL whose values are secrets.
+_PASSWORDS = ("password", "sslpassword")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -72,7 +74,8 @@ def read_settings(kind: type[DataclassInstance], options: Mapping[str, object]) 
 def described(kind: type[DataclassInstance], read: object) -> list[tuple[str, object, str]]:
     """Return the variable, the value (None: there is none) and the origin of each field of `read`, one of `kind`.
 
-    The origin is "environment" or "default". No broker's setting is a secret: secrets are in files that settings name.
+    The origin is "environment" or "default". Only a URL may hold a secret, a password, which is left out; other secrets
+    are in files that settings name.
     """
     return [
         (
@@ -86,7 +89,22 @@ def described(kind: type[DataclassInstance], read: object) -> list[tuple[str, ob
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, str) and "://" in value:
+        return without_password(value)
     return "never" if value == math.inf else None if value == "" else value
+
+
+def without_password(url: str) -> str:
+    """Return a URL for people: without its password, which may stand before the host or in the query."""
+    from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit  # a start without a URL needs none of it
+
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    query = [(name, value) for name, value in parse_qsl(parts.query) if name not in _PASSWORDS]
+    shown = f"{user.partition(':')[0]}{at}{host}"
+    if (shown, query) == (parts.netloc, parse_qsl(parts.query)):
+        return url
+    return urlunsplit(parts._replace(netloc=shown, query=urlencode(query)))
 
 
 def option_name(name: str) -> str:

@@ -21,7 +21,7 @@ from shutil import rmtree
 from typing import Any
 from weakref import WeakSet
 
-from dagorama_broker.environment import DEFAULT_PORT
+from dagorama_broker.environment import DEFAULT_PORT, without_password
 from dagorama_monitoring.documentation import documented
 
 HOST = "127.0.0.1"
@@ -92,7 +92,7 @@ class LaunchedBroker:
         _all.add(self)
 
     def __repr__(self) -> str:
-        return f"<broker at {self.address}, store {self.store}, pid {self.pid}>"
+        return f"<broker at {self.address}, store {without_password(self.store)}, pid {self.pid}>"
 
     @property
     def address(self) -> str:
@@ -124,7 +124,8 @@ class LaunchedBroker:
         try:
             self._process = subprocess.Popen(
                 self._command(announce, lifeline),
-                env={**_without_secrets(os.environ), **self._environment},
+                # Other users see command lines, and the URL may hold a password.
+                env={**_without_secrets(os.environ), "DAGORAMA_STORE": self.store, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=None if _is_open(2) else subprocess.DEVNULL,
@@ -141,7 +142,7 @@ class LaunchedBroker:
     def _command(self, announce: int, lifeline: int) -> list[str]:
         # -P: do not import files in the script's folder instead of the broker's modules.
         python = [sys.executable, "-P", "-m", "dagorama_broker"]
-        where = ["serve", "--host", self._bind, "--port", f"{self.port}", "--store", self.store]
+        where = ["serve", "--host", self._bind, "--port", f"{self.port}"]
         log = ["--log-level", self._log_level, "--log-format", "text"]
         hidden = ["--announce", f"{announce}", "--lifeline", f"{lifeline}", "--scratch", f"{self._scratch}"]
         return [*python, *where, *log, *hidden]

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dagorama_broker.environment import without_password
 from dagorama_broker.errors import SettingsError, StoreError
 from dagorama_broker.store.protocol import Store
 
@@ -69,7 +70,7 @@ def copy_store(source: tuple[str, str], target: tuple[str, str]) -> int:
     for url, values in (source, target):
         store = open_store(url, StoreOptions(values, waits=False))
         if not isinstance(store, SqlStore):
-            raise SettingsError(f"store {url} is lost with its process, so it cannot be copied")
+            raise SettingsError(f"store {without_password(url)} is lost with its process, so it cannot be copied")
         stores.append(store)
     if source[0].startswith(_SQLITE) and not _file_store(*source).path.is_file():
         raise StoreError(f"there is no store {source[0]}")
@@ -88,7 +89,7 @@ def copy_store(source: tuple[str, str], target: tuple[str, str]) -> int:
 
 def _file_store(url: str, values: str = "", otherwise: str = "") -> SqliteStore:
     if not url.startswith(_SQLITE):
-        raise SettingsError(f"store {url} is not a file, so {otherwise}: pass --store sqlite:///PATH")
+        raise SettingsError(f"store {without_password(url)} is not a file, so {otherwise}: pass --store sqlite:///PATH")
     from dagorama_broker.store.sqlite.store import SqliteStore
 
     store = open_store(url, StoreOptions(values))
@@ -115,7 +116,7 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
     path = url.removeprefix(_SQLITE)
     if path in (url, "", "/", ":memory:") or path.endswith("/"):
         raise SettingsError(
-            f"store {url!r} is not one of sqlite:///relative.db, sqlite:////absolute/path.db,"
+            f"store {without_password(url)!r} is not one of sqlite:///relative.db, sqlite:////absolute/path.db,"
             " postgresql://user@host/database, memory://"
         )
     from dagorama_broker.store.sqlite.store import SqliteStore

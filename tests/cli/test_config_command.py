@@ -77,3 +77,18 @@ def test_an_invalid_setting_of_the_broker_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DAGORAMA_LEASE", "long")
     code, said = refusal("config", "show")
     assert (code, "DAGORAMA_LEASE is 'long'" in said) == (78, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown_url"),
+    [
+        ("postgresql://ada:s3cret@db/jobs?schema=a", "postgresql://ada@db/jobs?schema=a"),
+        ("postgresql://db/jobs?user=ada&password=s3cret", "postgresql://db/jobs?user=ada"),
+        ("sqlite:////var/lib/store.sqlite3", "sqlite:////var/lib/store.sqlite3"),
+    ],
+)
+def test_a_password_in_the_url_of_a_store_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str, shown_url: str
+) -> None:
+    monkeypatch.setenv("DAGORAMA_STORE", url)
+    assert shown()["broker", "DAGORAMA_STORE"] == (shown_url, "environment")

@@ -6,12 +6,12 @@ import re
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from dagorama_broker.environment import without_password
 from dagorama_broker.errors import SettingsError
 
 SCHEMES = ("postgresql://", "postgres://")
 DEFAULT_SCHEMA = "dagorama"
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_PASSWORD = "password"
 
 
 class Address(NamedTuple):
@@ -26,7 +26,7 @@ class Address(NamedTuple):
 def parse_address(url: str) -> Address:
     """Return the parts of `postgresql://...[?schema=NAME&unsafe=1&...]`. Raise SettingsError, without the password."""
     parts = urlsplit(url)
-    shown = _without_password(url)
+    shown = without_password(url)
     parameters = parse_qsl(parts.query, keep_blank_values=True)
     own = {name: value for name, value in parameters if name in ("schema", "unsafe")}
     schema = own.get("schema", DEFAULT_SCHEMA)
@@ -39,11 +39,3 @@ def parse_address(url: str) -> Address:
         raise SettingsError(f"store {shown}: unsafe={own['unsafe']!r} must be 0 or 1")
     rest = urlencode([(name, value) for name, value in parameters if name not in own])
     return Address(urlunsplit(parts._replace(query=rest)), schema, own.get("unsafe") == "1", shown)
-
-
-def _without_password(url: str) -> str:
-    """Return the URL without a password, wherever it stands."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    query = [(name, value) for name, value in parse_qsl(parts.query) if name not in (_PASSWORD, "sslpassword")]
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}", query=urlencode(query)))
