@@ -136,6 +136,7 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     }
     assert dict(entry_points["dagorama.commands"]) == {
         "backup": "dagorama_broker.cli:backup",
+        "restore": "dagorama_broker.cli:restore",
         "broker": "dagorama_broker.cli:serve",
         "check": "dagorama_check.cli:check",
         "dashboard": "dagorama_dashboard.cli:dashboard",

@@ -191,6 +191,32 @@ def backup(target: Path, store: str | None) -> None:
         _fail(StoreError(f"the store, and so the copy, lacks large values that nodes refer to: {made.missing} of them"))
 
 
+# --- restore --------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("copy", type=click.Path(path_type=Path))
+@_option(Settings, "store", "a file in your state folder")
+@_option(Settings, "values")
+def restore(copy: Path, store: str | None, values: str | None) -> None:
+    """Make a store out of the file COPY and the folder COPY.values, which `backup` has written.
+
+    There must be no such store yet. The copy is checked first, and stays as it is. Results of workers that still run
+    nodes of the lost time are refused.
+    """
+    from dagorama_broker.store import restore
+
+    url = store if store is None or "://" in store else f"sqlite:///{store}"
+    try:
+        settings = Settings.from_env(store=url, values=values)
+        made = restore(copy, settings.store, settings.values)
+    except (SettingsError, StoreError) as error:
+        _fail(error)
+    click.echo(f"{made.path} (instances: {made.instances}, large values: {made.values})")
+    if made.missing:
+        _fail(StoreError(f"the copy lacks large values that nodes refer to: {made.missing} of them"))
+
+
 # --- copy -----------------------------------------------------------------------------------------------
 
 

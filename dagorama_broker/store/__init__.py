@@ -11,7 +11,7 @@ from dagorama_broker.environment import without_password
 from dagorama_broker.errors import SettingsError, StoreError
 from dagorama_broker.store.protocol import Store
 
-__all__ = ["Store", "StoreOptions", "accept_loss", "back_up", "copy_store", "open_store"]
+__all__ = ["Store", "StoreOptions", "accept_loss", "back_up", "copy_store", "open_store", "restore"]
 
 log = logging.getLogger("dagorama_broker")
 
@@ -54,6 +54,17 @@ def back_up(url: str, target: Path, values: str = "") -> Backup:
         raise SettingsError("a store in PostgreSQL is copied by PostgreSQL's own tools, such as pg_dump")
     store = _file_store(url, values, "there is nothing to copy")
     return back_up(store.path, store.values_folder, target)
+
+
+def restore(copy: Path, url: str, values: str = "") -> Backup:
+    """Make a store in a file out of a copy of one; `values` is as in `StoreOptions`.
+
+    Raise SettingsError for a store that is not a file, StoreError if the copy is damaged or the store exists.
+    """
+    from dagorama_broker.store.sqlite.backup import restore
+
+    store = _file_store(url, values, "this command cannot restore it")
+    return restore(copy, store.path, store.values_folder)
 
 
 def copy_store(source: tuple[str, str], target: tuple[str, str]) -> int:

@@ -167,3 +167,56 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         found, told = refusal("backup", tmp_path / "copy", "--store", store)
         assert (found, said in told, told.count("\n")) == (code, True, 2), told
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("copy")] == []
+
+
+# --- restoring --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(store: Path, tmp_path: Path) -> Path:
+    """A copy of a store with two instances, and with a third that was made after it."""
+    copy = tmp_path / "copies" / "one.sqlite3"
+    with launch_broker(port=0, store=f"sqlite:///{store}"):
+        with launch_workers(1):
+            resolve_all([Keeps()(1), Keeps()(2)], timeout=WAIT)
+        save(copy, store)
+        Counts()(3)
+    return copy
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_copy_becomes_a_store_with_epochs_of_its_own(copy: Path, tmp_path: Path, elsewhere: bool) -> None:
+    restored, folder = tmp_path / "restored.sqlite3", tmp_path / "elsewhere"
+    values = ["--values", f"file://{folder}"] if elsewhere else []
+    said = printed("restore", copy, "--store", restored, *values)
+    assert said == f"{restored} (instances: 2, large values: 2)\n"
+    assert copy.exists()
+    assert values_of(copy)
+    assert folder.exists() == elsewhere
+    environment = {"DAGORAMA_VALUES": f"file://{folder}"} if elsewhere else {}
+    with launch_broker(port=0, store=f"sqlite:///{restored}", environment=environment), launch_workers(1):
+        assert len(data("list")) == 2
+        instance, promise = Keeps()(3)
+        assert resolve(instance, promise, timeout=WAIT) == (3).to_bytes(4, "big") * (SIZE // 4)
+    with closing(sqlite3.connect(restored)) as connection:
+        ((epoch,),) = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchall()
+    assert epoch > 10_000
+
+
+def test_a_copy_replaces_no_store(copy: Path, store: Path) -> None:
+    before = store.read_bytes()
+    assert f"{store} exists: choose another target, or remove it first" in refusal("restore", copy, "--store", store)[1]
+    assert store.read_bytes() == before
+
+
+def test_a_damaged_copy_becomes_no_store(copy: Path, tmp_path: Path) -> None:
+    with open(copy, "r+b") as file:
+        file.seek(4_096)
+        file.write(bytes(8_192))
+    restored = tmp_path / "restored.sqlite3"
+    assert "damaged" in refusal("restore", copy, "--store", restored)[1]
+    assert not restored.exists()
+
+
+def test_what_is_no_copy_is_refused(tmp_path: Path) -> None:
+    assert "there is no store" in refusal("restore", tmp_path / "none", "--store", tmp_path / "restored.sqlite3")[1]

@@ -19,11 +19,20 @@ from urllib.parse import quote
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.folders import make_folder, sync_folder
 from dagorama_broker.store.large_values import names_below
-from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, check_copy, translate_sqlite_errors
+from dagorama_broker.store.sql.counters import read_number, write_number
+from dagorama_broker.store.sqlite.connection import (
+    BUSY_SECONDS,
+    check_copy,
+    connect,
+    transaction,
+    translate_sqlite_errors,
+)
 from dagorama_broker.store.value_copies import copy_values
 
 #: The names of a store's files after the name of the database; and of its folder, the last one. Logs are not copied.
 _BESIDE = ("", "-wal", "-shm", ".state", ".logs", ".logs-wal", ".logs-shm", ".values")
+#: Added to the epoch of a copy that becomes a store: more than the starts of a broker that it may have missed.
+LOST_EPOCHS = 10_000
 
 
 class Backup(NamedTuple):
@@ -49,6 +58,23 @@ def back_up(store: Path, values_folder: Path, target: Path) -> Backup:
         found = _checked(copy, values)
         _finish(copy, target)
     return found._replace(path=target)
+
+
+def restore(copy: Path, target: Path, values_folder: Path) -> Backup:
+    """Make a store out of a copy, which stays as it is. Raise StoreError, with one sentence; then there is no store.
+
+    Workers may still hold attempts of epochs that the copy does not know, so the epochs of the store begin far above.
+    """
+    if values_folder != Path(f"{target}.values") and any(names_below(values_folder)):
+        raise StoreError(f"{values_folder} has large values: choose another folder, or remove it first")
+    made = back_up(copy, Path(f"{copy}.values"), target)
+    with translate_sqlite_errors(target):
+        if values_folder != Path(f"{target}.values"):
+            copy_values(Path(f"{target}.values"), values_folder)
+            shutil.rmtree(f"{target}.values", ignore_errors=True)
+        with closing(connect(target, BUSY_SECONDS)) as connection, transaction(connection):
+            write_number(connection, "epoch", read_number(connection, "epoch") + LOST_EPOCHS)
+    return made
 
 
 @contextmanager
