@@ -94,8 +94,7 @@ async def serve(settings: Settings, ready: Callable[[Served], None], stop: async
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     access = TokenRegistry(Path(settings.tokens)) if settings.tokens else None
-    where = f"{settings.host}:{settings.port}"
-    options = StoreOptions(settings.values, settings.store_patience, settings.leader_lease, where)
+    options = StoreOptions(settings.values, settings.store_patience, settings.leader_lease, settings.address)
     store = open_store(settings.store, options)
     try:
         async with monitored(settings) as monitoring, _watched(access):
@@ -157,6 +156,7 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
         life.monitoring.obstacle = BROKEN if running.done() else LEAVING
         await health.enter_graceful_shutdown()
         broker.say_leaving()
+        store.stop_waiting()
         await server.stop(GRACE)
         broker.stop()
         for helper in helpers:

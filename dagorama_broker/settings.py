@@ -168,6 +168,11 @@ class Settings:
             raise SettingsError(f"DAGORAMA_MAX_MESSAGE must be at least {MESSAGE_LIMIT}, which is what clients send")
 
     @property
+    def address(self) -> str:
+        """The address to listen on."""
+        return f"{self.host}:{self.port}"
+
+    @property
     def lacks(self) -> str:
         """Return what is missing for serving other machines, if this broker does; else an empty text."""
         needed = () if is_loopback(self.host) else (("tokens", self.tokens), ("TLS", self.tls_cert))

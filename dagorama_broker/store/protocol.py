@@ -31,7 +31,7 @@ class Unshared:
     is_sure = True
 
     def stop_waiting(self) -> None:
-        """Do nothing: `take` does not wait."""
+        """Do nothing: no call waits."""
 
     def keep(self, deposed: Callable[[str], None]) -> None:
         """Do nothing: no other broker can take it."""
@@ -63,7 +63,7 @@ class Store(Known, Queries, Protocol):
         ...
 
     def stop_waiting(self) -> None:
-        """Let a `take` that waits in another thread end with a StoreError, now or when it begins to wait."""
+        """Let calls that wait in other threads, or will wait, end with a StoreError: for the lead, or for a server."""
 
     def keep(self, deposed: Callable[[str], None]) -> None:
         """Stay the only broker of the store until `close`.

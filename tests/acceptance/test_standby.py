@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -16,6 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from dagorama import DAGDefinition, dagorama, resolve
+from dagorama.errors import BrokerError
 from dagorama.runner import launch_workers
 from dagorama_broker.launch import environment_with
 from tests.support.postgres_server import PostgresServer, new_schema, running_server
@@ -46,7 +48,7 @@ class BrokerProcess:
         options += ["--health-port", "0"] if health else []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dagorama_broker", "serve", *options],
-            env={**os.environ, "DAGORAMA_LEADER_LEASE": f"{lease}"}, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "DAGORAMA_LEADER_LEASE": f"{lease}", "DAGORAMA_STORE_PATIENCE": "3600"}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.process.stderr is not None
         self._log: IO[str] = self.process.stderr
@@ -160,3 +162,18 @@ def test_a_standby_is_ready_and_does_not_listen(pair: Pair) -> None:
         assert answer.read().decode().strip() == "ready"
     with pytest.raises(ConnectionRefusedError), socket.create_connection((HOSTS[1], pair.port)):
         pass
+
+
+def test_a_broker_whose_database_is_away_leaves_when_it_is_told_to(pair: Pair, server: PostgresServer) -> None:
+    leader = pair.start(HOSTS[0])
+    leader.until("serving on")
+    Doubling()(1)
+    server.stop()
+    try:
+        with ThreadPoolExecutor() as threads:
+            submitting = threads.submit(Doubling(), 1)
+            leader.until("does not answer")
+            assert leader.end(signal.SIGTERM) in (0, 1)  # 1 if it had something to commit
+            assert isinstance(submitting.exception(PATIENCE), BrokerError)
+    finally:
+        server.start()

@@ -36,13 +36,35 @@ _NUMBER_IS_THERE = "commits_pkey"
 _OVER = "another broker has taken the store over; start this one again, and it waits for its turn"
 
 
+class Ending:
+    """The end of a store, in two steps: first nothing waits any longer for a server that is away, then it is closed."""
+
+    def __init__(self) -> None:
+        self.near = threading.Event()
+        self.closed = threading.Event()
+
+    def begin(self) -> None:
+        """Let no call wait for a server that does not answer."""
+        self.near.set()
+
+    def close(self) -> None:
+        """Refuse further calls."""
+        self.near.set()
+        self.closed.set()
+
+    def clear(self) -> None:
+        """Open the store again."""
+        self.near.clear()
+        self.closed.clear()
+
+
 class Attempts:
     """Tries what a server does not answer again, with growing pauses."""
 
-    def __init__(self, shown: str, patience: float, closing: threading.Event) -> None:
+    def __init__(self, shown: str, patience: float, ending: Ending) -> None:
         self._shown = shown
         self._patience = patience
-        self._closing = closing
+        self._ending = ending
         self._since: float | None = None
         self._pause = _FIRST_PAUSE
 
@@ -57,7 +79,7 @@ class Attempts:
             raise StoreError(
                 f"the server has not answered for {self._patience:g} s (DAGORAMA_STORE_PATIENCE): {sentence(error)}"
             ) from error
-        if self._closing.wait(self._pause):
+        if self._ending.near.wait(self._pause):
             raise StoreError(f"the store is being closed while its server does not answer: {sentence(error)}")
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
@@ -69,17 +91,17 @@ class Attempts:
 class Line:
     """A session that is opened when it is needed, and opened again when it has broken."""
 
-    def __init__(self, address: Address, patience: float, closing: threading.Event, prepares: bool = True) -> None:
+    def __init__(self, address: Address, patience: float, ending: Ending, prepares: bool = True) -> None:
         self._address = address
         self._patience = patience
-        self._closing = closing
+        self._ending = ending
         self._prepares = prepares
         self._session: Session | None = None
         self._alone = threading.Lock()
 
     def run(self, work: Callable[[Session], T]) -> T:
         """Return what `work` returns; call it again on a new session if the server went away meanwhile."""
-        attempts = Attempts(self._address.shown, self._patience, self._closing)
+        attempts = Attempts(self._address.shown, self._patience, self._ending)
         with self._alone, translate_postgres_errors(self._address.shown):
             while True:
                 try:
@@ -100,7 +122,7 @@ class Line:
 
     def session(self) -> Session:
         """Return the session, opened if need be."""
-        if self._closing.is_set():
+        if self._ending.closed.is_set():
             raise StoreError("the store is closed")
         if self._session is None or self._session.is_broken:
             return self._connect()

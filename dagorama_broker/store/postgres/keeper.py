@@ -10,7 +10,7 @@ from functools import partial
 
 from dagorama_broker.errors import Deposed, StoreError
 from dagorama_broker.store.postgres.connection import Session
-from dagorama_broker.store.postgres.database import Line
+from dagorama_broker.store.postgres.database import Ending, Line
 from dagorama_broker.store.postgres.lease import (
     Leader,
     Vacancy,
@@ -33,13 +33,13 @@ _RENEWED_AFTER, _DOUBTED_AFTER = 1 / 3, 5 / 6
 class Keeper:
     """The lease of one broker."""
 
-    def __init__(self, line: Line, seconds: float, address: str, closing: threading.Event, waits: bool) -> None:
-        """`address`: where people find this broker; `closing`: set when it should stop waiting; `waits`: if it does."""
+    def __init__(self, line: Line, seconds: float, address: str, ending: Ending, waits: bool) -> None:
+        """`address`: where people find this broker; `waits`: whether `take` waits for a leader to leave."""
         self._waits = waits
         self._line = line
         self._seconds = seconds
         self._address = address
-        self._closing = closing
+        self._ending = ending
         self._epoch = 0
         self._confirmed = 0.0
         self._thread: threading.Thread | None = None
@@ -69,7 +69,7 @@ class Keeper:
             elif told != seen.epoch:
                 told = seen.epoch
                 log.info("waiting as a standby: %s leads (%s, epoch %d)", seen.holder, seen.address, seen.epoch)
-            if self._closing.wait(LOOK):
+            if self._ending.near.wait(LOOK):
                 raise StoreError("the broker was stopped while it waited for its turn")
 
     def _take(self, session: Session, seen: Leader, prepare: Callable[[Session, int], None]) -> int | None:
@@ -92,10 +92,10 @@ class Keeper:
 
     def _keep(self, deposed: Callable[[str], None]) -> None:
         try:
-            while not self._closing.wait(self._seconds * _RENEWED_AFTER):
+            while not self._ending.closed.wait(self._seconds * _RENEWED_AFTER):
                 self._renew()
         except StoreError as error:
-            if not self._closing.is_set():
+            if not self._ending.closed.is_set():
                 deposed(str(error))
 
     def _renew(self) -> None:
@@ -110,7 +110,7 @@ class Keeper:
         self._confirmed = started[-1]
 
     def close(self) -> None:
-        """Give the lease up, if this broker has it; `closing` must be set."""
+        """Give the lease up, if this broker has it; the ending must be closed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

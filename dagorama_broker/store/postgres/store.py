@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +14,7 @@ from dagorama_broker.store.folders import usage_below
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.postgres.address import parse_address
 from dagorama_broker.store.postgres.connection import Session
-from dagorama_broker.store.postgres.database import PATIENCE, Line, WritingLine
+from dagorama_broker.store.postgres.database import PATIENCE, Ending, Line, WritingLine
 from dagorama_broker.store.postgres.errors import translate_postgres_errors
 from dagorama_broker.store.postgres.keeper import Keeper
 from dagorama_broker.store.postgres.lease import LEASE
@@ -64,15 +63,15 @@ class PostgresStore(SqlStore):
         waits for a leader to leave; otherwise it raises StoreError.
         """
         self._address = parse_address(url)
-        self._closing = threading.Event()
+        self._ending = Ending()
 
         def line(prepares: bool = True) -> Line:
-            return Line(self._address, patience, self._closing, prepares)
+            return Line(self._address, patience, self._ending, prepares)
 
         self._reading, self._viewing, self._commit_line = line(), line(), line(prepares=False)
         super().__init__(self._reading, self._reading, LargeFiles(values))
         self.view = PostgresView(self._viewing)
-        self._keeper = Keeper(line(), lease, address, self._closing, waits)
+        self._keeper = Keeper(line(), lease, address, self._ending, waits)
         self._writing: WritingLine | None = None
         self.secret = b""
         self.last_used = 0.0
@@ -83,7 +82,7 @@ class PostgresStore(SqlStore):
     # --- opening and closing ------------------------------------------------------------------------
 
     def open(self) -> None:
-        self._closing.clear()
+        self._ending.clear()
         with translate_postgres_errors(self._address.shown):
             session = Session(self._address, prepares=False)
             try:
@@ -114,11 +113,10 @@ class PostgresStore(SqlStore):
         return self._keeper.is_sure
 
     def stop_waiting(self) -> None:
-        """Let `take` end with a StoreError."""
-        self._closing.set()
+        self._ending.begin()
 
     def close(self) -> None:
-        self._closing.set()
+        self._ending.close()
         for line in (self._commit_line, self._reading, self._viewing):
             line.close()
         self._keeper.close()
