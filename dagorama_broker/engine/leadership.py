@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from dagorama_broker.engine.commits import Commits
-from dagorama_broker.errors import Deposed, StoreError
+from dagorama_broker.errors import StoreError
 from dagorama_broker.store.protocol import Store
 
 #: Seconds between two looks at whether the store still confirms this broker.
@@ -40,7 +40,7 @@ class Leadership:
         """`stop` is set when the broker should leave, also by this object when the lead is lost."""
         self._store = store
         self._stop = stop
-        self._lost = ""
+        self._lost: StoreError | None = None
 
     async def take(self) -> int | None:
         """Wait until this broker leads, and return its epoch; None if it was stopped before.
@@ -62,20 +62,20 @@ class Leadership:
         """Stay the leader; if that ends, set `stop`, and `raise_if_lost` says why."""
         loop = asyncio.get_running_loop()
 
-        def deposed(why: str) -> None:
+        def lost(error: StoreError) -> None:
             with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(self._lose, why)
+                loop.call_soon_threadsafe(self._lose, error)
 
-        self._store.keep(deposed)
+        self._store.keep(lost)
 
-    def _lose(self, why: str) -> None:
-        self._lost = why
+    def _lose(self, error: StoreError) -> None:
+        self._lost = error
         self._stop.set()
 
     def raise_if_lost(self) -> None:
-        """Raise Deposed if another broker leads, or may lead by now."""
-        if self._lost:
-            raise Deposed(self._lost)
+        """Raise Deposed if another broker leads, StoreError if that could not be found out."""
+        if self._lost is not None:
+            raise self._lost
 
     async def watch(self, tell: Callable[[bool], Awaitable[None]]) -> None:
         """Call `tell` with False when the store has not confirmed the lead for a while, and with True when it has."""

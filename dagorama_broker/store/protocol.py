@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dagorama_broker.errors import StoreError
 from dagorama_broker.model.looks import Known, Seen, Wanted
 from dagorama_broker.model.queries import (
     EdgesPage,
@@ -33,7 +34,7 @@ class Unshared:
     def stop_waiting(self) -> None:
         """Do nothing: no call waits."""
 
-    def keep(self, deposed: Callable[[str], None]) -> None:
+    def keep(self, lost: Callable[[StoreError], None]) -> None:
         """Do nothing: no other broker can take it."""
 
 
@@ -65,10 +66,11 @@ class Store(Known, Queries, Protocol):
     def stop_waiting(self) -> None:
         """Let calls that wait in other threads, or will wait, end with a StoreError: for the lead, or for a server."""
 
-    def keep(self, deposed: Callable[[str], None]) -> None:
+    def keep(self, lost: Callable[[StoreError], None]) -> None:
         """Stay the only broker of the store until `close`.
 
-        `deposed` is called once, in any thread and with the reason, if that is no longer so, or cannot be found out.
+        `lost` is called once, in any thread, with Deposed if another broker has taken the store over, or with another
+        StoreError if that cannot be found out.
         """
 
     @property

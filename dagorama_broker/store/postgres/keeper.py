@@ -85,18 +85,18 @@ class Keeper:
         if epoch > self._epoch and self._line.run(lambda session: raise_epoch(session, self._epoch, epoch)):
             self._epoch = epoch
 
-    def keep(self, deposed: Callable[[str], None]) -> None:
-        """Renew the lease in a thread until `close`; call `deposed` there, with the reason, if that cannot be done."""
-        self._thread = threading.Thread(target=self._keep, args=(deposed,), name="lease", daemon=True)
+    def keep(self, lost: Callable[[StoreError], None]) -> None:
+        """Renew the lease in a thread until `close`; call `lost` there if that cannot be done."""
+        self._thread = threading.Thread(target=self._keep, args=(lost,), name="lease", daemon=True)
         self._thread.start()
 
-    def _keep(self, deposed: Callable[[str], None]) -> None:
+    def _keep(self, lost: Callable[[StoreError], None]) -> None:
         try:
             while not self._ending.closed.wait(self._seconds * _RENEWED_AFTER):
                 self._renew()
         except StoreError as error:
-            if not self._ending.closed.is_set():
-                deposed(str(error))
+            if not self._ending.near.is_set():
+                lost(error)
 
     def _renew(self) -> None:
         started: list[float] = []

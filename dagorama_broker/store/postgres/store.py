@@ -105,8 +105,8 @@ class PostgresStore(SqlStore):
             self.close()
             raise
 
-    def keep(self, deposed: Callable[[str], None]) -> None:
-        self._keeper.keep(deposed)
+    def keep(self, lost: Callable[[StoreError], None]) -> None:
+        self._keeper.keep(lost)
 
     @property
     def is_sure(self) -> bool:
