@@ -18,7 +18,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from json import loads
 from secrets import token_urlsafe
 from shutil import rmtree
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 from dagorama_broker.environment import DEFAULT_PORT
@@ -33,6 +33,8 @@ SECRETS = ("DAGORAMA_AUTH_TOKEN", "DAGORAMA_AUTH_TOKEN_FILE", *KEYS)
 START_SECONDS = 60.0
 #: Seconds that a broker has to end cleanly after SIGTERM.
 STOP_SECONDS = 5.0
+
+T = TypeVar("T", bound="LaunchedBroker")
 
 
 class BrokerNotStarted(RuntimeError):
@@ -57,7 +59,13 @@ def launch_broker(
     If no signing key is set and no store is given, a new key is set for the block, which the workers of the block
     share. With a store the user's own key is used, because a later block must be able to read the stored values.
     """
-    broker = LaunchedBroker(port, store or MEMORY, log_level, environment or {}, host)
+    with launched(LaunchedBroker(port, store or MEMORY, log_level, environment or {}, host)) as broker:
+        yield broker
+
+
+@contextmanager
+def launched(broker: T) -> Iterator[T]:
+    """Run this broker for the length of the block, as `launch_broker` does."""
     try:
         broker.start()
         with environment_with(DAGORAMA_HOST=broker.host, DAGORAMA_PORT=f"{broker.port}", **_fresh_key(broker.store)):
@@ -72,6 +80,19 @@ def _load_grpc() -> None:
     import dagorama.api.broker_pb2_grpc  # noqa: F401  # imported only to load it
 
 
+class Process(Protocol):
+    """The part of Popen that a launched broker needs."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def wait(self) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class LaunchedBroker:
     """A broker process and its address. Tests kill it and start it again on the same port and store."""
 
@@ -82,7 +103,7 @@ class LaunchedBroker:
         self.store = store
         self._log_level = log_level
         self._environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._said: int | None = None  #: the read end of the pipe through which the broker reports
         self._lifeline: int | None = None  #: the write end of a pipe that is never written to
         self._scratch: str | None = None
@@ -119,21 +140,26 @@ class LaunchedBroker:
         self._said, announce = _pipe()
         lifeline, self._lifeline = _pipe()
         try:
-            self._process = subprocess.Popen(
-                self._command(announce, lifeline),
-                env={**_without_secrets(os.environ), **self._environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=None if _is_open(2) else subprocess.DEVNULL,
-                pass_fds=(announce, lifeline),
-                # Ctrl-C interrupts the script, whose end then ends the broker.
-                start_new_session=True,
-            )
+            environment = {**_without_secrets(os.environ), **self._environment}
+            self._process = self._run(self._command(announce, lifeline), environment, (announce, lifeline))
         except OSError as error:
             raise BrokerNotStarted(f"{sys.executable} cannot be started: {error.strerror}") from error
         finally:
             os.close(announce)
             os.close(lifeline)
+
+    def _run(self, command: list[str], environment: dict[str, str], pipes: tuple[int, int]) -> Process:
+        """Start a process that inherits these two descriptors, and stderr."""
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if _is_open(2) else subprocess.DEVNULL,
+            pass_fds=pipes,
+            # Ctrl-C interrupts the script, whose end then ends the broker.
+            start_new_session=True,
+        )
 
     def _command(self, announce: int, lifeline: int) -> list[str]:
         # -P: do not import files in the script's folder instead of the broker's modules.

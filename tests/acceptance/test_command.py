@@ -31,7 +31,8 @@ from dagorama import (
 from dagorama.__main__ import main
 from dagorama.values.keys import SigningKey, new_key
 from dagorama.values.signing import Keyring
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.worker_command import await_that, unservable, worker
 
 WAIT = 60

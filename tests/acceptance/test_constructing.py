@@ -9,7 +9,7 @@ import pytest
 
 from dagorama import DAGInstance, NodeFailed, PromiseMisuse, launch_workers, resolve
 from dagorama.definition import generate_instance_id
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.constructing import Breaking, Collecting, Configured, Frozen, Made, Outer, Scaling
 
 WAIT = 30

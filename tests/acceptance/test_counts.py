@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dagorama import launch_workers, resolve
 from dagorama.client.connection import connection
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.fan import Fan
 
 NODES = 5_000

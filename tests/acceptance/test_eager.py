@@ -21,7 +21,7 @@ from dagorama import (
     launch_workers,
     resolve,
 )
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.starting import forever, note, start
 from tests.support.troubles import meet
 

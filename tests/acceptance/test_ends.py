@@ -31,7 +31,7 @@ from dagorama import (
 )
 from dagorama.context import current_run
 from dagorama.runner import WorkerHandle
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.starting import forever, note, start
 
 WAIT = 30  #: seconds after which something that should happen is taken not to

@@ -12,7 +12,7 @@ import pytest
 
 from dagorama import NodeFailed, State, launch_workers, resolve, state
 from dagorama.client.connection import connection
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.isolated import FORKED, OLD_THREAD, UNCHANGED, WAYS, Closes, Forks, Leaves, Signals, Threads
 
 ROOT = Path(__file__).parents[2]

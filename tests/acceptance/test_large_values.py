@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dagorama import DAGDefinition, RequestRejected, dagorama, launch_workers, resolve
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 
 MIB = 1024 * 1024
 

@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 
 BEGIN = """
 import dataclasses, enum, sys, threading

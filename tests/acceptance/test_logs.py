@@ -39,7 +39,8 @@ from dagorama import (
 from dagorama.api import broker_pb2
 from dagorama.client.connection import connection
 from dagorama.client.logs import Logs
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 
 MODULE = __name__
 

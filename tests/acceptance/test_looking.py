@@ -28,7 +28,8 @@ from dagorama import (
 )
 from dagorama.client.connection import connection
 from dagorama.client.progress import Watch
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 
 
 class Grows(DAGDefinition):

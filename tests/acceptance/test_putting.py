@@ -13,7 +13,7 @@ import pytest
 
 from dagorama import DAGDefinition, RequestRejected, dagorama, launch_workers, put, resolve
 from dagorama.values.envelope import large_values
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 
 MIB = 1 << 20
 Array = npt.NDArray[np.float64]

@@ -21,7 +21,8 @@ from dagorama import (
     resolve,
     watch,
 )
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 
 
 class Reports(DAGDefinition):

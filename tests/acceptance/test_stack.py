@@ -20,7 +20,8 @@ import pytest
 from dagorama import DAGDefinition, NodeFailed, cancel, dagorama, execute_worker, launch_workers, logs, resolve
 from dagorama.client.connection import connection
 from dagorama.errors import RequestRejected
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 
 
 class Busy(DAGDefinition):

@@ -25,7 +25,8 @@ from dagorama import (
 )
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.connection import connection
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 
 WAIT = 60
 

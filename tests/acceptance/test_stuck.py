@@ -30,7 +30,8 @@ from dagorama.__main__ import main
 from dagorama.errors import WorkersNotStarted
 from dagorama.graph.shipping import Header, Parcel, Shipment
 from dagorama.user_code.class_code import ClassCode
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to

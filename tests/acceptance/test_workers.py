@@ -12,7 +12,8 @@ import pytest
 
 from dagorama import NodeFailed, launch_workers, resolve
 from dagorama.client.connection import connection
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.troubles import Adding, FastThenSlow, LateChildren, Locking, Loops, Troubles
 from tests.support.worker_command import WAIT, await_that, unservable, worker
 

@@ -11,7 +11,7 @@ import pytest
 
 from dagorama import NodeFailed, launch_workers, resolve
 from dagorama.values.keys import new_key
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.command_flows import Awaiting, Chained, Large
 from tests.support.commands import WAIT, data, process
 

@@ -12,7 +12,7 @@ import pytest
 
 from dagorama import NodeFailed, launch_workers, resolve
 from dagorama.cli.graph import MOST_NODES
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.command_flows import Recursive, Shapes
 from tests.support.commands import ROOT, WAIT, data, invoke, printed, process, refusal
 

@@ -23,7 +23,8 @@ from dagorama.client.connection import Connection
 from dagorama.client.reconnect import PATIENCE
 from dagorama.errors import BrokerUnavailable, SettingsError
 from dagorama.settings import Settings, broker_wait
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.certificates import Authority
 from tests.support.worker_command import WAIT
 

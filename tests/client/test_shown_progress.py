@@ -9,7 +9,7 @@ from dagorama.client.display import progress as display
 from dagorama.client.display.progress import LineDisplay, html_of
 from dagorama.models.progress import FunctionProgress, Progress
 from dagorama.models.state import State
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 
 WAIT = 60
 

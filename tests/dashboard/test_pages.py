@@ -9,9 +9,9 @@ from html import unescape
 import pytest
 
 from dagorama.models.state import State
-from dagorama_broker.launch import launch_broker
 from tests.dashboard.conftest import HOSTILE, Seen
 from tests.dashboard.serving import dashboard
+from tests.support.brokers import launch_broker
 
 
 def test_the_overview_shows_rates_failures_and_what_cannot_run(seen: Seen) -> None:

@@ -22,7 +22,7 @@ from dagorama import (
 )
 from dagorama.client.connection import connection
 from dagorama.runner import launch_workers
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 
 events: list[str] = []
 

@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 import dagorama_broker.server as server
-from dagorama_broker.cli import main
+from dagorama_broker import cli
 from dagorama_broker.store import Store, open_store
 
 
@@ -34,8 +34,9 @@ class DyingStore:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
+def main(arguments: list[str], prog_name: str) -> None:
+    """Serve as the command of the broker does, until the commit that the environment names."""
     commits = int(os.environ["DIE_AT_COMMIT"])
     if commits:
         server.open_store = lambda url: DyingStore(open_store(url), commits, os.environ["DIE_WHEN"])  # type: ignore[attr-defined]  # a store in all but its class
-    main()
+    cli.main(arguments, prog_name=prog_name)
