@@ -11,20 +11,13 @@ from typing import Any
 
 import pytest
 
-from dagorama import (
-    DAGDefinition,
-    NodeCancelled,
-    NodeFailed,
-    ProcessDied,
-    QueueTimeout,
-    launch_workers,
-    resolve,
-)
+from dagorama import DAGDefinition, NodeCancelled, NodeFailed, ProcessDied, QueueTimeout, resolve
 from dagorama.client.connection import connection
 from dagorama.runner import WorkerHandle
 from tests.support.brokers import launch_broker
 from tests.support.ends import HANGS, WAIT, Beside, Fan, Hanging, Limited, Long, Retried
 from tests.support.starting import start
+from tests.support.workers import launch_workers
 
 
 @contextmanager

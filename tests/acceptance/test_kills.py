@@ -10,9 +10,10 @@ from threading import Thread
 
 import pytest
 
-from dagorama import launch_workers, resolve
-from tests.support.brokers import ForkedBroker, launch_broker
+from dagorama import resolve
+from tests.support.brokers import BROKER, ForkedBroker, launch_broker
 from tests.support.growing import Growing, is_struck, mixed, plain, width
+from tests.support.workers import launch_workers
 
 DEPTH = 6
 
@@ -20,7 +21,7 @@ DEPTH = 6
 class DyingBroker(ForkedBroker):
     """Runs `dying_broker.py`, and again without a death planned whenever it has died."""
 
-    program = "tests.support.dying_broker"
+    program = BROKER._replace(name="tests.support.dying_broker")
 
     def __init__(self, store: str, deaths: list[tuple[int, str]]) -> None:
         super().__init__(0, store, "ERROR", {})

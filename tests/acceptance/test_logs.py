@@ -32,7 +32,6 @@ from dagorama import (
     current,
     dagorama,
     execute_worker,
-    launch_workers,
     logs,
     resolve,
 )
@@ -41,6 +40,7 @@ from dagorama.client.connection import connection
 from dagorama.client.logs import Logs
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 MODULE = __name__
 

@@ -14,22 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import (
-    DAGDefinition,
-    NotFound,
-    Progress,
-    PromiseMisuse,
-    State,
-    batch,
-    dagorama,
-    launch_workers,
-    resolve,
-    watch,
-)
+from dagorama import DAGDefinition, NotFound, Progress, PromiseMisuse, State, batch, dagorama, resolve, watch
 from dagorama.client.connection import connection
 from dagorama.client.progress import Watch
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 
 class Grows(DAGDefinition):

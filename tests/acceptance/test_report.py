@@ -11,18 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import (
-    DAGDefinition,
-    NodeFailed,
-    NotInNode,
-    dagorama,
-    launch_workers,
-    report,
-    resolve,
-    watch,
-)
+from dagorama import DAGDefinition, NodeFailed, NotInNode, dagorama, report, resolve, watch
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 
 class Reports(DAGDefinition):

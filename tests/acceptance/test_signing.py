@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 import dagorama_broker.launch
-from dagorama import DAGInstance, NodeFailed, UnverifiedValue, dagorama, launch_workers, outcome, resolve
+from dagorama import DAGInstance, NodeFailed, UnverifiedValue, dagorama, outcome, resolve
 from dagorama.api import broker_pb2 as pb
 from dagorama.calls.functions import from_wrapper
 from dagorama.client.connection import connection
@@ -25,6 +25,7 @@ from tests.support.bombs import Bomb
 from tests.support.brokers import launch_broker
 from tests.support.fan import Fan
 from tests.support.worker_command import WAIT, await_that, unservable
+from tests.support.workers import launch_workers
 
 KEYS = "DAGORAMA_SIGNING_KEYS"
 

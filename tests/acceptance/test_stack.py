@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from dagorama import DAGDefinition, NodeFailed, cancel, dagorama, execute_worker, launch_workers, logs, resolve
+from dagorama import DAGDefinition, NodeFailed, cancel, dagorama, execute_worker, logs, resolve
 from dagorama.client.connection import connection
 from dagorama.errors import RequestRejected
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 
 class Busy(DAGDefinition):

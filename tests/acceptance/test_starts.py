@@ -18,7 +18,6 @@ from dagorama import (
     batch,
     dagorama,
     delete,
-    launch_workers,
     outcome,
     resolve,
     start,
@@ -27,6 +26,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.client.connection import connection
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 WAIT = 60
 

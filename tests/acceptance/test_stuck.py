@@ -16,22 +16,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dagorama import (
-    DAGDefinition,
-    aresolve,
-    as_completed,
-    dagorama,
-    execute_worker,
-    launch_workers,
-    resolve,
-    resolve_all,
-)
+from dagorama import DAGDefinition, aresolve, as_completed, dagorama, execute_worker, resolve, resolve_all
 from dagorama.__main__ import main
 from dagorama.errors import WorkersNotStarted
 from dagorama.graph.shipping import Header, Parcel, Shipment
 from dagorama.user_code.class_code import ClassCode
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to

@@ -12,11 +12,11 @@ import pytest
 
 from dagorama import DAGDefinition, dagorama, start
 from dagorama.client.connection import connection
-from dagorama.runner import launch_workers
 from dagorama_broker.launch import LaunchedBroker
 from tests.dashboard.serving import Dashboard, dashboard
 from tests.support.brokers import launch_broker
 from tests.support.tokens import Tokens
+from tests.support.workers import launch_workers
 
 #: Text that would run in a page that does not escape it.
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -1,8 +1,9 @@
-"""The process whose forks are the brokers of `tests.support.brokers`. It has imported the broker, and started nothing.
+"""A process that has imported what brokers or workers import, and has started nothing: its forks are such processes.
 
-A request on its socket brings the arguments and the environment of a broker, and four descriptors: a pipe on which the
-nursery tells the process id of the fork and then its exit code, the fork's stderr, and two pipes that it inherits. The
-nursery ends when the other end of its socket is closed; its brokers have a lifeline of their own.
+A broker or a worker takes several times longer to import than to start. A nursery serves all tests of a process of
+pytest. A request on its socket brings the program, its arguments, its environment and folder, and descriptors: a pipe
+on which the nursery tells the process id of the fork and then its exit code, the fork's stdout and stderr, and others
+that it inherits. The nursery ends when the other end of its socket is closed.
 """
 
 from __future__ import annotations
@@ -18,10 +19,7 @@ from importlib import import_module
 from select import POLLIN, poll
 from typing import Any
 
-from tests.support.brokers import LARGEST
-
-#: What a broker imports until it serves.
-IMPORTS = ("dagorama_broker.cli", "dagorama_broker.server", "dagorama_broker.store.sqlite.store")
+LARGEST = 128 << 10  #: bytes of a request
 
 
 class Nursery:
@@ -38,7 +36,7 @@ class Nursery:
                 if ready != self._control.fileno():
                     self._report(ready)
                     continue
-                request, descriptors, _, _ = socket.recv_fds(self._control, LARGEST, 4)
+                request, descriptors, _, _ = socket.recv_fds(self._control, LARGEST, 8)
                 if not request:
                     return None
                 if self._fork(*descriptors):
@@ -74,30 +72,35 @@ class Nursery:
         os.close(process)
         pid, report = self._forks.pop(process)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with open(report, "w") as said, suppress(BrokenPipeError):
-            print(code, file=said, flush=True)
+        with suppress(BrokenPipeError), open(report, "w") as said:
+            print(code, file=said)
 
 
-def _become(wanted: dict[str, Any], stderr: int, *pipes: int) -> None:
-    """Give this fork the session, the environment, the standard streams and the pipes of a broker."""
-    os.setsid()
+def _become(wanted: dict[str, Any], stdout: int, stderr: int, *others: int) -> None:
+    """Give this fork the environment, the folder, the streams and the descriptors of its program."""
+    if wanted["session"]:
+        os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(wanted["environment"])
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor, number in ((nothing, 0), (nothing, 1), (stderr, 2)):
+    os.chdir(wanted["folder"])
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for descriptor, number in ((stdout, 1), (stderr, 2)):
         os.dup2(descriptor, number)
-    os.close(nothing)
-    os.close(stderr)
-    for place, pipe in zip(wanted["places"], pipes, strict=True):
-        wanted["arguments"][place] = str(pipe)
+        os.close(descriptor)
+    for place, other in zip(wanted["places"], others, strict=True):
+        wanted["arguments"][place] = str(other)
 
 
 if __name__ == "__main__":
-    for name in IMPORTS:
+    _, control, *imports = sys.argv
+    for name in imports:
         import_module(name)
     # Ctrl-C is for the tests, whose end is the nursery's.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.collect()
     gc.freeze()  # a fork that collects garbage would copy all of its memory
-    if wanted := Nursery(socket.socket(fileno=int(sys.argv[1]))).run():
-        import_module(wanted["program"]).main(wanted["arguments"], prog_name="dagorama-broker")
+    if wanted := Nursery(socket.socket(fileno=int(control))).run():
+        sys.argv[1:] = wanted["arguments"]
+        sys.exit(import_module(wanted["program"]).main(wanted["arguments"]))

@@ -1,0 +1,95 @@
+"""The tests' end of a nursery, and processes that are its forks."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+class Program(NamedTuple):
+    """A program whose processes are forks: `main` of its module gets the arguments, and returns or exits."""
+
+    name: str  #: a module
+    imports: tuple[str, ...]  #: modules that the nursery imports
+    has_session: bool  #: each of its processes is in a session of its own
+
+
+class Fork:
+    """A fork of a nursery, with the methods of Popen that launchers need."""
+
+    def __init__(self, said: int) -> None:
+        self._said = open(said)  # noqa: SIM115  # closed by wait()
+        self._lock = Lock()
+        self._code: int | None = None
+        self.pid = int(self._said.readline())
+
+    def wait(self) -> int:
+        with self._lock:
+            if self._code is None:
+                self._code = int(self._said.readline())
+                self._said.close()
+            return self._code
+
+    def terminate(self) -> None:
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._code is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+class Forks:
+    """A nursery, which ends with this process, and its socket."""
+
+    def __init__(self, imports: tuple[str, ...]) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = Lock()
+        with theirs:
+            command = [sys.executable, "-P", "-m", "tests.support.nursery", str(theirs.fileno()), *imports]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+
+    def fork(
+        self, program: Program, arguments: list[str], environment: dict[str, str], stdout: int, *inherited: int
+    ) -> Fork:
+        """Start a process of a program. Arguments that name inherited descriptors are changed as their numbers are."""
+        places = [arguments.index(str(descriptor)) for descriptor in inherited]
+        wanted = {
+            "program": program.name, "session": program.has_session, "folder": os.getcwd(), "arguments": arguments,
+            "environment": environment, "places": places,
+        }  # fmt: skip
+        said, told = os.pipe()
+        try:
+            with self._lock:
+                socket.send_fds(self._control, [json.dumps(wanted).encode()], [told, stdout, 2, *inherited])
+        finally:
+            os.close(told)
+        return Fork(said)
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait()
+
+
+@cache
+def forks(imports: tuple[str, ...]) -> Forks:
+    """Return the nursery with these imports."""
+    made = Forks(imports)
+    atexit.register(made.close)
+    return made
