@@ -21,7 +21,7 @@ DEPTH = 6
 class DyingBroker(ForkedBroker):
     """Runs `dying_broker.py`, and again without a death planned whenever it has died."""
 
-    program = BROKER._replace(name="tests.support.dying_broker")
+    program = BROKER._replace(name="tests.support.dying_broker:main")
 
     def __init__(self, store: str, deaths: list[tuple[int, str]]) -> None:
         super().__init__(0, store, "ERROR", {})

@@ -170,7 +170,7 @@ def inside_a_submission() -> bytes:
         (TALK, inside_a_submission),
         (WORK, lambda: b"\x1a\x00" * (MIB // 2)),
     ],
-    ids=["functions", "runs", "requests", "a submission in a request", "reports"],
+    ids=["functions", "runs", "requests", "a submission in a request", "returns"],
 )
 def test_a_message_of_very_many_parts_is_recognised_before_it_is_parsed(method: str, made: Callable[[], bytes]) -> None:
     data = made()

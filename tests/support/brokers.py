@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dagorama_broker.launch import HOST, MEMORY, LaunchedBroker, Process, launched
-from tests.support.forks import Program, forks
+from tests.support.forks import Program, nursery
 
 #: What a broker imports until it serves.
 IMPORTS = ("dagorama_broker.cli", "dagorama_broker.server", "dagorama_broker.store.sqlite.store")
-BROKER = Program("dagorama_broker.cli", IMPORTS, has_session=True)
+BROKER = Program("dagorama_broker.cli:main", IMPORTS, has_session=True)
 
 
 @contextmanager
@@ -39,4 +39,4 @@ class ForkedBroker(LaunchedBroker):
     def _run(self, command: list[str], environment: dict[str, str], pipes: tuple[int, int]) -> Process:
         arguments = command[command.index("serve") :]
         with open(os.devnull, "wb") as nothing:
-            return forks(IMPORTS).fork(self.program, arguments, environment, nothing.fileno(), *pipes)
+            return nursery(IMPORTS).fork(self.program, arguments, environment, (nothing.fileno(), 2), *pipes)

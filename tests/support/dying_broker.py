@@ -34,9 +34,9 @@ class DyingStore:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Serve as the command of the broker does, until the commit that the environment names."""
     commits = int(os.environ["DIE_AT_COMMIT"])
     if commits:
         server.open_store = lambda url: DyingStore(open_store(url), commits, os.environ["DIE_WHEN"])  # type: ignore[attr-defined]  # a store in all but its class
-    cli.main(arguments)
+    cli.main()

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 
 class Program(NamedTuple):
-    """A program whose processes are forks: `main` of its module gets the arguments, and returns or exits."""
+    """A program whose processes are forks."""
 
-    name: str  #: a module
+    name: str  #: a module and, after a colon, its function that takes the arguments from `sys.argv`
     imports: tuple[str, ...]  #: modules that the nursery imports
     has_session: bool  #: each of its processes is in a session of its own
 
@@ -43,18 +43,19 @@ class Fork:
             return self._code
 
     def terminate(self) -> None:
-        self._send(signal.SIGTERM)
+        self.send(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._send(signal.SIGKILL)
+        self.send(signal.SIGKILL)
 
-    def _send(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it has not been waited for."""
         if self._code is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
 
-class Forks:
+class NurserySocket:
     """A nursery, which ends with this process, and its socket."""
 
     def __init__(self, imports: tuple[str, ...]) -> None:
@@ -66,9 +67,17 @@ class Forks:
             self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
 
     def fork(
-        self, program: Program, arguments: list[str], environment: dict[str, str], stdout: int, *inherited: int
+        self,
+        program: Program,
+        arguments: list[str],
+        environment: dict[str, str],
+        outputs: tuple[int, int],
+        *inherited: int,
     ) -> Fork:
-        """Start a process of a program. Arguments that name inherited descriptors are changed as their numbers are."""
+        """Start a process of a program, with these stdout and stderr.
+
+        Arguments that name inherited descriptors are changed as their numbers are.
+        """
         places = [arguments.index(str(descriptor)) for descriptor in inherited]
         wanted = {
             "program": program.name, "session": program.has_session, "folder": os.getcwd(), "arguments": arguments,
@@ -77,7 +86,7 @@ class Forks:
         said, told = os.pipe()
         try:
             with self._lock:
-                socket.send_fds(self._control, [json.dumps(wanted).encode()], [told, stdout, 2, *inherited])
+                socket.send_fds(self._control, [json.dumps(wanted).encode()], [told, *outputs, *inherited])
         finally:
             os.close(told)
         return Fork(said)
@@ -88,8 +97,8 @@ class Forks:
 
 
 @cache
-def forks(imports: tuple[str, ...]) -> Forks:
+def nursery(imports: tuple[str, ...]) -> NurserySocket:
     """Return the nursery with these imports."""
-    made = Forks(imports)
+    made = NurserySocket(imports)
     atexit.register(made.close)
     return made

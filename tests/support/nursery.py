@@ -83,6 +83,7 @@ def _become(wanted: dict[str, Any], stdout: int, stderr: int, *others: int) -> N
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(wanted["environment"])
+    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     os.chdir(wanted["folder"])
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -102,5 +103,6 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()  # a fork that collects garbage would copy all of its memory
     if wanted := Nursery(socket.socket(fileno=int(control))).run():
-        sys.argv[1:] = wanted["arguments"]
-        sys.exit(import_module(wanted["program"]).main(wanted["arguments"]))
+        module, _, function = wanted["program"].partition(":")
+        sys.argv = [module, *wanted["arguments"]]
+        sys.exit(getattr(import_module(module), function)())

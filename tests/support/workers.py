@@ -15,11 +15,12 @@ import pytest
 from dagorama import runner
 from dagorama.runner import WorkerHandle
 from dagorama.worker import launcher
-from tests.support.forks import Fork, Program, forks
+from tests.support.forks import Fork, Program, nursery
 
 #: What a worker imports before it imports gRPC; from a process with gRPC it could not fork its children.
 IMPORTS = ("dagorama.worker.main", "dagorama.worker.child.main", "asyncio", "pytest")
-WORKER = Program("tests.support.launched_worker", IMPORTS, has_session=False)
+#: The command of the worker too.
+WORKER = Program("dagorama.worker.__main__:main", IMPORTS, has_session=False)
 
 
 @contextmanager
@@ -39,4 +40,9 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
 
 
 def _start(command: list[str], descriptor: int) -> Fork:
-    return forks(IMPORTS).fork(WORKER, [str(descriptor)], dict(os.environ), 1, descriptor)
+    return fork_worker(command[2:], dict(os.environ), (1, 2), descriptor)
+
+
+def fork_worker(flags: list[str], environment: dict[str, str], outputs: tuple[int, int], *inherited: int) -> Fork:
+    """Start a worker with these flags of the command, stdout and stderr."""
+    return nursery(IMPORTS).fork(WORKER, flags, environment, outputs, *inherited)
