@@ -18,7 +18,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from json import loads
 from secrets import token_urlsafe
 from shutil import rmtree
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from dagorama_broker.environment import DEFAULT_PORT
@@ -33,8 +33,6 @@ SECRETS = ("DAGORAMA_AUTH_TOKEN", "DAGORAMA_AUTH_TOKEN_FILE", *KEYS)
 START_SECONDS = 60.0
 #: Seconds that a broker has to end cleanly after SIGTERM.
 STOP_SECONDS = 5.0
-
-T = TypeVar("T", bound="LaunchedBroker")
 
 
 class BrokerNotStarted(RuntimeError):
@@ -64,7 +62,7 @@ def launch_broker(
 
 
 @contextmanager
-def launched(broker: T) -> Iterator[T]:
+def launched(broker: LaunchedBroker) -> Iterator[LaunchedBroker]:
     """Run this broker for the length of the block, as `launch_broker` does."""
     try:
         broker.start()
@@ -83,13 +81,10 @@ def _load_grpc() -> None:
 class Process(Protocol):
     """The part of Popen that a launched broker needs."""
 
-    @property
-    def pid(self) -> int: ...
+    pid: int
 
     def wait(self) -> int: ...
-
     def terminate(self) -> None: ...
-
     def kill(self) -> None: ...
 
 
@@ -149,17 +144,14 @@ class LaunchedBroker:
             os.close(lifeline)
 
     def _run(self, command: list[str], environment: dict[str, str], pipes: tuple[int, int]) -> Process:
-        """Start a process that inherits these two descriptors, and stderr."""
+        """Start a process that inherits the two pipes and stderr."""
+        nothing = subprocess.DEVNULL
+        errors = None if _is_open(2) else nothing
+        # In a session of its own: Ctrl-C interrupts the script, whose end then ends the broker.
         return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=None if _is_open(2) else subprocess.DEVNULL,
-            pass_fds=pipes,
-            # Ctrl-C interrupts the script, whose end then ends the broker.
+            command, env=environment, stdin=nothing, stdout=nothing, stderr=errors, pass_fds=pipes,
             start_new_session=True,
-        )
+        )  # fmt: skip
 
     def _command(self, announce: int, lifeline: int) -> list[str]:
         # -P: do not import files in the script's folder instead of the broker's modules.

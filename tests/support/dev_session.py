@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.commands import ROOT, WAIT
+from tests.support.commands import ROOT, WAIT, forked
 from tests.support.processes import has_ended
 from tests.support.worker_command import await_that
 
@@ -50,9 +50,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def command(folder: Path, *arguments: object, home: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run another `dagorama` command in a folder."""
-    done = [sys.executable, "-m", "dagorama", *map(str, arguments)]
-    where = environment(home or folder)
-    return subprocess.run(done, cwd=folder, env=where, capture_output=True, text=True, timeout=WAIT)
+    return forked(*arguments, folder=folder, environment=environment(home or folder))
 
 
 def hear_hangups() -> None:

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
 from typing import NamedTuple
 
@@ -23,7 +24,9 @@ class Program(NamedTuple):
 
     name: str  #: a module and, after a colon, its function that takes the arguments from `sys.argv`
     imports: tuple[str, ...]  #: modules that the nursery imports
-    has_session: bool  #: each of its processes is in a session of its own
+    command: str = ""  #: its name in `sys.argv`
+    has_session: bool = False  #: each of its processes is in a session of its own
+    has_folder: bool = False  #: modules of the current folder can be imported, as with `python -m`
 
 
 class Fork:
@@ -73,6 +76,7 @@ class NurserySocket:
         environment: dict[str, str],
         outputs: tuple[int, int],
         *inherited: int,
+        folder: Path | None = None,
     ) -> Fork:
         """Start a process of a program, with these stdout and stderr.
 
@@ -80,7 +84,7 @@ class NurserySocket:
         """
         places = [arguments.index(str(descriptor)) for descriptor in inherited]
         wanted = {
-            "program": program.name, "session": program.has_session, "folder": os.getcwd(), "arguments": arguments,
+            **program._asdict(), "folder": str(folder or Path.cwd()), "arguments": arguments,
             "environment": environment, "places": places,
         }  # fmt: skip
         said, told = os.pipe()
@@ -102,3 +106,15 @@ def nursery(imports: tuple[str, ...]) -> NurserySocket:
     made = NurserySocket(imports)
     atexit.register(made.close)
     return made
+
+
+def completed(
+    program: Program, arguments: list[str], environment: dict[str, str], folder: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end, as `subprocess.run` does."""
+    with TemporaryFile() as out, TemporaryFile() as err:
+        outputs = out.fileno(), err.fileno()
+        code = nursery(program.imports).fork(program, arguments, environment, outputs, folder=folder).wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(arguments, code, out.read(), err.read())

@@ -78,13 +78,15 @@ class Nursery:
 
 def _become(wanted: dict[str, Any], stdout: int, stderr: int, *others: int) -> None:
     """Give this fork the environment, the folder, the streams and the descriptors of its program."""
-    if wanted["session"]:
+    if wanted["has_session"]:
         os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(wanted["environment"])
-    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     os.chdir(wanted["folder"])
+    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    if wanted["has_folder"]:
+        sys.path.insert(0, wanted["folder"])
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     for descriptor, number in ((stdout, 1), (stderr, 2)):
@@ -103,6 +105,6 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()  # a fork that collects garbage would copy all of its memory
     if wanted := Nursery(socket.socket(fileno=int(control))).run():
-        module, _, function = wanted["program"].partition(":")
-        sys.argv = [module, *wanted["arguments"]]
+        module, _, function = wanted["name"].partition(":")
+        sys.argv = [wanted["command"] or module, *wanted["arguments"]]
         sys.exit(getattr(import_module(module), function)())
