@@ -58,6 +58,7 @@ def test_the_tutorial_on_tests_needs_nothing_that_runs(reader: Reader) -> None:
             reader.write(text)
 
 
+@pytest.mark.early
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_for_developers_prints_what_the_page_shows(developer: Developer, page: str) -> None:
