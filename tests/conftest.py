@@ -1,7 +1,7 @@
-"""What holds for all that these tests start: one signing key, Ctrl-C, and who starts first.
+"""What holds for all that these tests start: one signing key, signals, and which start first.
 
-None looks for the user's own key; and a shell that starts the tests in the background, where SIGINT is ignored, starts
-the same tests as one in the foreground.
+None looks for the user's own key; and a shell that starts the tests in the background, where SIGINT is ignored, or
+under nohup, starts the same tests as one in the foreground.
 """
 
 import os
@@ -15,6 +15,8 @@ os.environ.pop("DAGORAMA_SIGNING_KEYS_FILE", None)
 os.environ["DAGORAMA_SIGNING_KEYS"] = new_key()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+    signal.signal(signal.SIGHUP, lambda *_: None)  # a program inherits that a signal is ignored, and no handler
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -129,21 +129,24 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
 # --- who waits ------------------------------------------------------------------------------------------
 
 
+ENOUGH = 2.0  #: seconds in which a busy machine warns too
+
+
 def wait_by_resolve() -> None:
-    resolve(*Branching()(), timeout=1.0)
+    resolve(*Branching()(), timeout=ENOUGH)
 
 
 def wait_by_aresolve() -> None:
-    asyncio.run(aresolve(*Branching()(), timeout=1.0))
+    asyncio.run(aresolve(*Branching()(), timeout=ENOUGH))
 
 
 def wait_by_resolve_all() -> None:
-    resolve_all([Branching()() for _ in range(12)], timeout=1.0)
+    resolve_all([Branching()() for _ in range(12)], timeout=ENOUGH)
 
 
 def wait_by_as_completed() -> None:
     instance, promise = Branching()()
-    list(as_completed(instance, [promise], timeout=1.0))
+    list(as_completed(instance, [promise], timeout=ENOUGH))
 
 
 @pytest.mark.parametrize("wait", [wait_by_resolve, wait_by_aresolve, wait_by_resolve_all, wait_by_as_completed])
