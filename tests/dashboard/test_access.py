@@ -8,8 +8,9 @@ from dagorama import start
 from dagorama.errors import SettingsError
 from dagorama.settings import Settings
 from dagorama_dashboard.settings import DashboardSettings, dashboard_settings
-from tests.dashboard.conftest import Guarded, Lonely, Seen
+from tests.dashboard.conftest import Guarded, Seen
 from tests.dashboard.serving import SAME_ORIGIN, Dashboard, dashboard
+from tests.dashboard.shown_work import Lonely
 from tests.support.brokers import launch_broker
 
 PAGES = ("/", "/instances", "/workers", "/queues", "/failures", "/actions")

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.dashboard.browser.pages.conftest import Board
 from tests.dashboard.browser.pages.work import Reading, ended, listening, speaker, started
-from tests.dashboard.conftest import Lonely
+from tests.dashboard.shown_work import Lonely
 from tests.support.workers import launch_workers
 
 

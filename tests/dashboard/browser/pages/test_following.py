@@ -10,8 +10,8 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.dashboard.browser.pages.conftest import Board
 from tests.dashboard.browser.pages.work import Reading, ended, listening, speaker, started
-from tests.dashboard.conftest import Lonely
 from tests.dashboard.serving import dashboard
+from tests.dashboard.shown_work import Lonely
 from tests.support.brokers import launch_broker
 
 #: Set in a page that must not be loaded again.
