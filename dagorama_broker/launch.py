@@ -18,7 +18,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from json import loads
 from secrets import token_urlsafe
 from shutil import rmtree
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from dagorama_broker.environment import DEFAULT_PORT, without_password
@@ -60,7 +60,13 @@ def launch_broker(
     If no signing key is set and no store is given, a new key is set for the block, which the workers of the block
     share. With a store the user's own key is used, because a later block must be able to read the stored values.
     """
-    broker = LaunchedBroker(port, store or MEMORY, log_level, environment or {}, host)
+    with launched(LaunchedBroker(port, store or MEMORY, log_level, environment or {}, host)) as broker:
+        yield broker
+
+
+@contextmanager
+def launched(broker: LaunchedBroker) -> Iterator[LaunchedBroker]:
+    """Run this broker for the length of the block, as `launch_broker` does."""
     try:
         broker.start()
         with environment_with(DAGORAMA_HOST=broker.host, DAGORAMA_PORT=f"{broker.port}", **_fresh_key(broker.store)):
@@ -75,6 +81,16 @@ def _load_grpc() -> None:
     import dagorama.api.broker_pb2_grpc  # noqa: F401  # imported only to load it
 
 
+class Process(Protocol):
+    """The part of Popen that a launched broker needs."""
+
+    pid: int
+
+    def wait(self) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
 class LaunchedBroker:
     """A broker process and its address. Tests kill it and start it again on the same port and store."""
 
@@ -85,7 +101,7 @@ class LaunchedBroker:
         self.store = store
         self._log_level = log_level
         self._environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._said: int | None = None  #: the read end of the pipe through which the broker reports
         self._lifeline: int | None = None  #: the write end of a pipe that is never written to
         self._scratch: str | None = None
@@ -122,30 +138,33 @@ class LaunchedBroker:
         self._said, announce = _pipe()
         lifeline, self._lifeline = _pipe()
         try:
-            self._process = subprocess.Popen(
-                self._command(announce, lifeline),
-                # Other users see command lines, and the URL may hold a password.
-                env={**_without_secrets(os.environ), "DAGORAMA_STORE": self.store, **self._environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=None if _is_open(2) else subprocess.DEVNULL,
-                pass_fds=(announce, lifeline),
-                # Ctrl-C interrupts the script, whose end then ends the broker.
-                start_new_session=True,
-            )
+            # Other users see command lines, and the URL may hold a password.
+            own = {name: value for name, value in os.environ.items() if name not in SECRETS}
+            environment = {**own, "DAGORAMA_STORE": self.store, **self._environment}
+            self._process = self._run(self._command(announce, lifeline), environment, (announce, lifeline))
         except OSError as error:
             raise BrokerNotStarted(f"{sys.executable} cannot be started: {error.strerror}") from error
         finally:
             os.close(announce)
             os.close(lifeline)
 
+    def _run(self, command: list[str], environment: dict[str, str], pipes: tuple[int, int]) -> Process:
+        """Start a process that inherits the two pipes and stderr."""
+        nothing = subprocess.DEVNULL
+        errors = None if _is_open(2) else nothing
+        # In a session of its own: Ctrl-C interrupts the script, whose end then ends the broker.
+        return subprocess.Popen(
+            command, env=environment, stdin=nothing, stdout=nothing, stderr=errors, pass_fds=pipes,
+            start_new_session=True,
+        )  # fmt: skip
+
     def _command(self, announce: int, lifeline: int) -> list[str]:
         # -P: do not import files in the script's folder instead of the broker's modules.
-        python = [sys.executable, "-P", "-m", "dagorama_broker"]
-        where = ["serve", "--host", self._bind, "--port", f"{self.port}"]
-        log = ["--log-level", self._log_level, "--log-format", "text"]
-        hidden = ["--announce", f"{announce}", "--lifeline", f"{lifeline}", "--scratch", f"{self._scratch}"]
-        return [*python, *where, *log, *hidden]
+        return [
+            sys.executable, "-P", "-m", "dagorama_broker", "serve", "--host", self._bind, "--port", f"{self.port}",
+            "--log-level", self._log_level, "--log-format", "text",
+            "--announce", f"{announce}", "--lifeline", f"{lifeline}", "--scratch", f"{self._scratch}",
+        ]  # fmt: skip
 
     def _hear(self) -> dict[str, Any]:
         """Return what the broker reports when it serves. Raise BrokerNotStarted."""
@@ -217,10 +236,6 @@ class LaunchedBroker:
         """Close the pipes in a forked child: the broker belongs to the parent, and ends with it."""
         self._close_pipes()
         self._process = self._scratch = None
-
-
-def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in SECRETS}
 
 
 _all: WeakSet[LaunchedBroker] = WeakSet()

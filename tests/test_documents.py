@@ -19,6 +19,7 @@ from dagorama import errors
 from dagorama_broker.scheduler import ReasonCode
 from dagorama_broker.settings import Settings as BrokerSettings
 from dagorama_testing import World
+from tests.support.brokers import launch_broker
 from tests.support.packages import PACKAGES, ROOT
 
 DOCS = ROOT / "docs"
@@ -34,13 +35,11 @@ VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
 WIDTH = 120
 #: Its fragments are wrong on purpose; tests/check/test_documents.py has what is reported for them.
 MISUSES = DOCS / "reference" / "checks.md"
-#: What a page takes for granted if its fragments wait for results: a broker and two workers.
+#: What a page takes for granted if its fragments wait for results: a broker, and two workers.
 WITH_WORKERS = """
 from contextlib import ExitStack
 from dagorama import launch_workers
-from dagorama_broker.launch import launch_broker
 running = ExitStack()
-running.enter_context(launch_broker(port=0))
 running.enter_context(launch_workers(2))
 """
 
@@ -187,7 +186,8 @@ def test_python_in_a_document_is_python(page: Path) -> None:
 def test_the_fragments_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path) -> None:
     code = "\n".join(fragments_of(page))
     if "resolve(" in code:
-        run(f"{WITH_WORKERS}\n{code}\nrunning.close()", tmp_path / "fragments.py")
+        with launch_broker(port=0):
+            run(f"{WITH_WORKERS}\n{code}\nrunning.close()", tmp_path / "fragments.py")
         return
     namespace: dict[str, Any] = {"__name__": "fragments"}
     exec(compile(code, name_of(page), "exec"), namespace)

@@ -15,7 +15,7 @@ from typing import IO
 import pytest
 
 from dagorama import DAGDefinition, NodeFailed, dagorama, logs, resolve
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 
 #: More than a pipe holds.
 MUCH = 1 << 20

@@ -16,23 +16,14 @@ from uuid import UUID
 import pytest
 from click.testing import CliRunner
 
-from dagorama import (
-    DAGDefinition,
-    Failure,
-    NodeCancelled,
-    NodeFailed,
-    State,
-    dagorama,
-    launch_workers,
-    outcome,
-    resolve,
-    state,
-)
+from dagorama import DAGDefinition, Failure, NodeCancelled, NodeFailed, State, dagorama, outcome, resolve, state
 from dagorama.__main__ import main
 from dagorama.values.keys import SigningKey, new_key
 from dagorama.values.signing import Keyring
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.worker_command import await_that, unservable, worker
+from tests.support.workers import launch_workers
 
 WAIT = 60
 DEPLOYED = """

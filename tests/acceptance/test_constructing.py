@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from dagorama import DAGInstance, NodeFailed, PromiseMisuse, launch_workers, resolve
+from dagorama import DAGInstance, NodeFailed, PromiseMisuse, resolve
 from dagorama.definition import generate_instance_id
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.constructing import Breaking, Collecting, Configured, Frozen, Made, Outer, Scaling
+from tests.support.workers import launch_workers
 
 WAIT = 30
 

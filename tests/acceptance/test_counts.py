@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagorama import launch_workers, resolve
+from dagorama import resolve
 from dagorama.client.connection import connection
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.fan import Fan
+from tests.support.workers import launch_workers
 
 NODES = 5_000
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import launch_workers, resolve
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama import resolve
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.relay import Relay
 from tests.support.troubles import Gated, Troubles
 from tests.support.worker_command import WAIT, await_that
+from tests.support.workers import launch_workers
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from socket import create_server
 import httpx
 import pytest
 
-from tests.support.dev_session import FLOW, command, environment, running
+from tests.support.dev_session import FLOW, command, environment, refused, running
 from tests.support.worker_command import await_that
 
 pytestmark = pytest.mark.slow
@@ -139,8 +139,8 @@ def test_data_are_kept_unless_they_should_be_fresh(folder: Path) -> None:
         dev.run("flow:Shapes", 3)
     with running(folder):
         assert len(instances()) == 1
-        refused = command(folder, "dev")
-        assert (refused.returncode, "dagorama dev already runs for" in refused.stderr) == (1, True)
+        said = refused(folder)
+        assert (said.returncode, "dagorama dev already runs for" in said.stderr) == (1, True)
     with running(folder, "--fresh", "--store", f"{folder}/elsewhere", "--workers", "0") as dev:
         assert dev.summary["worker"] == "none: start one with `worker` in this folder"
         assert instances() == []
@@ -152,9 +152,9 @@ def test_data_are_kept_unless_they_should_be_fresh(folder: Path) -> None:
 
 def test_a_port_in_use_is_refused_if_it_was_asked_for(folder: Path) -> None:
     with create_server(("127.0.0.1", 0)) as other:
-        refused = command(folder, "dev", "--port", other.getsockname()[1])
-    assert refused.returncode == 1
-    assert "is in use: choose another --port, or 0 for any free one" in refused.stderr
+        said = refused(folder, "--port", str(other.getsockname()[1]))
+    assert said.returncode == 1
+    assert "is in use: choose another --port, or 0 for any free one" in said.stderr
 
 
 def test_a_setting_that_is_wrong_ends_it_with_the_sentence_of_the_process(folder: Path) -> None:
@@ -177,7 +177,7 @@ def test_output_that_nobody_reads_ends_nothing(folder: Path) -> None:
 def test_it_leaves_no_process_behind_when_the_broker_cannot_start(folder: Path) -> None:
     (folder / ".dagorama").mkdir()
     (folder / ".dagorama" / "broker.sqlite3").write_bytes(b"this is no database" * 100)
-    ended = command(folder, "dev", "--port", "0", "--http-port", "0")
+    ended = refused(folder, "--port", "0", "--http-port", "0")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.count("\n") == 1
     assert "this ends dagorama dev" in ended.stderr

@@ -18,12 +18,12 @@ from dagorama import (
     StaticRetry,
     dagorama,
     execute_worker,
-    launch_workers,
     resolve,
 )
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.starting import forever, note, start
 from tests.support.troubles import meet
+from tests.support.workers import launch_workers
 
 WAIT = 30
 

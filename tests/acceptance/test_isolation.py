@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import NodeFailed, State, launch_workers, resolve, state
+from dagorama import NodeFailed, State, resolve, state
 from dagorama.client.connection import connection
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.isolated import FORKED, OLD_THREAD, UNCHANGED, WAYS, Closes, Forks, Leaves, Signals, Threads
+from tests.support.workers import launch_workers
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to

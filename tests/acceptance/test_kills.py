@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,24 +10,23 @@ from threading import Thread
 
 import pytest
 
-from dagorama import launch_workers, resolve
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama import resolve
+from tests.support.brokers import BROKER, ForkedBroker, launch_broker
 from tests.support.growing import Growing, is_struck, mixed, plain, width
+from tests.support.workers import launch_workers
 
 DEPTH = 6
 
 
-class DyingBroker(LaunchedBroker):
+class DyingBroker(ForkedBroker):
     """Runs `dying_broker.py`, and again without a death planned whenever it has died."""
+
+    program = BROKER._replace(name="tests.support.dying_broker:main")
 
     def __init__(self, store: str, deaths: list[tuple[int, str]]) -> None:
         super().__init__(0, store, "ERROR", {})
         self._deaths = deaths
         self.died = 0
-
-    def _command(self, announce: int, lifeline: int) -> list[str]:
-        _, _, _, _, *rest = super()._command(announce, lifeline)
-        return [sys.executable, str(Path(__file__).parents[1] / "support" / "dying_broker.py"), *rest]
 
     def start(self) -> None:
         commits, when = self._deaths.pop(0) if self._deaths else (0, "")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import DAGDefinition, RequestRejected, dagorama, launch_workers, resolve
-from dagorama_broker.launch import launch_broker
+from dagorama import DAGDefinition, RequestRejected, dagorama, resolve
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 MIB = 1024 * 1024
 

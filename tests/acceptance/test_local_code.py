@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 
 BEGIN = """
 import dataclasses, enum, sys, threading
@@ -17,6 +17,13 @@ from dagorama import DAGDefinition, dagorama, launch_workers, resolve
 from dagorama.errors import NodeFailed
 from dagorama_broker.launch import launch_broker
 """
+
+
+@pytest.fixture(autouse=True)
+def broker() -> Iterator[None]:
+    """The broker that scripts find, unless they launch one."""
+    with launch_broker(port=0):
+        yield
 
 
 def script(folder: Path, text: str, *arguments: str, name: str = "script.py") -> subprocess.CompletedProcess[str]:
@@ -92,7 +99,7 @@ def test_what_a_script_defines_comes_back_as_its_own(tmp_path: Path) -> None:
                 raise OutOfStock("apples", 3)
 
         if __name__ == "__main__":
-            with launch_broker(port=0), launch_workers(1):
+            with launch_workers(1):
                 plain = Mode.FAST, Right.READ | Right.WRITE, Point(1), Slotted(1, 2), Named(1), Pair(1, 2)
                 sent = (*plain, MISSING, PLAIN, STATELESS)
                 instance, promise = Task()(*sent)
@@ -127,7 +134,7 @@ def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
                 return factor() * 2
 
         SETTINGS["factor"] = 21
-        with launch_broker(port=0), launch_workers(1):
+        with launch_workers(1):
             print(resolve(*Task()(), timeout=20))
         """,
     )
@@ -152,7 +159,7 @@ def test_functions_of_a_script_are_found_by_name_in_its_nodes(tmp_path: Path) ->
                     return pool.map(square, [1, 2, 3])
 
         if __name__ == "__main__":
-            with launch_broker(port=0), launch_workers(1):
+            with launch_workers(1):
                 print(resolve(*Task()(square), timeout=20))
         """,
     )
@@ -204,11 +211,10 @@ def test_what_cannot_travel_is_refused_by_its_name(tmp_path: Path, first: str) -
                     return 5
 
         if __name__ == "__main__":
-            with launch_broker(port=0):
-                if sys.argv[1] == "call":
-                    Task()()
-                with launch_workers(1):
-                    Task()()
+            if sys.argv[1] == "call":
+                Task()()
+            with launch_workers(1):
+                Task()()
         """,
         first,
     )
@@ -235,11 +241,10 @@ def test_factories_make_classes_that_are_told_apart(tmp_path: Path) -> None:
 
         if __name__ == "__main__":
             early = make(1, [10])
-            with launch_broker(port=0):
-                made = [early()()]
-                with launch_workers(1):
-                    made += [make(number, rows)()() for number, rows in ((2, [10]), (2, [20]), (1, [10]))]
-                    print([resolve(*each, timeout=20) for each in made])
+            made = [early()()]
+            with launch_workers(1):
+                made += [make(number, rows)()() for number, rows in ((2, [10]), (2, [20]), (1, [10]))]
+                print([resolve(*each, timeout=20) for each in made])
         """,
     )
     assert done.stdout == "[11, 12, 22, 11]\n", done.stderr
@@ -274,15 +279,14 @@ def test_classes_that_a_function_of_a_module_makes_run_in_launched_and_in_other_
         from factory import Five, Main
 
         if __name__ == "__main__":
-            with launch_broker(port=0):
-                command = [sys.executable, "-m", "dagorama.worker"]
-                other = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-                found = [resolve(*cls()(), timeout=20) for cls in (Five, Main)]
-                other.terminate()
-                other.wait()
-                with launch_workers(1):
-                    found += [resolve(*cls()(), timeout=20) for cls in (Five, Main)]
-                print(found == [(5, "make.<locals>.Task")] * 4)
+            command = [sys.executable, "-m", "dagorama.worker"]
+            other = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            found = [resolve(*cls()(), timeout=20) for cls in (Five, Main)]
+            other.terminate()
+            other.wait()
+            with launch_workers(1):
+                found += [resolve(*cls()(), timeout=20) for cls in (Five, Main)]
+            print(found == [(5, "make.<locals>.Task")] * 4)
         """,
     )
     assert done.stdout == "True\n", done.stderr
@@ -312,7 +316,7 @@ def test_a_registered_definition_that_cannot_travel_has_to_be_like_the_callers(t
 
         if __name__ == "__main__":
             register_definition(make(100))
-            with launch_broker(port=0), launch_workers(1):
+            with launch_workers(1):
                 print(resolve(*make(100)(1), timeout=20))
                 try:
                     resolve(*make(3)(1), timeout=20)
@@ -340,7 +344,7 @@ def test_a_class_made_by_a_running_node_is_refused_at_its_call(tmp_path: Path) -
                 return Inner()()[1]
 
         if __name__ == "__main__":
-            with launch_broker(port=0), launch_workers(1):
+            with launch_workers(1):
                 try:
                     resolve(*Task()(), timeout=20)
                 except NodeFailed as error:
@@ -365,7 +369,7 @@ def test_values_of_a_script_run_by_python_m_are_its_own(tmp_path: Path) -> None:
                 return mode, mode is Mode.FAST
 
         if __name__ == "__main__":
-            with launch_broker(port=0), launch_workers(1):
+            with launch_workers(1):
                 mode, was = resolve(*Job()(Mode.FAST), timeout=20)
                 print(mode is Mode.FAST, was)
         """)
@@ -390,7 +394,7 @@ def test_a_file_run_by_runpy_is_sent_like_a_script(tmp_path: Path) -> None:
                 return Point(2)
 
         def main():
-            with launch_broker(port=0), launch_workers(1):
+            with launch_workers(1):
                 assert resolve(*Job()(Point(1)), timeout=20) == Point(2)
                 print("fine")
 
@@ -455,17 +459,15 @@ def test_a_worker_of_before_an_edit_does_not_answer_with_the_old_code(
         command = [sys.executable, "-c", SPAWN]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
-    with launch_broker(port=0) as broker, monkeypatch.context() as environment:
-        environment.setenv("DAGORAMA_PORT", str(broker.port))
-        with command_worker():
-            assert spawned() == "285"
-            module.write_text(CHANGING.replace(old, new))
-            said = spawned()
-            assert said.startswith("TimeoutError")
-            assert "changing:Squares.square cannot run" in said
-            assert "other code" in said
-        with command_worker():
-            assert spawned() == answer
+    with command_worker():
+        assert spawned() == "285"
+        module.write_text(CHANGING.replace(old, new))
+        said = spawned()
+        assert said.startswith("TimeoutError")
+        assert "changing:Squares.square cannot run" in said
+        assert "other code" in said
+    with command_worker():
+        assert spawned() == answer
 
 
 @contextmanager

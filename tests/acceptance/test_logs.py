@@ -32,14 +32,17 @@ from dagorama import (
     current,
     dagorama,
     execute_worker,
-    launch_workers,
     logs,
     resolve,
 )
 from dagorama.api import broker_pb2
 from dagorama.client.connection import connection
 from dagorama.client.logs import Logs
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
+from tests.support.commands import FORKED
+from tests.support.forks import completed
+from tests.support.workers import launch_workers
 
 MODULE = __name__
 
@@ -358,7 +361,7 @@ def test_what_has_no_logs_is_refused(broker: LaunchedBroker) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "dagorama", "logs", *arguments], capture_output=True, timeout=60)
+    return completed(FORKED, ["logs", *arguments], dict(os.environ))
 
 
 def test_the_command_prints_what_the_node_wrote_byte_by_byte(broker: LaunchedBroker) -> None:

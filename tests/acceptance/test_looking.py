@@ -14,21 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import (
-    DAGDefinition,
-    NotFound,
-    Progress,
-    PromiseMisuse,
-    State,
-    batch,
-    dagorama,
-    launch_workers,
-    resolve,
-    watch,
-)
+from dagorama import DAGDefinition, NotFound, Progress, PromiseMisuse, State, batch, dagorama, resolve, watch
 from dagorama.client.connection import connection
 from dagorama.client.progress import Watch
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
+from tests.support.commands import forked
+from tests.support.workers import launch_workers
 
 
 class Grows(DAGDefinition):
@@ -205,9 +197,7 @@ class Picky(DAGDefinition):
 
 
 def explained(*ids: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dagorama", "explain", *ids], capture_output=True, text=True, timeout=60
-    )
+    return forked("explain", *ids)
 
 
 def test_explain_says_what_an_instance_and_a_node_wait_for(broker: LaunchedBroker) -> None:
@@ -240,8 +230,9 @@ def test_explain_says_that_an_ended_instance_has_no_unfinished_node(broker: Laun
 
 
 def queues(*arguments: str) -> str:
-    command = [sys.executable, "-m", "dagorama", "queues", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = forked("queues", *arguments)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
 
 
 def test_a_queue_is_paused_and_resumed_by_a_command(broker: LaunchedBroker) -> None:

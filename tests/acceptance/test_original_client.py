@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
 from tests.support import original_programs
+from tests.support.brokers import launch_broker
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(original_programs.__file__).parent

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from dagorama.runner import execute_worker, execute_worker_async
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
 from tests.support import original_programs
+from tests.support.brokers import launch_broker
 
 HERE = Path(original_programs.__file__).parent
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dagorama import DAGDefinition, RequestRejected, dagorama, launch_workers, put, resolve
+from dagorama import DAGDefinition, RequestRejected, dagorama, put, resolve
 from dagorama.values.envelope import large_values
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 MIB = 1 << 20
 Array = npt.NDArray[np.float64]

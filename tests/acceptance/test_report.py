@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dagorama import (
-    DAGDefinition,
-    NodeFailed,
-    NotInNode,
-    dagorama,
-    launch_workers,
-    report,
-    resolve,
-    watch,
-)
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama import DAGDefinition, NodeFailed, NotInNode, dagorama, report, resolve, watch
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
+from tests.support.commands import forked
+from tests.support.workers import launch_workers
 
 
 class Reports(DAGDefinition):
@@ -42,8 +34,9 @@ def broker() -> Iterator[LaunchedBroker]:
 
 
 def show(*arguments: str) -> str:
-    command = [sys.executable, "-m", "dagorama", "show", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = forked("show", *arguments)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
 
 
 def test_the_latest_report_is_seen_while_the_node_runs_and_no_longer(broker: LaunchedBroker, tmp_path: Path) -> None:

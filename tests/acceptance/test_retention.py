@@ -6,8 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import DAGDefinition, NotFound, dagorama, launch_workers, resolve, state
-from dagorama_broker.launch import launch_broker
+from dagorama import DAGDefinition, NotFound, dagorama, resolve, state
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 WAIT = 30  #: seconds after which something that should happen is taken not to
 

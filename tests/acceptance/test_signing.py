@@ -12,17 +12,20 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import DAGInstance, NodeFailed, UnverifiedValue, dagorama, launch_workers, outcome, resolve
+import dagorama_broker.launch
+from dagorama import DAGInstance, NodeFailed, UnverifiedValue, dagorama, outcome, resolve
 from dagorama.api import broker_pb2 as pb
 from dagorama.calls.functions import from_wrapper
 from dagorama.client.connection import connection
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.values.keys import new_key
 from dagorama.values.signing import keyring
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
 from tests.support.bombs import Bomb
+from tests.support.brokers import launch_broker
 from tests.support.fan import Fan
 from tests.support.worker_command import WAIT, await_that, unservable
+from tests.support.workers import launch_workers
 
 KEYS = "DAGORAMA_SIGNING_KEYS"
 
@@ -135,8 +138,9 @@ def test_the_users_own_key_outlives_the_block_if_there_is_a_store(
         assert resolve(instance, promise, timeout=WAIT) == 3
 
 
-def test_a_broker_is_not_given_the_keys(broker: LaunchedBroker) -> None:
-    environment = Path(f"/proc/{broker.pid}/environ").read_bytes()
+def test_a_broker_is_not_given_the_keys() -> None:
+    with dagorama_broker.launch.launch_broker(port=0) as broker:
+        environment = Path(f"/proc/{broker.pid}/environ").read_bytes()
     assert KEYS.encode() not in environment
     assert os.environ[KEYS].encode() not in environment
 

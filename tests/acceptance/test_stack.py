@@ -8,7 +8,6 @@ import ctypes
 import itertools
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +16,13 @@ from typing import Any
 
 import pytest
 
-from dagorama import DAGDefinition, NodeFailed, cancel, dagorama, execute_worker, launch_workers, logs, resolve
+from dagorama import DAGDefinition, NodeFailed, cancel, dagorama, execute_worker, logs, resolve
 from dagorama.client.connection import connection
 from dagorama.errors import RequestRejected
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
+from tests.support.commands import forked
+from tests.support.workers import launch_workers
 
 
 class Busy(DAGDefinition):
@@ -78,9 +80,7 @@ def stack_of(instance: Any, promise: Any, until: str) -> None:
 
 
 def stack(instance: Any, promise: Any, *options: str) -> subprocess.CompletedProcess[str]:
-    ids = [f"{instance.instance_id}", f"{promise.identifier}"]
-    command = [sys.executable, "-m", "dagorama", "stack", *ids, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return forked("stack", instance.instance_id, promise.identifier, *options)
 
 
 def test_a_node_that_runs_python_code_shows_its_functions(broker: LaunchedBroker, tmp_path: Path) -> None:

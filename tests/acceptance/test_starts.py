@@ -18,14 +18,15 @@ from dagorama import (
     batch,
     dagorama,
     delete,
-    launch_workers,
     outcome,
     resolve,
     start,
 )
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.connection import connection
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 WAIT = 60
 

@@ -16,21 +16,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dagorama import (
-    DAGDefinition,
-    aresolve,
-    as_completed,
-    dagorama,
-    execute_worker,
-    launch_workers,
-    resolve,
-    resolve_all,
-)
+from dagorama import DAGDefinition, aresolve, as_completed, dagorama, execute_worker, resolve, resolve_all
 from dagorama.__main__ import main
 from dagorama.errors import WorkersNotStarted
 from dagorama.graph.shipping import Header, Parcel, Shipment
 from dagorama.user_code.class_code import ClassCode
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to
@@ -136,21 +129,24 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
 # --- who waits ------------------------------------------------------------------------------------------
 
 
+ENOUGH = 2.0  #: seconds in which a busy machine warns too
+
+
 def wait_by_resolve() -> None:
-    resolve(*Branching()(), timeout=1.0)
+    resolve(*Branching()(), timeout=ENOUGH)
 
 
 def wait_by_aresolve() -> None:
-    asyncio.run(aresolve(*Branching()(), timeout=1.0))
+    asyncio.run(aresolve(*Branching()(), timeout=ENOUGH))
 
 
 def wait_by_resolve_all() -> None:
-    resolve_all([Branching()() for _ in range(12)], timeout=1.0)
+    resolve_all([Branching()() for _ in range(12)], timeout=ENOUGH)
 
 
 def wait_by_as_completed() -> None:
     instance, promise = Branching()()
-    list(as_completed(instance, [promise], timeout=1.0))
+    list(as_completed(instance, [promise], timeout=ENOUGH))
 
 
 @pytest.mark.parametrize("wait", [wait_by_resolve, wait_by_aresolve, wait_by_resolve_all, wait_by_as_completed])

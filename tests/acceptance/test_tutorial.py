@@ -71,6 +71,7 @@ def operator(tmp_path: Path) -> Iterator[Operator]:
         operator.interrupt(name)
 
 
+@pytest.mark.early
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not (which("openssl") and which("curl")), reason="the page uses openssl and curl")
@@ -87,6 +88,7 @@ def test_the_tutorial_on_production_prints_what_the_page_shows(operator: Operato
     assert "pictures.py" not in on_the_broker
 
 
+@pytest.mark.early
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_for_developers_prints_what_the_page_shows(developer: Developer, page: str) -> None:

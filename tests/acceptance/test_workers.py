@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import NodeFailed, launch_workers, resolve
+from dagorama import NodeFailed, resolve
 from dagorama.client.connection import connection
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.troubles import Adding, FastThenSlow, LateChildren, Locking, Loops, Troubles
 from tests.support.worker_command import WAIT, await_that, unservable, worker
+from tests.support.workers import launch_workers
 
 
 @pytest.fixture

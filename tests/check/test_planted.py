@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 
-from dagorama_broker.launch import launch_broker
 from tests.check.running import PLANTED, SILENT, all_ends, module_of
+from tests.support.brokers import launch_broker
 
 #: Errors that a misuse raises: by the library, or by Python for coroutines, strings and tables.
 OF_MISUSE = {

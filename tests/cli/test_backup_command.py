@@ -11,9 +11,10 @@ from threading import Event, Thread
 
 import pytest
 
-from dagorama import DAGDefinition, dagorama, launch_workers, resolve, resolve_all
-from dagorama_broker.launch import launch_broker
+from dagorama import DAGDefinition, dagorama, resolve, resolve_all
+from tests.support.brokers import launch_broker
 from tests.support.commands import WAIT, data, invoke, printed, refusal
+from tests.support.workers import launch_workers
 
 #: Its tests start brokers and workers, ten seconds and more together.
 pytestmark = pytest.mark.slow

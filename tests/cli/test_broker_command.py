@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dagorama_broker.launch import launch_broker
 from dagorama_broker.store import open_store
+from tests.support.brokers import launch_broker
 from tests.support.processes import SECONDS, is_serving
 from tests.support.records import begun, graph, node
 

@@ -120,6 +120,7 @@ async def test_it_is_started_again_when_it_dies(tmp_path: Path, monkeypatch: pyt
 async def test_it_is_given_up_if_it_cannot_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
+    caplog.set_level(logging.WARNING, "dagorama_broker")  # another test may have left it at INFO
     monkeypatch.setattr("dagorama_broker.cli.dashboard.PAUSE", 0.0)
     dashboard = Dashboard(Settings(), None, ("-c", f"import sys; print('why', file=sys.stderr); sys.exit({code})"))
     dashboard.start(4000)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dagorama.__main__ import COMMANDS
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.commands import ROOT, invoke, printed, process, refusal
 
 OTHERS = {"backup", "broker", "check", "dashboard"}

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import pytest
 
-from dagorama import NodeFailed, launch_workers, resolve
+from dagorama import NodeFailed, resolve
 from dagorama.values.keys import new_key
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.command_flows import Awaiting, Chained, Large
 from tests.support.commands import WAIT, data, process
+from tests.support.workers import launch_workers
 
 SIZE = 300_000  #: bytes, so that the value is stored as a file
 

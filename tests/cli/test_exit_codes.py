@@ -24,7 +24,7 @@ from dagorama.errors import (
     NotFound,
     SettingsError,
 )
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.command_flows import Shapes
 from tests.support.commands import ROOT, WAIT, invoke, process, refusal
 

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagorama.__main__ import main
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 
 
 def healthcheck(*arguments: str) -> tuple[int, str]:

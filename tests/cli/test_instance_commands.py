@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from dagorama import DAGDefinition, DAGInstance, dagorama, execute_worker, start
 from dagorama.__main__ import main
 from dagorama.client.connection import connection
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.worker_command import await_that
 
 

@@ -10,11 +10,12 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import DAGDefinition, NodeFailed, QueueTimeout, dagorama, launch_workers, resolve
+from dagorama import DAGDefinition, NodeFailed, QueueTimeout, dagorama, resolve
 from dagorama.cli.graph import MOST_NODES
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.command_flows import Recursive, Shapes
 from tests.support.commands import ROOT, WAIT, data, invoke, printed, process, refusal
+from tests.support.workers import launch_workers
 
 FLOWS = "tests.support.command_flows"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import DAGDefinition, dagorama, launch_workers, resolve
+from dagorama import DAGDefinition, dagorama, resolve
 from dagorama.cli.credentials import record_of
 from dagorama.client.addresses import address, target
 from dagorama.client.channel import check
@@ -23,9 +23,11 @@ from dagorama.client.connection import Connection
 from dagorama.client.reconnect import PATIENCE
 from dagorama.errors import BrokerUnavailable, SettingsError
 from dagorama.settings import Settings, broker_wait
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.certificates import Authority
 from tests.support.worker_command import WAIT
+from tests.support.workers import launch_workers
 
 NAME = "broker.test"
 UNKNOWN = "unknown.invalid"  #: RFC 6761: no resolver may know it

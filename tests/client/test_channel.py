@@ -22,10 +22,11 @@ from dagorama.client.addresses import is_loopback
 from dagorama.client.channel import Token, aio_channel, check
 from dagorama.client.connection import Connection, connection
 from dagorama.errors import AccessDenied, BrokerUnavailable, SettingsError, WorkersNotStarted
-from dagorama.runner import launch_workers
 from dagorama.settings import Settings
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.certificates import Authority
+from tests.support.workers import launch_workers
 
 NAME = "broker.test"
 

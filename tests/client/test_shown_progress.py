@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dagorama import DAGDefinition, aresolve, dagorama, launch_workers, resolve
+from dagorama import DAGDefinition, aresolve, dagorama, resolve
 from dagorama.client.display import progress as display
 from dagorama.client.display.progress import LineDisplay, html_of
 from dagorama.models.progress import FunctionProgress, Progress
 from dagorama.models.state import State
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 WAIT = 60
 

@@ -10,42 +10,14 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import DAGDefinition, dagorama, start
+from dagorama import start
 from dagorama.client.connection import connection
-from dagorama.runner import launch_workers
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
 from tests.dashboard.serving import Dashboard, dashboard
+from tests.dashboard.shown_work import HOSTILE, Lonely, Shapes
+from tests.support.brokers import launch_broker
 from tests.support.tokens import Tokens
-
-#: Text that would run in a page that does not escape it.
-HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-class Shapes(DAGDefinition):
-    """Fails for one number, prints, and joins."""
-
-    @dagorama().syncfn
-    def entrypoint(self, count: int, bad: int) -> int:
-        return self.total([self.measure(number, number == bad) for number in range(count)])
-
-    @dagorama().syncfn
-    def measure(self, number: int, is_bad: bool) -> int:
-        print(f"measuring {number} {HOSTILE}\x1b[31m")
-        if is_bad:
-            raise ValueError(f"no area of {HOSTILE}")
-        return number * number
-
-    @dagorama().syncfn
-    def total(self, areas: list[int]) -> int:
-        return sum(areas)
-
-
-class Lonely(DAGDefinition):
-    """Runs nowhere, because no worker tolerates its taint."""
-
-    @dagorama(queue_name=f"queue {HOSTILE}", taint_name="gpu").syncfn
-    def entrypoint(self) -> int:
-        return 1
+from tests.support.workers import launch_workers
 
 
 class Seen(NamedTuple):

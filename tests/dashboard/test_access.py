@@ -7,10 +7,11 @@ import pytest
 from dagorama import start
 from dagorama.errors import SettingsError
 from dagorama.settings import Settings
-from dagorama_broker.launch import launch_broker
 from dagorama_dashboard.settings import DashboardSettings, dashboard_settings
-from tests.dashboard.conftest import Guarded, Lonely, Seen
+from tests.dashboard.conftest import Guarded, Seen
 from tests.dashboard.serving import SAME_ORIGIN, Dashboard, dashboard
+from tests.dashboard.shown_work import Lonely
+from tests.support.brokers import launch_broker
 
 PAGES = ("/", "/instances", "/workers", "/queues", "/failures", "/actions")
 

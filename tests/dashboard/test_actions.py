@@ -9,9 +9,9 @@ import pytest
 from dagorama import DAGDefinition, DAGInstance, dagorama, start
 from dagorama.client.connection import connection
 from dagorama.models.state import State
-from dagorama.runner import launch_workers
-from dagorama_broker.launch import launch_broker
 from tests.dashboard.serving import Dashboard, dashboard
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 
 class Simple(DAGDefinition):

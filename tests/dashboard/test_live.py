@@ -14,11 +14,12 @@ import pytest
 from dagorama import DAGDefinition, dagorama, start
 from dagorama.client.connection import connection
 from dagorama.models.state import State
-from dagorama.runner import launch_workers
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
 from dagorama_dashboard.web.rendering import sent
 from tests.dashboard.conftest import Guarded, Seen
 from tests.dashboard.serving import Dashboard, dashboard
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 SECONDS = 60.0
 

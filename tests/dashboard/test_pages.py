@@ -11,9 +11,10 @@ import pytest
 from dagorama import DAGDefinition, QueueTimeout, dagorama, resolve
 from dagorama.client.connection import connection
 from dagorama.models.state import State
-from dagorama_broker.launch import launch_broker
-from tests.dashboard.conftest import HOSTILE, Seen
+from tests.dashboard.conftest import Seen
 from tests.dashboard.serving import dashboard
+from tests.dashboard.shown_work import HOSTILE, Lonely
+from tests.support.brokers import launch_broker
 
 
 class Late(DAGDefinition):
@@ -50,8 +51,8 @@ def test_instances_are_found_by_id_definition_label_user_id_function_and_error(s
         ("id:broken", seen.failed, seen.completed),
         (f'label:"tenant={HOSTILE}"', seen.completed, None),
         ('error:"no area"', seen.failed, seen.completed),
-        (f"function:{__package__}.conftest:Lonely.entrypoint", seen.stuck, seen.failed),
-        (f"definition:{__package__}.conftest:Lonely", seen.stuck, seen.failed),
+        (f"function:{Lonely.__module__}:Lonely.entrypoint", seen.stuck, seen.failed),
+        (f"definition:{Lonely.__module__}:Lonely", seen.stuck, seen.failed),
     ):
         page = seen.pages.get("/instances", params={"q": text}).text
         assert f"/instances/{found}" in page, text

@@ -21,8 +21,8 @@ from dagorama import (
     resource,
 )
 from dagorama.client.connection import connection
-from dagorama.runner import launch_workers
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 events: list[str] = []
 

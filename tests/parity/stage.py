@@ -66,7 +66,7 @@ class Stage:
     def close(self) -> None:
         """Wait until all nodes have ended, and put them on record."""
         for instance in self._instances.values():
-            _wait_for_all(instance)
+            wait_for_all(instance)
             self.note(_instance(instance))
             self.note(sorted(_nodes(instance)))
 
@@ -87,7 +87,7 @@ def _failed(error: NodeFailed) -> Failed:
     )  # fmt: skip
 
 
-def _wait_for_all(instance: DAGInstance) -> None:
+def wait_for_all(instance: DAGInstance) -> None:
     """Wait until all nodes have ended, and until that is committed: lists are read from the store."""
     link, key, seen = connection(), instance.instance_id.bytes, -1
     while link.get_instance(key).unfinished or len(link.list_nodes(key)) != seen:

@@ -7,7 +7,7 @@ import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -33,14 +33,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def broker(store: Path, before: Callable[[], None] | None = None) -> Iterator[tuple[subprocess.Popen[str], BrokerStub]]:
+def broker(store: Path) -> Iterator[tuple[subprocess.Popen[str], BrokerStub]]:
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "dagorama_broker", "serve", "--port", str(port)],
         env={**os.environ, "DAGORAMA_STORE": f"sqlite:///{store}"},
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=before,
     )
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -84,10 +83,8 @@ def are_there(path: Path, instances: list[bytes]) -> bool:
 def test_a_full_disk_ends_the_broker_with_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
 
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))
-
-    with broker(path, small_files) as (process, stub):
+    with broker(path) as (process, stub):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))
         acknowledged = submit_until_refused(stub, size=50_000)
         _, errors = process.communicate(timeout=SECONDS)
         assert process.returncode not in (0, -9)

@@ -18,7 +18,8 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker import server
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
 from tests.support.raw import PATIENCE, Dag, RawWorker, serving, submit
 
 if TYPE_CHECKING:

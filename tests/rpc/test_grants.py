@@ -112,7 +112,12 @@ async def test_nothing_is_handed_out_before_it_is_durable(served: Served) -> Non
 
 @pytest.mark.slow
 async def test_a_wide_fan_in_comes_in_pieces(served: Served) -> None:
-    count, dag, joins = 100_000, Dag(), []
+    count, dag, joins, value = (
+        40_000,
+        Dag(),
+        [],
+        b"of a leaf, so large that they fill messages. " * 4,
+    )
 
     async def parts() -> AsyncIterator[pb.SubmitRequest]:
         for first in range(0, count, 20_000):
@@ -124,7 +129,7 @@ async def test_a_wide_fan_in_comes_in_pieces(served: Served) -> None:
     def outcome(node: Given) -> pb.Results:
         if node.sources:
             joins.append(node)
-        return results(node, value=b"of a leaf, with some more bytes")
+        return results(node, value=value)
 
     await served.stub.SubmitStream(parts())
     worker = await served.worker(slots=2)
@@ -133,7 +138,7 @@ async def test_a_wide_fan_in_comes_in_pieces(served: Served) -> None:
     running.cancel()
     (join,) = joins
     assert len(join.sources) == count
-    assert {join.values[key] for key in join.sources} == {envelope(b"of a leaf, with some more bytes")}
+    assert {join.values[key] for key in join.sources} == {envelope(value)}
     assert all(message.ByteSize() < 4 << 20 for message in worker.messages)
     assert sum(not grant.last for message in worker.messages for grant in message.grants) >= 3
 

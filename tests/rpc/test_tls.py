@@ -18,8 +18,9 @@ import pytest
 
 from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
 from dagorama_broker.rpc.tls import server_credentials
+from tests.support.brokers import launch_broker
 from tests.support.certificates import Authority
 from tests.support.processes import SECONDS
 from tests.support.raw import PATIENCE

@@ -11,7 +11,8 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from dagorama.__main__ import main
+from dagorama.__main__ import COMMANDS, main
+from tests.support.forks import Program, completed
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to
@@ -48,3 +49,21 @@ def process(*arguments: object, folder: Path = ROOT, said: str = "") -> subproce
     return subprocess.run(
         command, cwd=folder, env=environment, input=said, capture_output=True, text=True, timeout=WAIT
     )  # fmt: skip
+
+
+#: The command, for tests that need a process of it, but not a start of Python for each.
+FORKED = Program(
+    "dagorama.__main__:main",
+    ("dagorama.__main__", "dagorama.client.connection", *sorted({at.partition(":")[0] for at in COMMANDS.values()})),
+    command="dagorama",
+    has_folder=True,
+)
+
+
+def forked(
+    *arguments: object, folder: Path = ROOT, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a fork of a process that has imported it. It runs no workers."""
+    variables = environment or {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = completed(FORKED, [str(argument) for argument in arguments], variables, folder)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

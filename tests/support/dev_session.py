@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.commands import ROOT, WAIT
+from tests.support.commands import ROOT, WAIT, forked
 from tests.support.processes import has_ended
 from tests.support.worker_command import await_that
 
@@ -48,16 +48,15 @@ def environment(folder: Path) -> dict[str, str]:
     return {**kept, "HOME": f"{folder}", "XDG_CONFIG_HOME": f"{folder}/config", "PYTHONPATH": f"{ROOT}"}
 
 
+def refused(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `dagorama dev` where it cannot run."""
+    command = [sys.executable, "-m", "dagorama", "dev", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=WAIT)
+
+
 def command(folder: Path, *arguments: object, home: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run another `dagorama` command in a folder."""
-    done = [sys.executable, "-m", "dagorama", *map(str, arguments)]
-    where = environment(home or folder)
-    return subprocess.run(done, cwd=folder, env=where, capture_output=True, text=True, timeout=WAIT)
-
-
-def hear_hangups() -> None:
-    """Undo a `nohup` under which the tests run."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    return forked(*arguments, folder=folder, environment=environment(home or folder))
 
 
 class Dev:
@@ -70,7 +69,6 @@ class Dev:
             self.process = subprocess.Popen(
                 [*through, sys.executable, "-m", "dagorama", "dev", *arguments, "--port", "0", "--http-port", "0"],
                 cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=log, text=True,
-                preexec_fn=hear_hangups,
             )  # fmt: skip
         assert self.process.stdout is not None
         lines = [self.process.stdout.readline() for _ in range(3)]

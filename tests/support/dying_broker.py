@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 import dagorama_broker.server as server
-from dagorama_broker.cli import main
+from dagorama_broker import cli
 from dagorama_broker.store import Store, open_store
 
 
@@ -34,9 +34,10 @@ class DyingStore:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve as the command of the broker does, until the commit that the environment names."""
     commits = int(os.environ["DIE_AT_COMMIT"])
     if commits:
         when = os.environ["DIE_WHEN"]
         server.open_store = lambda *how: DyingStore(open_store(*how), commits, when)  # type: ignore[attr-defined]  # a store in all but its class
-    main()
+    cli.main()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,6 +20,7 @@ from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama.client.channel import channel_options
 from tests.proof.progress import patience
 from tests.support.worker_grants import Wanted, grant_of, values_of
+from tests.support.workers import fork_worker
 
 WAIT = patience(30)  #: seconds after which something that should happen is taken not to
 
@@ -223,34 +222,35 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
 
 
 class WorkerProcess:
-    """`python -m dagorama.worker`, which finds the tests' modules."""
+    """The `worker` command as a process, which finds the tests' modules."""
 
     def __init__(self, broker: ScriptedBroker, *flags: str, **environment: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "dagorama.worker", *flags],
-            env={**environment_of(broker), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        reading, writing = os.pipe()
+        self._stderr = open(reading)  # noqa: SIM115  # closed by kill()
+        with open(os.devnull, "wb") as nothing:
+            variables = {**environment_of(broker), **environment}
+            self._process = fork_worker(list(flags), variables, (nothing.fileno(), writing))
+        os.close(writing)
         self.pid = self._process.pid
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        self._process.send(number)
 
     def line(self) -> str:
         """The next line that it writes to stderr."""
-        assert self._process.stderr is not None
-        return self._process.stderr.readline()
+        return self._stderr.readline()
 
     def ended(self) -> tuple[int, str]:
-        """Exit code and what it wrote to stderr, once it and all of its children are gone: they share its pipes."""
-        _, errors = self._process.communicate(timeout=WAIT)
-        return self._process.returncode, errors
+        """Exit code and what it wrote to stderr, once it and all of its children are gone: they share its pipe."""
+        errors = self._stderr.read()
+        return self._process.wait(), errors
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.communicate(timeout=WAIT)
+        self._process.wait()
+        if not self._stderr.closed:
+            self._stderr.read()
+            self._stderr.close()
 
 
 def environment_of(broker: ScriptedBroker) -> dict[str, str]:

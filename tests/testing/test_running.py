@@ -13,8 +13,8 @@ import pytest
 import dagorama_testing.running
 from dagorama import DAGDefinition, ProcessDied, ResourceNotOpened, dagorama, launch_workers, resolve, resource
 from dagorama.client.connection import connection
-from dagorama_broker.launch import launch_broker
 from dagorama_testing import NothingHappens, inline, run_inline, run_inline_async
+from tests.support.brokers import launch_broker
 from tests.testing.graphs import AsyncShapes, Lenient, Patient, Shapes
 
 

@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +15,7 @@ from dagorama.values.out_of_band import Buffer
 from tests.support.fetching import fetch, url_in
 from tests.support.scrape import Scrape
 from tests.support.scripted_broker import ScriptedBroker, WorkerProcess, environment_of, worker_process
-from tests.support.worker_command import await_that
+from tests.support.worker_command import WAIT, await_that
 from tests.support.worker_grants import Wanted, call
 from tests.worker.test_supervisor import Fifo
 
@@ -160,6 +162,9 @@ def test_without_the_extra_one_sentence_says_how_to_install_it(broker: ScriptedB
         "find = util.find_spec\n"
         "util.find_spec = lambda name: None if name == 'prometheus_client' else find(name)\n"
     )
-    path = f"{tmp_path}:{environment_of(broker)['PYTHONPATH']}"
-    with worker_process(broker, "--metrics-port", "0", PYTHONPATH=path) as worker:
-        assert worker.ended() == (2, "worker: --metrics-port needs a package: pip install 'dagorama[metrics]'\n")
+    environment = environment_of(broker)
+    environment["PYTHONPATH"] = f"{tmp_path}:{environment['PYTHONPATH']}"
+    command = [sys.executable, "-m", "dagorama.worker", "--metrics-port", "0"]
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=WAIT)
+    assert done.returncode == 2
+    assert done.stderr == "worker: --metrics-port needs a package: pip install 'dagorama[metrics]'\n"

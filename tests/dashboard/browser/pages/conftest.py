@@ -9,9 +9,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dagorama.client.connection import connection
-from dagorama.runner import launch_workers
-from dagorama_broker.launch import LaunchedBroker, launch_broker
+from dagorama_broker.launch import LaunchedBroker
 from tests.dashboard.serving import Dashboard, dashboard
+from tests.support.brokers import launch_broker
+from tests.support.workers import launch_workers
 
 # Other tests may use the processors meanwhile.
 expect.set_options(timeout=20_000)

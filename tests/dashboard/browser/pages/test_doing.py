@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from dagorama.runner import launch_workers
 from tests.dashboard.browser.pages.conftest import Board
 from tests.dashboard.browser.pages.work import Reading, ended, listening, speaker, started
-from tests.dashboard.conftest import Lonely
+from tests.dashboard.shown_work import Lonely
+from tests.support.workers import launch_workers
 
 
 def do(page: Page, action: str, notice: str) -> None:

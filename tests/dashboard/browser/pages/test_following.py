@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from dagorama_broker.launch import launch_broker
 from tests.dashboard.browser.pages.conftest import Board
 from tests.dashboard.browser.pages.work import Reading, ended, listening, speaker, started
-from tests.dashboard.conftest import Lonely
 from tests.dashboard.serving import dashboard
+from tests.dashboard.shown_work import Lonely
+from tests.support.brokers import launch_broker
 
 #: Set in a page that must not be loaded again.
 MARK, IS_MARKED = "window.isOld = true", "window.isOld === true"

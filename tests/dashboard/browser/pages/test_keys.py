@@ -10,7 +10,8 @@ from playwright.sync_api import Page, expect
 from dagorama.client.connection import connection
 from tests.dashboard.browser.pages.conftest import Board
 from tests.dashboard.browser.pages.work import Reading, ended, started
-from tests.dashboard.conftest import Guarded, Lonely
+from tests.dashboard.conftest import Guarded
+from tests.dashboard.shown_work import Lonely
 
 PAGES = {"o": "Overview", "i": "Instances", "w": "Workers", "q": "Queues", "f": "Failures", "a": "Actions"}
 #: Roles whose tokens may cancel, retry and delete; roles whose tokens may pause queues.

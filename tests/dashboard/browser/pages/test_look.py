@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 from tests.dashboard.browser.graph_page import AXE
 from tests.dashboard.browser.pages.conftest import Board
 from tests.dashboard.browser.pages.work import Speaker, ended, listening, speaker, started
-from tests.dashboard.conftest import HOSTILE, Lonely, Shapes
+from tests.dashboard.shown_work import HOSTILE, Lonely, Shapes
 
 DRAWN = "#g-panel:not(.g-loading)"
 VIEWS = ("shape", "quilt", "focus", "timeline", "table")
