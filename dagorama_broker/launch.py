@@ -150,8 +150,7 @@ class LaunchedBroker:
 
     def _run(self, command: list[str], environment: dict[str, str], pipes: tuple[int, int]) -> Process:
         """Start a process that inherits the two pipes and stderr."""
-        nothing = subprocess.DEVNULL
-        errors = None if _is_open(2) else nothing
+        nothing, errors = subprocess.DEVNULL, None if _is_open(2) else subprocess.DEVNULL
         # In a session of its own: Ctrl-C interrupts the script, whose end then ends the broker.
         return subprocess.Popen(
             command, env=environment, stdin=nothing, stdout=nothing, stderr=errors, pass_fds=pipes,
