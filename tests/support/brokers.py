@@ -1,6 +1,6 @@
 """Brokers for tests whose subject is not the start of a broker: forks of a process that has imported the broker.
 
-They are processes like those of `dagorama_broker.launch`, with the same options, and start in a fifth of the time.
+They are processes as `dagorama_broker.launch` starts them, with the same options, in a fifth of the time.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dagorama_broker.launch import HOST, MEMORY, LaunchedBroker, Process, launched
-from tests.support.forks import Program, nursery
+from tests.support.forks import Program, fork_server
 
-#: What a broker imports until it serves.
+#: Modules that a broker imports until it serves.
 IMPORTS = ("dagorama_broker.cli", "dagorama_broker.server", "dagorama_broker.store.sqlite.store")
 BROKER = Program("dagorama_broker.cli:main", IMPORTS, has_session=True)
 
@@ -39,4 +39,4 @@ class ForkedBroker(LaunchedBroker):
     def _run(self, command: list[str], environment: dict[str, str], pipes: tuple[int, int]) -> Process:
         arguments = command[command.index("serve") :]
         with open(os.devnull, "wb") as nothing:
-            return nursery(IMPORTS).fork(self.program, arguments, environment, (nothing.fileno(), 2), *pipes)
+            return fork_server(IMPORTS).fork(self.program, arguments, environment, (nothing.fileno(), 2), *pipes)

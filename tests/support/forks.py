@@ -1,4 +1,4 @@
-"""The tests' end of a nursery, and processes that are its forks."""
+"""The tests' end of a fork server, and processes that are its forks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Program(NamedTuple):
     """A program whose processes are forks."""
 
     name: str  #: a module and, after a colon, its function that takes the arguments from `sys.argv`
-    imports: tuple[str, ...]  #: modules that the nursery imports
+    imports: tuple[str, ...]  #: modules that the fork server imports
     command: str = ""  #: its name in `sys.argv`
     has_session: bool = False  #: each of its processes is in a session of its own
     has_folder: bool = False  #: modules of the current folder can be imported, as with `python -m`
 
 
 class Fork:
-    """A fork of a nursery, with the methods of Popen that launchers need."""
+    """A fork of a fork server, with the methods of Popen that launchers need."""
 
     def __init__(self, said: int) -> None:
         self._said = open(said)  # noqa: SIM115  # closed by wait()
@@ -58,14 +58,14 @@ class Fork:
                 os.kill(self.pid, number)
 
 
-class NurserySocket:
-    """A nursery, which ends with this process, and its socket."""
+class ForkServerSocket:
+    """A fork server, which ends with this process, and its socket."""
 
     def __init__(self, imports: tuple[str, ...]) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = Lock()
         with theirs:
-            command = [sys.executable, "-P", "-m", "tests.support.nursery", str(theirs.fileno()), *imports]
+            command = [sys.executable, "-P", "-m", "tests.support.fork_server", str(theirs.fileno()), *imports]
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
 
@@ -101,9 +101,9 @@ class NurserySocket:
 
 
 @cache
-def nursery(imports: tuple[str, ...]) -> NurserySocket:
-    """Return the nursery with these imports."""
-    made = NurserySocket(imports)
+def fork_server(imports: tuple[str, ...]) -> ForkServerSocket:
+    """Return the fork server with these imports."""
+    made = ForkServerSocket(imports)
     atexit.register(made.close)
     return made
 
@@ -114,7 +114,7 @@ def completed(
     """Run a program to its end, as `subprocess.run` does."""
     with TemporaryFile() as out, TemporaryFile() as err:
         outputs = out.fileno(), err.fileno()
-        code = nursery(program.imports).fork(program, arguments, environment, outputs, folder=folder).wait()
+        code = fork_server(program.imports).fork(program, arguments, environment, outputs, folder=folder).wait()
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())

@@ -1,6 +1,6 @@
 """Workers for tests whose subject is not their start: forks of a process that has imported the worker and pytest.
 
-They are processes like those of `dagorama.launch_workers`, which start in half of the time. Nodes that are methods of a
+They are processes as `dagorama.launch_workers` starts them, in half of the time. Nodes that are methods of a
 class in a test module make a worker import pytest with it, which takes longer than all else that the worker does.
 """
 
@@ -15,9 +15,9 @@ import pytest
 from dagorama import runner
 from dagorama.runner import WorkerHandle
 from dagorama.worker import launcher
-from tests.support.forks import Fork, Program, nursery
+from tests.support.forks import Fork, Program, fork_server
 
-#: What a worker imports before it imports gRPC; from a process with gRPC it could not fork its children.
+#: Modules that a worker imports before it imports gRPC; from a process with gRPC it could not fork its children.
 IMPORTS = ("dagorama.worker.main", "dagorama.worker.child.main", "asyncio", "pytest")
 #: The command of the worker too.
 WORKER = Program("dagorama.worker.__main__:main", IMPORTS, has_session=False)
@@ -45,4 +45,4 @@ def _start(command: list[str], descriptor: int) -> Fork:
 
 def fork_worker(flags: list[str], environment: dict[str, str], outputs: tuple[int, int], *inherited: int) -> Fork:
     """Start a worker with these flags of the command, stdout and stderr."""
-    return nursery(IMPORTS).fork(WORKER, flags, environment, outputs, *inherited)
+    return fork_server(IMPORTS).fork(WORKER, flags, environment, outputs, *inherited)

@@ -1,9 +1,9 @@
 """A process that has imported what brokers or workers import, and has started nothing: its forks are such processes.
 
-A broker or a worker takes several times longer to import than to start. A nursery serves all tests of a process of
+A broker or a worker takes several times longer to import than to start. A fork server serves all tests of a process of
 pytest. A request on its socket brings the program, its arguments, its environment and folder, and descriptors: a pipe
-on which the nursery tells the process id of the fork and then its exit code, the fork's stdout and stderr, and others
-that it inherits. The nursery ends when the other end of its socket is closed.
+on which the fork server tells the process id of the fork and then its exit code, the fork's stdout and stderr, and others
+that it inherits. The fork server ends when the other end of its socket is closed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 LARGEST = 128 << 10  #: bytes of a request
 
 
-class Nursery:
+class ForkServer:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._poll = poll()
@@ -30,7 +30,7 @@ class Nursery:
         self._forks: dict[int, tuple[int, int]] = {}  #: by descriptor of a process, its id and the pipe to report on
 
     def run(self) -> dict[str, Any] | None:
-        """Serve until the other end is closed. In a fork return the request for it, and None in the nursery."""
+        """Serve until the other end is closed. In a fork return the request for it, and None in the fork server."""
         while True:
             for ready, _ in self._poll.poll():
                 if ready != self._control.fileno():
@@ -59,7 +59,7 @@ class Nursery:
         return False
 
     def _leave(self, report: int) -> None:
-        """Close in a fork what belongs to the nursery."""
+        """Close in a fork what belongs to the fork server."""
         self._control.close()
         os.close(report)
         for process, (_, other) in self._forks.items():
@@ -100,11 +100,11 @@ if __name__ == "__main__":
     _, control, *imports = sys.argv
     for name in imports:
         import_module(name)
-    # Ctrl-C is for the tests, whose end is the nursery's.
+    # Ctrl-C is for the tests, whose end is the fork server's.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # a fork that collects garbage would copy all of its memory
-    if wanted := Nursery(socket.socket(fileno=int(control))).run():
+    if wanted := ForkServer(socket.socket(fileno=int(control))).run():
         module, _, function = wanted["name"].partition(":")
         sys.argv = [wanted["command"] or module, *wanted["arguments"]]
         sys.exit(getattr(import_module(module), function)())
