@@ -2,8 +2,8 @@
 
 A broker or a worker takes several times longer to import than to start. A fork server serves all tests of a process of
 pytest. A request on its socket brings the program, its arguments, its environment and folder, and descriptors: a pipe
-on which the fork server tells the process id of the fork and then its exit code, the fork's stdout and stderr, and others
-that it inherits. The fork server ends when the other end of its socket is closed.
+on which the fork server tells the process id of the fork and then its exit code, the fork's stdout and stderr, and
+others that it inherits. The fork server ends when the other end of its socket is closed.
 """
 
 from __future__ import annotations
