@@ -32,13 +32,15 @@ _DEFAULTS: dict[str, str | int] = {
     "tcp_user_timeout": 8_000,
     "target_session_attrs": "read-write",
 }
-#: No statement is ever cancelled: a cancelled wait for a replica would look like a durable commit. A session that is
-#: cut off in a transaction must let go of its rows, and a planner that compiles queries gains nothing here.
+#: No statement is ever cancelled: a cancelled wait for a replica would look like a durable commit. A planner that
+#: compiles queries gains nothing here.
 _SESSION = (
-    "SET statement_timeout = 0", "SET lock_timeout = 0", "SET idle_in_transaction_session_timeout = '5s'",
-    "SET client_connection_check_interval = '2s'", "SET default_transaction_isolation = 'read committed'",
-    "SET jit = off",
+    "SET statement_timeout = 0", "SET lock_timeout = 0", "SET client_connection_check_interval = '2s'",
+    "SET default_transaction_isolation = 'read committed'", "SET jit = off",
 )  # fmt: skip
+#: Seconds for which a session may do nothing within a transaction, before the server ends it: one that commits holds
+#: rows that a successor needs, and one that reads holds a snapshot while a busy broker looks at its rows.
+_IDLE_COMMITTING, _IDLE_READING = 5, 120
 
 # Hints for SQLite's planner.
 _INDEX = re.compile(r" INDEXED BY \w+")
@@ -48,14 +50,14 @@ _CROSS = re.compile(r"CROSS JOIN (\w+ \w+)(\s+ON\b)")
 class Session:
     """A connection, used by one thread at a time. Statements outside of a transaction commit at once."""
 
-    def __init__(self, address: Address, prepares: bool = True) -> None:
-        """Connect, or raise psycopg.Error. `prepares`: whether the server keeps statements that are run again."""
+    def __init__(self, address: Address, commits: bool = False) -> None:
+        """Connect, or raise psycopg.Error. `commits`: it is for commits, whose statements `Writer` prepares itself."""
         given = conninfo_to_dict(address.conninfo)
         defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
         self.raw = psycopg.connect(
             make_conninfo(address.conninfo, **defaults),
             autocommit=True,
-            prepare_threshold=2 if prepares else None,
+            prepare_threshold=None if commits else 2,
             cursor_factory=psycopg.RawCursor,
         )
         for kind, dumper in (
@@ -63,7 +65,11 @@ class Session:
         ):  # fmt: skip
             self.raw.adapters.register_dumper(kind, dumper)
         try:
-            self.script("; ".join([*_SESSION, f"SET search_path = {address.schema}"]))
+            idle = _IDLE_COMMITTING if commits else _IDLE_READING
+            own = (
+                f"SET search_path = {address.schema}", f"SET idle_in_transaction_session_timeout = '{idle}s'"
+            )  # fmt: skip
+            self.script("; ".join([*_SESSION, *own]))
             if self.setting("synchronous_commit") in ("off", "local"):
                 self.script("SET synchronous_commit = on")
         except BaseException:

@@ -91,11 +91,11 @@ class Attempts:
 class Line:
     """A session that is opened when it is needed, and opened again when it has broken."""
 
-    def __init__(self, address: Address, patience: float, ending: Ending, prepares: bool = True) -> None:
+    def __init__(self, address: Address, patience: float, ending: Ending, commits: bool = False) -> None:
         self._address = address
         self._patience = patience
         self._ending = ending
-        self._prepares = prepares
+        self._commits = commits
         self._session: Session | None = None
         self._alone = threading.Lock()
 
@@ -129,7 +129,7 @@ class Line:
         return self._session
 
     def _connect(self) -> Session:
-        self._session = Session(self._address, self._prepares)
+        self._session = Session(self._address, self._commits)
         return self._session
 
     def drop(self) -> None:

@@ -65,10 +65,10 @@ class PostgresStore(SqlStore):
         self._address = parse_address(url)
         self._ending = Ending()
 
-        def line(prepares: bool = True) -> Line:
-            return Line(self._address, patience, self._ending, prepares)
+        def line(commits: bool = False) -> Line:
+            return Line(self._address, patience, self._ending, commits)
 
-        self._reading, self._viewing, self._commit_line = line(), line(), line(prepares=False)
+        self._reading, self._viewing, self._commit_line = line(), line(), line(commits=True)
         super().__init__(self._reading, self._reading, LargeFiles(values))
         self.view = PostgresView(self._viewing)
         self._keeper = Keeper(line(), lease, address, self._ending, waits)
@@ -84,7 +84,7 @@ class PostgresStore(SqlStore):
     def open(self) -> None:
         self._ending.clear()
         with translate_postgres_errors(self._address.shown):
-            session = Session(self._address, prepares=False)
+            session = Session(self._address)
             try:
                 check_server(session, self._address)
                 make_leadership(session, self._address)
