@@ -14,7 +14,7 @@ from dagorama.__main__ import COMMANDS
 from tests.support.brokers import launch_broker
 from tests.support.commands import ROOT, invoke, printed, process, refusal
 
-OTHERS = {"backup", "broker", "check", "dashboard"}
+OTHERS = {"backup", "broker", "check", "dashboard", "restore"}
 
 
 def test_the_help_lists_every_command_and_each_has_a_help() -> None:

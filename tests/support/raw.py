@@ -290,10 +290,9 @@ class RawWorker:
             try:
                 await call.write(pb.WorkerMessage(hello=self.hello))
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.INTERNAL:
-                    raise
-            else:
-                return call
+                if error.code() is grpc.StatusCode.INTERNAL:
+                    continue
+            return call  # if the broker has ended it already, `_listen` hears why
 
     @property
     def welcomed(self) -> pb.Welcome:

@@ -39,7 +39,9 @@ export class Scene {
     this.element.addEventListener("pointerover", ({ target }) => this.#near(/** @type {Element} */ (target)));
     new ResizeObserver(() => this.#whenReleased("fit", () => this.camera.moved || this.camera.fit(true)))
       .observe(this.element);
-    for (const end of ["pointerup", "pointercancel"]) this.element.addEventListener(end, () => setTimeout(this.#resume));
+    for (const end of ["pointerup", "pointercancel"]) {
+      this.element.addEventListener(end, () => setTimeout(this.#resume));
+    }
   }
 
   /**
