@@ -17,16 +17,17 @@ class CuttingProxy:
         self.lost = 0  #: exchanges
         self._to = to
         self._next: Loss | None = None
+        self._passing = 0  #: questions that pass before
         self._lock = Lock()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         Thread(target=self._accept, daemon=True).start()
 
-    def lose(self, what: Loss) -> None:
-        """Lose the next thing that a client asks, or the answer to it."""
+    def lose(self, what: Loss, after: int = 0) -> None:
+        """Lose the next thing that a client asks, or the answer to it, after some exchanges that pass."""
         with self._lock:
-            self._next = what
+            self._next, self._passing = what, after
 
     def close(self) -> None:
         """Refuse new connections, and end all open ones."""
@@ -48,8 +49,7 @@ class CuttingProxy:
     def _ask(self, near: socket.socket, far: socket.socket, drops: list[bool]) -> None:
         with suppress(OSError):
             while data := near.recv(65_536):
-                with self._lock:
-                    loss, self._next = self._next, None
+                loss = self._loss()
                 if loss == "question":
                     self.lost += 1
                     break
@@ -59,6 +59,15 @@ class CuttingProxy:
         if not drops:
             _end(near)
             _end(far)
+
+    def _loss(self) -> Loss | None:
+        """What is lost of this exchange."""
+        with self._lock:
+            if self._next is not None and self._passing:
+                self._passing -= 1
+                return None
+            loss, self._next = self._next, None
+            return loss
 
     def _answer(self, far: socket.socket, near: socket.socket, drops: list[bool]) -> None:
         with suppress(OSError):

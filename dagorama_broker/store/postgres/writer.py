@@ -104,21 +104,10 @@ class Writer:
         return name
 
     def _copy(self, table: Table, rows: list[Row]) -> None:
-        connection = self.session.raw.pgconn
+        """Write rows by COPY. psycopg waits for the server without the GIL; libpq's own calls for COPY would keep it."""
         command = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN (FORMAT BINARY)"
-        data = pack_copy(table.kinds, rows)
-        connection.nonblocking = 0  # libpq itself waits, without the GIL
-        try:
-            result = connection.exec_(command.encode())
-            if result.status != pq.ExecStatus.COPY_IN:
-                raise error_from_result(result)
-            connection.put_copy_data(data)
-            connection.put_copy_end()
-            while (ended := connection.get_result()) is not None:
-                result = ended
-            self._check(result)
-        finally:
-            connection.nonblocking = 1
+        with self.session.raw.cursor().copy(command.encode()) as copy:
+            copy.write(pack_copy(table.kinds, rows))
 
     def _check(self, result: pq.abc.PGresult) -> None:
         if result.status not in _OK:
