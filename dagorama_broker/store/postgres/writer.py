@@ -104,7 +104,7 @@ class Writer:
         return name
 
     def _copy(self, table: Table, rows: list[Row]) -> None:
-        """Write rows by COPY. psycopg waits for the server without the GIL; libpq's own calls for COPY would keep it."""
+        # pgconn's own calls for COPY wait for the server with the GIL, and the broker's loop with them.
         command = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN (FORMAT BINARY)"
         with self.session.raw.cursor().copy(command.encode()) as copy:
             copy.write(pack_copy(table.kinds, rows))
