@@ -57,10 +57,12 @@ class Writer:
             self.transact(lambda session: self._write(session, changes, rows, bool(rare)), number)
 
     def transact(self, work: Callable[[Session], object], number: int) -> None:
-        """Do the work in a transaction that passes the fence."""
-        with self.session.transaction():
+        """Do the work in a transaction that has passed the fence.
+
+        The fence comes first: of a commit that is sent again, its number must be found before one of its rows is.
+        """
+        with self.session.transaction(f"BEGIN; SELECT fence({self._epoch:d}, {number:d})"):
             work(self.session)
-            self.session.execute("SELECT fence(?, ?)", (self._epoch, number))
 
     def _write(self, session: Session, changes: Changes, rows: Rows, is_rare: bool) -> None:
         if changes.retried:
