@@ -15,7 +15,7 @@ from psycopg import pq
 from psycopg.errors import error_from_result
 
 from dagorama_broker.model.rows import Changes
-from dagorama_broker.store.postgres.binary import pack_copy
+from dagorama_broker.store.postgres.binary import copied_nodes, copied_outcomes
 from dagorama_broker.store.postgres.connection import Session
 from dagorama_broker.store.postgres.tables import COVERED, NODES, OUTCOMES, Row, Table, rows_of
 from dagorama_broker.store.sql.writer import revive, write_the_rare
@@ -24,7 +24,7 @@ from dagorama_broker.store.sql.writer import revive, write_the_rare
 MANY = 256
 #: Statements that the server keeps prepared; each is one combination of tables.
 KEPT = 256
-_COPIED = (NODES, OUTCOMES)
+_COPIED: dict[Table, Callable[[Any], bytes]] = {NODES: copied_nodes, OUTCOMES: copied_outcomes}
 _BIGINT = 20
 _RARE = tuple(field.name for field in fields(Changes) if field.name not in COVERED)
 _COVERED: dict[str, Any] = {name: [] for name in COVERED}
@@ -109,7 +109,7 @@ class Writer:
         # pgconn's own calls for COPY wait for the server with the GIL, and the broker's loop with them.
         command = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN (FORMAT BINARY)"
         with self.session.raw.cursor().copy(command.encode()) as copy:
-            copy.write(pack_copy(table.kinds, rows))
+            copy.write(_COPIED[table](rows))
 
     def _check(self, result: pq.abc.PGresult) -> None:
         if result.status not in _OK:
