@@ -1,6 +1,6 @@
 """Work of a broker for a PostgreSQL store, and the ledger of it: what was to be committed, and what was acknowledged.
 
-A node's key tells the epoch in which it was made, so that rows tell who wrote them. Values name the attempt.
+A node's key and its value name the epochs in which they were made, so that rows tell who wrote them.
 """
 
 from __future__ import annotations

@@ -98,6 +98,7 @@ class Writer:
         for number, table in enumerate(tables):
             steps.append(f"i{number} AS ({table.statement(first + len(oids) - (2 if is_fenced else 0))})")
             oids += table.oids
+        # The main query, and so the fence, is run before the inserts, because it reads none of them.
         last = "SELECT fence($1, $2)" if is_fenced else "SELECT 1"
         name = b"commit %d" % len(self._prepared)
         statement = f"WITH {', '.join(steps)} {last}" if steps else last
