@@ -15,7 +15,7 @@ import pytest
 
 from dagorama_broker.errors import Deposed, SettingsError, StoreError
 from dagorama_broker.model.domain import State
-from dagorama_broker.model.rows import Changes, RemovedRow
+from dagorama_broker.model.rows import Changes, ProgressRow, RemovedRow
 from dagorama_broker.store import StoreOptions, open_store
 from dagorama_broker.store.checksums import row_sum
 from dagorama_broker.store.postgres.address import parse_address
@@ -89,6 +89,16 @@ def test_few_rows_and_many_are_read_as_they_were_written(url: str, tmp_path: Pat
         assert store.values(keys[:-1]) == {key: b"value of %d" % key for key in keys[:-1]}
         assert [each.key for each in store.live().nodes] == [count]
         assert [each.state for each in store.ended(keys[:-1])] == [State.COMPLETED] * (count - 1)
+
+
+@pytest.mark.parametrize("count", [2, 256, 300])
+def test_rows_of_tables_without_copy_are_read_as_they_were_written(url: str, tmp_path: Path, count: int) -> None:
+    failures = [None, b"", b"failure"]
+    rows = [ProgressRow(key, 1, 2, 3, key + 0.5, failures[key % 3], 0.25, key, -key) for key in range(1, count + 1)]
+    with opened(url, tmp_path) as store:
+        store.commit(graph(*[node(row.key) for row in rows]))
+        store.commit(Changes(progress=rows))
+        assert sorted(store.live().progress) == rows
 
 
 def test_other_threads_run_while_many_rows_are_written(server: PostgresServer, url: str, tmp_path: Path) -> None:
