@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part; may be repeated")
     parser.add_argument("--large", action="store_true", help="the rows of a million nodes, and nothing else")
     parser.add_argument("--store", choices=["sqlite", "both"], default="sqlite",
-                        help="both: PostgreSQL beside SQLite, and nothing else; it starts a server")  # fmt: skip
+                        help="both: compare PostgreSQL with SQLite, and nothing else")  # fmt: skip
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--seed", type=int, default=1, help="which nodes are read back")
     options = parser.parse_args()

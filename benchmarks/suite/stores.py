@@ -1,4 +1,4 @@
-"""PostgreSQL beside SQLite: the same commits and work on both, in turns, with the server on the same machine."""
+"""PostgreSQL and SQLite: the same commits and work on both, in turns, with the server on the same machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from suite.throughput import CALLERS, by_callers, one_fan
 from tests.support.postgres_server import NoServer, new_schema, running_server
 
 ARGUMENTS, VALUE = bytes(180), bytes(120)
-#: What a commit may take, and the processor time of our thread, each as a multiple of SQLite's, by its rows.
+#: Goals for the time of a commit, and for the processor time of our thread, as multiples of SQLite's, by its rows.
 TIMES = {1: "2.0 at most", 100: "2.2 at most", 10_000: "1.2 at most"}
 CPU = {100: "0.8 at most", 10_000: "0.6 at most"}
 
@@ -51,7 +51,7 @@ def commits(server: str, counts: dict[int, int]) -> Iterator[Row]:
 
 
 def _measured(sqlite: Store, postgres: Store, rows: int, times: int, first: int) -> Iterator[Row]:
-    """Yield the rows of commits of so many rows; the first of each kind is not counted."""
+    """Yield the figures of commits of `rows` rows; the first commit of each kind is not counted."""
     taken: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for time in range(times + 1):
         keys = range(first + time * rows, first + (time + 1) * rows)
@@ -77,7 +77,7 @@ def _ratio(workload: str, figures: list[float], others: list[float], reach: str)
 
 
 def _commit(store: Store, changes: Changes) -> tuple[float, float]:
-    """Return the milliseconds that a commit takes, and those of this thread's processor time."""
+    """Return the milliseconds that a commit takes, and the milliseconds of this thread's processor time."""
     start, cpu = perf_counter(), thread_time()
     store.commit(changes)
     return (perf_counter() - start) * 1000, (thread_time() - cpu) * 1000

@@ -41,7 +41,7 @@ from .progress import made, patience
 EVERYDAY = {"cuts": 100, "takeovers": 10, "kills": 20}
 LONG = {"cuts": 1_000, "takeovers": 100, "kills": 200}
 WEAKER = {"cuts": 20, "takeovers": 1, "kills": 4}
-#: One in so many cuts, at least, must lose the answer to a commit that was made.
+#: Cuts of which at least one must lose the answer to a commit that was made.
 SHOWN = 10
 #: Commits between two kills, at most.
 BETWEEN = 60
@@ -52,7 +52,7 @@ class Verdict:
     events: int  #: cuts, takeovers or kills
     acknowledged: int = 0  #: commits
     unanswered: int = 0  #: tries to commit
-    found_out: int = 0  #: of these, those that had been made
+    found_out: int = 0  #: commits that turned out to be made by such a try
     seconds: list[float] = field(default_factory=list)  #: from SIGKILL to the first commit of the next broker
     violations: list[str] = field(default_factory=list)
 
@@ -91,7 +91,7 @@ class Stage:
 
 @contextmanager
 def counted(verdict: Verdict) -> Iterator[None]:
-    """Count tries without an answer, and those that had been made."""
+    """Count tries without an answer, and commits that had been made all the same."""
 
     def commit(plain: Callable[..., None]) -> Callable[..., None]:
         def counting(writer: Writer, *arguments: object) -> None:

@@ -60,7 +60,7 @@ def found(url: str, values: Path) -> None:
 
 @dataclass
 class Books:
-    """What the ledgers say."""
+    """The content of the ledgers."""
 
     meant: dict[tuple[int, int], Intent] = field(default_factory=dict)
     durable: set[tuple[int, int]] = field(default_factory=set)
@@ -80,7 +80,7 @@ class Books:
 
 
 def judge(url: str, values: Path, ledgers: Iterable[Path]) -> tuple[int, list[str]]:
-    """How many commits were acknowledged; what is lost, doubled or torn, and what was committed after a takeover."""
+    """Return how many commits were acknowledged, and a sentence for each one that is lost, torn, doubled or too late."""
     books = Books()
     for ledger in ledgers:
         books.read(ledger)

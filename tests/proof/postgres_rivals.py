@@ -18,21 +18,21 @@ from .progress import patience
 ROOT = Path(__file__).parents[2]
 #: Seconds of a lease that is renewed, of one that runs out, and until a leader that commits is harmed, at most.
 LONG, SHORT, BEFORE = 60.0, 1.0, 0.2
-#: What becomes of one leader after another. "late": it does not renew its lease, and commits on. "alone": the same, and
-#: its successor does not end its sessions, so that only the fence is between them.
-FATES = ("alone", "kill", "stop", "kill", "late", "kill")
+#: The ends of one leader after another. "late": it does not renew its lease, and commits on. "alone": the same, and its
+#: successor does not end its sessions, so that only the fence is between them.
+ENDS = ("alone", "kill", "stop", "kill", "late", "kill")
 
 
 class Rival:
-    """One broker, its fate, and whether it ends the sessions of the one before."""
+    """One broker, and the way in which it ends."""
 
     def __init__(self, url: str, folder: Path, number: int, seed: int) -> None:
-        self.fate = FATES[number % len(FATES)]
+        self.ends_by = ENDS[number % len(ENDS)]
         self.number = number
         self._errors = folder / f"errors-{number}"
-        options = ["--seed", f"{seed}", "--lease", f"{LONG if self.fate == 'kill' else SHORT}"]
-        options += ["--unrenewed"] if self.fate in ("late", "alone") else []
-        options += ["--leave-sessions"] if number and FATES[(number - 1) % len(FATES)] == "alone" else []
+        options = ["--seed", f"{seed}", "--lease", f"{LONG if self.ends_by == 'kill' else SHORT}"]
+        options += ["--unrenewed"] if self.ends_by in ("late", "alone") else []
+        options += ["--leave-sessions"] if number and ENDS[(number - 1) % len(ENDS)] == "alone" else []
         command = [url, f"{folder / 'values'}", f"{folder / f'ledger-{number:04}'}", *options]
         with self._errors.open("w") as errors:
             self.process = subprocess.Popen(
@@ -41,7 +41,7 @@ class Rival:
             )  # fmt: skip
 
     def until(self, word: str) -> str:
-        """Wait until it says this; what follows the word. Raise RivalEnded if it has ended before."""
+        """Wait until it says this word, and return the rest of the line. Raise RivalEnded if it has ended before."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.startswith(word):
@@ -49,10 +49,10 @@ class Rival:
         return line.removeprefix(word).strip()
 
     def harm(self) -> None:
-        """Let its fate have it, unless that is only to be replaced."""
-        if self.fate == "kill":
+        """Kill or stop it, or only let its lease run out."""
+        if self.ends_by == "kill":
             self.process.kill()
-        elif self.fate == "stop":
+        elif self.ends_by == "stop":
             self.process.send_signal(signal.SIGSTOP)
 
     def ended_well(self) -> bool:
@@ -63,7 +63,7 @@ class Rival:
             self.process.stdin.flush()
         self.process.send_signal(signal.SIGCONT)
         code = self.process.wait(patience(60))
-        return code == (-signal.SIGKILL if self.fate == "kill" else REPLACED)
+        return code == (-signal.SIGKILL if self.ends_by == "kill" else REPLACED)
 
     def last_error(self) -> str:
         return (self._errors.read_text().splitlines() or ["it said nothing"])[-1]
@@ -120,7 +120,7 @@ class Rivals:
         except RivalEnded as error:
             self.violations.append(str(error))
             return
-        if leader.fate == "kill":
+        if leader.ends_by == "kill":
             self.seconds.append(committed - harmed)
         if not leader.ended_well():
             self.violations.append(

@@ -1,4 +1,4 @@
-"""Work of a broker for a PostgreSQL store, and the ledger of it: what was to be committed, and what was acknowledged.
+"""Work of a broker for a PostgreSQL store, and the ledger of what it sent and what was acknowledged.
 
 A node's key and its value name the epochs in which they were made, so that rows tell who wrote them.
 """
@@ -26,7 +26,7 @@ MANY = 600
 
 
 class Intent(NamedTuple):
-    """What one commit writes."""
+    """The rows of one commit."""
 
     epoch: int
     number: int  #: of the commit in its epoch, from 1
@@ -63,7 +63,7 @@ class Ledger:
 
 
 def lines_of(file: Path) -> Iterator[tuple[str, list[object]]]:
-    """What was written to a ledger, in order."""
+    """Yield the lines of a ledger, in order."""
     *whole, _ = file.read_bytes().split(b"\n")  # a process that was killed may have begun another one
     for line in whole:
         kind, *what = json.loads(line)
@@ -71,7 +71,7 @@ def lines_of(file: Path) -> Iterator[tuple[str, list[object]]]:
 
 
 class Workload:
-    """A broker without clients and workers: it makes nodes, and ends its own and those that it has found."""
+    """A broker without clients and workers: it makes nodes, and ends them and the nodes that it has found."""
 
     def __init__(self, store: PostgresStore, epoch: int, ledger: Ledger, chance: random.Random) -> None:
         self.acknowledged = 0
@@ -85,7 +85,7 @@ class Workload:
         ledger.write("took", epoch, self._unfinished)
 
     def commit(self) -> None:
-        """Commit something. What is raised is what the store raises."""
+        """Commit something. Raise StoreError if the store does."""
         intent = self._draw()
         changes = self._changes(intent)
         self._ledger.write("meant", *intent)

@@ -11,7 +11,7 @@ from tests.support.postgres_server import PostgresServer
 
 from . import postgres
 from .postgres_mutants import MUTANTS
-from .postgres_rivals import FATES
+from .postgres_rivals import ENDS
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ def server() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.mark.parametrize(("part", "count"), [("cuts", 20), ("takeovers", len(FATES)), ("kills", 4)])
+@pytest.mark.parametrize(("part", "count"), [("cuts", 20), ("takeovers", len(ENDS)), ("kills", 4)])
 def test_no_acknowledged_commit_is_lost_or_made_twice(server: PostgresServer, part: str, count: int) -> None:
     verdict = postgres.prove(server, part, count, seed=1)
     assert verdict.violations == []

@@ -65,7 +65,7 @@ class CuttingProxy:
             _end(far)
 
     def _loss_of(self, question: bytes) -> Loss | None:
-        """What is lost of this exchange."""
+        """Return which part of this exchange is lost, if any."""
         with self._lock:
             if self._asking not in question:
                 return None
