@@ -80,7 +80,7 @@ class Books:
 
 
 def judge(url: str, values: Path, ledgers: Iterable[Path]) -> tuple[int, list[str]]:
-    """Return how many commits were acknowledged, and a sentence for each one that is lost, torn, doubled or too late."""
+    """Return how many commits were acknowledged, and a sentence for each that is lost, torn, doubled or too late."""
     books = Books()
     for ledger in ledgers:
         books.read(ledger)
