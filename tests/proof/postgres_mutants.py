@@ -50,8 +50,9 @@ def _no_second_try(url: str) -> Iterator[None]:
         def commit(self: Writer, changes: Any, number: int) -> None:
             try:
                 plain(self, changes, number)
-            except psycopg.OperationalError:
-                self.session.close()
+            except psycopg.Error:
+                if not self.session.is_broken:
+                    raise
 
         return commit
 

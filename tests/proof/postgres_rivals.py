@@ -66,7 +66,8 @@ class Rival:
         return code == (-signal.SIGKILL if self.ends_by == "kill" else REPLACED)
 
     def last_error(self) -> str:
-        return (self._errors.read_text().splitlines() or ["it said nothing"])[-1]
+        lines = self._errors.read_text().splitlines()
+        return " ".join(lines[-2:]) or "it said nothing"
 
     def end(self) -> None:
         self.process.kill()
