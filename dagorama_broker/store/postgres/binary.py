@@ -23,8 +23,8 @@ _KEPT = 256
 _NULL = b"\xff\xff\xff\xff"
 _HEAD = Struct(">iiIii").pack
 _LENGTH = Struct(">i").pack
-_COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_END = b"\xff\xff"
+COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_END = b"\xff\xff"
 
 
 def pack_array(kind: str, values: Sequence[SqlValue]) -> bytes:
@@ -53,7 +53,7 @@ OutcomeColumns: TypeAlias = "tuple[int, int, int, int, int, float, int, int, byt
 
 
 def copied_nodes(rows: Iterable[NodeColumns]) -> bytes:
-    """Return rows of `nodes` as the data of COPY."""
+    """Return rows of `nodes` as data of COPY, between its begin and its end."""
     head = Struct(">h iq iq iq iq i").pack
     parts = (
         part
@@ -65,11 +65,11 @@ def copied_nodes(rows: Iterable[NodeColumns]) -> bytes:
             arguments,
         )
     )
-    return b"".join([_COPY_BEGIN, *parts, _COPY_END])
+    return b"".join(parts)
 
 
 def copied_outcomes(rows: Iterable[OutcomeColumns]) -> bytes:
-    """Return rows of `outcomes` as the data of COPY."""
+    """Return rows of `outcomes` as data of COPY, between its begin and its end."""
     head = Struct(">h iq iq iq iq iq id iq iq i").pack
     parts = (
         part
@@ -83,4 +83,4 @@ def copied_outcomes(rows: Iterable[OutcomeColumns]) -> bytes:
             failure or b"",
         )
     )
-    return b"".join([_COPY_BEGIN, *parts, _COPY_END])
+    return b"".join(parts)

@@ -15,13 +15,15 @@ from psycopg import pq
 from psycopg.errors import error_from_result
 
 from dagorama_broker.model.rows import Changes
-from dagorama_broker.store.postgres.binary import copied_nodes, copied_outcomes
+from dagorama_broker.store.postgres.binary import COPY_BEGIN, COPY_END, copied_nodes, copied_outcomes
 from dagorama_broker.store.postgres.connection import Session
 from dagorama_broker.store.postgres.tables import COVERED, NODES, OUTCOMES, Row, Table, rows_of
 from dagorama_broker.store.sql.writer import revive, write_the_rare
 
 #: Rows of a table from which COPY is faster than arrays.
 MANY = 256
+#: Rows of a part of a COPY: the server takes in one while the next is packed.
+PART = 1_000
 #: Statements that the server keeps prepared; each is one combination of tables.
 KEPT = 256
 _COPIED: dict[Table, Callable[[Any], bytes]] = {NODES: copied_nodes, OUTCOMES: copied_outcomes}
@@ -110,7 +112,10 @@ class Writer:
         # pgconn's own calls for COPY wait for the server with the GIL, and the broker's loop with them.
         command = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN (FORMAT BINARY)"
         with self.session.raw.cursor().copy(command.encode()) as copy:
-            copy.write(_COPIED[table](rows))
+            copy.write(COPY_BEGIN)
+            for first in range(0, len(rows), PART):
+                copy.write(_COPIED[table](rows[first : first + PART]))
+            copy.write(COPY_END)
 
     def _check(self, result: pq.abc.PGresult) -> None:
         if result.status not in _OK:
