@@ -11,7 +11,8 @@
 #   make pictures   takes the pictures of docs/how-to/dashboard.md again, with Chromium
 #   make docs    builds the site of the documentation in build/docs/site, with search and a reference from docstrings
 #   make states  writes docs/reference/states.md from the table of transitions
-#   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one)
+#   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one; ARGS=--store=both: PostgreSQL
+#                beside SQLite, after `make .venv/.installed-dev`)
 #   make bench-large    the rows of a million nodes
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
 #   make clean   removes what these made, .venv too

@@ -2,6 +2,7 @@
 
 Run: python benchmarks/run.py [--quick] [--only NAME]... [--json FILE] [--seed N]     (make bench)
      python benchmarks/run.py --large                                                 (make bench-large)
+     python benchmarks/run.py --store both                                            (make bench ARGS=--store=both)
 
 Durable: SQLite with a sync at every commit, payloads signed. Two workers unless the row says otherwise. The clock runs
 from the call to the value in hand, with workers that are connected already. Medians, and the machine above the table.
@@ -82,6 +83,16 @@ def _large(options: Namespace) -> Iterator[Row]:
     yield from turns.turns(1_000_000)
 
 
+def _stores(options: Namespace) -> Iterator[Row]:
+    try:
+        from suite import stores
+    except ImportError as error:
+        raise SystemExit(f"--store=both needs the tools for tests (make .venv/.installed-dev): {error}") from error
+    with stores.server() as server:
+        yield from stores.commits(server, {1: 300, 100: 100, 10_000: 5 if options.quick else 15})
+        yield from stores.products(server, 1 if options.quick else 3, random.Random(options.seed))
+
+
 PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
     "fan": _fan, "anchors": _anchors, "graphs": _served, "values": _values, "latency": _latency, "standing": _standing,
     "removal": _removal, "watched": _watched, "dashboard": _dashboard, "inspecting": _inspecting,
@@ -93,10 +104,16 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="about a minute, with fewer runs")
     parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part; may be repeated")
     parser.add_argument("--large", action="store_true", help="the rows of a million nodes, and nothing else")
+    parser.add_argument("--store", choices=["sqlite", "both"], default="sqlite",
+                        help="both: compare PostgreSQL with SQLite, and nothing else")  # fmt: skip
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--seed", type=int, default=1, help="which nodes are read back")
     options = parser.parse_args()
-    parts = [_large] if options.large else [PARTS[name] for name in options.only or PARTS]
+    parts = [PARTS[name] for name in options.only or PARTS]
+    if options.large:
+        parts = [_large]
+    elif options.store == "both":
+        parts = [_stores]
     start, rows = perf_counter(), []
     for part in parts:
         for row in part(options):

@@ -22,14 +22,14 @@ ASLEEP = 2.0  #: seconds that the sample's nodes sleep, side by side
 
 
 def round_trip(served: Serving, times: int, clients: int) -> Iterator[Row]:
-    alone = [_once(number) for number in range(times)]
+    alone = [once(number) for number in range(times)]
     yield _at(alone, 0.5, "round trip, median", "2.0")
     yield _at(alone, 0.99, "round trip, p99", "5.0")
     start = threading.Barrier(clients)
 
     def client(number: int) -> list[float]:
         start.wait()
-        return [_once(number) for _ in range(times // clients)]
+        return [once(number) for _ in range(times // clients)]
 
     with ThreadPoolExecutor(clients) as threads:
         together = [each for one in threads.map(client, range(clients)) for each in one]
@@ -41,7 +41,8 @@ def _at(milliseconds: list[float], part: float, workload: str, reach: str) -> Ro
     return Row(workload, share(milliseconds, part), "ms", milliseconds, reach, f"of {len(milliseconds)}")
 
 
-def _once(number: int) -> float:
+def once(number: int) -> float:
+    """Return the milliseconds from the call of a node to its value."""
     start = perf_counter()
     assert resolve(*One()(number), timeout=60) == number
     return (perf_counter() - start) * 1000

@@ -36,11 +36,14 @@ class Serving:
 
 
 @contextmanager
-def serving(workers: int = WORKERS, **environment: str) -> Iterator[Serving]:
-    """Workers are connected, and every function that is measured has run. `environment` is for all of it."""
+def serving(workers: int = WORKERS, store: str = "", **environment: str) -> Iterator[Serving]:
+    """Workers are connected, and every function that is measured has run. `environment` is for all of it.
+
+    `store` is the URL of the store, if that is not a SQLite file in the folder.
+    """
     os.environ.update(environment)
     with TemporaryDirectory(prefix="dagorama-bench-") as folder:
-        store = f"sqlite:///{Path(folder, 'broker.sqlite3')}"
+        store = store or f"sqlite:///{Path(folder, 'broker.sqlite3')}"
         with launch_broker(port=0, store=store) as broker, launch_workers(workers):
             for instance, promise in (Fan()(16 * workers), Chain()(8), HopByHop()(8), One()(1), Small()(1)):
                 resolve(instance, promise, timeout=60)

@@ -31,7 +31,7 @@ def fan(widths: dict[int, int], chance: random.Random) -> Iterator[Row]:
     seconds: dict[int, list[float]] = {}
     for width, runs in widths.items():
         with serving() as served:
-            seconds[width] = [_one_fan(served, width, chance) for _ in range(runs)]
+            seconds[width] = [one_fan(served, width, chance) for _ in range(runs)]
         rates = [(width + 2) / each for each in seconds[width]]
         yield row(f"fan, {width:,} nodes", rates, "nodes/s", FAN_REACH.get(width, ""), note=_read_back(width))
     if {20_000, 100_000} <= seconds.keys():
@@ -44,7 +44,8 @@ def _read_back(width: int) -> str:
     return f"{CHECKED} of them read back after a SIGKILL of the broker, each run"
 
 
-def _one_fan(served: Serving, width: int, chance: random.Random) -> float:
+def one_fan(served: Serving, width: int, chance: random.Random) -> float:
+    """Return the seconds of a fan. The broker is killed afterwards, and has to know its nodes."""
     start = perf_counter()
     instance, promise = Fan()(width)
     total = resolve(instance, promise, timeout=300)
@@ -113,6 +114,12 @@ def many(served: Serving, instances: int, runs: int) -> Iterator[Row]:
     gathered = [_many(instances, _together) for _ in range(runs)]
     yield row("many, submitted together", [rate for rate, _ in gathered], "instances/s", "3,000")
     yield row("many together, the first is there after", [first for _, first in gathered], "s")
+
+
+def by_callers(instances: int, callers: int) -> float:
+    """Return the instances a second that some threads submit, one by one."""
+    rate, _ = _many(instances, partial(_one_by_one, callers=callers))
+    return rate
 
 
 def _one_by_one(instances: int, callers: int) -> list[Made]:

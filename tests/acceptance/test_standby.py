@@ -18,7 +18,8 @@ import pytest
 from dagorama import DAGDefinition, dagorama, resolve
 from dagorama.runner import launch_workers
 from dagorama_broker.launch import environment_with
-from tests.support.postgres_server import PostgresServer, new_schema, running_server
+from tests.support.broker_fixtures import server_or_skip
+from tests.support.postgres_server import PostgresServer, new_schema
 
 #: Hosts of the two brokers, which have the same port.
 HOSTS = ("127.0.0.1", "127.0.0.2")
@@ -76,7 +77,7 @@ class BrokerProcess:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    with running_server() as server:
+    with server_or_skip() as server:
         yield server
 
 

@@ -1,4 +1,4 @@
-from tests.support.broker_fixtures import served, store
+from tests.support.broker_fixtures import postgres_url, served, store
 from tests.support.client_fixtures import broker
 
-__all__ = ["broker", "served", "store"]
+__all__ = ["broker", "postgres_url", "served", "store"]

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,14 +15,15 @@ import pytest
 
 from dagorama_broker.errors import Deposed, SettingsError, StoreError
 from dagorama_broker.model.domain import State
-from dagorama_broker.model.rows import Changes, RemovedRow
+from dagorama_broker.model.rows import Changes, ProgressRow, RemovedRow
 from dagorama_broker.store import StoreOptions, open_store
 from dagorama_broker.store.checksums import row_sum
 from dagorama_broker.store.postgres.address import parse_address
 from dagorama_broker.store.postgres.schema import LATEST_VERSION
 from dagorama_broker.store.postgres.store import PostgresStore
+from tests.support.broker_fixtures import server_or_skip
 from tests.support.cutting_proxy import CuttingProxy, Loss
-from tests.support.postgres_server import PostgresServer, new_schema, running_server
+from tests.support.postgres_server import PostgresServer, new_schema
 from tests.support.records import begun, completed, graph, instance_row, node, run_row
 
 #: Seconds of a lease that is renewed in a test, and of one that runs out in it.
@@ -35,7 +36,7 @@ _RENEWED = "SELECT extract(epoch FROM renewed) FROM leader"
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     """A server that may be crashed, and that keeps what it has acknowledged."""
-    with running_server() as server:
+    with server_or_skip() as server:
         yield server
 
 
@@ -57,6 +58,13 @@ def opened(url: str, values: Path, patience: float = 30.0, lease: float = LONG) 
 
 def not_lost(error: StoreError) -> None:
     raise error
+
+
+@contextmanager
+def through_proxy(server: PostgresServer, url: str) -> Iterator[tuple[str, CuttingProxy]]:
+    """Yield the URL of the server by way of a proxy, and the proxy."""
+    with closing(CuttingProxy(server.port)) as proxy:
+        yield url.replace(f":{server.port}", f":{proxy.port}"), proxy
 
 
 def sql(url: str, statement: str) -> list[tuple[object, ...]]:
@@ -87,37 +95,56 @@ def test_few_rows_and_many_are_read_as_they_were_written(url: str, tmp_path: Pat
         assert [each.state for each in store.ended(keys[:-1])] == [State.COMPLETED] * (count - 1)
 
 
+@pytest.mark.parametrize("count", [2, 256, 300])
+def test_rows_of_tables_without_copy_are_read_as_they_were_written(url: str, tmp_path: Path, count: int) -> None:
+    failures = [None, b"", b"failure"]
+    rows = [ProgressRow(key, 1, 2, 3, key + 0.5, failures[key % 3], 0.25, key, -key) for key in range(1, count + 1)]
+    with opened(url, tmp_path) as store:
+        store.commit(graph(*[node(row.key) for row in rows]))
+        store.commit(Changes(progress=rows))
+        assert sorted(store.live().progress) == rows
+
+
+def test_other_threads_run_while_many_rows_are_written(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    with through_proxy(server, url) as (through, _), opened(through, tmp_path) as store:  # whose threads carry the rows
+        store.commit(graph(*[node(key) for key in range(1, 20_001)]))
+        assert len(store.live().nodes) == 20_000
+
+
+@pytest.mark.parametrize("asking", [b"BEGIN", b"COPY nodes", b"arguments of 300", b"INTO node_blocks", b"COMMIT"])
+@pytest.mark.parametrize("loss", ["question", "answer"])
+def test_a_commit_of_many_rows_without_an_answer_is_made_once(
+    server: PostgresServer, url: str, tmp_path: Path, loss: Loss, asking: bytes
+) -> None:
+    with through_proxy(server, url) as (through, proxy), opened(through, tmp_path) as store:
+        store.commit(graph(node(1)))
+        proxy.lose(loss, asking=asking)
+        store.commit(Changes(blocks=[run_row(2, 300, 2)], nodes=[node(key) for key in range(2, 302)]))
+        assert proxy.lost == 1
+        assert sorted(each.key for each in store.live().nodes) == list(range(1, 302))
+
+
 @pytest.mark.parametrize("loss", ["question", "answer"])
 def test_a_commit_without_an_answer_is_made_once(server: PostgresServer, url: str, tmp_path: Path, loss: Loss) -> None:
-    proxy = CuttingProxy(server.port)
-    through = url.replace(f":{server.port}", f":{proxy.port}")
-    try:
-        with opened(through, tmp_path) as store:
-            store.commit(graph(node(1)))
-            for key in range(2, 12):
-                proxy.lose(loss)
-                store.commit(added(key))
-            assert proxy.lost == 10
-            assert sorted(each.key for each in store.live().nodes) == list(range(1, 12))
-    finally:
-        proxy.close()
+    with through_proxy(server, url) as (through, proxy), opened(through, tmp_path) as store:
+        store.commit(graph(node(1)))
+        for key in range(2, 12):
+            proxy.lose(loss)
+            store.commit(added(key))
+        assert proxy.lost == 10
+        assert sorted(each.key for each in store.live().nodes) == list(range(1, 12))
 
 
 def test_a_transaction_without_an_answer_is_made_once(server: PostgresServer, url: str, tmp_path: Path) -> None:
-    proxy = CuttingProxy(server.port)
-    through = url.replace(f":{server.port}", f":{proxy.port}")
-    try:
-        with opened(through, tmp_path) as store:
-            store.commit(graph(*[node(key) for key in range(1, 6)]))
-            store.commit(Changes(removed=[RemovedRow(1, instance_row().id, 5.0, False, 1.0)]))
-            more = True
-            while more:
-                proxy.lose("answer")
-                more = store.sweep(2)
-            assert sql(url, "SELECT count(*) FROM nodes") == [(0,)]
-            assert sql(url, "SELECT count(*) FROM leftovers") == [(0,)]
-    finally:
-        proxy.close()
+    with through_proxy(server, url) as (through, proxy), opened(through, tmp_path) as store:
+        store.commit(graph(*[node(key) for key in range(1, 6)]))
+        store.commit(Changes(removed=[RemovedRow(1, instance_row().id, 5.0, False, 1.0)]))
+        more = True
+        while more:
+            proxy.lose("answer")
+            more = store.sweep(2)
+        assert sql(url, "SELECT count(*) FROM nodes") == [(0,)]
+        assert sql(url, "SELECT count(*) FROM leftovers") == [(0,)]
 
 
 def test_a_crash_of_the_server_loses_no_commit(server: PostgresServer, url: str, tmp_path: Path) -> None:
@@ -154,7 +181,7 @@ def test_a_session_that_the_server_ends_is_opened_again(url: str, tmp_path: Path
 
 
 def test_the_patience_with_a_server_that_is_away_ends(tmp_path: Path) -> None:
-    with running_server() as server:
+    with server_or_skip() as server:
         store = PostgresStore(server.url, tmp_path, patience=0.3)
         begun(store)
         server.stop()

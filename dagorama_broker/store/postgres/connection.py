@@ -100,10 +100,10 @@ class Session:
         return cursor
 
     @contextmanager
-    def transaction(self, kind: str = "BEGIN") -> Iterator[None]:
-        """Commit everything in the block durably, or nothing if it raises."""
-        self.script(kind)
+    def transaction(self, begin: str = "BEGIN") -> Iterator[None]:
+        """Commit everything in the block durably, or nothing if it raises. `begin` may have more statements."""
         try:
+            self.script(begin)
             yield
             self.script("COMMIT")
         finally:

@@ -177,16 +177,15 @@ class WritingLine:
         def write(writer: Writer, number: int) -> None:
             writer.transact(lambda session: found.append(work(session)), number)
 
-        if not self._once(write):
-            found.pop()  # of the try that was rolled back, because the one before had been committed
-        return found[-1]
+        self._once(write)
+        return found[-1]  # earlier ones are of tries that were rolled back
 
-    def _once(self, write: Callable[[Writer, int], None]) -> bool:
-        """Commit, and return whether the last try did it; otherwise the one before it had."""
+    def _once(self, write: Callable[[Writer, int], None]) -> None:
+        """Commit; if the last try finds the number of the commit, the one before had made it."""
         self._number += 1
         number = self._number
 
-        def attempt(session: Session) -> bool:
+        def attempt(session: Session) -> None:
             writer = self._writer_on(session)
             try:
                 write(writer, number)
@@ -196,14 +195,12 @@ class WritingLine:
                 if error.diag.constraint_name != _NUMBER_IS_THERE:
                     raise
                 self._confirm(session)
-                return False
             except psycopg.Error as error:
                 if error.sqlstate == EPOCH_OVER:
                     raise Deposed(_OVER) from error
                 raise
-            return True
 
-        return self._line.run(attempt)
+        self._line.run(attempt)
 
     def _writer_on(self, session: Session) -> Writer:
         """Return the writer of a session; a new session is recorded, so that a successor can end it."""

@@ -15,16 +15,23 @@ from psycopg import pq
 from psycopg.errors import error_from_result
 
 from dagorama_broker.model.rows import Changes
-from dagorama_broker.store.postgres.binary import pack_copy
+from dagorama_broker.store.checksums import node_rows, outcome_rows
+from dagorama_broker.store.postgres.binary import COPY_BEGIN, COPY_END, copied_nodes, copied_outcomes
 from dagorama_broker.store.postgres.connection import Session
 from dagorama_broker.store.postgres.tables import COVERED, NODES, OUTCOMES, Row, Table, rows_of
 from dagorama_broker.store.sql.writer import revive, write_the_rare
 
 #: Rows of a table from which COPY is faster than arrays.
 MANY = 256
+#: Rows of a part of a COPY: the server takes in one while the next is made.
+PART = 1_000
 #: Statements that the server keeps prepared; each is one combination of tables.
 KEPT = 256
-_COPIED = (NODES, OUTCOMES)
+#: The tables that COPY writes, and how records become its data.
+_COPIED: dict[Table, Callable[[Any], bytes]] = {
+    NODES: lambda records: copied_nodes(node_rows(records)),
+    OUTCOMES: lambda records: copied_outcomes(outcome_rows(records)),
+}
 _BIGINT = 20
 _RARE = tuple(field.name for field in fields(Changes) if field.name not in COVERED)
 _COVERED: dict[str, Any] = {name: [] for name in COVERED}
@@ -49,32 +56,32 @@ class Writer:
 
     def commit(self, changes: Changes, number: int) -> None:
         """Write the changes durably in one transaction, all or none. Raise psycopg.Error or StoreError."""
-        rows = list(rows_of(changes))
+        many = {table: records for table in _COPIED if len(records := getattr(changes, table.name)) >= MANY}
+        rows = list(rows_of(replace(changes, **{table.name: [] for table in many}) if many else changes))
         rare = [name for name in _RARE if getattr(changes, name)]
-        if not rare and all(len(its) < MANY for _, its in rows):
+        if not rare and not many and all(len(its) < MANY for _, its in rows):
             self._run(rows, number)
-        else:
-            self.transact(lambda session: self._write(session, changes, rows, bool(rare)), number)
+            return
+
+        def write(session: Session) -> None:
+            if changes.retried:
+                revive(session, changes.retried)
+            for table, records in many.items():
+                self._copy(table, records)
+            if rows:
+                self._run(rows, None)
+            if rare:
+                write_the_rare(session, replace(changes, **_COVERED))
+
+        self.transact(write, number)
 
     def transact(self, work: Callable[[Session], object], number: int) -> None:
-        """Do the work in a transaction that passes the fence."""
-        with self.session.transaction():
-            work(self.session)
-            self.session.execute("SELECT fence(?, ?)", (self._epoch, number))
+        """Do the work in a transaction that has passed the fence.
 
-    def _write(self, session: Session, changes: Changes, rows: Rows, is_rare: bool) -> None:
-        if changes.retried:
-            revive(session, changes.retried)
-        few = []
-        for table, its in rows:
-            if len(its) >= MANY and table in _COPIED:
-                self._copy(table, its)
-            else:
-                few.append((table, its))
-        if few:
-            self._run(few, None)
-        if is_rare:
-            write_the_rare(session, replace(changes, **_COVERED))
+        The fence comes first: of a commit that is sent again, its number must be found before one of its rows is.
+        """
+        with self.session.transaction(f"BEGIN; SELECT fence({self._epoch:d}, {number:d})"):
+            work(self.session)
 
     # --- statements of many rows ----------------------------------------------------------------------
 
@@ -96,6 +103,7 @@ class Writer:
         for number, table in enumerate(tables):
             steps.append(f"i{number} AS ({table.statement(first + len(oids) - (2 if is_fenced else 0))})")
             oids += table.oids
+        # The main query, and so the fence, is run before the inserts, because it reads none of them.
         last = "SELECT fence($1, $2)" if is_fenced else "SELECT 1"
         name = b"commit %d" % len(self._prepared)
         statement = f"WITH {', '.join(steps)} {last}" if steps else last
@@ -103,22 +111,14 @@ class Writer:
         self._prepared[shape] = name
         return name
 
-    def _copy(self, table: Table, rows: list[Row]) -> None:
-        connection = self.session.raw.pgconn
+    def _copy(self, table: Table, records: Sequence[object]) -> None:
+        # pgconn's own calls for COPY wait for the server with the GIL, and the broker's loop with them.
         command = f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN (FORMAT BINARY)"
-        data = pack_copy(table.kinds, rows)
-        connection.nonblocking = 0  # libpq itself waits, without the GIL
-        try:
-            result = connection.exec_(command.encode())
-            if result.status != pq.ExecStatus.COPY_IN:
-                raise error_from_result(result)
-            connection.put_copy_data(data)
-            connection.put_copy_end()
-            while (ended := connection.get_result()) is not None:
-                result = ended
-            self._check(result)
-        finally:
-            connection.nonblocking = 1
+        with self.session.raw.cursor().copy(command.encode()) as copy:
+            copy.write(COPY_BEGIN)
+            for first in range(0, len(records), PART):
+                copy.write(_COPIED[table](records[first : first + PART]))
+            copy.write(COPY_END)
 
     def _check(self, result: pq.abc.PGresult) -> None:
         if result.status not in _OK:
