@@ -59,6 +59,8 @@ CALLS: dict[str, frozenset[Role]] = {
         "Rebind": set[Role](),
         "PauseQueue": set[Role](),
         "DrainWorker": set[Role](),
+        "Demand": {_WORKER, _READER},
+        "WatchDemand": {_WORKER, _READER},
     }.items()
 }
 
@@ -84,6 +86,8 @@ _LOOKING = (
     "ListActions",
     "GetLogs",
     "GetStack",
+    "Demand",
+    "WatchDemand",
 )
 _OF_LOGS = frozenset({OURS + "GetLogs", OURS + "GetStack"})
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")

@@ -108,8 +108,11 @@ class ReadyAges:
 
         0 if none of its nodes is claimable, or nothing was noted since they were queued.
         """
-        keyed = (head[2] for head in islice(queue.heads, MOST_KEYS))
-        return max((self._age_of(each, now) for each in (queue, *keyed) if each.available > 0), default=0.0)
+        oldest = self._age_of(queue, now) if queue.available > 0 else 0.0
+        for _, _, keyed in islice(queue.heads, MOST_KEYS):
+            if keyed.available > 0:
+                oldest = max(oldest, self._age_of(keyed, now))
+        return oldest
 
     def _age_of(self, queue: FunctionQueue, now: float) -> float:
         notes = self._notes.get(queue.number)

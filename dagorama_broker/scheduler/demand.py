@@ -29,7 +29,7 @@ HORIZON = 10.0
 #: Delayed nodes that are due within this many seconds count as ready, because a new worker takes a while to start.
 SOON = 30.0
 #: Delayed nodes that are looked at. If more are due soon, those beyond count when they are queued.
-MOST_DELAYED = 10_000
+MOST_DELAYED = 5_000
 
 
 class DemandQuery(NamedTuple):

@@ -1,4 +1,4 @@
-"""How many slots a pool of workers needs: what its workers run, and what they would be granted, no more and no less."""
+"""How many slots a pool of workers needs: what its workers run, and exactly what they would be granted."""
 
 from __future__ import annotations
 
