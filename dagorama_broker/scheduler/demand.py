@@ -16,7 +16,7 @@ from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.ages import ReadyAges
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.scheduler.mismatch import mismatch
+from dagorama_broker.scheduler.mismatch import ReasonCode, mismatch
 from dagorama_broker.scheduler.objects import Slot, Worker
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.refusals import PoolRules, Refusals, rules_of
@@ -54,6 +54,7 @@ class Demand(NamedTuple):
     busy: int = 0  #: of these, workers that hold a node
     leaving: int = 0  #: of these, workers that are granted nothing more
     unservable: int = 0  #: nodes that the pool's queues and tolerations allow, but that its workers have returned
+    missing_key: int = 0  #: nodes that the pool may not run only because it lacks a signing key
 
 
 @dataclass(slots=True)
@@ -132,15 +133,16 @@ class DemandLook:
         """Return the demand of a pool. Its workers are those with the same queues and tolerations."""
         rules = rules_of(query.pool)
         staff, work = self._staff.get(rules, _NO_STAFF), _Work(query.horizon)
-        refused, unservable, oldest = self._refused(rules, staff.taking), 0, 0.0
+        refused, unservable, missing_key, oldest = self._refused(rules, staff.taking), 0, 0, 0.0
         for queue, nodes in self._claimable.items():
-            if mismatch(query.pool, queue.function) is not None:
-                continue
-            if queue.id in refused:
+            lacks = mismatch(query.pool, queue.function)
+            if lacks is not None:
+                missing_key += nodes * (lacks.code is ReasonCode.MISSING_KEY)
+            elif queue.id in refused:
                 unservable += nodes
-                continue
-            work.add(queue, nodes)
-            oldest = max(oldest, self._ages.oldest_of(queue, self._now))
+            else:
+                work.add(queue, nodes)
+                oldest = max(oldest, self._ages.oldest_of(queue, self._now))
         return Demand(
             slots=staff.running_slots + work.slots(query.share),
             running=staff.running,
@@ -153,6 +155,7 @@ class DemandLook:
             busy=staff.busy,
             leaving=staff.leaving,
             unservable=unservable,
+            missing_key=missing_key,
         )
 
     def _refused(self, rules: PoolRules, taking: Collection[Worker]) -> Collection[int]:
