@@ -4686,8 +4686,9 @@ Global___DemandRequest: _TypeAlias = DemandRequest  # noqa: Y015
 
 @_typing.final
 class DemandReply(_message.Message):
-    """The workers of the pool are the connected ones with the same queues and tolerations. Watchers get at most two replies
-    a second; slow and silent clients as for Progress. `oldest_ready` alone makes no reply.
+    """The workers of the pool are the connected ones with the same queues and tolerations and, if a worker's token asks, with
+    the same token. Watchers get at most two replies a second; slow and silent clients as for Progress. `oldest_ready`
+    alone makes no reply.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -4725,7 +4726,7 @@ class DemandReply(_message.Message):
     leaving: _builtins.int
     """of these, workers that are granted nothing more"""
     unservable: _builtins.int
-    """nodes of functions that all workers of the pool have returned: in no other number"""
+    """nodes of functions that the workers of the pool have returned: in no other number"""
     missing_key: _builtins.int
     """nodes that the pool may not run only because it lacks a signing key: in no other number"""
     def __init__(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import Role
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CALL_AGAIN
 from dagorama_broker.errors import InvalidArgument, Unavailable
@@ -93,7 +95,10 @@ def demand_query(request: pb.DemandRequest, token: Token | None) -> DemandQuery:
         tolerations=frozenset(request.tolerations),
         key_ids=frozenset(id.hex() for id in request.key_ids),
     )
-    return DemandQuery(restrict(pool, token), horizon, share)
+    pool = restrict(pool, token)
+    if token is None or token.role is not Role.WORKER:
+        pool = replace(pool, owner="")  # a person asks for all pools with these options
+    return DemandQuery(pool, horizon, share)
 
 
 def demand_message(demand: Demand) -> pb.DemandReply:

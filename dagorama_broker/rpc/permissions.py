@@ -160,9 +160,8 @@ def restrict(presence: WorkerInfo, token: Token | None) -> WorkerInfo:
         return presence
     _refuse_more(token, "tolerations", presence.tolerations, token.tolerations)
     _refuse_more(token, "queues", presence.include_queues, token.queues)
-    if token.queues is not None and not presence.include_queues:
-        return replace(presence, include_queues=token.queues)
-    return presence
+    included = presence.include_queues or token.queues or frozenset()
+    return replace(presence, include_queues=included, owner=token.name)
 
 
 def _refuse_more(token: Token, what: str, asked: frozenset[str], allowed: frozenset[str] | None) -> None:

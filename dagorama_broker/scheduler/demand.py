@@ -6,7 +6,7 @@ that the demand does not differ from what is granted. It costs nothing unless it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
@@ -19,7 +19,7 @@ from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.mismatch import ReasonCode, mismatch
 from dagorama_broker.scheduler.objects import Slot, Worker
 from dagorama_broker.scheduler.queues import FunctionQueue
-from dagorama_broker.scheduler.refusals import PoolRules, Refusals, rules_of
+from dagorama_broker.scheduler.refusals import REMEMBERED, PoolRules, Refusals, rules_of
 from dagorama_broker.scheduler.requests import WorkerInfo
 from dagorama_broker.scheduler.run_times import OVERHEAD_US, OVERLAP
 from dagorama_broker.scheduler.transitions import BACKOFF
@@ -53,7 +53,7 @@ class Demand(NamedTuple):
     connected: int = 0  #: workers of the pool
     busy: int = 0  #: of these, workers that hold a node
     leaving: int = 0  #: of these, workers that are granted nothing more
-    unservable: int = 0  #: nodes that the pool's queues and tolerations allow, but that its workers have returned
+    unservable: int = 0  #: nodes that the pool may run, except that its workers have returned them
     missing_key: int = 0  #: nodes that the pool may not run only because it lacks a signing key
 
 
@@ -127,10 +127,12 @@ class DemandLook:
         self._claimable = _claimable(graph)
         self._staff: dict[PoolRules, _Staff] = {}
         for worker in claims.workers_of(WireProtocol.V1):
-            self._staff.setdefault(rules_of(worker.info), _Staff()).add(worker)
+            rules = rules_of(worker.info)
+            for each in {rules, rules.of_any_owner}:
+                self._staff.setdefault(each, _Staff()).add(worker)
 
     def demand(self, query: DemandQuery) -> Demand:
-        """Return the demand of a pool. Its workers are those with the same queues and tolerations."""
+        """Return the demand of a pool. Its workers are those with the same owner, queues and tolerations."""
         rules = rules_of(query.pool)
         staff, work = self._staff.get(rules, _NO_STAFF), _Work(query.horizon)
         refused, unservable, missing_key, oldest = self._refused(rules, staff.taking), 0, 0, 0.0
@@ -138,10 +140,11 @@ class DemandLook:
             lacks = mismatch(query.pool, queue.function)
             if lacks is not None:
                 missing_key += nodes * (lacks.code is ReasonCode.MISSING_KEY)
-            elif queue.id in refused:
-                unservable += nodes
-            else:
-                work.add(queue, nodes)
+                continue
+            counted = min(nodes, refused.get(queue.id, nodes))
+            unservable += nodes - counted
+            if counted:
+                work.add(queue, counted)
                 oldest = max(oldest, self._ages.oldest_of(queue, self._now))
         return Demand(
             slots=staff.running_slots + work.slots(query.share),
@@ -158,16 +161,19 @@ class DemandLook:
             missing_key=missing_key,
         )
 
-    def _refused(self, rules: PoolRules, taking: Collection[Worker]) -> Collection[int]:
-        """Return the functions, by their ids, whose nodes every worker of a pool has returned.
+    def _refused(self, rules: PoolRules, taking: Collection[Worker]) -> Mapping[int, int]:
+        """Return how many nodes count of functions, by their ids, whose nodes the workers of a pool have returned.
 
-        Without workers, those count that the last ones have returned: else one worker after the other would be started
-        for a node that no worker of the pool can run.
+        None at first, also when these workers have left: else one after the other would be started for a node that no
+        worker of the pool can run. After a while one node counts, because the next worker may have other code.
         """
-        if not taking:
-            return self._refusals.of(rules, self._now)
-        first, *others = taking
-        return {id for id in first.refuses if all(id in worker.refuses for worker in others)}
+        found: dict[int, int] = {}
+        for id, at in list(self._refusals.of(rules).items()):
+            if any(id not in worker.refuses for worker in taking):
+                self._refusals.withdraw(rules, id)
+            else:
+                found[id] = int(self._now - at >= REMEMBERED)
+        return found
 
 
 _NO_STAFF = _Staff()

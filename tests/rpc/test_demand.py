@@ -11,7 +11,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.rpc import demand
-from tests.rpc.test_auth import guarded, stubs
+from tests.rpc.test_auth import guarded, stubs, worker_of
 from tests.support.raw import PATIENCE, Dag, Served, refused, serving, submit
 from tests.support.tokens import Tokens
 
@@ -155,3 +155,16 @@ async def test_a_worker_is_told_the_work_of_its_token_and_a_reader_any(tmp_path:
             await first(own.WatchDemand(pb.DemandRequest(tolerations=["GPU"])))
         with refused(grpc.StatusCode.PERMISSION_DENIED, "has the role client"):
             await stubs(served, tokens["client"]).Demand(pb.DemandRequest())
+
+
+async def test_pools_with_tokens_of_their_own_are_told_apart(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "tokens.toml")
+    for name, role in (("client", "client"), ("reader", "reader"), ("one", "worker"), ("two", "worker")):
+        tokens.add(name, role)
+    async with guarded(tokens) as served:
+        dag = Dag()
+        await submit(stubs(served, tokens["client"]), dag.submission(b"a", b"a", functions=[PLAIN], function=[0, 0]))
+        worker = await worker_of(served, tokens["one"])
+        await worker.node()
+        found = [await stubs(served, tokens[name]).Demand(pb.DemandRequest()) for name in ("one", "two", "reader")]
+        assert [(reply.connected, reply.running, reply.ready) for reply in found] == [(1, 1, 1), (0, 0, 1), (1, 1, 1)]

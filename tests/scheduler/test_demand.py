@@ -11,7 +11,7 @@ import pytest
 from dagorama_broker.model.domain import Function, RetryPolicy, State
 from dagorama_broker.scheduler import Demand, DemandQuery, ReadyAges, Timing, WorkerInfo
 from dagorama_broker.scheduler import demand as module
-from dagorama_broker.scheduler.refusals import REMEMBERED
+from dagorama_broker.scheduler.refusals import REMEMBERED, Refusals, rules_of
 from dagorama_broker.scheduler.run_times import OVERHEAD_US, OVERLAP
 from tests.support.driver import KEY, Hand, SchedulerDriver, function
 from tests.support.simulated_workers import Simulation
@@ -335,7 +335,9 @@ class TestRefusals:
         asked = demand(driver)
         assert (asked.running, asked.ready, asked.unservable) == (1, 1, 0)
 
-    def test_it_is_remembered_for_a_while_when_the_workers_have_left(self, driver: SchedulerDriver) -> None:
+    def test_it_is_remembered_when_the_workers_have_left_and_after_a_while_one_slot_is_asked_for(
+        self, driver: SchedulerDriver
+    ) -> None:
         hand = self.refused(driver)
         driver.wait(5.0)
         hand.vanish()
@@ -343,12 +345,44 @@ class TestRefusals:
         driver.wait(REMEMBERED - 6.0)
         assert demand(driver).slots == 0
         driver.wait(2.0)
+        assert (demand(driver).slots, demand(driver).unservable) == (1, 1)
+        hand.held.clear()
+        hand.connect()
+        name = next(iter(hand.held))
+        hand.give_back(name, "it still has other code")
+        assert (demand(driver).slots, demand(driver).unservable) == (0, 2)
+
+    def test_a_worker_with_the_right_code_ends_it_at_once_and_for_good(self, driver: SchedulerDriver) -> None:
+        self.refused(driver).vanish()
+        new = driver.worker("new")
+        assert (demand(driver).running, demand(driver).ready) == (1, 1)
+        new.vanish()
         assert (demand(driver).slots, demand(driver).unservable) == (2, 0)
 
-    def test_a_worker_with_the_right_code_ends_it_at_once(self, driver: SchedulerDriver) -> None:
-        self.refused(driver).vanish()
-        driver.worker("new")
-        assert (demand(driver).running, demand(driver).ready) == (1, 1)
+    def test_a_pool_with_a_token_of_its_own_has_its_own_workers_and_refusals(self, driver: SchedulerDriver) -> None:
+        driver.spawn("a", "b")
+        hand = driver.worker(owner="one")
+        assert (demand(driver, owner="one").running, demand(driver, owner="two").running) == (1, 0)
+        assert demand(driver).running == 1, "of all pools with these rules"
+        hand.give_back("a", "it has other code")
+        assert (demand(driver, owner="one").slots, demand(driver, owner="two").slots, demand(driver).slots) == (0, 2, 0)
+
+    def test_a_function_that_is_gone_is_forgotten(self, driver: SchedulerDriver) -> None:
+        hand = self.refused(driver)
+        (queue,) = driver.scheduler.function_queues
+        refusals = driver.scheduler.claims.refusals
+        assert refusals.of(rules_of(hand.presence)).keys() == {queue}
+        driver.scheduler.claims.forget_queues({queue})
+        assert not refusals.of(rules_of(hand.presence))
+
+    def test_no_more_than_a_bounded_number_is_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("dagorama_broker.scheduler.refusals.MOST", 10)
+        refusals = Refusals()
+        pools = [pool(include_queues={f"q{number}"}) for number in range(9)]
+        for each in pools:
+            for queue in range(3):
+                refusals.note(each, queue, 5.0)
+        assert [len(refusals.of(rules_of(each))) for each in pools] == [0] * 6 + [3] * 3
 
 
 class TestCost:
