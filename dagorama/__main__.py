@@ -22,6 +22,7 @@ COMMANDS = {
     "config": "dagorama.cli.config:config",
     "debug": "dagorama.cli.debug:debug",
     "delete": "dagorama.cli.delete:delete",
+    "demand": "dagorama.cli.demand:demand",
     "dev": "dagorama.cli.dev:dev",
     "events": "dagorama.cli.events:events",
     "explain": "dagorama.cli.explain:explain",

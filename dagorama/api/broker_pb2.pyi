@@ -4636,3 +4636,119 @@ class Action(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Action: _TypeAlias = Action  # noqa: Y015
+
+@_typing.final
+class DemandRequest(_message.Message):
+    """--- demand: how many slots a pool of workers needs ---------------------------------------------------------
+
+    A pool, as its workers present themselves in their Hello. A token of the role worker restricts it as it restricts these.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCLUDE_QUEUES_FIELD_NUMBER: _builtins.int
+    EXCLUDE_QUEUES_FIELD_NUMBER: _builtins.int
+    TOLERATIONS_FIELD_NUMBER: _builtins.int
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    horizon: _builtins.float
+    """seconds of work for which one slot is enough; 0: 10"""
+    share: _builtins.float
+    """part of the ready work that is for this pool, if others run the same queues; 0: all of it"""
+    @_builtins.property
+    def include_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def exclude_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def tolerations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """signing keys that its workers hold"""
+
+    def __init__(
+        self,
+        *,
+        include_queues: _abc.Iterable[_builtins.str] | None = ...,
+        exclude_queues: _abc.Iterable[_builtins.str] | None = ...,
+        tolerations: _abc.Iterable[_builtins.str] | None = ...,
+        key_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+        horizon: _builtins.float = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "horizon", b"horizon", "include_queues", b"include_queues", "key_ids", b"key_ids", "share", b"share", "tolerations", b"tolerations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DemandRequest: _TypeAlias = DemandRequest  # noqa: Y015
+
+@_typing.final
+class DemandReply(_message.Message):
+    """The workers of the pool are the connected ones with the same queues and tolerations and, if a worker's token asks, with
+    the same token. Watchers get at most two replies a second; slow and silent clients as for Progress. `oldest_ready`
+    alone makes no reply.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOTS_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    RUNNING_SLOTS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    UNMEASURED_FIELD_NUMBER: _builtins.int
+    OLDEST_READY_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    UNSERVABLE_FIELD_NUMBER: _builtins.int
+    MISSING_KEY_FIELD_NUMBER: _builtins.int
+    slots: _builtins.int
+    """running_slots + ceil(share * min(slots that run all ready nodes at once, seconds / horizon))"""
+    running: _builtins.int
+    """nodes that workers of the pool hold and have started"""
+    running_slots: _builtins.int
+    """slots in which these run; async nodes share slots"""
+    ready: _builtins.int
+    """nodes that the pool would be granted: queued ones, and delayed ones that are due in 30 s"""
+    seconds: _builtins.float
+    """that the ready nodes take in one slot, as measured; an unmeasured node counts as `horizon`"""
+    unmeasured: _builtins.int
+    """ready nodes of functions that have not completed a run since the broker was started"""
+    oldest_ready: _builtins.float
+    """seconds for which the oldest ready node has been queued, to about a second"""
+    connected: _builtins.int
+    """workers of the pool"""
+    busy: _builtins.int
+    """of these, workers that hold a node"""
+    leaving: _builtins.int
+    """of these, workers that are granted nothing more"""
+    unservable: _builtins.int
+    """nodes of functions that the workers of the pool have returned: in no other number"""
+    missing_key: _builtins.int
+    """nodes that the pool may not run only because it lacks a signing key: in no other number"""
+    def __init__(
+        self,
+        *,
+        slots: _builtins.int = ...,
+        running: _builtins.int = ...,
+        running_slots: _builtins.int = ...,
+        ready: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        unmeasured: _builtins.int = ...,
+        oldest_ready: _builtins.float = ...,
+        connected: _builtins.int = ...,
+        busy: _builtins.int = ...,
+        leaving: _builtins.int = ...,
+        unservable: _builtins.int = ...,
+        missing_key: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "connected", b"connected", "leaving", b"leaving", "missing_key", b"missing_key", "oldest_ready", b"oldest_ready", "ready", b"ready", "running", b"running", "running_slots", b"running_slots", "seconds", b"seconds", "slots", b"slots", "unmeasured", b"unmeasured", "unservable", b"unservable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DemandReply: _TypeAlias = DemandReply  # noqa: Y015

@@ -209,6 +209,16 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.DeleteReply.FromString,
                 _registered_method=True)
+        self.Demand = channel.unary_unary(
+                '/dagorama.v1.Broker/Demand',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.DemandRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.DemandReply.FromString,
+                _registered_method=True)
+        self.WatchDemand = channel.unary_stream(
+                '/dagorama.v1.Broker/WatchDemand',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.DemandRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.DemandReply.FromString,
+                _registered_method=True)
 
 
 class BrokerServicer(object):
@@ -452,6 +462,20 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Demand(self, request, context):
+        """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchDemand(self, request, context):
+        """The same, again whenever it has changed, without an end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BrokerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -629,6 +653,16 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.DeleteRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.DeleteReply.SerializeToString,
+            ),
+            'Demand': grpc.unary_unary_rpc_method_handler(
+                    servicer.Demand,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.DemandRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.DemandReply.SerializeToString,
+            ),
+            'WatchDemand': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDemand,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.DemandRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.DemandReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1576,6 +1610,60 @@ class Broker(object):
             '/dagorama.v1.Broker/Delete',
             dagorama_dot_api_dot_broker__pb2.DeleteRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.DeleteReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Demand(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/Demand',
+            dagorama_dot_api_dot_broker__pb2.DemandRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.DemandReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDemand(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/WatchDemand',
+            dagorama_dot_api_dot_broker__pb2.DemandRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.DemandReply.FromString,
             options,
             channel_credentials,
             insecure,

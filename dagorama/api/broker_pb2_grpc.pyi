@@ -104,6 +104,10 @@ class BrokerStub:
     """Lets a worker finish what it runs and leave; it is granted nothing more."""
     Delete: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DeleteRequest, _broker_pb2.DeleteReply]
     """Removes an ended instance before its retention is over."""
+    Demand: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]
+    """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people."""
+    WatchDemand: _grpc.UnaryStreamMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]
+    """The same, again whenever it has changed, without an end."""
 
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
@@ -172,6 +176,10 @@ class BrokerAsyncStub(BrokerStub):
     """Lets a worker finish what it runs and leave; it is granted nothing more."""
     Delete: _aio.UnaryUnaryMultiCallable[_broker_pb2.DeleteRequest, _broker_pb2.DeleteReply]  # type: ignore[assignment]
     """Removes an ended instance before its retention is over."""
+    Demand: _aio.UnaryUnaryMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]  # type: ignore[assignment]
+    """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people."""
+    WatchDemand: _aio.UnaryStreamMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]  # type: ignore[assignment]
+    """The same, again whenever it has changed, without an end."""
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -447,5 +455,21 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.DeleteReply, _abc.Awaitable[_broker_pb2.DeleteReply]]:
         """Removes an ended instance before its retention is over."""
+
+    @_abc_1.abstractmethod
+    def Demand(
+        self,
+        request: _broker_pb2.DemandRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.DemandReply, _abc.Awaitable[_broker_pb2.DemandReply]]:
+        """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people."""
+
+    @_abc_1.abstractmethod
+    def WatchDemand(
+        self,
+        request: _broker_pb2.DemandRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.DemandReply], _abc.AsyncIterator[_broker_pb2.DemandReply]]:
+        """The same, again whenever it has changed, without an end."""
 
 def add_BrokerServicer_to_server(servicer: BrokerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

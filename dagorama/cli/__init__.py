@@ -21,6 +21,9 @@ from dagorama_monitoring.documentation import with_address
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Seconds without a node after which a worker with `--until idle` leaves.
+IDLE_S = 60.0
+
 #: (flag, parameter, help) of each flag that may be repeated
 _LISTS = [
     ("--include-queue", "include_queues", "Run only nodes of this queue."),
@@ -38,21 +41,13 @@ def worker_flags(command: F) -> F:
         "--host",
         help="Address of the broker, or several with commas between them [DAGORAMA_HOST, localhost].",
     )(command)
-    command = click.option(
-        "--exit-on-completion", is_flag=True,
-        help="Exit when no nodes are left that this worker could run; with exit code 3 if its queues still hold nodes "
-        "that no connected worker can run.",
-    )(command)  # fmt: skip
+    command = _leaving_flags(command)
     command = click.option(
         "--only-imported", is_flag=True, help="Run only definitions of the modules given with --import."
     )(command)
     command = click.option(
         "--concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Number of child processes."
     )(command)
-    command = click.option(
-        "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
-        help="Seconds running nodes get to finish on shutdown.  [default: DAGORAMA_GRACE, or 25]",
-    )(command)  # fmt: skip
     command = click.option(
         "--health-host", default="127.0.0.1", show_default=True, help="Address of the HTTP ports."
     )(command)  # fmt: skip
@@ -71,6 +66,31 @@ def worker_flags(command: F) -> F:
     for flag, parameter, text in reversed(_LISTS):
         command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
     return command
+
+
+def _leaving_flags(command: F) -> F:
+    """Add the flags about when a worker leaves."""
+    command = click.option(
+        "--lifetime", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+        help="Take no more nodes after this time, finish the running ones however long they take, and exit.",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--idle", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+        help=f"For --until idle: seconds without a node to run.  [default: {IDLE_S:g}]",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--until", type=click.Choice(["idle", "drained"]),
+        help="Exit when it has had nothing to do for a while (idle), or as --exit-on-completion does (drained).",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--exit-on-completion", is_flag=True,
+        help="Exit when no nodes are left that this worker could run; with exit code 3 if its queues still hold nodes "
+        "that no connected worker can run.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
+        help="Seconds running nodes get to finish on shutdown.  [default: DAGORAMA_GRACE, or 25]",
+    )(command)  # fmt: skip
 
 
 @click.command()
@@ -111,10 +131,24 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
     host, port = flags.pop("host"), flags.pop("port")
     if flags["only_imported"] and not flags["imports"]:
         raise click.UsageError("--only-imported without --import would run nothing")
-    if not isfinite(flags["grace"] or 0):
-        raise click.UsageError(f"--grace {flags['grace']}: must be a number of seconds")
+    for name in ("grace", "idle", "lifetime"):
+        if not isfinite(flags[name] or 0):
+            raise click.UsageError(f"--{name} {flags[name]}: must be a number of seconds")
+    _apply_until(flags)
     _check_settings(host, port, flags["health_host"])
     return WorkerOptions(captures_output=flags.pop("capture") == "fd", **flags)
+
+
+def _apply_until(flags: dict[str, Any]) -> None:
+    """Replace `until` by the options that it stands for. Raise UsageError if other flags contradict it."""
+    until = flags.pop("until")
+    if flags["idle"] is not None and until != "idle":
+        raise click.UsageError("--idle needs --until idle")
+    if until == "idle" and flags["exit_on_completion"]:
+        raise click.UsageError("--until idle contradicts --exit-on-completion, which is --until drained")
+    if until == "idle" and flags["idle"] is None:
+        flags["idle"] = IDLE_S
+    flags["exit_on_completion"] = flags["exit_on_completion"] or until == "drained"
 
 
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:

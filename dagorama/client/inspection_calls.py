@@ -198,6 +198,10 @@ class InspectionCalls(ABC):
         request = broker_pb2.PauseQueueRequest(queue=queue, resume=resume)
         return self._ask(lambda timeout: self.stub.PauseQueue(request, timeout=timeout))
 
+    def get_demand(self, request: broker_pb2.DemandRequest) -> broker_pb2.DemandReply:
+        """Return how many slots a pool of workers needs now."""
+        return self._ask(lambda timeout: self.stub.Demand(request, timeout=timeout))
+
     def get_status(self) -> broker_pb2.Status:
         """Return the broker's current counts and the complete lists, which arrive in pages."""
         request = broker_pb2.GetStatusRequest()

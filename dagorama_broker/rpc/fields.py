@@ -89,6 +89,14 @@ def check_key_id(id: bytes, whose: str) -> None:
         raise InvalidArgument(f"{whose}: the id of a signing key has at most {LONGEST_KEY_ID} bytes")
 
 
+def check_worker_keys(ids: Sequence[bytes]) -> None:
+    """Raise InvalidArgument if the ids of a worker's signing keys are too many or too long."""
+    if len(ids) > MOST_NAMES:
+        raise InvalidArgument(f"a worker names {len(ids)} signing keys; {MOST_NAMES:,} are allowed")
+    for id in ids:
+        check_key_id(id, "a worker")
+
+
 def check_references(references: Sequence[int], counts: Sequence[int], foreign: int, end: int, what: str) -> None:
     """Raise InvalidArgument if references do not fit their counts, or name what the message does not have."""
     if sum(counts) != len(references):

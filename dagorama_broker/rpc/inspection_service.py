@@ -14,6 +14,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.rpc import aggregates, inspect, overview
 from dagorama_broker.rpc.actions import list_actions
 from dagorama_broker.rpc.activity import ActivityReader
+from dagorama_broker.rpc.demand import DemandReader, demand_message, demand_query
 from dagorama_broker.rpc.events import events
 from dagorama_broker.rpc.explain import explain
 from dagorama_broker.rpc.explain_node import explain_node
@@ -37,6 +38,7 @@ class InspectionService(pb_grpc.BrokerServicer):
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._activity = ActivityReader(broker)
+        self._demand = DemandReader(broker)
         self._series = SeriesReader(broker)
         self._traffic = broker.traffic
 
@@ -151,3 +153,13 @@ class InspectionService(pb_grpc.BrokerServicer):
     @refusing
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainReply:
         return explain(self._broker, request)
+
+    @refusing
+    async def Demand(self, request: pb.DemandRequest, context: Context) -> pb.DemandReply:
+        return demand_message(self._demand.read(demand_query(request, caller.get())))
+
+    @patient
+    async def WatchDemand(self, request: pb.DemandRequest, context: Context) -> AsyncIterator[pb.DemandReply]:
+        async with aclosing(self._demand.watch(demand_query(request, caller.get()))) as replies:
+            async for reply in replies:
+                yield demand_message(reply)

@@ -59,6 +59,8 @@ CALLS: dict[str, frozenset[Role]] = {
         "Rebind": set[Role](),
         "PauseQueue": set[Role](),
         "DrainWorker": set[Role](),
+        "Demand": {_WORKER, _READER},
+        "WatchDemand": {_WORKER, _READER},
     }.items()
 }
 
@@ -84,6 +86,8 @@ _LOOKING = (
     "ListActions",
     "GetLogs",
     "GetStack",
+    "Demand",
+    "WatchDemand",
 )
 _OF_LOGS = frozenset({OURS + "GetLogs", OURS + "GetStack"})
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")
@@ -156,9 +160,8 @@ def restrict(presence: WorkerInfo, token: Token | None) -> WorkerInfo:
         return presence
     _refuse_more(token, "tolerations", presence.tolerations, token.tolerations)
     _refuse_more(token, "queues", presence.include_queues, token.queues)
-    if token.queues is not None and not presence.include_queues:
-        return replace(presence, include_queues=token.queues)
-    return presence
+    included = presence.include_queues or token.queues or frozenset()
+    return replace(presence, include_queues=included, owner=token.name)
 
 
 def _refuse_more(token: Token, what: str, asked: frozenset[str], allowed: frozenset[str] | None) -> None:

@@ -15,11 +15,10 @@ from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.rpc import work_messages
 from dagorama_broker.rpc.fields import (
     LONGEST_NAME,
-    MOST_NAMES,
     bounded,
-    check_key_id,
     check_names,
     check_text,
+    check_worker_keys,
     id_bytes,
 )
 from dagorama_broker.rpc.limits import WorkerConfig
@@ -165,10 +164,7 @@ def worker_info_of(hello: pb.Hello) -> WorkerInfo:
     if not len(hello.held_node) == len(hello.held_attempt) == len(hello.held_slot):
         raise InvalidArgument("the columns of what the worker holds have different lengths")
     check_names((*hello.include_queues, *hello.exclude_queues, *hello.tolerations))
-    if len(hello.key_ids) > MOST_NAMES:
-        raise InvalidArgument(f"a worker names {len(hello.key_ids)} signing keys; {MOST_NAMES:,} are allowed")
-    for id in hello.key_ids:
-        check_key_id(id, "a worker")
+    check_worker_keys(hello.key_ids)
     return WorkerInfo(
         id_bytes(hello.worker, "a worker"),
         check_text(bounded(hello.name, LONGEST_NAME), "the name of a worker"),

@@ -4,6 +4,7 @@ Other packages use what is exported here, and no module of this package.
 """
 
 from dagorama_broker.scheduler.ages import ReadyAges
+from dagorama_broker.scheduler.demand import HORIZON, SOON, Demand, DemandLook, DemandQuery
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenBack
 from dagorama_broker.scheduler.endings import RecentFailure, Tally
@@ -23,8 +24,13 @@ from dagorama_broker.scheduler.staged_children import staged_cost
 __all__ = [
     "DEPLOYED",
     "HIGHEST",
+    "HORIZON",
     "LOWEST",
+    "SOON",
     "Cause",
+    "Demand",
+    "DemandLook",
+    "DemandQuery",
     "Draft",
     "Effects",
     "Explainer",

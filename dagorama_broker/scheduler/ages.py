@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from dagorama_broker.model.domain import State
@@ -17,6 +18,8 @@ from dagorama_broker.scheduler.queues import KEY_MASK, FunctionQueue
 
 #: Notes of one queue; if there are more, every second one is dropped.
 MOST_NOTES = 2_000
+#: Concurrency keys of a function that are looked at for the age of its oldest node.
+MOST_KEYS = 1_000
 
 
 class _Note(NamedTuple):
@@ -96,10 +99,24 @@ class ReadyAges:
         """Return the age in seconds of the oldest queued node by queue, of queues that have one."""
         ages: dict[str, float] = {}
         for queue in self._queues():
-            name, notes, first = queue.function.queue, self._notes.get(queue.number), self._first(queue)
-            age = notes.age(first, now) if notes is not None else 0.0
+            name, age = queue.function.queue, self._age_of(queue, now)
             ages[name] = max(ages.get(name, 0.0), age)
         return ages
+
+    def oldest_of(self, queue: FunctionQueue, now: float) -> float:
+        """Return the age in seconds of the oldest claimable node of a function, with any of its first concurrency keys.
+
+        0 if none of its nodes is claimable, or nothing was noted since they were queued.
+        """
+        oldest = self._age_of(queue, now) if queue.available > 0 else 0.0
+        for _, _, keyed in islice(queue.heads, MOST_KEYS):
+            if keyed.available > 0:
+                oldest = max(oldest, self._age_of(keyed, now))
+        return oldest
+
+    def _age_of(self, queue: FunctionQueue, now: float) -> float:
+        notes = self._notes.get(queue.number)
+        return notes.age(self._first(queue), now) if notes is not None else 0.0
 
     def _queues(self) -> Iterator[FunctionQueue]:
         """Yield the queues of functions and concurrency keys that have a queued node."""

@@ -11,6 +11,7 @@ from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import Node, Pool, Worker
 from dagorama_broker.scheduler.pools import Pools
 from dagorama_broker.scheduler.queues import FunctionQueue, Head
+from dagorama_broker.scheduler.refusals import Refusals
 
 #: Reasons of a worker that has not the code of a node.
 ABOUT_CODE = frozenset(
@@ -34,6 +35,7 @@ class Offers:
         self.graph = graph
         self.workers: dict[bytes, Worker] = {}
         self.pools = Pools(self.offer_all)
+        self.refusals = Refusals()
         self.claimed: dict[int, Node] = {}  #: by attempt
         self.until_idle: dict[Worker, None] = {}  #: workers that leave when nothing is queued for them
         self.until_drained: dict[Worker, None] = {}  #: workers that leave when nothing will be queued, either
@@ -51,8 +53,14 @@ class Offers:
     def forget_queues(self, ids: set[int]) -> None:
         """Drop what workers and pools know of these functions, by their ids."""
         self.pools.forget(ids)
+        self.refusals.forget(ids)
         for worker in self.workers.values():
             self.pools.allow(worker, ids)
+
+    def refuse(self, worker: Worker, queue: FunctionQueue, why: Mismatch) -> None:
+        """Grant the worker no more nodes of this function, and remember that its pool could not run them."""
+        self.pools.refuse(worker, queue, why)
+        self.refusals.note(worker.info, queue.id, self.graph.now)
 
     def head(self, pool: Pool) -> Head | None:
         """Return the oldest node that workers of this pool may run, as its place and its queue; None: there is none."""

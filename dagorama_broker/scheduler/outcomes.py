@@ -165,7 +165,7 @@ class Outcomes(Children):
         self.claims.take_out(node)
         asks = bool(deployed) and is_unbound(self.claims, node)
         if why and not asks:
-            self.claims.pools.refuse(worker, node.queue, Mismatch(code, why))
+            self.claims.refuse(worker, node.queue, Mismatch(code, why))
         if deployed:
             worker.deployed[node.queue.id] = deployed
         self.claims.invalidate_attempt(node)

@@ -118,6 +118,10 @@ class FunctionQueue:
         """Queued nodes that may be claimed now."""
         return min(self.ready, self.limit - self.claimed) if self.limit else self.ready
 
+    def room_for(self, nodes: int) -> int:
+        """Return how many of these nodes could be claimed in addition if they were queued too."""
+        return max(0, min(nodes, self.limit - self.claimed - max(0, self.available))) if self.limit else nodes
+
     @property
     def queued(self) -> int:
         """Queued nodes of a function, with any key."""

@@ -13,6 +13,7 @@ from dagorama_broker.model.queries import EndedNode, Failed
 from dagorama_broker.model.rows import Changes, RebindingRow
 from dagorama_broker.scheduler.ages import ReadyAges
 from dagorama_broker.scheduler.claims import Claims
+from dagorama_broker.scheduler.demand import DemandLook
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.names import FIRST
@@ -270,6 +271,10 @@ class Views:
     def ready_ages(self) -> ReadyAges:
         """Return an object that tells how long nodes have been queued; see `ReadyAges`."""
         return ReadyAges(self.graph)
+
+    def demand(self, ages: ReadyAges) -> DemandLook:
+        """Return an object that tells the demand of pools of workers at this moment; see `DemandLook`."""
+        return DemandLook(self.claims, ages)
 
     def lacks_code(self, queue: FunctionQueue) -> bool:
         """Return whether no worker may run nodes of this function, and one of them only because of its code."""

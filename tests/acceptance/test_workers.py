@@ -170,12 +170,13 @@ def test_sigterm_lets_finish_what_runs(broker: LaunchedBroker, tmp_path: Path) -
         assert resolve(instance, promise, timeout=WAIT) == ["a", "b"]
 
 
-def test_without_a_broker_exit_on_completion_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flags", [["--exit-on-completion"], ["--until", "idle", "--idle", "1"]])
+def test_without_a_broker_a_worker_that_may_leave_says_so(flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))  # nothing listens there, and no other test gets the port
         monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
         monkeypatch.setenv("DAGORAMA_PORT", str(silent.getsockname()[1]))
-        with worker("--exit-on-completion") as lonely:
+        with worker(*flags) as lonely:
             _, errors = lonely.communicate(timeout=WAIT)
     assert lonely.returncode == 1
     assert "no broker answers at" in errors

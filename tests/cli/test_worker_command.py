@@ -13,7 +13,7 @@ from dagorama.hot_reload import run_hot_reload_worker
 FLAGS = [
     "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
     "--exit-on-completion", "--capture", "--grace", "--host", "--port", "--version", "--health-port", "--health-host",
-    "--metrics-port",
+    "--metrics-port", "--until", "--idle", "--lifetime",
 ]  # fmt: skip
 
 
@@ -30,6 +30,14 @@ def test_both_commands_know_the_flags(command: object) -> None:
         (["--concurrency", "0"], "--concurrency"),
         (["--grace", "-1"], "--grace"),
         (["--grace", "nan"], "--grace nan"),
+        (["--idle", "nan", "--until", "idle"], "--idle nan"),
+        (["--idle", "0", "--until", "idle"], "--idle"),
+        (["--idle", "5"], "--idle needs --until idle"),
+        (["--idle", "5", "--until", "drained"], "--idle needs --until idle"),
+        (["--until", "idle", "--exit-on-completion"], "contradicts --exit-on-completion"),
+        (["--until", "later"], "--until"),
+        (["--lifetime", "inf"], "--lifetime inf"),
+        (["--lifetime", "0"], "--lifetime"),
         (["--host", "tcp://broker"], "--host is 'tcp://broker'"),
         (["--capture", "all"], "--capture"),
         (["--port", "0"], "--port"),

@@ -39,7 +39,7 @@ from .progress import made, patience
 PATIENCE = patience(5.0)
 #: Seconds for which a call that may rightly wait forever is kept open; nothing follows from how it ends then.
 LISTENS = 0.5
-WAITS = ("Wait", "Exchange", "Work", "WatchQueues", "Events", "WatchNodes", "GetLogs")
+WAITS = ("Wait", "Exchange", "Work", "WatchQueues", "Events", "WatchNodes", "GetLogs", "WatchDemand")
 #: Bytes that a broker may grow by, whatever is sent: buffers, caches, and what was really submitted.
 GROWTH = 200 << 20
 SERVICES = (broker_pb2.DESCRIPTOR.services_by_name["Broker"], api_pb2.DESCRIPTOR.services_by_name["Dagorama"])
@@ -230,6 +230,8 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("Events", [pb.EventsRequest(instance=INSTANCE)]),
         ("GetMap", [pb.GetMapRequest(instance=INSTANCE, after=1, sources=True, limit=2)]),
         ("WatchNodes", [pb.WatchNodesRequest(instance=INSTANCE)]),
+        ("Demand", [pb.DemandRequest(include_queues=["q"], tolerations=["t"], key_ids=[b"k"], horizon=1.0, share=0.5)]),
+        ("WatchDemand", [pb.DemandRequest(exclude_queues=["q"])]),
         ("GetSeries", [pb.GetSeriesRequest(resolution=10)]),
         ("ListActions", [pb.ListActionsRequest(limit=3, before=9)]),
         ("ListNodes", [pb.ListNodesRequest(instance=INSTANCE, worker="w", min_microseconds=1, min_failed_attempts=1)]),

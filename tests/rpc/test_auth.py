@@ -132,6 +132,8 @@ SENT: Mapping[str, Any] = {
     "Events": broker_pb2.EventsRequest(),
     "GetLogs": broker_pb2.GetLogsRequest(),
     "GetStack": broker_pb2.GetStackRequest(),
+    "Demand": broker_pb2.DemandRequest(),
+    "WatchDemand": broker_pb2.DemandRequest(),
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
@@ -152,11 +154,13 @@ MAY = {
         "GetInstance",
         "Explain",
         "WhoAmI",
+        "Demand",
+        "WatchDemand",
     },
     "reader": {
         "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
         "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events", "WhoAmI", "GetMap", "WatchNodes", "GetSeries",
-        "ListActions",
+        "ListActions", "Demand", "WatchDemand",
     },
     "admin": set(SENT),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from collections import Counter
 
 from dagorama_broker.model.domain import ENDED, EagerState, State, WireProtocol
 from dagorama_broker.model.rows import unpack_keys
-from dagorama_broker.scheduler import Node, ReasonCode, Scheduler, Slot
+from dagorama_broker.scheduler import DemandQuery, Node, ReadyAges, ReasonCode, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
 from dagorama_broker.scheduler.queues import FunctionQueue, order, rank
@@ -33,6 +33,7 @@ def check(driver: SchedulerDriver) -> None:
     each_queued_node_has_a_reason(driver)
     if scheduler.dispatch_paused_until is None:
         nobody_is_idle_for_nothing(scheduler)
+        the_demand_agrees_with_the_grants(scheduler)
         the_oldest_went_first(driver)
 
 
@@ -274,6 +275,20 @@ def nobody_is_idle_for_nothing(scheduler: Scheduler) -> None:
     for pool in scheduler.claims.pools.of(WireProtocol.V1):
         if pool.idle:
             assert scheduler.claims.head(pool) is None
+
+
+def the_demand_agrees_with_the_grants(scheduler: Scheduler) -> None:
+    """A pool with an empty slot has no ready node left, but delayed ones; and what it may be granted next is ready."""
+    look = scheduler.demand(ReadyAges(scheduler.graph))
+    for pool in scheduler.claims.pools.of(WireProtocol.V1):
+        worker = pool.any_worker()
+        demand = look.demand(DemandQuery(worker.info))
+        if pool.idle and not worker.refuses:  # another worker with the same rules may run what this one has returned
+            assert demand.ready <= scheduler.counts[State.BACKOFF]
+        if scheduler.claims.head(pool) is not None:
+            assert demand.ready > 0
+        running = [slot for each in pool.workers.values() for slot in each.slots if slot.held]
+        assert demand.running >= demand.running_slots >= len(running)
 
 
 def each_queued_node_has_a_reason(driver: SchedulerDriver) -> None:

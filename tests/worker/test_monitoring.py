@@ -13,11 +13,11 @@ import pytest
 from dagorama.values.codec import encode
 from dagorama.values.out_of_band import Buffer
 from tests.support.fetching import fetch, url_in
+from tests.support.fifo import Fifo
 from tests.support.scrape import Scrape
 from tests.support.scripted_broker import ScriptedBroker, WorkerProcess, environment_of, worker_process
 from tests.support.worker_command import WAIT, await_that
 from tests.support.worker_grants import Wanted, call
-from tests.worker.test_supervisor import Fifo
 
 #: Its tests start processes.
 pytestmark = pytest.mark.slow

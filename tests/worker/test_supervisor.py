@@ -13,6 +13,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import encode
 from dagorama.values.out_of_band import Buffer
+from tests.support.fifo import Fifo
 from tests.support.resetting_proxy import CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY, INTERNAL, resetting
 from tests.support.scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
 from tests.support.worker_grants import Wanted, body_of, call, encoded, grant_of, values_of
@@ -31,23 +32,6 @@ def worker(broker: ScriptedBroker) -> Iterator[WorkerProcess]:
 def spoken(broker: ScriptedBroker, worker: WorkerProcess) -> Conversation:
     """The conversation with a worker of one child."""
     return broker.greeted()
-
-
-class Fifo:
-    """A node that reads it runs until `open` and `let_go` are called."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self.path = str(path)
-        self._descriptor = -1
-
-    def wait_until_read(self) -> None:
-        """Opening blocks until the node has opened it: then it runs."""
-        self._descriptor = os.open(self.path, os.O_WRONLY)
-
-    def let_go(self, text: str = "let go") -> None:
-        os.write(self._descriptor, text.encode())
-        os.close(self._descriptor)
 
 
 @pytest.fixture

@@ -58,6 +58,10 @@ class Notices:
         """Say that the worker leaves because a person wants it to."""
         self._announce("leaves, as asked for by `dagorama workers drain`: it finishes what it runs")
 
+    def leaves(self, why: str) -> None:
+        """Say why the worker leaves by itself."""
+        self._announce(f"leaves: {why}")
+
     def lost(self, address: str, why: str) -> None:
         """Say that the connection to the broker was lost."""
         get_logger().warning("lost the connection to the broker at %s (%s); retrying", address, why)

@@ -123,6 +123,11 @@ class Session:
         return self._draining_said or self.welcome is None
 
     @property
+    def reported(self) -> int:
+        """The number of reports so far."""
+        return self._sequence
+
+    @property
     def settled(self) -> bool:
         """True if everything was sent, and the broker has acknowledged all reports."""
         return not self._reports and not self._unsent

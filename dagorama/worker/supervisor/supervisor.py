@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.client.addresses import address
-from dagorama.client.certificates import meaning
 from dagorama.client.channel import aio_channel
-from dagorama.logging import get_logger
 from dagorama.settings import Settings, WorkerOptions, broker_wait
 from dagorama.worker.control_pipe import ControlPipe
 from dagorama.worker.shared_memory import SharedMemory
@@ -32,10 +28,9 @@ from dagorama.worker.supervisor.spool import Spool
 from dagorama.worker.supervisor.stacks import Stacks
 from dagorama.worker.supervisor.stream import Refused, Stream
 from dagorama.worker.supervisor.transfers import Transfers
+from dagorama.worker.supervisor.waits import Change, SilentBroker, idle_for
 
-NO_BROKER_WARNING_S = 3.0  #: time without a broker after which the worker logs a warning
 NO_BROKER_TIMEOUT_S = 5.0  #: time without a broker after which a worker with --exit-on-completion gives up
-PROBE_TIMEOUT_S = 1.0  #: time to find out why there is no connection
 WELCOME_TIMEOUT_S = 0.25  #: time that a ready worker waits for the broker before it reports to its launcher
 REAP_TIMEOUT_S = 5.0  #: time for killed children to be reaped
 ACKNOWLEDGE_TIMEOUT_S = 10.0  #: time for the broker to acknowledge the last reports
@@ -63,8 +58,8 @@ class Supervisor:
         self._channel = aio_channel(settings)
         until = pb.DRAINED if options.exit_on_completion else pb.STOPPED
         self._session = Session(hello(options, key_ids, options.concurrency, until))
-        self._stub = stub = BrokerStub(self._channel)
-        self._trouble = ""  # why there is no connection, if that is known
+        stub = BrokerStub(self._channel)
+        self._silent = SilentBroker(stub, self._address)
         spool = Spool(folder)
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
         self._transfers = Transfers(stub, spool)
@@ -79,9 +74,10 @@ class Supervisor:
             stub, self._session, lambda: self._children.held, self._on_message, self._on_change, self._on_lost
         )
         self._loop = asyncio.get_running_loop()
-        self._leaving, self._change = asyncio.Event(), asyncio.Event()
+        self._leaving, self._change = asyncio.Event(), Change()
         self._code = 0
         self._hurried = self._is_ready = self._ready_sent = self._was_welcomed = False
+        self._is_patient = False  # running nodes may finish, however long they take
         self._notices = Notices(is_command=parent is None)
 
     async def run(self) -> int:
@@ -94,7 +90,8 @@ class Supervisor:
         self._stream.close()
         await asyncio.wait([living], timeout=SHUTDOWN_GRACE_S if self._stream.heard else 0)
         living.cancel()
-        self._speaking.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._channel.close()
         return self._code
 
@@ -137,6 +134,7 @@ class Supervisor:
             self._complain(why)
         self._code = self._code or code
         self._hurried = self._hurried or hurried or bool(code)
+        self._is_patient = False
         self._leaving.set()
         self._on_change()
 
@@ -163,12 +161,17 @@ class Supervisor:
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launching program receives it too, and decides
             self._loop.add_reader(self._parent, self._on_parent, self._parent)
-        self._speaking = self._loop.create_task(self._speak_of_silence())
-        if self._options.exit_on_completion:
-            self._loop.call_later(self._longest_silence, self._give_up_on_silence)
+        self._tasks = [self._loop.create_task(self._silent.warn(self._hears_nothing))]
+        options, silence = self._options, self._longest_silence
+        if options.idle is not None:
+            self._tasks.append(self._loop.create_task(self._leave_when_idle(options.idle)))
+        if options.exit_on_completion or options.idle is not None:
+            self._loop.call_later(max(silence, options.idle or 0.0), self._give_up_on_silence)
+        if options.lifetime is not None:
+            self._loop.call_later(options.lifetime, self._end_lifetime, options.lifetime)
 
     def _on_termination_signal(self) -> None:
-        self._ask_to_leave(hurried=self._leaving.is_set())
+        self._ask_to_leave(hurried=self._leaving.is_set() and not self._is_patient)
 
     def _on_parent(self, parent: ControlPipe) -> None:
         lines = parent.read()
@@ -190,25 +193,31 @@ class Supervisor:
         if all(slot.closed for slot in self._children.slots):
             self._ask_to_leave()
 
-    async def _speak_of_silence(self) -> None:
-        await asyncio.sleep(NO_BROKER_WARNING_S)
-        if self._session.welcome is None and not self._leaving.is_set():
-            await self._look_for_trouble()
-            get_logger().warning("no broker answers at %s yet%s; retrying", self._address, self._trouble)
-
-    async def _look_for_trouble(self) -> None:
-        """Find out why there is no connection: the stream waits silently, but a call that does not wait fails."""
-        try:
-            await self._stub.GetStatus(pb.GetStatusRequest(), timeout=PROBE_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            details = error.details() or ""
-            meant = meaning(details)
-            self._trouble = f" ({meant})" if meant != details else ""
+    def _hears_nothing(self) -> bool:
+        return self._session.welcome is None and not self._leaving.is_set()
 
     def _give_up_on_silence(self) -> None:
         if not self._was_welcomed:  # a connection that is lost later is retried forever
-            what = f"no broker answers at {self._address}{self._trouble}"
-            self._ask_to_leave(FAILED, f"{what}; start one with `dagorama-broker serve`")
+            self._ask_to_leave(FAILED, f"{self._silent.text}; start one with `dagorama-broker serve`")
+
+    # --- the time of the worker -------------------------------------------------------------------------
+
+    async def _leave_when_idle(self, seconds: float) -> None:
+        await idle_for(seconds, self._activity)
+        if not self._leaving.is_set():
+            self._notices.leaves(f"it had nothing to do for {seconds:g} seconds")
+            self._ask_to_leave()
+
+    def _activity(self) -> int | None:
+        """Return the number of reports so far; None if the worker has something to do, or has met no broker yet."""
+        is_idle = self._was_welcomed and self._children.idle and self._session.settled
+        return self._session.reported if is_idle else None
+
+    def _end_lifetime(self, seconds: float) -> None:
+        if not self._leaving.is_set():
+            self._notices.leaves(f"its lifetime of {seconds:g} seconds is over; it finishes what it runs")
+            self._ask_to_leave()
+            self._is_patient = True
 
     # --- the broker -----------------------------------------------------------------------------------
 
@@ -277,23 +286,14 @@ class Supervisor:
         for slot in children.slots:
             children.close(slot)
         self._on_change()
-        await self._until(lambda: children.idle or self._hurried, self._grace)
+        await self._change.until(lambda: children.idle or not self._is_patient, None)
+        await self._change.until(lambda: children.idle or self._hurried, self._grace)
         for slot in children.slots:
             if len(slot):
                 children.kill(slot)
-        await self._until(lambda: children.idle, REAP_TIMEOUT_S)
+        await self._change.until(lambda: children.idle, REAP_TIMEOUT_S)
         acknowledge_timeout = SHUTDOWN_GRACE_S if self._hurried else ACKNOWLEDGE_TIMEOUT_S
-        await self._until(lambda: self._session.settled, acknowledge_timeout)
-        await self._until(lambda: self._session.has_said_draining, SHUTDOWN_GRACE_S if self._stream.heard else 0)
+        await self._change.until(lambda: self._session.settled, acknowledge_timeout)
+        await self._change.until(lambda: self._session.has_said_draining, SHUTDOWN_GRACE_S if self._stream.heard else 0)
         children.send_off()
-        await self._until(lambda: not children.alive, SHUTDOWN_GRACE_S)
-
-    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Wait until the condition holds, for at most `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not condition():
-                    self._change.clear()
-                    await self._change.wait()
-        except TimeoutError:
-            pass
+        await self._change.until(lambda: not children.alive, SHUTDOWN_GRACE_S)
