@@ -1,4 +1,3 @@
-from tests.support.broker_fixtures import served, store
-from tests.support.client_fixtures import broker
+from tests.support.broker_fixtures import postgres_url, served, store
 
-__all__ = ["broker", "served", "store"]
+__all__ = ["postgres_url", "served", "store"]

@@ -1,3 +1,3 @@
-from tests.support.broker_fixtures import served, store
+from tests.support.broker_fixtures import postgres_url, served, store
 
-__all__ = ["served", "store"]
+__all__ = ["postgres_url", "served", "store"]
