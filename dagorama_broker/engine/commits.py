@@ -87,6 +87,8 @@ class Commits:
         self.thread = thread or CommitExecutor(FEW if store.near else 0)
         #: Makes the calls of people, which need not wait for commits.
         self._viewer = self.thread if store.view.is_the_store else ThreadPoolExecutor(1, thread_name_prefix="view")
+        #: Looks at a store that is not near, which need not wait for commits either.
+        self._looker = self.thread if store.near else ThreadPoolExecutor(1, thread_name_prefix="look")
         self._in_flight_ids: set[bytes] = set()
         #: Called with each commit that is durable, and with the ids and name keys that it has made.
         self.observers: set[Callable[[Changes, set[bytes]], None]] = set()
@@ -159,6 +161,10 @@ class Commits:
         """Make one of the calls of the store's view in its thread: commits do not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self._viewer, call, *arguments)
 
+    async def in_look(self, call: Callable[..., T], *arguments: object) -> T:
+        """Look at the store in a thread of its own, while commits go on in theirs."""
+        return await asyncio.get_running_loop().run_in_executor(self._looker, call, *arguments)
+
     @contextmanager
     def observed(self) -> Iterator[list[Changes]]:
         """Yield a list to which each commit is added that becomes durable within the context."""
@@ -199,6 +205,7 @@ class Commits:
         notify(self.take_waiting(), Unavailable("the broker is leaving"))
         self.thread.shutdown()
         self._viewer.shutdown()
+        self._looker.shutdown()
 
 
 def notify(waiting: list[Waiter], error: Unavailable | None) -> None:

@@ -1,7 +1,8 @@
 """The facts of the store that decide about new nodes, in the loop. A store that is not near is asked in its thread.
 
 The rule: the answer stays true until the decision, because only this broker writes. All that is committed after the
-question is added to the answer, and what is not committed yet is known to the scheduler.
+question is added to the answer, and what is not committed yet is known to the scheduler. So a question may be answered
+while a commit is made, with or without its rows.
 """
 
 from __future__ import annotations
@@ -127,7 +128,9 @@ class Looks:
         async with self._one:
             wanted, self._gathering = self._gathering, None
             assert wanted is not None
-            return await self._commits.in_store(self._store.look, wanted)
+            # Large values are collected in the store's thread: one that is found must not be about to go.
+            ask = self._commits.in_store if wanted.large else self._commits.in_look
+            return await ask(self._store.look, wanted)
 
 
 def wanted_of(blocks: Iterable[NewNodes], large: Iterable[bytes] = ()) -> Wanted:

@@ -122,7 +122,10 @@ class Store(Known, Queries, Protocol):
         ...
 
     def look(self, wanted: Wanted) -> Seen:
-        """Return what `Known` would answer about all that is wanted, with as few queries as possible."""
+        """Return what `Known` would answer about all that is wanted, with as few queries as possible.
+
+        The broker may call it in a thread of its own while it commits in another one.
+        """
         ...
 
     # No query finds an instance after the commit that has it in `Changes.removed`; `sweep` deletes its rows.

@@ -121,6 +121,20 @@ async def test_submissions_that_gather_while_the_store_answers_share_the_next_qu
         assert not served.broker.commits.observers
 
 
+async def test_a_question_does_not_wait_for_a_commit_that_is_under_way() -> None:
+    async with serving() as served:
+        committing, committed = held(served, "commit")
+        first = asyncio.create_task(submit(served.stub, Dag().submission(b"a")))
+        await asyncio.to_thread(committing.wait)
+        asked, answered = held(served, "look")
+        second = asyncio.create_task(submit(served.stub, Dag().submission(b"a")))
+        await asyncio.to_thread(asked.wait)
+        assert not first.done()
+        answered.set()
+        committed.set()
+        await asyncio.gather(first, second)
+
+
 async def test_a_submission_that_is_made_by_another_call_after_its_look_is_not_made_twice() -> None:
     """When the first call decides, the node has run and left memory, and its look said that it is new."""
     async with serving() as served:

@@ -40,7 +40,7 @@ def check_server(session: Session, address: Address) -> None:
         )
     (free,) = session.execute(_FREE_CONNECTIONS).fetchall()[0]
     if free < _SPARE:
-        log.warning("%s: the server has %d connections left (max_connections); a broker uses four", address.shown, free)
+        log.warning("%s: the server has %d connections left (max_connections); a broker uses five", address.shown, free)
 
 
 def make_leadership(session: Session, address: Address) -> None:

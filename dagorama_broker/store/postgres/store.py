@@ -68,7 +68,7 @@ class PostgresStore(SqlStore):
         def line(commits: bool = False) -> Line:
             return Line(self._address, patience, self._ending, commits)
 
-        self._reading, self._viewing, self._commit_line = line(), line(), line(commits=True)
+        self._reading, self._viewing, self._looking, self._commit_line = line(), line(), line(), line(commits=True)
         super().__init__(self._reading, self._reading, LargeFiles(values))
         self.view = PostgresView(self._viewing)
         self._keeper = Keeper(line(), lease, address, self._ending, waits)
@@ -117,7 +117,7 @@ class PostgresStore(SqlStore):
 
     def close(self) -> None:
         self._ending.close()
-        for line in (self._commit_line, self._reading, self._viewing):
+        for line in (self._commit_line, self._reading, self._viewing, self._looking):
             line.close()
         self._keeper.close()
         self._writing = None
@@ -159,7 +159,7 @@ class PostgresStore(SqlStore):
     # --- reading -----------------------------------------------------------------------------------
 
     def look(self, wanted: Wanted) -> Seen:
-        seen = self._reading.run(lambda session: look_at_once(session, wanted))
+        seen = self._looking.run(lambda session: look_at_once(session, wanted))
         seen.large = {sha256 for sha256 in wanted.large if self._large.has(sha256)}
         return seen
 
