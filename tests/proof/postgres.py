@@ -207,7 +207,7 @@ def main() -> int:
     parser = ArgumentParser(prog="python -m tests.proof.postgres", description="Kills, cuts and takeovers.")
     for part, count in EVERYDAY.items():
         parser.add_argument(f"--{part}", type=int, help=f"{count}; {LONG[part]} with --long")
-    parser.add_argument("--long", action="store_true", help="about ten minutes")
+    parser.add_argument("--long", action="store_true", help="about twelve minutes")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     usual = LONG if options.long else EVERYDAY
