@@ -25,7 +25,7 @@ from dagorama_broker.store.postgres.lease import (
 log = logging.getLogger("dagorama_broker")
 
 #: Seconds between two looks of a broker that waits for the lease.
-LOOK = 0.25
+LOOK = 0.1
 #: Parts of the lease after which it is renewed, and after which a lease that was not renewed no longer counts.
 _RENEWED_AFTER, _DOUBTED_AFTER = 1 / 3, 5 / 6
 
