@@ -41,7 +41,13 @@ class PostgresServer:
         self._as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
         if self._as_nobody:
             os.chown(folder, 65534, 65534)
-        self._run("initdb", "-D", f"{self._data}", "-N", "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C")
+        try:
+            self._run("initdb", "-D", f"{self._data}", "-N", "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C")
+        except subprocess.CalledProcessError as error:
+            raise NoServer(
+                f"the PostgreSQL in {programs} cannot be used: its server does not run as root, and another user must"
+                f" reach its programs and {folder.parent}"
+            ) from error
 
     def start(self, *options: str) -> None:
         """Start it on a free port, which it keeps; wait until it answers."""
