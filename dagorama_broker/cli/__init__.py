@@ -27,6 +27,7 @@ from dagorama_monitoring.documentation import with_address
 
 if TYPE_CHECKING:
     from dagorama_broker.cli.dashboard import Dashboard
+    from dagorama_broker.store.sqlite.backup import Backup
 
 log = logging.getLogger("dagorama_broker")
 
@@ -180,15 +181,28 @@ def backup(target: Path, store: str | None) -> None:
     """
     from dagorama_broker.store import back_up
 
+    settings = _store_settings(store, None)
+    _print_copy("the store, and so the copy,", lambda: back_up(settings.store, target, settings.values))
+
+
+def _store_settings(store: str | None, values: str | None) -> Settings:
+    """Return the settings for a command whose option names a store by its URL or by its file."""
     url = store if store is None or "://" in store else f"sqlite:///{store}"
     try:
-        settings = Settings.from_env(store=url)
-        made = back_up(settings.store, target, settings.values)
+        return Settings.from_env(store=url, values=values)
+    except SettingsError as error:
+        _fail(error)
+
+
+def _print_copy(what: str, make: Callable[[], Backup]) -> None:
+    """Make a copy and print what it has; exit with 1 if `what` lacks large values."""
+    try:
+        made = make()
     except (SettingsError, StoreError) as error:
         _fail(error)
     click.echo(f"{made.path} (instances: {made.instances}, large values: {made.values})")
     if made.missing:
-        _fail(StoreError(f"the store, and so the copy, lacks large values that nodes refer to: {made.missing} of them"))
+        _fail(StoreError(f"{what} lacks large values that nodes refer to: {made.missing} of them"))
 
 
 # --- restore --------------------------------------------------------------------------------------------
@@ -206,15 +220,8 @@ def restore(copy: Path, store: str | None, values: str | None) -> None:
     """
     from dagorama_broker.store import restore
 
-    url = store if store is None or "://" in store else f"sqlite:///{store}"
-    try:
-        settings = Settings.from_env(store=url, values=values)
-        made = restore(copy, settings.store, settings.values)
-    except (SettingsError, StoreError) as error:
-        _fail(error)
-    click.echo(f"{made.path} (instances: {made.instances}, large values: {made.values})")
-    if made.missing:
-        _fail(StoreError(f"the copy lacks large values that nodes refer to: {made.missing} of them"))
+    settings = _store_settings(store, values)
+    _print_copy("the copy", lambda: restore(copy, settings.store, settings.values))
 
 
 # --- copy -----------------------------------------------------------------------------------------------

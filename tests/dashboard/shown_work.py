@@ -1,4 +1,4 @@
-"""What the dashboards of tests show. Workers import this module: it imports little."""
+"""Definitions that the dashboards of tests show. Workers import this module: it imports little."""
 
 from __future__ import annotations
 

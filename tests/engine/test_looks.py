@@ -153,7 +153,7 @@ async def test_a_submission_that_is_made_by_another_call_after_its_look_is_not_m
                 await gate.wait()
             await read(*asked)
 
-        served.broker.loading.read = read_late  # type: ignore[method-assign, assignment]
+        served.broker.loading.read = read_late  # type: ignore[method-assign, assignment]  # it waits
         first = asyncio.create_task(submit(served.stub, request))
         await looked.wait()
         await submit(served.stub, request)

@@ -152,17 +152,18 @@ def test_a_crash_of_the_server_loses_no_commit(server: PostgresServer, url: str,
         store.keep(not_lost)
         store.commit(graph(node(1)))
         committed = [1]
+        some = threading.Semaphore(0)
 
         def commit() -> None:
             for key in range(2, 400):
                 store.commit(added(key))
                 committed.append(key)
+                some.release()
 
         thread = threading.Thread(target=commit)
         thread.start()
-        for so_far in (50, 150, 250):
-            while len(committed) < so_far and thread.is_alive():
-                time.sleep(0.001)
+        for more in (50, 100, 100):
+            assert all(some.acquire(timeout=30) for _ in range(more))
             server.stop()
             server.start()
         thread.join()

@@ -38,8 +38,8 @@ class PostgresServer:
         self.port = 0
         self._programs = programs
         self._data = folder / "data"
-        self._as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
-        if self._as_nobody:
+        self._unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
+        if self._unprivileged:
             os.chown(folder, 65534, 65534)
         try:
             self._run("initdb", "-D", f"{self._data}", "-N", "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C")
@@ -72,7 +72,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [*self._as_nobody, f"{self._programs / program}", *arguments],
+            [*self._unprivileged, f"{self._programs / program}", *arguments],
             check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd=self.folder, env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip

@@ -33,7 +33,8 @@ T = TypeVar("T")
 PATIENCE = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _NUMBER_IS_THERE = "commits_pkey"
-_OVER = "another broker has taken the store over; start this one again, and it waits for its turn"
+#: Why a broker that was replaced leaves.
+REPLACED = "another broker has taken the store over; start this one again, and it waits for its turn"
 
 
 class Ending:
@@ -197,7 +198,7 @@ class WritingLine:
                 self._confirm(session)
             except psycopg.Error as error:
                 if error.sqlstate == EPOCH_OVER:
-                    raise Deposed(_OVER) from error
+                    raise Deposed(REPLACED) from error
                 raise
 
         self._line.run(attempt)
@@ -206,7 +207,7 @@ class WritingLine:
         """Return the writer of a session; a new session is recorded, so that a successor can end it."""
         if self._writer is None or self._writer.session is not session:
             if not note_writer(session, self._epoch):
-                raise Deposed(_OVER)
+                raise Deposed(REPLACED)
             self._writer = Writer(session, self._epoch)
         return self._writer
 
@@ -215,6 +216,6 @@ class WritingLine:
         assert self._writer is not None
         self._writer.is_doubtful = False
         if not note_writer(session, self._epoch):
-            raise Deposed(_OVER)
+            raise Deposed(REPLACED)
         if self._writer.is_doubtful:
             raise StoreError("a synchronous replica does not confirm commits, and the wait for it was cancelled")

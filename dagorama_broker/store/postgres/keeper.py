@@ -10,7 +10,7 @@ from functools import partial
 
 from dagorama_broker.errors import Deposed, StoreError
 from dagorama_broker.store.postgres.connection import Session
-from dagorama_broker.store.postgres.database import Ending, Line
+from dagorama_broker.store.postgres.database import REPLACED, Ending, Line
 from dagorama_broker.store.postgres.lease import (
     Leader,
     Vacancy,
@@ -50,7 +50,7 @@ class Keeper:
         """Whether no other broker can lead at this moment, as far as the server has confirmed it."""
         return time.monotonic() - self._confirmed < self._seconds * _DOUBTED_AFTER
 
-    def take(self, prepare: Callable[[Session, int], None]) -> int:
+    def take(self, prepare: Callable[[Session], None]) -> int:
         """Wait until this broker leads; return its epoch. `prepare` is called in the transaction that takes the lease.
 
         Raise StoreError if the store cannot be used, or is closed meanwhile.
@@ -72,12 +72,12 @@ class Keeper:
             if self._ending.near.wait(LOOK):
                 raise StoreError("the broker was stopped while it waited for its turn")
 
-    def _take(self, session: Session, seen: Leader, prepare: Callable[[Session, int], None]) -> int | None:
+    def _take(self, session: Session, seen: Leader, prepare: Callable[[Session], None]) -> int | None:
         end_sessions(session, seen.epoch)
         with session.transaction():
             epoch = take_lease(session, seen, self._seconds, self._address)
             if epoch is not None:
-                prepare(session, epoch)
+                prepare(session)
         return epoch
 
     def continue_after(self, epoch: int) -> None:
@@ -106,7 +106,7 @@ class Keeper:
             return renew_lease(session, self._epoch, self._seconds)
 
         if not self._line.run(renew):
-            raise Deposed("another broker has taken the store over")
+            raise Deposed(REPLACED)
         self._confirmed = started[-1]
 
     def close(self) -> None:

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from dagorama_broker.store.postgres.connection import Session
 
-#: Seconds for which a lease is valid without being renewed, and between two renewals.
+#: Seconds for which a lease is valid without being renewed.
 LEASE = 6.0
-RENEWAL = 2.0
 #: Seconds for which the leader's session must be gone, and for which the server must be up before that counts: after
 #: a restart of the server, the leader needs a moment to connect again.
 GONE = 0.5
@@ -42,20 +41,17 @@ _END_SESSIONS = (
     " OR (pid = writer_pid AND backend_start = writer_started))"
 )
 _UNTIL = "clock_timestamp() + make_interval(secs => ?)"
-_OWN_SESSION = "pid = pg_backend_pid()"
+_STARTED = "(SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())"
 _TAKE = (
     f"UPDATE leader SET epoch = ?, timeline = {_TIMELINE}, holder = ?, address = ?, until = {_UNTIL},"
     " renewed = clock_timestamp(), lease_pid = pg_backend_pid(), writer_pid = NULL, writer_started = NULL,"
-    f" lease_started = (SELECT backend_start FROM pg_stat_activity WHERE {_OWN_SESSION}) WHERE epoch = ?"
+    f" lease_started = {_STARTED} WHERE epoch = ?"
 )
 _RENEW = (
     f"UPDATE leader SET until = {_UNTIL}, renewed = clock_timestamp(), lease_pid = pg_backend_pid(),"
-    f" lease_started = (SELECT backend_start FROM pg_stat_activity WHERE {_OWN_SESSION}) WHERE epoch = ?"
+    f" lease_started = {_STARTED} WHERE epoch = ?"
 )
-_WRITES = (
-    "UPDATE leader SET writer_pid = pg_backend_pid(),"
-    f" writer_started = (SELECT backend_start FROM pg_stat_activity WHERE {_OWN_SESSION}) WHERE epoch = ?"
-)
+_WRITES = f"UPDATE leader SET writer_pid = pg_backend_pid(), writer_started = {_STARTED} WHERE epoch = ?"
 _RESIGN = "UPDATE leader SET until = clock_timestamp(), lease_pid = NULL WHERE epoch = ?"
 _TIDY = "DELETE FROM commits WHERE epoch < ? OR sequence <= (SELECT max(sequence) FROM commits WHERE epoch = ?) - ?"
 
@@ -87,12 +83,11 @@ class Vacancy:
 
     def is_free(self, seen: Leader) -> bool:
         """Return whether the leader of this moment may be replaced."""
-        if seen.epoch != self._epoch or seen.is_connected or seen.server_seconds < SETTLED:
+        may_be_there = seen.is_connected or seen.server_seconds < SETTLED
+        if seen.epoch != self._epoch or may_be_there:
             self._epoch, self._gone_since = seen.epoch, None
-        if seen.is_over:
-            return True
-        if seen.is_connected or seen.server_seconds < SETTLED:
-            return False
+        if seen.is_over or may_be_there:
+            return seen.is_over
         self._gone_since = self._gone_since or time.monotonic()
         return time.monotonic() - self._gone_since >= GONE
 

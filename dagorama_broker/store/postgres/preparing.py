@@ -53,23 +53,22 @@ def make_leadership(session: Session, address: Address) -> None:
         session.script(LEADERSHIP)
 
 
-def refuse_newer(session: Session, address: Address) -> None:
-    """Raise StoreError if a newer dagorama has written the tables."""
+def refuse_newer(session: Session, address: Address) -> int:
+    """Return the version of the tables, 0 if there are none. Raise StoreError if a newer dagorama has written them."""
     version = read_number(session, _VERSION) if _has(session, f"{address.schema}.meta") else 0
     if version > LATEST_VERSION:
         raise StoreError(
             f"it was written by a newer dagorama (its version is {version}, this one knows up to {LATEST_VERSION}):"
             " upgrade this broker, or choose another schema"
         )
+    return version
 
 
 def migrate(session: Session, address: Address) -> None:
     """Make the tables, or bring them to this version. Call it in the transaction that takes the lease."""
-    refuse_newer(session, address)
-    version = 0
+    version = refuse_newer(session, address)
     if _has(session, f"{address.schema}.meta"):
         check_numbers(session)
-        version = read_number(session, _VERSION)
     for number, script in enumerate(MIGRATIONS, 1):
         if number > version:
             session.script(script)

@@ -94,7 +94,7 @@ class PostgresStore(SqlStore):
 
     def take(self) -> int:
         try:
-            epoch = self._keeper.take(lambda session, epoch: migrate(session, self._address))
+            epoch = self._keeper.take(lambda session: migrate(session, self._address))
             self._large.sweep()
             self._writing = WritingLine(self._commit_line, epoch)
             self.secret = self._writing.transact(_begin)

@@ -16,11 +16,11 @@ from dagorama_broker.store.checksums import (
     summed,
 )
 from dagorama_broker.store.postgres.binary import ARRAY_OIDS, pack_array
-from dagorama_broker.store.sql.writer import end_row
+from dagorama_broker.store.sql.connection import replacing
+from dagorama_broker.store.sql.writer import PROGRESS_COLUMNS, end_row
 
 Row = Sequence[SqlValue]
 _TYPES = {"q": "int8[]", "d": "float8[]", "y": "bytea[]", "t": "text[]"}
-_PROGRESS = ("failed_attempts", "crashes", "worker_losses", "retry_at", "failure", "pause", "attempt", "lost_attempt")
 
 
 class Table(NamedTuple):
@@ -53,12 +53,6 @@ class Table(NamedTuple):
         return [pack_array(kind, column) for kind, column in zip(self.kinds, columns, strict=True)]
 
 
-def _replacing(*columns: str) -> str:
-    key, *changed = columns
-    changes = ", ".join(f"{column} = excluded.{column}" for column in changed)
-    return f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
-
-
 NODES = Table("nodes", ("key", "chk", "instance", "function", "sources", "arguments"), "qqqqyy")
 OUTCOMES = Table(
     "outcomes",
@@ -79,7 +73,7 @@ INSTANCES = Table(
 )
 ENDS = Table("instances", ("key", "ended", "failed", "end_chk"), "qdqq", is_update=True)
 RESOLVED = Table("resolved", ("key", "state", "root_cause", "ended", "chk"), "qqqdq")
-PROGRESS = Table("progress", ("key", *_PROGRESS, "chk"), "qqqqdydqqq", _replacing("key", *_PROGRESS, "chk"))
+PROGRESS = Table("progress", ("key", *PROGRESS_COLUMNS), "qqqqdydqqq", replacing("key", PROGRESS_COLUMNS))
 LARGE = Table("large_refs", ("key", "sha256", "chk"), "qyq", "ON CONFLICT DO NOTHING")
 KEYS = Table("node_keys", ("key", "concurrency_key", "chk"), "qtq")
 NAMES = Table("instance_names", ("instance", "definition", "name", "digest", "chk"), "qttyq")

@@ -98,10 +98,9 @@ class Writer:
         if len(self._prepared) >= KEPT:
             self.session.execute("DEALLOCATE ALL")
             self._prepared.clear()
-        first = 3 if is_fenced else 1
         steps, oids = [], [_BIGINT, _BIGINT] if is_fenced else []
         for number, table in enumerate(tables):
-            steps.append(f"i{number} AS ({table.statement(first + len(oids) - (2 if is_fenced else 0))})")
+            steps.append(f"i{number} AS ({table.statement(len(oids) + 1)})")
             oids += table.oids
         # The main query, and so the fence, is run before the inserts, because it reads none of them.
         last = "SELECT fence($1, $2)" if is_fenced else "SELECT 1"

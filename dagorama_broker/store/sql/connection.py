@@ -42,11 +42,14 @@ class Connection(Protocol):
 
 def upsert(table: str, key: str, columns: Sequence[str]) -> str:
     """Return a statement that inserts a row with these columns, and replaces the row that has the same key."""
+    places = ", ".join("?" * (len(columns) + 1))
+    return f"INSERT INTO {table} ({', '.join((key, *columns))}) VALUES ({places}) {replacing(key, columns)}"
+
+
+def replacing(key: str, columns: Sequence[str]) -> str:
+    """Return the end of an INSERT that replaces the row that has the same key."""
     changes = ", ".join(f"{column} = excluded.{column}" for column in columns)
-    return (
-        f"INSERT INTO {table} ({', '.join((key, *columns))}) VALUES ({', '.join('?' * (len(columns) + 1))})"
-        f" ON CONFLICT ({key}) DO UPDATE SET {changes}"
-    )
+    return f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
 
 
 def execute_rows(connection: Connection, statement: str, width: int, rows: Iterable[Sequence[SqlValue]]) -> None:

@@ -21,13 +21,11 @@ _FUNCTIONS = (
     " retry_max_interval, retry_jitter, is_async, protocol, options, chk)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_PROGRESS = upsert(
-    "progress",
-    "key",
-    (
-        "failed_attempts", "crashes", "worker_losses", "retry_at", "failure", "pause", "attempt", "lost_attempt", "chk",
-    ),
+#: The columns of `progress` after its key.
+PROGRESS_COLUMNS = (
+    "failed_attempts", "crashes", "worker_losses", "retry_at", "failure", "pause", "attempt", "lost_attempt", "chk",
 )  # fmt: skip
+_PROGRESS = upsert("progress", "key", PROGRESS_COLUMNS)
 _LARGE = "INSERT INTO large_refs (key, sha256, chk) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
 _EAGER_ATTEMPTS = upsert("eager_attempts", "attempt", ("node", "parent", "eager_state", "chk"))
