@@ -95,7 +95,7 @@ class Broker:
     async def run(self) -> None:
         """Serve until `stop`. Raises StoreError if a commit fails: the store has the truth, and a restart reads it."""
         commits = self.commits
-        tasks = [asyncio.create_task(self.retention.run()), asyncio.create_task(self.functions.run())]
+        tasks = [asyncio.create_task(part.run()) for part in (self.retention, self.functions, self.loading.looks)]
         for task in tasks:
             task.add_done_callback(lambda _: commits.changed.set())
         try:
