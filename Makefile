@@ -13,6 +13,7 @@
 #   make states  writes docs/reference/states.md from the table of transitions
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one; ARGS=--store=both: PostgreSQL
 #                beside SQLite, after `make .venv/.installed-dev`)
+#   make soak    an hour at a steady rate on one store: does the database stay as large as what it keeps? (ARGS=--help)
 #   make bench-large    the rows of a million nodes
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
 #   make clean   removes what these made, .venv too
@@ -28,7 +29,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test rewritten lint $(LINTERS) proof proto chromium vendor pictures docs states bench bench-large bench-peers compiled clean
+.PHONY: demo check test rewritten lint $(LINTERS) proof proto chromium vendor pictures docs states bench soak bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -93,6 +94,9 @@ states: $(INSTALLED)
 
 bench: compiled
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+soak: $(INSTALLED_DEV) compiled
+	$(BIN)/python benchmarks/soak.py $(ARGS)
 
 bench-large: compiled
 	$(BIN)/python benchmarks/run.py --large --json benchmarks-large.json
