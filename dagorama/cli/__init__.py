@@ -153,7 +153,7 @@ def _apply_until(flags: dict[str, Any]) -> None:
 
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:
     from dagorama.client.channel import check
-    from dagorama.settings import broker_wait, captured_log_level, captures_logs, shared_files, traces
+    from dagorama.settings import broker_wait, captured_log_level, captures_logs, local_socket, shared_files, traces
     from dagorama.values.signing import keyring
 
     try:
@@ -162,6 +162,7 @@ def _check_settings(host: str | None, port: int | None, health_host: str) -> Non
         check(Settings.from_env())
         broker_wait()
         shared_files()
+        local_socket()
         captures_logs()
         captured_log_level()
         traces()

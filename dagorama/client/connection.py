@@ -32,7 +32,7 @@ from dagorama.client.inspection_calls import InspectionCalls
 from dagorama.client.reconnect import PATIENCE, repeated
 from dagorama.client.replies import CallReplies, Replies, StreamReplies
 from dagorama.client.status import broker_error, has_reached
-from dagorama.client.stream import PendingRequest, RequestStream
+from dagorama.client.stream import Exchange, PendingRequest
 from dagorama.client.timeouts import Clock
 from dagorama.errors import BrokerError
 from dagorama.settings import Settings, broker_wait
@@ -70,8 +70,7 @@ class Connection(InspectionCalls):
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
         _close_streams_before_forks()
-        self._talk: RequestStream | None = None
-        self._talk_lock = threading.Lock()
+        self._exchange = Exchange(settings, self.stub, self.error_of, is_own=channel is None)
 
     @property
     def patience(self) -> float:
@@ -86,8 +85,11 @@ class Connection(InspectionCalls):
 
     def close_stream(self) -> None:
         """Close the open stream unless a request is pending on it; the next request opens another one."""
-        if self._talk is not None:
-            self._talk.close()
+        self._exchange.close()
+
+    def abandon_stream(self) -> None:
+        """Close what this process, a fork, has inherited of its parent's stream."""
+        self._exchange.abandon()
 
     def is_for(self, settings: Settings) -> bool:
         """Return whether the connection is the one that these settings describe."""
@@ -137,14 +139,7 @@ class Connection(InspectionCalls):
             pass
 
     def _asked(self, question: broker_pb2.Request) -> PendingRequest:
-        while True:
-            talk = self._talk
-            if talk is None or talk.is_over:
-                with self._talk_lock:
-                    if self._talk is talk:
-                        self._talk = RequestStream(self.stub.Exchange, self.error_of)
-            elif (asked := talk.ask(question)) is not None:
-                return asked
+        return self._exchange.ask(question)
 
     def cancel(self, instance: bytes, nodes: Sequence[bytes]) -> int:
         """Cancel nodes, or the whole instance if none are given; return how many had not ended."""
@@ -275,10 +270,12 @@ def dagorama_context() -> Iterator[DagoramaStub]:
     yield connection().original
 
 
-def _renew_lock() -> None:
+def _forget_parent() -> None:
     # Another thread of the parent may have held it at the fork.
     global _lock
     _lock = threading.Lock()
+    if _current is not None:
+        _current.abandon_stream()
 
 
 def _close_stream() -> None:
@@ -295,4 +292,4 @@ def _close_streams_before_forks() -> None:
     os.register_at_fork(before=_close_stream)
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_forget_parent)

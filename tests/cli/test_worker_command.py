@@ -61,6 +61,7 @@ def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
         ("DAGORAMA_LOG_LEVEL", "loud"),
         ("DAGORAMA_GRACE", "long"),
         ("DAGORAMA_SHARED_FILES", "perhaps"),
+        ("DAGORAMA_LOCAL_SOCKET", "perhaps"),
         ("DAGORAMA_TRACES", "perhaps"),
         ("DAGORAMA_LOGS", "some"),
         ("DAGORAMA_LOGS_LEVEL", "quiet"),
