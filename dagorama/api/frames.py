@@ -9,7 +9,7 @@ from struct import Struct
 
 #: A serialized message; the first one that a client sends is a LocalHello.
 MESSAGE = 0
-#: The sender sends no more. From the broker the body is a Refusal, with status 0 if the call ended well.
+#: The last frame of the sender. From the broker the body is a Refusal, with status 0 if the call ended well.
 END = 1
 #: The sender is there. The broker's first one says that it has accepted the hello.
 PING = 2

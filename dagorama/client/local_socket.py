@@ -1,6 +1,6 @@
 """Find and open the Unix socket of a broker that this user runs on this machine.
 
-The rule: the broker says over gRPC where its socket is. It is used only if its folder is closed to other users and the
+The rule: the broker names its socket over gRPC. It is used only if its folder is closed to other users and the
 process behind it is this user's; otherwise, or if it does not answer, the call goes over gRPC.
 """
 

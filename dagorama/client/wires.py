@@ -1,6 +1,6 @@
 """How the requests of an open stream reach the broker, and its answers this process: a call of gRPC, or a Unix socket.
 
-The rule: both end with the same errors, those of gRPC.
+The rule: both end with the same errors, which are errors of gRPC.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Wire(Protocol):
         ...
 
     def finish(self) -> None:
-        """Send no more, which ends the stream."""
+        """End the stream."""
         ...
 
     def abandon(self) -> None:

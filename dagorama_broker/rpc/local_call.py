@@ -49,7 +49,7 @@ class Method(NamedTuple):
 
 
 class Host(Protocol):
-    """What a connection needs of its server."""
+    """The part of a server that its connections use."""
 
     door: AuthInterceptor
     methods: Mapping[str, Method]

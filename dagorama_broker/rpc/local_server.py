@@ -115,7 +115,7 @@ class LocalServer:
 
 
 def _new_folder() -> Path | None:
-    """Make a private folder for a socket, and remove those that killed brokers have left; None: there can be none."""
+    """Make a private folder for a socket, and remove folders of killed brokers; None: there can be none."""
     for parent in _parents():
         with suppress(OSError):
             _remove_stale(parent)

@@ -1,6 +1,6 @@
 """Open the `Work` call of a worker: on the Unix socket of a broker on this machine, or over gRPC.
 
-The rule: both ways end with the same errors, those of gRPC.
+The rule: both ways end with the same errors, which are errors of gRPC.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class WorkCalls:
     """Opens one call after the other."""
 
     def __init__(self, stub: BrokerAsyncStub, settings: Settings | None) -> None:
-        """Open none yet. `settings` are those of the stub's channel; None: use no local socket."""
+        """Open none yet. `settings`: of the stub's channel; None: use no local socket."""
         self._stub = stub
         self._settings = settings
 
