@@ -138,7 +138,7 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
     memory = MemoryGuard(settings.max_memory, broker.memory_size)
     connections = Connections(connections_within_limits(settings.max_connections), HEALTH)
-    local = await LocalServer.prepared(settings, connections.most)
+    local = LocalServer(settings, connections.most)
     places = folder, local.announced
     server, door, service = _server(settings, broker, memory, health, access, places, connections)
     port = _bind(server, settings)
@@ -214,7 +214,7 @@ def _server(
     memory: MemoryGuard,
     health: HealthServicer,
     access: TokenRegistry | None,
-    places: tuple[tuple[str, str], tuple[str, str]],
+    places: tuple[tuple[str, str], Callable[[], tuple[str, str]]],
     connections: Connections,
 ) -> tuple[grpc.aio.Server, AuthInterceptor, BrokerService]:
     """Return a server with its interceptor and service. `places`: folder and socket for this machine, with words."""

@@ -11,13 +11,16 @@ import socket
 import sys
 from pathlib import Path
 from struct import unpack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import MESSAGE_LIMIT, RETRY_AFTER
 from dagorama.api.frames import PROTOCOL, FrameError, FrameReader, frame
 from dagorama.client.addresses import is_loopback
 from dagorama.client.channel import Token
+from dagorama.errors import SettingsError
 from dagorama.logging import get_logger
 from dagorama.settings import local_socket
 from dagorama.values.private_files import OTHERS
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from dagorama.settings import Settings
+
+M = TypeVar("M", bound=Message)
 
 #: Seconds that a broker has to say where its socket is, and to answer there.
 PATIENCE = 2.0
@@ -78,9 +83,9 @@ def connected(found: pb.LocalSocket, call: str, settings: Settings) -> Accepted 
     """Begin a call on the socket that a broker has named; return None if it must go over gRPC."""
     if not is_private(found):
         return None
-    hello = first_frame(found, call, settings)
     connection = socket.socket(socket.AF_UNIX)
     try:
+        hello = first_frame(found, call, settings)
         connection.settimeout(PATIENCE)
         connection.connect(found.path)
         if is_own(connection):
@@ -90,7 +95,7 @@ def connected(found: pb.LocalSocket, call: str, settings: Settings) -> Accepted 
                 if frames := reader.feed(data):
                     return Accepted(connection, reader, frames)
         why = "it has closed the connection"
-    except (OSError, FrameError) as error:
+    except (OSError, FrameError, SettingsError) as error:
         why = str(error)
     connection.close()
     get_logger().debug("the local socket of the broker cannot be used (%s): %s goes over gRPC", why, call)
@@ -102,9 +107,17 @@ def broken(why: str) -> grpc.aio.AioRpcError:
     return _error(pb.Refusal(status=14, message=f"the connection to the local socket has ended: {why}"))
 
 
+def message_of(kind: type[M], body: bytes) -> M:
+    """Return the message in a frame. Raises AioRpcError if it cannot be read."""
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise _error(pb.Refusal(status=13, message=f"unexpected message from the broker, no {kind.__name__}")) from None
+
+
 def end_of_call(body: bytes) -> grpc.aio.AioRpcError | None:
     """Return the error with which a broker ends a call, or None. `body` is of a frame of kind END."""
-    refusal = pb.Refusal.FromString(body)
+    refusal = message_of(pb.Refusal, body)
     return _error(refusal) if refusal.status else None
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.frames import BROKER_SILENCE, END, MESSAGE, PING, PING_EVERY, READ, FrameError, frame
-from dagorama.client.local_socket import Accepted, broken, end_of_call
+from dagorama.client.local_socket import Accepted, broken, end_of_call, message_of
 
 if TYPE_CHECKING:
     from grpc import _CallIterator  # the stubs of grpc give it this name
@@ -130,13 +130,14 @@ class LocalWire:
             while True:
                 for kind, body in frames:
                     if kind == MESSAGE:
-                        yield pb.Responses.FromString(body)
+                        yield message_of(pb.Responses, body)
                     elif kind == END:
                         if (error := end_of_call(body)) is not None:
                             raise error
                         return
                 frames = self._received()
         finally:
+            self.finish()  # a thread that sends would not notice that the socket is closed
             self._socket.close()
 
     def finish(self) -> None:

@@ -28,10 +28,10 @@ from dagorama_broker.store.descriptors import RESERVED
 
 log = logging.getLogger("dagorama_broker")
 
-#: The name of the socket, and how the names of its folders begin.
-SOCKET, FOLDER = "socket", "dagorama-broker-"
-#: Bytes of the longest path that a Unix socket can have, with its final zero, on Linux.
-LONGEST_PATH = 108
+#: The name of the socket, the name that it has before it is listened to, and how the names of its folders begin.
+SOCKET, NEW, FOLDER = "socket", "unbound", "dagorama-broker-"
+#: Connections that may wait to be accepted.
+BACKLOG = 1024
 #: The part of all connections that may be local ones, as its denominator.
 PART = 4
 
@@ -41,9 +41,11 @@ class LocalServer:
 
     door: AuthInterceptor  #: of all calls; set by `start`
 
-    def __init__(self, settings: Settings, most: int, folder: Path | None) -> None:
-        """`most`: connections of the broker; `folder`: of the socket, or None for no socket."""
-        self.folder = folder
+    def __init__(self, settings: Settings, most: int) -> None:
+        """Make a server that does not listen yet. `most`: connections of the broker."""
+        # A client certificate is an identity that a socket does not show.
+        self._is_wanted = settings.local_socket and not settings.tls_client_ca and hasattr(socket, "SO_PEERCRED")
+        self._folder: Path | None = None
         self.word = os.urandom(32).hex()
         self.max_message = settings.max_message
         self.methods: Mapping[str, Method] = {}
@@ -53,38 +55,31 @@ class LocalServer:
         self._server: asyncio.Server | None = None
         self._looking: asyncio.Task[None] | None = None
 
-    @classmethod
-    async def prepared(cls, settings: Settings, most: int) -> LocalServer:
-        """Return a server with a new folder, if the settings and the machine allow one."""
-        # A client certificate is an identity that a socket does not show.
-        is_wanted = settings.local_socket and not settings.tls_client_ca and hasattr(socket, "SO_PEERCRED")
-        return cls(settings, most, await asyncio.to_thread(_new_folder) if is_wanted else None)
-
-    @property
     def announced(self) -> tuple[str, str]:
-        """The path of the socket and the word that its clients say; both empty if there is no socket."""
-        return ("", "") if self.folder is None else (str(self.folder / SOCKET), self.word)
+        """Return the path of the socket and the word that its clients say; both empty if there is no socket."""
+        return ("", "") if self._folder is None else (str(self._folder / SOCKET), self.word)
 
     async def start(self, door: AuthInterceptor, service: BrokerService) -> None:
-        """Listen."""
-        if self.folder is None:
+        """Listen, if the settings and the machine allow it."""
+        if not self._is_wanted or (found := await asyncio.to_thread(_new_socket)) is None:
             return
+        self._folder, listening = found
         self.door = door
         self.methods = {
             "Exchange": Method(service.Exchange, pb.Requests.FromString),
             "Work": Method(service.Work, pb.WorkerMessage.FromString),
         }
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: LocalConnection(self), self.folder / SOCKET)
+        self._server = await loop.create_unix_server(lambda: LocalConnection(self), sock=listening, backlog=BACKLOG)
         self._looking = loop.create_task(self._look())
 
     async def stop(self, grace: float) -> None:
         """Accept no more connections, and end the open ones after `grace` seconds."""
-        if self.folder is None:
+        if self._folder is None or self._server is None:
             return
-        if self._server is not None:
-            self._server.close()
-        await asyncio.to_thread(rmtree, self.folder, ignore_errors=True)
+        folder, self._folder = self._folder, None
+        self._server.close()
+        await asyncio.to_thread(rmtree, folder, ignore_errors=True)
         if open_calls := [each.task for each in self._connections if each.task is not None]:
             await asyncio.wait(open_calls, timeout=grace)
         for connection in list(self._connections):
@@ -114,16 +109,28 @@ class LocalServer:
                 connection.look(loop.time(), self._handshake)
 
 
-def _new_folder() -> Path | None:
-    """Make a private folder for a socket, and remove folders of killed brokers; None: there can be none."""
+def _new_socket() -> tuple[Path, socket.socket] | None:
+    """Listen in a new private folder, and remove folders of killed brokers; return None if there can be no socket."""
+    why = "no folder for it"
     for parent in _parents():
-        with suppress(OSError):
+        try:
             _remove_stale(parent)
             folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=parent))
-            if len(os.fsencode(folder / SOCKET)) < LONGEST_PATH:
-                return folder
-            folder.rmdir()
-    log.info("no folder for a local socket: clients on this machine use the network")
+        except OSError as error:
+            why = str(error)
+            continue
+        listening = socket.socket(socket.AF_UNIX)
+        try:
+            # Another broker that starts would take a socket that is not listened to for a stale one.
+            listening.bind(str(folder / NEW))
+            listening.listen(BACKLOG)
+            (folder / NEW).rename(folder / SOCKET)
+            return folder, listening
+        except OSError as error:
+            why = f"{folder}: {error}"
+            listening.close()
+            rmtree(folder, ignore_errors=True)
+    log.warning("there is no local socket (%s), so clients on this machine connect over the network", why)
     return None
 
 

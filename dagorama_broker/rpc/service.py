@@ -150,8 +150,9 @@ class BrokerService(InspectionService):
     @refusing
     async def GetSharedFolder(self, request: pb.GetSharedFolderRequest, context: Context) -> pb.GetSharedFolderReply:
         reply = values_folder(self._config)
-        if self._config.local_socket[0]:
-            reply.socket.path, reply.socket.nonce = self._config.local_socket
+        path, word = self._config.local_socket()
+        if path:
+            reply.socket.path, reply.socket.nonce = path, word
         return reply
 
     @refusing

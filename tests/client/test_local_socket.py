@@ -21,7 +21,7 @@ from dagorama.client import local_socket, stream, wires
 from dagorama.client.connection import connection
 from dagorama.client.wires import GrpcWire, LocalWire
 from dagorama.definition import generate_instance_id
-from dagorama.errors import AccessDenied, BrokerUnavailable, NodeCancelled, SettingsError
+from dagorama.errors import AccessDenied, BrokerError, BrokerUnavailable, NodeCancelled, SettingsError
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
 from tests.support.tokens import Tokens
@@ -117,11 +117,11 @@ def test_a_stale_socket_is_not_used_and_debug_output_says_so(
 
 
 class Impostor(threading.Thread):
-    """Another program at the path of a broker's socket, which says these bytes once it has heard something."""
+    """Another program at the path of a broker's socket, which says one of these whenever it has heard something."""
 
-    def __init__(self, path: str, said: bytes) -> None:
+    def __init__(self, path: str, *said: bytes) -> None:
         super().__init__(daemon=True)
-        self.said, self.heard = said, b""
+        self.said, self.heard = said, list[bytes]()
         os.unlink(path)
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(path)
@@ -131,8 +131,9 @@ class Impostor(threading.Thread):
     def run(self) -> None:
         client, _ = self.socket.accept()
         with client, self.socket:
-            self.heard = client.recv(4096)
-            client.sendall(self.said)
+            for said in self.said:
+                self.heard.append(client.recv(4096))
+                client.sendall(said)
 
 
 @pytest.mark.parametrize("said", [b"", b"\xff" * 20], ids=["nothing", "what is no frame"])
@@ -142,8 +143,17 @@ def test_a_socket_that_does_not_speak_the_protocol_is_not_used(said: bytes) -> N
     generate_instance_id()
     assert wire() is GrpcWire
     impostor.join(PATIENCE)
-    ((_, body),) = FrameReader(4096).feed(impostor.heard)
+    ((_, body),) = FrameReader(4096).feed(impostor.heard[0])
     assert pb.LocalHello.FromString(body).call == "Exchange"
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize("kind", [0, 1], ids=["a message", "the end of the call"])
+def test_a_message_that_cannot_be_read_is_an_error_at_once(kind: int) -> None:
+    Impostor(announced().path, frame(kind=2), frame(b"\xff\xff", kind))
+    with pytest.raises(BrokerError, match="unexpected message from the broker") as error:
+        generate_instance_id()
+    assert error.value.status == "INTERNAL"
 
 
 # --- tokens ---------------------------------------------------------------------------------------------

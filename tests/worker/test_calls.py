@@ -146,7 +146,7 @@ async def test_a_silent_broker_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         await loop.create_unix_connection(lambda: call, path)
         assert call.begins(b"")
         call.data_received(bytes([2, 0, 0, 0, 0]))
-        assert await call.is_accepted()
+        assert await call.accepted()
         error = await error_of(OpenedCall(call, 0))
         assert (error.code(), error.details()) == (
             grpc.StatusCode.UNAVAILABLE,

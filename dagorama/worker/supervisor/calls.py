@@ -23,7 +23,9 @@ from dagorama.client.local_socket import (
     is_own,
     is_private,
     is_worth_asking,
+    message_of,
 )
+from dagorama.errors import SettingsError
 from dagorama.logging import get_logger
 
 if TYPE_CHECKING:
@@ -89,11 +91,13 @@ async def opened(found: pb.LocalSocket, settings: Settings) -> LocalCall | None:
     try:
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().create_unix_connection(lambda: call, found.path)
-            if call.begins(first_frame(found, "Work", settings)) and await call.is_accepted():
+            if call.begins(first_frame(found, "Work", settings)) and await call.accepted():
                 return call
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, SettingsError) as error:
         why = str(error) or "it does not answer"
-    call.cancel()
+    finally:
+        if not call.was_accepted:
+            call.cancel()
     get_logger().debug("the local socket of the broker cannot be used (%s): Work goes over gRPC", why)
     return None
 
@@ -107,7 +111,7 @@ class LocalCall(asyncio.Protocol):
         self._frames = FrameReader(MESSAGE_LIMIT)
         self._received: deque[pb.BrokerMessage] = deque()
         self._error: grpc.aio.AioRpcError | None = None
-        self._is_over = self._is_accepted = False
+        self._is_over = self.was_accepted = False
         self._news = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -123,13 +127,13 @@ class LocalCall(asyncio.Protocol):
         self._transport.write(hello)
         return True
 
-    async def is_accepted(self) -> bool:
+    async def accepted(self) -> bool:
         """Wait for the answer to the hello; return whether there is one, which may be a refusal."""
-        while not self._is_accepted and not self._is_over:
+        while not self.was_accepted and not self._is_over:
             self._news.clear()
             await self._news.wait()
         self._look()
-        return self._is_accepted
+        return self.was_accepted
 
     def __aiter__(self) -> AsyncIterator[pb.BrokerMessage]:
         return self
@@ -171,16 +175,16 @@ class LocalCall(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
         try:
-            frames = self._frames.feed(data)
+            for kind, body in self._frames.feed(data):
+                self.was_accepted = True
+                if kind == MESSAGE:
+                    self._received.append(message_of(pb.BrokerMessage, body))
+                elif kind == END:
+                    self._end(end_of_call(body))
         except FrameError as error:
             self._end(broken(str(error)))
-            return
-        for kind, body in frames:
-            self._is_accepted = True
-            if kind == MESSAGE:
-                self._received.append(pb.BrokerMessage.FromString(body))
-            elif kind == END:
-                self._end(end_of_call(body))
+        except grpc.aio.AioRpcError as error:
+            self._end(error)
         self._news.set()
 
     def pause_writing(self) -> None:
