@@ -1,0 +1,131 @@
+"""A pool follows its demand at the broker, while that is away and after it has come back, until it is refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+import pytest
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.api import broker_pb2_grpc as pb_grpc
+from dagorama.client import demand
+from dagorama.client.connection import Connection
+from dagorama.client.demand import BrokerAway, Demand, DemandWatch
+from dagorama.errors import AccessDenied, BrokerError
+from dagorama.settings import Settings
+
+#: Ends a stream of replies, as a broker that goes away does.
+GONE = grpc.StatusCode.UNAVAILABLE
+Said = pb.DemandReply | grpc.StatusCode
+
+
+class Broker(pb_grpc.BrokerServicer):
+    """Answers WatchDemand with what a test puts into its queue."""
+
+    def __init__(self) -> None:
+        self.says: SimpleQueue[Said | None] = SimpleQueue()
+        self.asked: list[pb.DemandRequest] = []
+
+    def WatchDemand(self, request: pb.DemandRequest, context: grpc.ServicerContext) -> Iterator[pb.DemandReply]:
+        self.asked.append(request)
+        while (said := self.says.get()) is not None:
+            if isinstance(said, grpc.StatusCode):
+                context.abort(said, "as the test says")
+            yield said
+
+
+def new_broker() -> Broker:
+    return Broker()  # type: ignore[abstract]  # a watch calls one of its methods
+
+
+@contextmanager
+def served(broker: Any, port: int = 0) -> Iterator[int]:
+    """Serve it for the block; the port stays free for the next one."""
+    server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
+    pb_grpc.add_BrokerServicer_to_server(broker, server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield port
+    finally:
+        if isinstance(broker, Broker):
+            broker.says.put(None)
+        server.stop(0).wait()
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demand, "LONGEST_PAUSE", 0.1)
+
+
+def watch_of(port: int, **asked: Any) -> DemandWatch:
+    return DemandWatch(Connection(Settings(host="127.0.0.1", port=port)), pb.DemandRequest(**asked))
+
+
+def test_each_change_is_told_with_all_that_it_follows_from() -> None:
+    broker = new_broker()
+    with served(broker) as port:
+        watch = watch_of(port, tolerations=["GPU"])
+        replies = iter(watch)
+        broker.says.put(pb.DemandReply(slots=3, running=1, running_slots=1, ready=2, connected=1, busy=1))
+        assert next(replies) == Demand(3, running=1, running_slots=1, ready=2, connected=1, busy=1)
+        broker.says.put(pb.DemandReply(slots=1, leaving=1, leaving_slots=1, unservable=4, missing_key=5))
+        assert next(replies) == Demand(1, leaving=1, leaving_slots=1, unservable=4, missing_key=5)
+        assert list(broker.asked[0].tolerations) == ["GPU"]
+        watch.close()
+        assert list(replies) == []
+
+
+def test_a_broker_that_is_away_is_told_once_and_the_next_one_is_followed() -> None:
+    first, second = new_broker(), new_broker()
+    with served(first) as port:
+        watch = watch_of(port)
+        replies = iter(watch)
+        first.says.put(pb.DemandReply(slots=1))
+        assert next(replies) == Demand(1)
+        first.says.put(GONE)
+        assert "no broker answers at" in next(replies).why  # type: ignore[union-attr]  # a BrokerAway
+    second.says.put(pb.DemandReply(slots=2))
+    with served(second, port):
+        assert next(replies) == Demand(2)
+        second.says.put(GONE)
+        assert isinstance(next(replies), BrokerAway)
+        watch.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (grpc.StatusCode.PERMISSION_DENIED, AccessDenied, "as the test says"),
+        (grpc.StatusCode.UNIMPLEMENTED, BrokerError, "is older and knows no demand: upgrade it"),
+    ],
+)
+def test_a_broker_that_refuses_ends_the_watch(status: grpc.StatusCode, error: type[BrokerError], said: str) -> None:
+    broker = new_broker()
+    with served(broker) as port:
+        broker.says.put(status)
+        with pytest.raises(error, match=said):
+            next(iter(watch_of(port)))
+
+
+def test_a_watch_is_closed_by_another_thread_while_the_broker_is_silent() -> None:
+    broker = new_broker()
+    with served(broker) as port:
+        watch, seen = watch_of(port), threading.Event()
+
+        def close() -> None:
+            seen.wait()
+            watch.close()
+
+        closing = threading.Thread(target=close)
+        closing.start()
+        broker.says.put(pb.DemandReply(slots=1))
+        for _ in watch:
+            seen.set()
+        closing.join()
