@@ -78,7 +78,7 @@ def _leaving_flags(command: F) -> F:
     """Add the flags about when a worker leaves."""
     command = click.option(
         "--lifetime", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-        help="Take no more nodes when one as long as those that it ran would end after this time, finish the running "
+        help="Take no more nodes when one as long as the ones before would end after this time, finish the running "
         "ones however long they take, and exit.",
     )(command)  # fmt: skip
     command = click.option(

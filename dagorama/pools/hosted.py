@@ -1,4 +1,4 @@
-"""A worker beside a process of an engine, such as a Dask worker: it ends when that process ends, however that ends."""
+"""A worker next to a process of an engine, such as a Dask worker, which ends when that process ends in any way."""
 
 from __future__ import annotations
 
@@ -49,8 +49,12 @@ class HostedWorker:
         """Tell it to leave: running nodes get the grace period, and others go back to the broker."""
         self._process.send_signal(signal.SIGTERM)  # no effect after its end
 
+    def wait(self) -> int:
+        """Wait until it has ended for any reason, and return its exit code."""
+        return self._process.wait()
+
     def join(self) -> int:
-        """Wait until it has left, and return its exit code; end it if it does not leave in time."""
+        """After `drain`, wait until it has left, and return its exit code; end it if it does not leave in time."""
         try:
             return self._process.wait(self._patience)
         except subprocess.TimeoutExpired:

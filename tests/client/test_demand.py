@@ -3,60 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from concurrent import futures
-from contextlib import contextmanager
-from queue import SimpleQueue
 from typing import Any
 
 import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama.client import demand
 from dagorama.client.connection import Connection
 from dagorama.client.demand import BrokerAway, Demand, DemandWatch
 from dagorama.errors import AccessDenied, BrokerError
 from dagorama.settings import Settings
-
-#: Ends a stream of replies, as a broker that goes away does.
-GONE = grpc.StatusCode.UNAVAILABLE
-Said = pb.DemandReply | grpc.StatusCode
-
-
-class Broker(pb_grpc.BrokerServicer):
-    """Answers WatchDemand with what a test puts into its queue."""
-
-    def __init__(self) -> None:
-        self.says: SimpleQueue[Said | None] = SimpleQueue()
-        self.asked: list[pb.DemandRequest] = []
-
-    def WatchDemand(self, request: pb.DemandRequest, context: grpc.ServicerContext) -> Iterator[pb.DemandReply]:
-        self.asked.append(request)
-        while (said := self.says.get()) is not None:
-            if isinstance(said, grpc.StatusCode):
-                context.abort(said, "as the test says")
-            yield said
-
-
-def new_broker() -> Broker:
-    return Broker()  # type: ignore[abstract]  # a watch calls one of its methods
-
-
-@contextmanager
-def served(broker: Any, port: int = 0) -> Iterator[int]:
-    """Serve it for the block; the port stays free for the next one."""
-    server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
-    pb_grpc.add_BrokerServicer_to_server(broker, server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
-    server.start()
-    try:
-        yield port
-    finally:
-        if isinstance(broker, Broker):
-            broker.says.put(None)
-        server.stop(0).wait()
+from tests.support.demand_broker import GONE, new_broker, served
 
 
 @pytest.fixture(autouse=True)

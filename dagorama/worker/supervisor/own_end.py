@@ -1,4 +1,4 @@
-"""What lets a worker leave by itself: it is idle, its lifetime is over, or the process that started it is gone."""
+"""Reasons for a worker to leave by itself: it is idle, its lifetime ends, or the process that started it is gone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Manner(Enum):
 
 
 class Events(NamedTuple):
-    """What the watch asks a worker, and tells it."""
+    """The questions that the watch asks a worker, and its message to it."""
 
     activity: Callable[[], int | None]  #: as `idle_for` asks it
     leave: Callable[[str, Manner], None]  #: called with the reason
@@ -58,7 +58,7 @@ class OwnEnd:
         self._events.leave(f"it had nothing to do for {seconds:g} seconds", Manner.DRAINING)
 
     async def _await_lifetime(self, seconds: float) -> None:
-        """Wait until a node as long as those that ran here would not fit into the rest of the lifetime."""
+        """Wait until a node as long as the ones before would not fit into the rest of the lifetime."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         look = min(max(seconds / LOOKS, SHORTEST_LOOK_S), LONGEST_LOOK_S)
