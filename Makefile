@@ -49,7 +49,8 @@ test-pools: $(VENV)/.made slurm
 	@test -x $(POOLS)/bin/python || $(BIN)/python -m venv $(POOLS)
 	@$(POOLS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dask,ray]' \
 	  pytest pytest-asyncio pytest-timeout pytest-xdist
-	$(POOLS)/bin/python -m pytest tests/pools --durations 0 $(PYTEST_ARGS)
+	DAGORAMA_TEST_POOLS=1 $(POOLS)/bin/python -m pytest tests/pools tests/acceptance/test_samples.py \
+	  -k "pools or pool_on" --durations 20 $(PYTEST_ARGS)
 
 slurm:
 	@command -v slurmctld > /dev/null || \

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.diagnostics.plugin import WorkerPlugin  # pyright: ignore[reportMissingImports]  # an extra
 
 from dagorama.pools.hosted import HostedWorker
 

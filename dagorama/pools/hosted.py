@@ -10,13 +10,17 @@ from contextlib import suppress
 from weakref import WeakSet
 
 from dagorama.pools.worker_spec import WorkerSpec
+from dagorama.user_code.modules import absolute_path
 
 #: Seconds beyond the grace period in which a worker that was told to leave sends its last reports.
 LAST_REPORTS_S = 15.0
 
 
 class HostedWorker:
-    """A running `worker` process and the lifeline by which it notices that this process is gone."""
+    """A running `worker` process and the lifeline by which it notices that this process is gone.
+
+    It can import the modules that this process can import.
+    """
 
     def __init__(self, spec: WorkerSpec, member: str) -> None:
         """Start it. Raises OSError if the system refuses the process."""
@@ -24,9 +28,10 @@ class HostedWorker:
         reading, self._lifeline = os.pipe()
         _all.add(self)
         command = [sys.executable, "-m", "dagorama.worker", *spec.flags(), "--name", spec.name_of(member)]
+        path = {"PYTHONPATH": os.pathsep.join(absolute_path())}
         try:
             self._process = subprocess.Popen(
-                [*command, "--lifeline", f"{reading}"], env={**os.environ, **spec.environment},
+                [*command, "--lifeline", f"{reading}"], env={**os.environ, **path, **spec.environment},
                 stdin=subprocess.DEVNULL, pass_fds=[reading], start_new_session=True,
             )  # fmt: skip
         except BaseException:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import ray
+import ray  # pyright: ignore[reportMissingImports]  # an extra
 
 from dagorama.pools.hosted import HostedWorker
 from dagorama.pools.worker_spec import WorkerSpec

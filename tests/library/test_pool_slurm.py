@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dagorama.pools.engine import EngineRefused, Phase
+from dagorama.pools.on_slurm import SlurmEngine, asks_for_gpu, lifetime_within, seconds_of
 from dagorama.pools.options import PoolOptions
-from dagorama.pools.slurm import SlurmEngine, asks_for_gpu, lifetime_within, seconds_of
 
 
 @pytest.mark.parametrize(

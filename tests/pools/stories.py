@@ -11,12 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from dagorama.client.connection import connection
 from dagorama.client.results import resolve
 from tests.support.pool_nodes import Waiting
 
+#: The engines are heavy, and their stories take minutes.
+on_engines = pytest.mark.skipif(
+    "DAGORAMA_TEST_POOLS" not in os.environ, reason="pools on real engines are tested by `make test-pools`"
+)
 ROOT = Path(__file__).parents[2]
-WAIT = 40.0  #: seconds after which something that should happen is taken not to
+WAIT = 90.0  #: seconds after which something that should happen is taken not to
 
 
 def until(condition: Callable[[], object]) -> None:

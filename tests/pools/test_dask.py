@@ -12,11 +12,11 @@ import pytest
 
 from dagorama.client.results import resolve
 from dagorama.pools import DaskPool, EngineRefused
-from tests.pools.stories import ROOT, WAIT, Node, is_leaving, names, pool_process, runs, until
+from tests.pools.stories import ROOT, WAIT, Node, is_leaving, names, on_engines, pool_process, runs, until
 from tests.support.pool_nodes import OnGpu, Tasks
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: run `make test-pools`")
-pytestmark = [pytest.mark.dask, pytest.mark.slow, pytest.mark.usefixtures("broker")]
+pytestmark = [on_engines, pytest.mark.dask, pytest.mark.slow, pytest.mark.usefixtures("broker")]
 
 
 class Cluster:
@@ -156,6 +156,6 @@ def test_a_cluster_is_scaled_by_demand_and_scaled_down_when_the_workers_have_lef
 
 
 def test_without_a_scheduler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama.pools.dask.TIMEOUT_S", 1.0)
+    monkeypatch.setattr("dagorama.pools.on_dask.TIMEOUT_S", 1.0)
     with pytest.raises(EngineRefused, match=r"the Dask scheduler at tcp://127.0.0.1:1 does not answer: "):
         DaskPool("tcp://127.0.0.1:1")

@@ -11,13 +11,13 @@ import pytest
 
 from dagorama.client.results import resolve
 from dagorama.pools import EngineRefused, RayPool
+from dagorama.pools.on_ray import RayEngine
 from dagorama.pools.options import PoolOptions
-from dagorama.pools.ray import RayEngine
-from tests.pools.stories import WAIT, Node, is_leaving, names, pool_process, runs, until
+from tests.pools.stories import WAIT, Node, is_leaving, names, on_engines, pool_process, runs, until
 from tests.support.pool_nodes import OnGpu
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: run `make test-pools`")
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("broker")]
+pytestmark = [on_engines, pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("broker")]
 
 
 @pytest.fixture(scope="module")

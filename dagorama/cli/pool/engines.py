@@ -25,7 +25,7 @@ def dask(address: str, resources: tuple[str, ...], drain_on_exit: bool, **flags:
     Each Dask worker has at most one worker of the pool. It leaves when its Dask worker is closed, after its running
     nodes, and ends at once if that is killed. dagorama must be installed in the environment of the Dask workers.
     """
-    from dagorama.pools.dask import DaskEngine
+    from dagorama.pools.on_dask import DaskEngine
     from dagorama.pools.worker_spec import GPU
 
     with report_errors():
@@ -69,7 +69,7 @@ def ray(
     Ray starts machines for actors that wait, if its autoscaler is on. A worker ends with its actor. dagorama must be
     installed on the machines of the cluster.
     """
-    from dagorama.pools.ray import RayEngine
+    from dagorama.pools.on_ray import RayEngine
 
     with report_errors():
         options = options_of("ray", flags).with_gpu(num_gpus > 0)
@@ -101,7 +101,7 @@ def slurm(
     With a GPU among them, the workers tolerate the taint GPU. On SIGTERM, and before the time of the job is over, a
     worker lets running nodes finish within the grace period.
     """
-    from dagorama.pools.slurm import SlurmEngine, asks_for_gpu, slurm_worker
+    from dagorama.pools.on_slurm import SlurmEngine, asks_for_gpu, slurm_worker
 
     with report_errors():
         options = options_of("slurm", flags).with_gpu(asks_for_gpu(sbatch_options))

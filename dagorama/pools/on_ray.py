@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from secrets import token_hex
+from socket import create_connection
 from time import time
 from types import TracebackType
 from typing import Any, Unpack
@@ -19,6 +20,8 @@ from dagorama.pools.worker_spec import WorkerSpec
 
 #: Seconds for actors that run to answer.
 ANSWER_S = 1.0
+#: Seconds for a connection to the cluster. Ray itself tries for minutes.
+CONNECT_S = 5.0
 
 
 class RayEngine:
@@ -39,9 +42,10 @@ class RayEngine:
         self._handles: dict[str, tuple[Any, Any]] = {}  # of actors, and what their first answers will be
         self._is_ours = False
         with self._asking():
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]  # an extra
 
             if not ray.is_initialized():
+                _check_reachable(address or "")
                 ray.init(address=address, namespace=self._namespace, log_to_driver=False)
                 self._is_ours = True
         self._ray = ray
@@ -149,6 +153,16 @@ class RayPool(Pool):
     ) -> None:
         super().__exit__(kind, error, trace)
         self._ray_engine.close()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError unless the host and port of an address can be connected to; other forms are left to Ray."""
+    host, colon, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+        except OSError as error:
+            raise OSError(f"no connection to {host}:{port} ({error.strerror or error})") from None
 
 
 def _text(error: BaseException) -> str:

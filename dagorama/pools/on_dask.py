@@ -101,7 +101,7 @@ class DaskEngine:
         """Return a client whose scheduler knows the plugin."""
         plugin = _dask()
         if self._client is None or self._client.status != "running":
-            from distributed import Client
+            from distributed import Client  # pyright: ignore[reportMissingImports]  # an extra
 
             where = self._address if self._cluster is None else self._cluster
             self._client = Client(where, timeout=TIMEOUT_S, set_as_default=False)
