@@ -4731,7 +4731,7 @@ class DemandReply(_message.Message):
     missing_key: _builtins.int
     """nodes that the pool may not run only because it lacks a signing key: in no other number"""
     leaving_slots: _builtins.int
-    """of running_slots, those of workers that are granted nothing more"""
+    """of running_slots, slots of workers that are granted nothing more"""
     def __init__(
         self,
         *,
