@@ -93,6 +93,13 @@ class Notices:
         if ids:
             self._say(f"pool {self._options.name}: started {_workers(len(ids))}: {_named(ids)}", False)
 
+    def missing(self, count: int) -> None:
+        """Tell that the engine has fewer places than workers are wanted."""
+        if not count:
+            self._settle("missing")
+        elif "start" not in self._told:  # otherwise the reason is told
+            self._warn("missing", "the engine has no place for more workers now; it is asked again every few seconds")
+
     def drains(self, ids: Sequence[str]) -> None:
         self._say(f"pool {self._options.name}: drains {_workers(len(ids))} without work: {_named(ids)}", False)
 

@@ -17,6 +17,9 @@ from dagorama.pools.options import PoolKeywords, PoolOptions
 from dagorama.pools.pool import Pool
 from dagorama.pools.worker_spec import GPU, WorkerSpec
 
+#: The address of each Dask worker, and its state for the pool, or an error, by its name. None: it has no plugin yet.
+_States = dict[str, tuple[str, "str | BaseException | None"]]
+
 #: Seconds for an answer of the scheduler or of Dask workers.
 TIMEOUT_S = 15.0
 #: Seconds for which a Dask worker without a dagorama worker is kept, because the next demand may come soon.
@@ -39,6 +42,11 @@ class DaskEngine:
         self._cluster = cluster
         self._resources = frozenset(resources)
         self._client: Any = None
+        if cluster is not None and not hasattr(cluster, "worker_spec"):
+            raise EngineRefused(
+                f"a pool cannot scale a {type(cluster).__name__}, which does not let it choose the workers to close:"
+                " give the pool the address of its scheduler"
+            )
         self._unused: dict[str, float] = {}  # Dask workers of the cluster whose dagorama workers have left, since when
         with self._asking():
             self._connected()
@@ -48,17 +56,22 @@ class DaskEngine:
     def start(self, n: int, worker: WorkerSpec) -> list[str]:
         with self._asking():
             started: list[str] = []
-            for name, address in self._unoccupied()[:n]:
+            states = self._states()
+            for name, address in _unoccupied(states)[:n]:
                 if self._client.run(_dask().start_there, worker, workers=[address])[address]:
                     started.append(name)
                     self._unused.pop(name, None)
-            return started + self._requested(n - len(started))
+            started += self._requested(n - len(started))
+        if not started:
+            _refuse_broken(states)
+        return started
 
     def alive(self) -> Mapping[str, Phase]:
         with self._asking():
             states = self._states()
             found = {name: Phase.RUNNING for name, (_, state) in states.items() if state == _dask().RUNNING}
             if self._cluster is not None:
+                _refuse_broken(states)  # otherwise more and more of them would be requested
                 self._give_back({name for name, (_, state) in states.items() if state == _dask().ENDED})
                 arrived = {name for name, (_, state) in states.items() if state is not None}
                 expected = {f"{name}" for name in self._cluster.plan} - arrived
@@ -91,7 +104,9 @@ class DaskEngine:
         try:
             yield
         except ImportError as error:
-            raise EngineRefused(f"a pool on Dask needs a package: pip install 'dagorama[dask]' ({error})") from None
+            raise EngineRefused(
+                f"a pool on Dask needs a package: pip install 'dagorama[dask]', also for the Dask workers ({error})"
+            ) from None
         except (OSError, TimeoutError, ValueError, KeyError, RuntimeError) as error:
             self._disconnect()
             where = self._address or "the cluster"
@@ -105,15 +120,24 @@ class DaskEngine:
 
             where = self._address if self._cluster is None else self._cluster
             self._client = Client(where, timeout=TIMEOUT_S, set_as_default=False)
-            self._client.register_plugin(plugin.DagoramaPlugin(self._worker, eager=self._cluster is not None))
+            self._register(plugin.DagoramaPlugin(self._worker, eager=self._cluster is not None))
         return self._client
+
+    def _register(self, plugin: Any) -> None:
+        try:
+            self._client.register_plugin(plugin)
+        except Exception as error:  # Dask raises the texts of errors in its workers as plain exceptions
+            self._disconnect()
+            raise EngineRefused(
+                f"Dask workers refuse the plugin of the pool: {_text(error)}. Install dagorama in their environment"
+            ) from None
 
     def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             client.close(timeout=1)
 
-    def _states(self) -> dict[str, tuple[str, str | None]]:
+    def _states(self) -> _States:
         """Return the address of each usable Dask worker, and the state of the plugin there, by its name."""
         client = self._connected()
         workers = client.scheduler_info(n_workers=-1)["workers"]
@@ -122,13 +146,8 @@ class DaskEngine:
             for address, info in workers.items()
             if self._resources <= {name for name, amount in info["resources"].items() if amount > 0}
         }
-        states = client.run(_dask().state_there, self._worker.pool, workers=list(usable), on_error="ignore")
+        states = client.run(_dask().state_there, self._worker.pool, workers=list(usable), on_error="return")
         return {name: (address, states.get(address)) for address, name in usable.items()}
-
-    def _unoccupied(self) -> list[tuple[str, str]]:
-        """Return the names and addresses of Dask workers without a dagorama worker."""
-        free = (_dask().FREE, _dask().ENDED)
-        return [(name, address) for name, (address, state) in self._states().items() if state in free]
 
     # --- a cluster that the pool scales -----------------------------------------------------------------
 
@@ -149,7 +168,12 @@ class DaskEngine:
             self._scale_down(over)
 
     def _scale_down(self, names: Sequence[str]) -> None:
-        own = [name for name in self._cluster.worker_spec if f"{name}" in names]
+        """Close Dask workers; of a job with several, only if all of them are named."""
+        groups = {
+            name: {f"{name}{suffix}" for suffix in spec.get("group", ("",))}
+            for name, spec in self._cluster.worker_spec.items()
+        }
+        own = [name for name, members in groups.items() if members <= set(names)]
         self._cluster.sync(self._cluster.scale_down, own)
 
 
@@ -170,8 +194,10 @@ class DaskPool(Pool):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
-        self._dask.close()
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            self._dask.close()
 
 
 def _dask() -> Any:
@@ -179,6 +205,22 @@ def _dask() -> Any:
     from dagorama.pools import dask_plugin
 
     return dask_plugin
+
+
+def _unoccupied(states: _States) -> list[tuple[str, str]]:
+    """Return the names and addresses of Dask workers without a dagorama worker."""
+    free = (_dask().FREE, _dask().ENDED)
+    return [(name, address) for name, (address, state) in states.items() if state in free]
+
+
+def _refuse_broken(states: _States) -> None:
+    """Raise EngineRefused if Dask workers cannot be asked, for example because dagorama is not installed there."""
+    broken = {name: state for name, (_, state) in states.items() if isinstance(state, BaseException)}
+    for name, error in broken.items():
+        raise EngineRefused(
+            f"{len(broken)} Dask workers cannot start dagorama workers; {name}: {_text(error)}. Install dagorama"
+            " in their environment"
+        )
 
 
 def _text(error: BaseException) -> str:

@@ -151,8 +151,10 @@ class RayPool(Pool):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
-        self._ray_engine.close()
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            self._ray_engine.close()
 
 
 def _check_reachable(address: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from types import TracebackType
@@ -62,6 +63,7 @@ class Pool:
         Raises BrokerError if the broker refuses the question, for example because the token does not allow it.
         """
         broker = connection()
+        self._check_permission(broker)
         with LatestDemand(broker, self._request()) as latest:
             self._latest = latest
             while not self._stopped.is_set():
@@ -75,6 +77,12 @@ class Pool:
         self._stopped.set()
         if self._latest is not None:
             self._latest.wake()
+
+    def _check_permission(self, broker: Connection) -> None:
+        """Raise AccessDenied now if the pool may not see whether workers are idle, and not when it needs to."""
+        if self._options.drain_idle:
+            with suppress(BrokerUnavailable, BrokerOverloaded):
+                broker.get_status()
 
     def _request(self) -> broker_pb2.DemandRequest:
         options = self._options
@@ -120,6 +128,7 @@ class Pool:
         started = 0
         if decision.start and not self._starts.wait(monotonic()):
             started = self._start(decision)
+            self._notices.missing(decision.start - started)
         self._misses = started < decision.start
         if decision.drain:
             self._notices.drains(decision.drain)
@@ -158,7 +167,7 @@ class Pool:
         until = monotonic() + self._worker.grace + LAST_REPORTS_S
         pause = threading.Event()
         while wait and self._engine.alive() and monotonic() < until:
-            pause.wait(min(PACE, 0.2))
+            pause.wait(PACE / 2)
 
     def __enter__(self) -> Pool:
         """Run in a thread of its own."""

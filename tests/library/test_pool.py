@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,11 +13,12 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.cli.pool import run_pool
 from dagorama.client import demand
 from dagorama.errors import AccessDenied
-from dagorama.pools import memory, pool
+from dagorama.pools import memory, options, pool
 from dagorama.pools.engine import EngineRefused, Phase
-from dagorama.pools.memory import Starts
+from dagorama.pools.memory import Idleness, Starts
 from dagorama.pools.options import PoolOptions
 from dagorama.pools.pool import Pool
 from dagorama.pools.worker_spec import WorkerSpec
@@ -33,10 +36,12 @@ class Cluster:
         self.stays: set[str] = set()
         self.refuses = ""
         self.drained: list[str] = []
+        self.places = 100
 
     def start(self, n: int, worker: WorkerSpec) -> list[str]:
         if self.refuses:
             raise EngineRefused(self.refuses)
+        n = min(n, self.places - len(self.members))
         ids = [f"{len(self.members) + number}" for number in range(n)]
         self.members.update(dict.fromkeys(ids, Phase.PENDING))
         self.stays.update(ids if worker.idle is None else ())
@@ -73,6 +78,7 @@ class Running:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "PACE", 0.01)
     monkeypatch.setattr(pool, "LOOK", 0.05)
+    monkeypatch.setattr(pool, "SOON", 0.02)
     monkeypatch.setattr(demand, "LONGEST_PAUSE", 0.1)
 
 
@@ -177,6 +183,15 @@ def test_an_engine_that_refuses_is_asked_again_after_a_pause(
     run.until("started 2 workers")
 
 
+def test_an_engine_without_room_is_told(running: Callable[..., Running], cluster: Cluster) -> None:
+    cluster.places = 1
+    run = running(max=8)
+    run.needs(2)
+    run.until("the engine has no place for more workers now")
+    cluster.places = 8
+    run.until("2 pending")
+
+
 def test_workers_that_end_at_once_are_not_started_again_and_again(
     running: Callable[..., Running], cluster: Cluster
 ) -> None:
@@ -216,6 +231,79 @@ def test_at_the_end_of_a_block_the_workers_leave(cluster: Cluster, monkeypatch: 
             broker.says.put(pb.DemandReply(slots=2))
             assert started.wait(WAIT)
     assert sorted(cluster.drained) == ["0", "1"]
+
+
+# --- idle workers ---------------------------------------------------------------------------------------
+
+
+def test_idle_workers_above_the_least_are_drained_and_busy_ones_are_not(
+    running: Callable[..., Running], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "DRAIN_AFTER_S", 0.05)
+    cluster.members = dict.fromkeys(["a", "b", "c", "elsewhere"], Phase.RUNNING)
+    run = running(max=8, min=1, drain_idle=True)
+    run.broker.workers = [pb.WorkerInfo(name=f"p/{id}", held=int(id == "b")) for id in "abc"]
+    run.needs(1, running_slots=1)
+    run.until("drains")
+    run.until("and has 2")
+    assert sorted(cluster.drained) == ["a", "c"]
+    assert set(cluster.members) == {"b", "elsewhere"}
+
+
+def test_a_pool_that_may_not_see_idle_workers_says_so_at_its_start(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = new_broker()
+    broker.is_private = True
+    with served(broker) as port:
+        monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
+        monkeypatch.setenv("DAGORAMA_PORT", f"{port}")
+        with pytest.raises(AccessDenied):
+            Pool(cluster, PoolOptions("p", drain_idle=True)).run()
+
+
+def test_an_idle_time_begins_again_after_a_node() -> None:
+    found, alive = Idleness(PoolOptions("p").worker()), {"a": Phase.RUNNING, "b": Phase.PENDING}
+
+    def idle(held: int, now: float) -> list[float | None]:
+        workers = [pb.WorkerInfo(name="p/a", held=held)]
+        return [member.idle for member in found.members(alive, workers, now)]
+
+    assert idle(0, 100.0) == [0.0, 0.0]
+    assert idle(0, 130.0) == [30.0, 30.0]
+    assert idle(1, 140.0) == [None, 40.0]
+    assert idle(0, 150.0) == [0.0, 50.0]
+    assert [member.idle for member in found.members(alive, None, 160.0)] == [None, None]
+
+
+# --- the command ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("drains", "said"), [(False, "stops; its workers stay until they are idle"), (True, "lets its workers leave")]
+)
+def test_a_command_that_is_stopped_leaves_its_workers_or_drains_them(
+    drains: bool, said: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    broker, start = new_broker(), cluster.start
+
+    def start_and_stop(n: int, worker: WorkerSpec) -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(n, worker)
+
+    monkeypatch.setattr(cluster, "start", start_and_stop)
+    broker.says.put(pb.DemandReply(slots=2))
+    try:
+        with served(broker) as port:
+            monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
+            monkeypatch.setenv("DAGORAMA_PORT", f"{port}")
+            run_pool(cluster, PoolOptions("p"), drain_on_exit=drains)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert said in capsys.readouterr().err
+    assert sorted(cluster.drained) == (["0", "1"] if drains else [])
 
 
 # --- pauses ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[str]] = []
+        self.path = f"{ROOT}"  #: of the modules that Dask workers import
         scheduler = self._start(
             "distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard"
         )
@@ -35,9 +37,9 @@ class Cluster:
 
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", module, *arguments]
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}"}
+        environment = {**os.environ, "PYTHONPATH": self.path}
         output = subprocess.PIPE if "scheduler" in module else subprocess.DEVNULL
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=output, text=True)
+        process = subprocess.Popen(command, cwd=self.path, env=environment, stderr=output, text=True)
         self.processes.append(process)
         return process
 
@@ -159,3 +161,18 @@ def test_without_a_scheduler_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("dagorama.pools.on_dask.TIMEOUT_S", 1.0)
     with pytest.raises(EngineRefused, match=r"the Dask scheduler at tcp://127.0.0.1:1 does not answer: "):
         DaskPool("tcp://127.0.0.1:1")
+
+
+def test_dask_workers_without_dagorama_are_told(cluster: Cluster, tmp_path: Path) -> None:
+    hidden = tmp_path / "dagorama"
+    hidden.mkdir()
+    (hidden / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'dagorama'\")")
+    cluster.path = f"{tmp_path}"
+    cluster.worker("a")
+    with pytest.raises(EngineRefused, match=r"No module named 'dagorama'.*Install dagorama in their environment"):
+        DaskPool(cluster.address)
+
+
+def test_a_cluster_that_chooses_the_workers_to_close_itself_is_refused(cluster: Cluster) -> None:
+    with pytest.raises(EngineRefused, match=r"a pool cannot scale a object, .* give the pool the address"):
+        DaskPool(cluster=object())

@@ -1,4 +1,4 @@
-"""A broker that says the demand that a test wants: a real gRPC server with WatchDemand only."""
+"""A broker that says the demand that a test wants: a real gRPC server with WatchDemand, and a list of workers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class DemandBroker(pb_grpc.BrokerServicer):
     def __init__(self) -> None:
         self.says: SimpleQueue[Said | None] = SimpleQueue()
         self.asked: list[pb.DemandRequest] = []
+        self.workers: list[pb.WorkerInfo] = []
+        self.is_private = False  #: its state is not for the token of the caller
 
     def WatchDemand(self, request: pb.DemandRequest, context: grpc.ServicerContext) -> Iterator[pb.DemandReply]:
         self.asked.append(request)
@@ -32,9 +34,14 @@ class DemandBroker(pb_grpc.BrokerServicer):
                 context.abort(said, "as the test says")
             yield said
 
+    def GetStatus(self, request: pb.GetStatusRequest, context: grpc.ServicerContext) -> pb.Status:
+        if self.is_private:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "as the test says")
+        return pb.Status(workers=self.workers)
+
 
 def new_broker() -> DemandBroker:
-    return DemandBroker()  # type: ignore[abstract]  # a watch calls one of its methods
+    return DemandBroker()  # type: ignore[abstract]  # pools call two of its methods
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class Engines(click.Group):
             return None
         try:
             command: click.Command = found.load()
-        except ImportError as error:
+        except (ImportError, AttributeError) as error:
             raise click.ClickException(f"the pool {cmd_name} cannot be loaded from {found.value}: {error}") from None
         return command
 
