@@ -73,7 +73,7 @@ class Pool:
                 self._stopped.wait(PACE)
 
     def stop(self) -> None:
-        """Let `run` return; may be called in a handler of a signal, or in another thread."""
+        """Let `run` return; called in another thread, and not in a handler of a signal."""
         self._stopped.set()
         if self._latest is not None:
             self._latest.wake()

@@ -306,6 +306,25 @@ def test_a_command_that_is_stopped_leaves_its_workers_or_drains_them(
     assert sorted(cluster.drained) == (["0", "1"] if drains else [])
 
 
+def test_a_command_whose_token_is_refused_exits_with_the_code_of_that(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    broker = new_broker()
+    broker.says.put(grpc.StatusCode.PERMISSION_DENIED)
+    try:
+        with served(broker) as port:
+            monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
+            monkeypatch.setenv("DAGORAMA_PORT", f"{port}")
+            with pytest.raises(SystemExit) as ended:
+                run_pool(cluster, PoolOptions("p"))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 77
+    assert "as the test says" in capsys.readouterr().err
+
+
 # --- pauses ---------------------------------------------------------------------------------------------
 
 

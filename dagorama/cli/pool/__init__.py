@@ -7,6 +7,8 @@ point of the group `dagorama.pools`.
 from __future__ import annotations
 
 import signal
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib.metadata import entry_points
@@ -16,11 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dagorama.cli.base import report_errors
+from dagorama.cli.exit_codes import ExitCode
 from dagorama.settings import HIGHEST_PORT, look_at
 
 if TYPE_CHECKING:
     from dagorama.pools.engine import Engine
     from dagorama.pools.options import PoolOptions
+    from dagorama.pools.pool import Pool
     from dagorama.pools.worker_spec import WorkerSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,6 +38,8 @@ _LISTS = [
     ("--toleration", "tolerations", "Its workers tolerate this taint, besides GPU if they have one."),
     ("--import", "imports", "Its workers import this module before starting."),
 ]
+#: Seconds between two looks whether a signal has come.
+_SIGNAL_LOOK_S = 0.2
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
 
@@ -135,23 +141,44 @@ def options_of(engine: str, flags: dict[str, Any]) -> PoolOptions:
 def run_pool(
     engine: Engine, options: PoolOptions, worker: WorkerSpec | None = None, drain_on_exit: bool = False
 ) -> None:  # fmt: skip
-    """Run a pool until SIGTERM or Ctrl-C. Exit with a sentence if it cannot go on."""
+    """Run a pool until SIGTERM or Ctrl-C. Exit with a sentence if it cannot go on; at once on a second signal."""
     from dagorama.pools.pool import Pool
 
     with report_errors():
         made = Pool(engine, options, worker, _say)
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            made.stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-        made.run()
+        _run_until_signal(made)
         if drain_on_exit:
             _say(f"pool {options.name}: stops, and lets its workers leave", False)
             made.drain()
         else:
             _say(f"pool {options.name}: stops; its workers stay until they are idle", False)
+
+
+def _run_until_signal(made: Pool) -> None:
+    """Run a pool in a thread. Handlers of signals run in this one, where no lock of the pool can be held."""
+    asked, errors = list[int](), list[BaseException]()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked:
+            sys.exit(ExitCode.INTERRUPTED)
+        asked.append(number)
+
+    def run() -> None:
+        try:
+            made.run()
+        except BaseException as error:
+            errors.append(error)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    thread = threading.Thread(target=run, name="dagorama-pool", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_SIGNAL_LOOK_S)
+        if asked:
+            made.stop()
+    for error in errors:
+        raise error
 
 
 def warn_of_local_address(where: Sequence[str]) -> None:
