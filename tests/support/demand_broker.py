@@ -45,11 +45,11 @@ def new_broker() -> DemandBroker:
 
 
 @contextmanager
-def served(broker: Any, port: int = 0) -> Iterator[int]:
+def served(broker: Any, port: int = 0, host: str = "127.0.0.1") -> Iterator[int]:
     """Serve it for the block; the port stays free for the next one."""
     server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
     pb_grpc.add_BrokerServicer_to_server(broker, server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    port = server.add_insecure_port(f"{host}:{port}")
     server.start()
     try:
         yield port

@@ -155,7 +155,7 @@ def run_pool(
 
 
 def _run_until_signal(made: Pool) -> None:
-    """Run a pool in a thread. Handlers of signals run in this one, where no lock of the pool can be held."""
+    """Run a pool in a thread. Handlers of signals run in this one, which holds no lock of the pool."""
     asked, errors = list[int](), list[BaseException]()
 
     def note(number: int, frame: FrameType | None) -> None:
