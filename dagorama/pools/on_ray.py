@@ -27,11 +27,14 @@ CONNECT_S = 5.0
 class RayEngine:
     """Runs workers as actors of a Ray cluster; the ids of its members are the names of the actors.
 
-    `actor` are options of `ray.remote`, for example `num_cpus`, `num_gpus`, `resources` and `runtime_env`. Without
-    `num_cpus` an actor holds none while it runs, and Ray may take away its machine.
+    `actor` are options of `ray.remote`, for example `num_cpus`, `num_gpus` and `resources`. Without CPUs an actor holds
+    none while it runs, and Ray may take away its machine. `runtime_env` is Ray's; Ray refuses a local folder in it if
+    this process is connected to the cluster already.
     """
 
-    def __init__(self, pool: str, address: str | None = None, **actor: Any) -> None:
+    def __init__(
+        self, pool: str, address: str | None = None, runtime_env: Mapping[str, Any] | None = None, **actor: Any
+    ) -> None:  # fmt: skip
         """Connect to the cluster at `address`, unless this process is connected already.
 
         None starts Ray on this machine if there is no cluster. Raises EngineRefused if Ray is missing or no cluster
@@ -46,8 +49,12 @@ class RayEngine:
 
             if not ray.is_initialized():
                 _check_reachable(address or "")
-                ray.init(address=address, namespace=self._namespace, log_to_driver=False)
+                ray.init(
+                    address=address, namespace=self._namespace, runtime_env=dict(runtime_env or {}), log_to_driver=False
+                )  # fmt: skip
                 self._is_ours = True
+            elif runtime_env is not None:
+                self._actor["runtime_env"] = dict(runtime_env)
         self._ray = ray
 
     # --- Engine -----------------------------------------------------------------------------------------
@@ -143,9 +150,8 @@ class RayPool(Pool):
     ) -> None:
         chosen = PoolOptions.of("ray", options).with_gpu(num_gpus > 0)
         worker = chosen.worker()
-        more = {} if runtime_env is None else {"runtime_env": dict(runtime_env)}
         held = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources or {})}
-        self._ray_engine = RayEngine(chosen.name, address, **held, **more)
+        self._ray_engine = RayEngine(chosen.name, address, runtime_env, **held)
         super().__init__(self._ray_engine, chosen, worker)
 
     def __exit__(

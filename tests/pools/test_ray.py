@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,6 +120,33 @@ def test_a_killed_pool_process_changes_nothing_and_the_next_one_goes_on(address:
         assert {value(), other()} == {"let go"}
         assert second.stop() == 0
     until(lambda: names() == [])
+
+
+def test_workers_import_modules_of_the_folder_that_ray_copies(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_there.py").write_text(ONLY_THERE)
+    with pool_process(
+        "ray", "--address", address, "--name", "copied", "--working-dir", f"{tmp_path}", "--drain-on-exit"
+    ) as process:
+        monkeypatch.syspath_prepend(tmp_path)
+        import only_there  # type: ignore[import-not-found]  # it was just written
+
+        instance, promise = only_there.Where()()
+        process.until("started")
+        assert resolve(instance, promise, timeout=WAIT) != f"{tmp_path}/only_there.py"
+        assert process.stop() == 0
+    until(lambda: names() == [])
+
+
+ONLY_THERE = """
+from dagorama import DAGDefinition, dagorama
+
+class Where(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self):
+        return __file__
+"""
 
 
 def test_without_a_cluster_a_sentence_says_so(address: str) -> None:

@@ -75,9 +75,9 @@ def ray(
         options = options_of("ray", flags).with_gpu(num_gpus > 0)
         worker = options.worker()
         warn_of_local_address([address])
-        more: dict[str, Any] = {} if working_dir is None else {"runtime_env": {"working_dir": working_dir}}
+        environment = None if working_dir is None else {"working_dir": working_dir}
         engine = RayEngine(
-            options.name, address, num_cpus=num_cpus, num_gpus=num_gpus, resources=dict(resources), **more
+            options.name, address, environment, num_cpus=num_cpus, num_gpus=num_gpus, resources=dict(resources)
         )  # fmt: skip
     run_pool(engine, options, worker, drain_on_exit)
 
