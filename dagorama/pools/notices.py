@@ -84,8 +84,8 @@ class Notices:
     def ended_early(self, count: int, pause: float) -> None:
         self._warn(
             "start",
-            f"{_workers(count)} ended as soon as they were started: see their output, and try their command; it waits"
-            f" for {pause:g} seconds before it starts others",
+            f"{_workers(count)} ended within seconds of the start: see the output that the engine keeps; it waits for"
+            f" {pause:g} seconds before it starts others",
         )
 
     def started(self, ids: Sequence[str]) -> None:
