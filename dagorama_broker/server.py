@@ -134,6 +134,7 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     await _restore(scheduler, store, recorder)
     cache = min(settings.cache_bytes, most_memory(settings.max_memory) // 3)
     broker = Broker(scheduler, store, cache, _keeping(settings))
+    broker.grants_ahead = settings.grant_ahead
     life.monitoring.start(broker, recorder)
     if (path := store.logs_path) is not None:
         broker.logs.use(LogFile(path, settings.logs_max))
