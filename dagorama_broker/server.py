@@ -17,7 +17,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from dagorama.api import api_pb2_grpc, broker_pb2_grpc
+from dagorama.api import api_pb2_grpc, broker_pb2_grpc, externalscaler_pb2_grpc
 from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.leadership import Leadership
@@ -33,6 +33,7 @@ from dagorama_broker.rpc.legacy_service import LegacyService
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard, most_memory
 from dagorama_broker.rpc.permissions import HEALTH
+from dagorama_broker.rpc.scaler import ScalerService
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.rpc.tls import server_credentials
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
@@ -222,7 +223,9 @@ def _server(
     server = grpc.aio.server(options=_options(settings, connections.most), interceptors=[door, connections])
     bounds = RequestLimits(settings.max_nodes, settings.max_submission, settings.max_value)
     config = WorkerConfig(settings.heartbeat, settings.large_value_threshold, settings.cancel_grace, values_folder)
-    broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, config, bounds, memory, streams), server)
+    service = BrokerService(broker, config, bounds, memory, streams)
+    broker_pb2_grpc.add_BrokerServicer_to_server(service, server)
+    externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server(ScalerService(service.demand), server)
     api_pb2_grpc.add_DagoramaServicer_to_server(LegacyService(broker, memory), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
@@ -295,6 +298,3 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 8 << 20)
         mallopt(_M_TRIM_THRESHOLD, 16 << 20)
-
-
-__all__ = ["Served", "serve"]
