@@ -10,6 +10,7 @@
 #   make vendor  fetches the vendored JavaScript of the dashboard again, with npm
 #   make pictures   takes the pictures of docs/how-to/dashboard.md again, with Chromium
 #   make docs    builds the site of the documentation in build/docs/site, with search and a reference from docstrings
+#   make chart-test  checks the Helm chart, with helm and the schemas of Kubernetes, which it installs first (60 MB)
 #   make states  writes docs/reference/states.md from the table of transitions
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one; ARGS=--store=both: PostgreSQL
 #                beside SQLite, after `make .venv/.installed-dev`)
@@ -28,7 +29,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test rewritten lint $(LINTERS) proof proto chromium vendor pictures docs states bench bench-large bench-peers compiled clean
+.PHONY: demo check test rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test states bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -87,6 +88,12 @@ pictures: $(INSTALLED_DEV) compiled
 
 docs: $(INSTALLED_DEV)
 	$(BIN)/python -m tests.site build/docs
+
+# Other programs are installed for these tests alone: in `make test` they are skipped without helm. Half a minute.
+chart-test: $(INSTALLED_DEV)
+	@$(BIN)/python -m tests.chart.tools
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'kubernetes-validate>=1.37'
+	$(BIN)/python -m pytest tests/chart $(PYTEST_ARGS)
 
 states: $(INSTALLED)
 	$(BIN)/python -c 'from dagorama_broker.scheduler.transitions import page; print(page(), end="")' > docs/reference/states.md

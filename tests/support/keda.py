@@ -77,7 +77,7 @@ class Trigger:
 
     @property
     def reference(self) -> Any:
-        """The message that KEDA sends: the metadata with the values of variables, without keys whose variable is unset."""
+        """The message that KEDA sends, with the values of variables, and without keys whose variable is unset."""
         resolved = {
             key: self.environment.get(value, "") if key.endswith("FromEnv") else value
             for key, value in {"scalerAddress": "broker:50051", **self.metadata}.items()
