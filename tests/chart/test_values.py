@@ -62,7 +62,7 @@ def test_leaving_a_value_out_changes_what_is_rendered(tmp_path: Path) -> None:
 
 
 def output(tree: Tree, folder: Path) -> str:
-    """What helm says with these values, which may be a refusal."""
+    """The output of helm with these values, which may be a refusal."""
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(tree))
     done = template("--values", str(file))
