@@ -151,8 +151,8 @@ def run_helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
 
 
-def template(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_helm("template", "jobs", str(CHART), "--namespace", "shop", *arguments)
+def template(*arguments: str, name: str = "jobs", space: str = "shop") -> subprocess.CompletedProcess[str]:
+    return run_helm("template", name, str(CHART), "--namespace", space, *arguments)
 
 
 @cache
