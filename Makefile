@@ -99,7 +99,7 @@ chart-test: $(INSTALLED_DEV)
 
 PYTHON_IMAGE = $(shell sed -n 's/^FROM \(python:[^ ]*\) AS build$$/\1/p' Dockerfile.$(1))
 VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
-BUILD_IMAGE = buildah build --file Dockerfile.$(1) --tag dagorama-$(1):$(VERSION) --build-arg VERSION=$(VERSION) \
+BUILD_IMAGE = buildah build --format docker --file Dockerfile.$(1) --tag dagorama-$(1):$(VERSION) --build-arg VERSION=$(VERSION) \
   --build-arg REVISION=$$(git rev-parse HEAD) \
   $(if $(BASE),--build-context $(call PYTHON_IMAGE,$(1))=container-image://$(BASE)) $(IMAGE_ARGS) .
 
