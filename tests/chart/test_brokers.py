@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 import click
@@ -12,7 +13,8 @@ from dagorama.__main__ import main
 from dagorama_broker.cli import serve
 from dagorama_broker.settings import Settings
 from dagorama_monitoring.health import Health
-from tests.chart.rendered import NAMES, NEEDS_HELM, Pod, rendered
+from tests.chart.rendered import NAMES, NEEDS_HELM, VALUES, Pod, rendered, run_helm
+from tests.chart.tools import CHART
 
 pytestmark = NEEDS_HELM
 FILES = pytest.mark.parametrize("name", NAMES)
@@ -139,6 +141,26 @@ def test_the_dashboard_accepts_its_command_line() -> None:
         assert context.params["http_port"] == pod.container.ports["pages"]
         assert context.params["behind_proxy"]
     assert not pod.secrets - {("authority", "ca.pem")}
+
+
+@FILES
+def test_the_notes_tell_clients_the_address_and_what_else_they_need(name: str) -> None:
+    found = rendered(name)
+    host, port = found.one("Service", "-broker")["metadata"]["name"], found.broker.container.ports["grpc"]
+    notes = notes_of(name)
+    assert f"\n  DAGORAMA_HOST={host}.shop.svc\n  DAGORAMA_PORT={port}\n" in notes
+    assert ("must be for the name" in notes) == bool("tls" in found.broker.volumes)
+    assert ("DAGORAMA_AUTH_TOKEN_FILE=" in notes) == bool("tokens" in found.broker.volumes)
+    assert ("DAGORAMA_SIGNING_KEYS_FILE=" in notes) == bool(found.pools)
+    assert ("WARNING" in notes) == ("DAGORAMA_INSECURE" in found.broker.container.plain)
+    assert re.findall(r"^Pool ([a-z0-9-]+): ", notes, re.MULTILINE) == sorted(found.pools)
+
+
+def notes_of(name: str) -> str:
+    values = ["--values", str(VALUES / f"{name}.yaml")]
+    done = run_helm("install", "jobs", str(CHART), "--namespace", "shop", "--dry-run=client", *values)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:")[2]
 
 
 def selects(pod: Pod, selector: dict[str, dict[str, str]]) -> bool:

@@ -49,9 +49,12 @@ class Secrets:
         file.touch(0o600)
         file.write_text(text)
 
+    def _here(self, value: str) -> str:
+        return value.replace("/secrets/", f"{self.folder}/").replace("/var/lib/dagorama/", f"{self.folder}/store/")
+
     def variables(self, container: Container) -> dict[str, str]:
-        """The variables of a container with the files here, without its ports, which may be taken on this machine."""
-        files = {name: value.replace("/secrets", str(self.folder), 1) for name, value in container.plain.items()}
+        """The variables of a container with the folders here, without its ports, which may be taken on this machine."""
+        files = {name: self._here(value) for name, value in container.plain.items()}
         kept = {name: value for name, value in files.items() if not name.endswith("_PORT")}
         tokens = {name: self.tokens["worker"] for name, (_, key) in container.from_secrets.items() if key == "token"}
         return {**kept, **tokens}
