@@ -13,7 +13,9 @@ from dagorama_broker.rpc.fields import LONGEST_NAME, bounded
 #: The key of the token. KEDA replaces the value of a key that ends in FromEnv by a variable of the scaled pod.
 TOKEN = "tokenFromEnv"
 #: Keys that KEDA itself reads, and passes on.
-_OF_KEDA = frozenset({"scalerAddress", "enableTLS", "unsafeSsl", "tlsCertFile"})
+_OF_KEDA = frozenset({
+    "scalerAddress", "enableTLS", "unsafeSsl", "caCert", "tlsCertFile", "tlsClientCert", "tlsClientKey",
+})  # fmt: skip
 _LISTS = {"includeQueues": "include_queues", "excludeQueues": "exclude_queues", "tolerations": "tolerations"}
 _NUMBERS = ("horizon", "share")
 _KNOWN = (*_LISTS, "keyIds", "slotsPerPod", *_NUMBERS, TOKEN)

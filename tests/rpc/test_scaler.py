@@ -99,6 +99,12 @@ async def measured(served: Served, function: int, microseconds: int) -> None:
     await worker.vanish()
 
 
+async def test_keys_for_keda_itself_are_not_looked_at() -> None:
+    async with serving() as served:
+        keys = ("enableTLS", "unsafeSsl", "caCert", "tlsCertFile", "tlsClientCert", "tlsClientKey")
+        assert await slots(keda(served, None, **dict.fromkeys(keys, "x"))) == 0
+
+
 async def test_the_target_of_a_pod_is_its_number_of_slots() -> None:
     async with serving() as served:
         for metadata, target in (({}, 1), ({"slotsPerPod": "16"}, 16)):
