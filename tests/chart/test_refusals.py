@@ -55,6 +55,23 @@ def test_pools_that_cannot_work_are_refused_with_a_sentence(values: str, why: st
     refused(why, "--set", f"insecure=true,signing.existingSecret=keys,{POOL}", "--set", values)
 
 
+SECOND = "pools.old.image.repository=x,pools.old.image.tag=b"
+
+
+@pytest.mark.parametrize("scaled", ["cpu", "old"])
+def test_two_pools_that_the_broker_cannot_tell_apart_are_not_scaled(scaled: str) -> None:
+    both = f"insecure=true,signing.existingSecret=keys,{POOL},{SECOND}"
+    autoscale = f"pools.{scaled}.autoscale.max=2"
+    refused("pools.cpu and pools.old: the broker cannot tell their workers apart", "--set", both, "--set", autoscale)
+    queues = "pools.cpu.includeQueues={a,b},pools.old.includeQueues={b,a}"
+    refused("cannot tell their workers apart", "--set", both, "--set", autoscale, "--set", queues)
+    assert template("--set", both).returncode == 0
+    assert template("--set", both, "--set", autoscale, "--set", "pools.cpu.tolerates={GPU}").returncode == 0
+    tokens = "insecure=false,tls.existingSecret=a,tokens.existingSecret=a"
+    own = "pools.cpu.token.existingSecret=new,pools.old.token.existingSecret=old"
+    assert template("--set", both, "--set", autoscale, "--set", tokens, "--set", own).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("values", "why"),
     [

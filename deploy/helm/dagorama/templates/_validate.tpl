@@ -36,6 +36,21 @@
 {{- range $name, $pool := $v.pools -}}
 {{- include "dagorama.validatePool" (list $ $name $pool) -}}
 {{- end -}}
+{{- include "dagorama.validateRules" . -}}
+{{- end -}}
+
+{{- /* The broker counts workers with the same token, queues and tolerations as one pool, so KEDA cannot scale two of them. */ -}}
+{{- define "dagorama.validateRules" -}}
+{{- $seen := dict -}}
+{{- range $name, $pool := .Values.pools -}}
+{{- $names := dict "in" (default list $pool.includeQueues | sortAlpha) "out" (default list $pool.excludeQueues | sortAlpha) "tolerates" (default list $pool.tolerates | sortAlpha) -}}
+{{- $rules := toJson (dict "token" (dig "token" "existingSecret" "" $pool) "key" (dig "token" "key" "token" $pool) "names" $names) -}}
+{{- $other := get $seen $rules -}}
+{{- if and $other (or $pool.autoscale (index $.Values.pools $other).autoscale) -}}
+{{- fail (printf "pools.%s and pools.%s: the broker cannot tell their workers apart, and would count what one of them runs for both. Give them tokens of their own, which also tells old code from new code, or other queues." $other $name) -}}
+{{- end -}}
+{{- $_ := set $seen $rules $name -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "dagorama.validatePool" -}}
