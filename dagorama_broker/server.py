@@ -25,10 +25,10 @@ from dagorama_broker.engine.recorder import Recorder
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.turns import collect_when_few
 from dagorama_broker.errors import BindError
-from dagorama_broker.freed_memory import keep_freed_memory, trim
 from dagorama_broker.monitoring.ports import AWAY, BROKEN, LEAVING, RECOVERING, Monitoring, monitored
 from dagorama_broker.rpc.auth import TokenRegistry
 from dagorama_broker.rpc.connections import Connections
+from dagorama_broker.rpc.freed_memory import keep_freed_memory, trim
 from dagorama_broker.rpc.interceptor import AuthInterceptor
 from dagorama_broker.rpc.legacy_service import LegacyService
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
