@@ -12,9 +12,13 @@
 #   make vendor  fetches the vendored JavaScript of the dashboard again, with npm
 #   make pictures   takes the pictures of docs/how-to/dashboard.md again, with Chromium
 #   make docs    builds the site of the documentation in build/docs/site, with search and a reference from docstrings
+#   make chart-test  checks the Helm chart, with helm and the schemas of Kubernetes, which it installs first (60 MB)
+#   make image   builds dagorama-broker and dagorama-worker with buildah, if it is there (BASE=IMAGE: on another base
+#                than Debian's image of Python, IMAGE_ARGS goes to buildah)
 #   make states  writes docs/reference/states.md from the table of transitions
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one; ARGS=--store=both: PostgreSQL
 #                beside SQLite, after `make .venv/.installed-dev`)
+#   make soak    an hour at a steady rate on one store: does the database stay as large as what it keeps? (ARGS=--help)
 #   make bench-large    the rows of a million nodes
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
 #   make clean   removes what these made, .venv too
@@ -31,7 +35,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test test-pools slurm rewritten lint $(LINTERS) proof proto chromium vendor pictures docs states bench bench-large bench-peers compiled clean
+.PHONY: demo check test test-pools slurm rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -104,11 +108,33 @@ pictures: $(INSTALLED_DEV) compiled
 docs: $(INSTALLED_DEV)
 	$(BIN)/python -m tests.site build/docs
 
+# Other programs are installed for these tests alone: in `make test` they are skipped without helm. Half a minute.
+chart-test: $(INSTALLED_DEV)
+	@$(BIN)/python -m tests.chart.tools
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'kubernetes-validate>=1.37'
+	$(BIN)/python -m pytest tests/chart $(PYTEST_ARGS)
+
+PYTHON_IMAGE = $(shell sed -n 's/^FROM \(python:[^ ]*\) AS build$$/\1/p' Dockerfile.$(1))
+VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+BUILD_IMAGE = buildah build --format docker --file Dockerfile.$(1) --tag dagorama-$(1):$(VERSION) --build-arg VERSION=$(VERSION) \
+  --build-arg REVISION=$$(git rev-parse HEAD) \
+  $(if $(BASE),--build-context $(call PYTHON_IMAGE,$(1))=container-image://$(BASE)) $(IMAGE_ARGS) .
+
+image:
+	@if ! command -v buildah > /dev/null; then \
+	  echo "buildah is not installed: no image is built"; \
+	else \
+	  $(call BUILD_IMAGE,broker) && $(call BUILD_IMAGE,worker); \
+	fi
+
 states: $(INSTALLED)
 	$(BIN)/python -c 'from dagorama_broker.scheduler.transitions import page; print(page(), end="")' > docs/reference/states.md
 
 bench: compiled
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+soak: $(INSTALLED_DEV) compiled
+	$(BIN)/python benchmarks/soak.py $(ARGS)
 
 bench-large: compiled
 	$(BIN)/python benchmarks/run.py --large --json benchmarks-large.json

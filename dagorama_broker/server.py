@@ -17,7 +17,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from dagorama.api import api_pb2_grpc, broker_pb2_grpc
+from dagorama.api import api_pb2_grpc, broker_pb2_grpc, externalscaler_pb2_grpc
 from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.leadership import Leadership
@@ -28,11 +28,13 @@ from dagorama_broker.errors import BindError
 from dagorama_broker.monitoring.ports import AWAY, BROKEN, LEAVING, RECOVERING, Monitoring, monitored
 from dagorama_broker.rpc.auth import TokenRegistry
 from dagorama_broker.rpc.connections import Connections
+from dagorama_broker.rpc.freed_memory import keep_freed_memory, trim
 from dagorama_broker.rpc.interceptor import AuthInterceptor
 from dagorama_broker.rpc.legacy_service import LegacyService
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard, most_memory
 from dagorama_broker.rpc.permissions import HEALTH
+from dagorama_broker.rpc.scaler import ScalerService
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.rpc.tls import server_credentials
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
@@ -46,12 +48,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds that open calls have to end when the broker leaves.
 GRACE = 2.0
-#: Seconds between two checks whether to return freed memory to the system, and the pause after that was done.
-TRIM, AFTER_TRIM = 0.5, 5.0
 #: Bytes of memory that the staged children of any attempt may use.
 LEAST_STAGED = 1 << 20
-#: Names of parameters in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: Milliseconds that a connection may stay open without a call, because it needs no token. Workers and waiting clients
 #: always have an open call; other clients reconnect automatically, within a few milliseconds.
 IDLE_MS = 30_000
@@ -88,7 +86,7 @@ class _Life:
 
 async def serve(settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None) -> None:
     """Serve until SIGTERM, SIGINT or `stop`. Raise StoreError or BindError, with one sentence."""
-    _keep_freed_memory()
+    keep_freed_memory()
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -134,6 +132,7 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     await _restore(scheduler, store, recorder)
     cache = min(settings.cache_bytes, most_memory(settings.max_memory) // 3)
     broker = Broker(scheduler, store, cache, _keeping(settings))
+    broker.grants_ahead = settings.grant_ahead
     life.monitoring.start(broker, recorder)
     if (path := store.logs_path) is not None:
         broker.logs.use(LogFile(path, settings.logs_max))
@@ -145,7 +144,7 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     port = _bind(server, settings)
     await server.start()
     show = _shown(life.monitoring, health)
-    helpers = _helpers(broker, connections.watch(port), _trim(memory), leadership.watch(show))
+    helpers = _helpers(broker, connections.watch(port), trim(memory), leadership.watch(show))
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: life.stop.set())
     await show(True)
@@ -222,7 +221,9 @@ def _server(
     server = grpc.aio.server(options=_options(settings, connections.most), interceptors=[door, connections])
     bounds = RequestLimits(settings.max_nodes, settings.max_submission, settings.max_value)
     config = WorkerConfig(settings.heartbeat, settings.large_value_threshold, settings.cancel_grace, values_folder)
-    broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, config, bounds, memory, streams), server)
+    service = BrokerService(broker, config, bounds, memory, streams)
+    broker_pb2_grpc.add_BrokerServicer_to_server(service, server)
+    externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server(ScalerService(service.demand), server)
     api_pb2_grpc.add_DagoramaServicer_to_server(LegacyService(broker, memory), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
@@ -270,31 +271,3 @@ def _listen(server: grpc.aio.Server, settings: Settings, address: str) -> int:
         return server.add_insecure_port(address)
     credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     return server.add_secure_port(address, credentials)
-
-
-async def _trim(memory: MemoryGuard) -> None:
-    """Return freed memory to the system after a burst, if the process has become large."""
-    import ctypes
-
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    while malloc_trim is not None:
-        await asyncio.sleep(TRIM)
-        if memory.is_idle:
-            await asyncio.to_thread(malloc_trim, 0)
-            await asyncio.sleep(AFTER_TRIM)
-
-
-def _keep_freed_memory() -> None:
-    """Make glibc keep the memory of large messages for the next ones; do nothing with other C libraries.
-
-    Returning a megabyte to the system and requesting it again costs twice as much as sending it.
-    """
-    import ctypes
-
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 8 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 16 << 20)
-
-
-__all__ = ["Served", "serve"]

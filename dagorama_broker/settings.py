@@ -100,6 +100,9 @@ class Settings:
     shared_files: bool = setting(
         True, "DAGORAMA_SHARED_FILES", flag, "Let the user's clients on this machine use large values as files"
     )
+    grant_ahead: bool = setting(
+        True, "DAGORAMA_GRANT_AHEAD", flag, "Let workers run submitted nodes while their commit is made"
+    )
     max_nodes: int = setting(1_000_000, "DAGORAMA_MAX_NODES", positive_number, "Nodes that one call may create")
     max_submission: int = setting(
         256 << 20, "DAGORAMA_MAX_SUBMISSION", positive_number, "Bytes of one submission, in all of its messages"

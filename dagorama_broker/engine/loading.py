@@ -56,10 +56,11 @@ class Loading:
         self._store = commits.store
 
     def from_memory(self, blocks: Sequence[NewNodes]) -> Loaded | None:
-        """Return all that these blocks name if it is in memory, and the store is near; None: it must be loaded."""
-        if not self._store.near:
+        """Return all that these blocks name if it is in memory, or known to be new; None: it must be loaded."""
+        known = self._store if self._store.near else self.looks.without_asking(blocks)
+        if known is None:
             return None
-        found = Loaded(self._store)
+        found = Loaded(known)
         if self.missing_nodes(named_by(blocks), found) or self._missing_instances(blocks, found):
             return None
         return None if self.is_unsettled(blocks) else found

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from dagorama_broker.engine.commits import Commits
+from dagorama_broker.engine.used_ids import UsedIds
 from dagorama_broker.model.looks import Known, Seen, Wanted
 from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, RemovedRow
 from dagorama_broker.scheduler import NewNodes, name_key
@@ -90,6 +91,7 @@ class Looks:
 
     def __init__(self, commits: Commits) -> None:
         self.under_way: set[Look] = set()
+        self.used = UsedIds()  #: what need not be asked; empty if the store is near
         self._commits = commits
         self._store = commits.store
         self._gathering: Wanted | None = None  # what the next question is about
@@ -102,16 +104,39 @@ class Looks:
         if self._store.near:
             yield self._store
             return
-        look = Look(wanted_of(blocks, large))
+        blocks, large = list(blocks), set(large)
+        known = None if large else self.without_asking(blocks)
+        look = known or Look(wanted_of(blocks, large))
         self.under_way.add(look)
         self._commits.observers.add(look.note)
         try:
-            if look.wanted:
+            if known is None and look.wanted:
                 look.answer(await self._asked(look.wanted))
             yield look
         finally:
             self._commits.observers.discard(look.note)
             self.under_way.discard(look)
+
+    async def run(self) -> None:
+        """Learn which ids a store that is not near certainly lacks. Raises StoreError."""
+        if not self._store.near:
+            await self.used.fill(self._commits)
+
+    def without_asking(self, blocks: Iterable[NewNodes]) -> Look | None:
+        """Return the facts about blocks whose ids were certainly never used; None: the store must be asked."""
+        if not self.used.is_complete:
+            return None
+        wanted, used = Wanted(), self.used
+        for block in blocks:
+            if block.origin in used or block.large or (block.start is not None and block.start.name):
+                return None
+            # Nodes of an origin that was never used are new, also in an instance that exists.
+            if block.creates is not None or not block.function:
+                if block.instance in used:
+                    return None
+                wanted.instances.add(block.instance)
+            wanted.blocks.add((block.origin, block.first + block.count))
+        return Look(wanted)
 
     def large(self) -> set[bytes]:
         """Return the large values of decisions that are under way, which must not be removed."""

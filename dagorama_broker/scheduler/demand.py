@@ -38,6 +38,7 @@ class DemandQuery(NamedTuple):
     pool: WorkerInfo  #: as a worker of the pool presents itself
     horizon: float = HORIZON  #: seconds of work for which one slot is enough
     share: float = 1.0  #: the part of the ready work that is for this pool, if others run the same queues
+    any_key: bool = False  #: the keys of the pool are not known: nodes with any key count
 
 
 class Demand(NamedTuple):
@@ -141,7 +142,7 @@ class DemandLook:
         refused, unservable, missing_key, oldest = self._refused(rules, staff.taking), 0, 0, 0.0
         for queue, nodes in self._claimable.items():
             lacks = mismatch(query.pool, queue.function)
-            if lacks is not None:
+            if lacks is not None and not (query.any_key and lacks.code is ReasonCode.MISSING_KEY):
                 missing_key += nodes * (lacks.code is ReasonCode.MISSING_KEY)
                 continue
             counted = min(nodes, refused.get(queue.id, nodes))

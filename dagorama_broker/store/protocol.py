@@ -128,6 +128,13 @@ class Store(Known, Queries, Protocol):
         """
         ...
 
+    def used_ids(self, after: bytes, most: int) -> list[bytes]:
+        """Return up to `most` ids of instances, removed ones too, and origins of nodes after this one, in their order.
+
+        The broker may call it in a thread of its own while it commits in another one.
+        """
+        ...
+
     # No query finds an instance after the commit that has it in `Changes.removed`; `sweep` deletes its rows.
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:

@@ -42,6 +42,7 @@ VARIABLES = {
     "DAGORAMA_MAX_SUBMISSION": ("max_submission", "4096", 4096),
     "DAGORAMA_MAX_VALUE": ("max_value", "8192", 8192),
     "DAGORAMA_RETENTION": ("retention", "0", 0.0),
+    "DAGORAMA_GRANT_AHEAD": ("grant_ahead", "0", False),
     "DAGORAMA_RETENTION_FAILED": ("retention_failed", "Never", math.inf),
     "DAGORAMA_LARGE_GRACE": ("large_grace", "0.5", 0.5),
     "DAGORAMA_LOGS_MAX": ("logs_max", "1048576", 1 << 20),

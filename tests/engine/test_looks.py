@@ -19,8 +19,7 @@ from tests.support.raw import LEAF, Dag, Served, envelope, refused, serving, sub
 from tests.support.records import ORIGIN, graph, instance_row, node, run_row
 
 __all__ = ["distance"]
-ONLY_FAR = pytest.mark.parametrize("distance", ["far"], indirect=True)
-pytestmark = ONLY_FAR
+pytestmark = pytest.mark.parametrize("distance", ["asked"], indirect=True)
 
 ID, OTHER = instance_row().id, b"another instance"
 NAME = ("work:Plain", "order-1")

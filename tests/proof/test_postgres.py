@@ -11,6 +11,7 @@ from tests.support.postgres_server import PostgresServer
 
 from . import postgres
 from .postgres_mutants import MUTANTS
+from .postgres_promotions import promotions
 from .postgres_rivals import ENDS
 
 pytestmark = pytest.mark.slow
@@ -27,6 +28,12 @@ def test_no_acknowledged_commit_is_lost_or_made_twice(server: PostgresServer, pa
     verdict = postgres.prove(server, part, count, seed=1)
     assert verdict.violations == []
     assert verdict.acknowledged > count
+
+
+def test_no_acknowledged_commit_is_lost_when_a_replica_takes_the_place_of_the_server(server: PostgresServer) -> None:
+    verdict = promotions(1, seed=1)
+    assert verdict.violations == []
+    assert verdict.seconds
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)

@@ -21,7 +21,7 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.api.contract import Role
 from dagorama_broker.rpc import overview
 from dagorama_broker.rpc.auth import LOOK
-from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS
+from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS, SCALER
 from tests.support import raw
 from tests.support.raw import FUNCTION, Dag, RawWorker, Served, refused, serving
 from tests.support.tokens import Tokens
@@ -184,7 +184,7 @@ async def status_of(stub: BrokerAsyncStub, call: str) -> grpc.StatusCode:
 
 def test_the_table_has_every_call_of_the_contract_and_no_other() -> None:
     service = broker_pb2.DESCRIPTOR.services_by_name["Broker"]
-    assert set(CALLS) == {f"/{service.full_name}/{method.name}" for method in service.methods}
+    assert {name for name in CALLS if SCALER not in name} == {OURS + method.name for method in service.methods}
     assert set(SENT) == {method.name for method in service.methods}
     original = api_pb2.DESCRIPTOR.services_by_name["Dagorama"].full_name
     health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

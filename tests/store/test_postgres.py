@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,7 +19,9 @@ from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import Changes, ProgressRow, RemovedRow
 from dagorama_broker.store import StoreOptions, open_store
 from dagorama_broker.store.checksums import row_sum
+from dagorama_broker.store.postgres import snapshots
 from dagorama_broker.store.postgres.address import parse_address
+from dagorama_broker.store.postgres.connection import Session
 from dagorama_broker.store.postgres.schema import LATEST_VERSION
 from dagorama_broker.store.postgres.store import PostgresStore
 from tests.support.broker_fixtures import server_or_skip
@@ -286,6 +289,31 @@ def test_numbers_of_commits_are_not_kept_for_long(url: str, tmp_path: Path) -> N
         while int(str(sql(url, "SELECT count(*) FROM commits")[0][0])) > 10:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_a_session_that_keeps_an_old_snapshot_is_named(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(snapshots, "OLD", 0.0)
+    warned = threading.Event()
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "has kept a snapshot" in record.getMessage():
+                warned.set()
+
+    with opened(url, tmp_path, lease=SHORT) as store, closing(Session(parse_address(url))) as forgotten:
+        forgotten.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        forgotten.execute("SELECT count(*) FROM nodes")
+        (pid,) = forgotten.execute("SELECT pg_backend_pid()").fetchall()[0]
+        log = logging.getLogger("dagorama_broker")
+        log.addHandler(heard := Heard())
+        store.keep(not_lost)
+        assert warned.wait(30)
+        log.removeHandler(heard)
+    (message,) = [each for each in caplog.messages if "has kept a snapshot" in each]
+    assert f"process {pid} of the server (user " in message
+    assert "until its transaction ends, deleted rows are not removed" in message
 
 
 # --- what is refused --------------------------------------------------------------------------------------

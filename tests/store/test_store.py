@@ -471,6 +471,18 @@ def test_no_run_is_made_by_two_attempts(store: Store) -> None:
         store.commit(eager_attempts(EagerAttemptRow(8, 1, 0, EagerState.OPEN), made={2: 8}))
 
 
+def test_all_used_ids_are_read_in_pages(store: Store) -> None:
+    store.commit(graph(node(1), node(2)))
+    store.commit(graph(node(3, instance=2), instance=2, origin=b"origin-of-it"))
+    used = sorted([instance_row().id, instance_row(2).id, ORIGIN, b"origin-of-it"])
+    assert store.used_ids(b"", 10) == used
+    assert store.used_ids(b"", 3) == used[:3]
+    assert store.used_ids(used[2], 3) == used[3:]
+    assert store.used_ids(used[3], 3) == []
+    store.commit(Changes(removed=[RemovedRow(2, instance_row(2).id, 5.5, False, 60.0)]))
+    assert {*store.used_ids(b"", 10)} >= {instance_row().id, instance_row(2).id, ORIGIN}
+
+
 def test_a_look_answers_all_that_submissions_must_know_at_once(store: Store) -> None:
     changes = graph(node(1), node(2))
     changes.names = [NameRow(1, "work:Plain", "order-1", b"digest")]

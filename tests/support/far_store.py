@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 import dagorama_broker.server as server
+from dagorama_broker.engine.looks import Looks
 from dagorama_broker.store import Store, StoreOptions, open_store
 
 #: Attributes that any thread may read, because they do not ask the store.
@@ -61,9 +62,15 @@ def far(url: str, options: StoreOptions | None = None) -> Store:
     return cast("Store", FarStore(open_store(url, options)))
 
 
+async def _learn_nothing(looks: Looks) -> None:
+    """Leave it unknown which ids are unused."""
+
+
 @pytest.fixture(params=["near", "far"], autouse=True)
 def distance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Serve with stores that are near, and with stores that are not."""
-    if request.param == "far":
+    """Serve with stores that are near, and with stores that are not; "asked": even if nothing can be known of an id."""
+    if request.param != "near":
         monkeypatch.setattr(server, "open_store", far)
+    if request.param == "asked":
+        monkeypatch.setattr(Looks, "run", _learn_nothing)
     return str(request.param)

@@ -33,7 +33,8 @@ class NoServer(Exception):
 class PostgresServer:
     """A server of this process, which runs as a user without rights if the tests run as root."""
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(self, programs: Path, folder: Path, primary: PostgresServer | None = None) -> None:
+        """Make its files: empty, or copied from another server, which it then follows as a replica."""
         self.folder = folder
         self.port = 0
         self._programs = programs
@@ -41,6 +42,9 @@ class PostgresServer:
         self._unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
         if self._unprivileged:
             os.chown(folder, 65534, 65534)
+        if primary is not None:
+            self._run("pg_basebackup", "-D", f"{self._data}", "-R", "-c", "fast", "-X", "stream", "-d", primary.url)
+            return
         try:
             self._run("initdb", "-D", f"{self._data}", "-N", "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C")
         except subprocess.CalledProcessError as error:
@@ -67,6 +71,10 @@ class PostgresServer:
         """Stop it; `immediate` is a crash."""
         self._control("stop", "-m", mode)
 
+    def promote(self) -> None:
+        """Make this replica a server that is written to; wait until it is one."""
+        self._control("promote")
+
     def _control(self, command: str, *arguments: str) -> None:
         self._run("pg_ctl", command, "-w", "-s", "-D", f"{self._data}", *arguments)
 
@@ -83,22 +91,29 @@ class PostgresServer:
 
 
 @contextmanager
-def running_server(*options: str) -> Iterator[PostgresServer]:
-    """Start a server, which leaves no file behind. Raise NoServer if there is none to start."""
+def server_folder() -> Iterator[Path]:
+    """Yield a folder for one server, which an unprivileged user reaches; it is deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="dagorama-postgres-"))
     try:
-        server = PostgresServer(_programs(), folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_server(*options: str) -> Iterator[PostgresServer]:
+    """Start a server, which leaves no file behind. Raise NoServer if there is none to start."""
+    with server_folder() as folder:
+        server = PostgresServer(server_programs(), folder)
         server.start(*options)
         try:
             yield server
         finally:
             server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @cache
-def _programs() -> Path:
+def server_programs() -> Path:
     """Return the folder of the server's programs: of the variable, of the system, or of a package for tests."""
     if named := os.environ.get(PROGRAMS):
         return Path(named)

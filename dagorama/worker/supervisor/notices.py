@@ -62,6 +62,14 @@ class Notices:
         """Say why the worker leaves by itself."""
         self._announce(f"leaves: {why}")
 
+    def interrupts(self, nodes: int, grace: float) -> None:
+        """Say that the worker leaves before its running nodes have ended."""
+        get_logger().warning(
+            "%d running %s not ended within %g seconds and will run again elsewhere, uncounted: give workers a longer"
+            " --grace, or let them leave by themselves (--until idle; in the Helm chart, kind: job)",
+            nodes, "node has" if nodes == 1 else "nodes have", grace,
+        )  # fmt: skip
+
     def lost(self, address: str, why: str) -> None:
         """Say that the connection to the broker was lost."""
         get_logger().warning("lost the connection to the broker at %s (%s); retrying", address, why)

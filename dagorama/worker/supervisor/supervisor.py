@@ -281,9 +281,9 @@ class Supervisor:
         self._on_change()
         await self._change.until(lambda: children.idle or not self._is_patient, None)
         await self._change.until(lambda: children.idle or self._hurried, self._grace)
-        for slot in children.slots:
-            if len(slot):
-                children.kill(slot)
+        if self._grace and not (children.idle or self._hurried):
+            self._notices.interrupts(children.running, self._grace)
+        children.kill_busy()
         await self._change.until(lambda: children.idle, REAP_TIMEOUT_S)
         acknowledge_timeout = SHUTDOWN_GRACE_S if self._hurried else ACKNOWLEDGE_TIMEOUT_S
         await self._change.until(lambda: self._session.settled, acknowledge_timeout)

@@ -102,6 +102,11 @@ class MemoryRetention:
         """Return the record of a removed instance."""
         return self._removed.get(id)
 
+    @property
+    def removed_ids(self) -> Iterable[bytes]:
+        """The ids of removed instances, as far as they are remembered."""
+        return self._removed.keys()
+
     def is_left_over(self, instance: int) -> bool:
         """Return whether an instance was removed and still has rows."""
         return instance in self._leftovers

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import EagerState
-from dagorama_broker.model.looks import look_into
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
@@ -25,9 +24,10 @@ from dagorama_broker.model.queries import (
     StoredInstance,
     StoredNode,
 )
-from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, NodeRow, OutcomeRow, RemovedRow
+from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.memory.aggregates import Aggregates
+from dagorama_broker.store.memory.known import KnownFacts
 from dagorama_broker.store.memory.maps import Maps
 from dagorama_broker.store.memory.retry import read_bad_ends, read_eager_states, read_edges, read_failed
 from dagorama_broker.store.memory.search import failed_with, matches
@@ -37,7 +37,7 @@ from dagorama_broker.store.protocol import SECRET_BYTES, Unshared
 _Row = TypeVar("_Row")
 
 
-class MemoryStore(Unshared, Aggregates, Maps):
+class MemoryStore(Unshared, KnownFacts, Aggregates, Maps):
     """A `Store` whose records live as long as this object; close() and open() keep them, like a restart elsewhere."""
 
     near = is_the_store = True
@@ -181,9 +181,6 @@ class MemoryStore(Unshared, Aggregates, Maps):
     def worker_names(self, numbers: Collection[int]) -> dict[int, str]:
         return {number: self.tables.worker_names[number] for number in numbers if number in self.tables.worker_names}
 
-    def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
-        return self.tables.blocks.last(origin, before)
-
     def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
         ids = map(self.tables.blocks.id_of, self.tables.blocks.keys_of(instance))
         return sorted(id for id in ids if low <= id <= high)[:most]
@@ -226,17 +223,6 @@ class MemoryStore(Unshared, Aggregates, Maps):
     def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
         return {key: self.tables.marks.of[key] for key in keys if key in self.tables.marks.of}
 
-    def named_instance(self, definition: str, name: str) -> NameRow | None:
-        return self.tables.marks.names.get((definition, name))
-
-    def has_instance(self, id: bytes) -> bool:
-        return id in self.tables.instance_keys or self.tables.retention.removed(id) is not None
-
-    def is_new(self, instance: bytes, origin: bytes) -> bool:
-        return origin not in self.tables.blocks.by_origin and not self.has_instance(instance)
-
-    look = look_into
-
     def list_instances(self, asked: InstanceQuery) -> ListedInstances:
         older = sorted((key for key in self.tables.instances if key < asked.before), reverse=True)
         found = [self.tables.instances[key] for key in older if matches(self.tables, self.tables.instances[key], asked)]
@@ -264,9 +250,6 @@ class MemoryStore(Unshared, Aggregates, Maps):
     def naming(self, key: int) -> list[StoredInstance]:
         return [self.tables.instances[other] for other in self.tables.retention.naming(key)]
 
-    def removed(self, id: bytes) -> RemovedRow | None:
-        return self.tables.retention.removed(id)
-
     # --- large values -----------------------------------------------------------------------------
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
@@ -274,9 +257,6 @@ class MemoryStore(Unshared, Aggregates, Maps):
 
     def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
         return self.tables.large.get(sha256)
-
-    def has_large(self, sha256: bytes) -> bool:
-        return self.tables.large.has(sha256)
 
     def share_large(self) -> tuple[str, str]:
         return self.tables.large.share()

@@ -100,6 +100,9 @@ class Line:
         self._session: Session | None = None
         self._alone = threading.Lock()
 
+    def __repr__(self) -> str:
+        return self._address.shown
+
     def run(self, work: Callable[[Session], T]) -> T:
         """Return what `work` returns; call it again on a new session if the server went away meanwhile."""
         attempts = Attempts(self._address.shown, self._patience, self._ending)

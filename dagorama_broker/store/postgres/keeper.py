@@ -21,6 +21,7 @@ from dagorama_broker.store.postgres.lease import (
     resign,
     take_lease,
 )
+from dagorama_broker.store.postgres.snapshots import SnapshotWatch
 
 log = logging.getLogger("dagorama_broker")
 
@@ -40,6 +41,7 @@ class Keeper:
         self._seconds = seconds
         self._address = address
         self._ending = ending
+        self._snapshots = SnapshotWatch(repr(line))
         self._epoch = 0
         self._confirmed = 0.0
         self._thread: threading.Thread | None = None
@@ -108,6 +110,7 @@ class Keeper:
         if not self._line.run(renew):
             raise Deposed(REPLACED)
         self._confirmed = started[-1]
+        self._line.run(self._snapshots.look)
 
     def close(self) -> None:
         """Give the lease up, if this broker has it; the ending must be closed."""

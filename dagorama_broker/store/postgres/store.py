@@ -26,6 +26,7 @@ from dagorama_broker.store.sql import drafts
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.copying import refuse_unfinished
 from dagorama_broker.store.sql.counters import kept_secret
+from dagorama_broker.store.sql.listing import read_used_ids
 from dagorama_broker.store.sql.retention import drop_unused_functions, is_left_over, sweep
 from dagorama_broker.store.sql.store import SqlStore
 
@@ -162,6 +163,9 @@ class PostgresStore(SqlStore):
         seen = self._looking.run(lambda session: look_at_once(session, wanted))
         seen.large = {sha256 for sha256 in wanted.large if self._large.has(sha256)}
         return seen
+
+    def used_ids(self, after: bytes, most: int) -> list[bytes]:
+        return self._looking.read(lambda reader: read_used_ids(reader, after, most))
 
 
 def _begin(session: Session) -> bytes:

@@ -26,6 +26,13 @@ _PROGRESS = (
     "SELECT key, failed_attempts, crashes, worker_losses, retry_at, failure, pause, attempt, lost_attempt, chk"
     " FROM progress WHERE key IN"
 )
+#: Each part is read in the order of an index, and only as far as the page reaches.
+_USED_IDS = (
+    "SELECT id FROM (SELECT id FROM instances WHERE id > ? ORDER BY id LIMIT ?) a"
+    " UNION SELECT id FROM (SELECT id FROM removed WHERE id > ? ORDER BY id LIMIT ?) b"
+    " UNION SELECT id FROM (SELECT DISTINCT origin AS id FROM node_blocks WHERE origin > ? ORDER BY origin LIMIT ?) c"
+    " ORDER BY 1 LIMIT ?"
+)
 
 
 def blocks_after(reader: Reader, instance: int, after: int) -> Iterator[NodeBlockRow]:
@@ -108,3 +115,8 @@ def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], 
     )
     named = {function for _, function in rows} | {function for (function,) in rebound}
     return named, None if last == LAST_KEY else last
+
+
+def read_used_ids(reader: Reader, after: bytes, most: int) -> list[bytes]:
+    """Return up to `most` ids of instances and origins of nodes after this one, in their order."""
+    return [id for (id,) in reader.connection.execute(_USED_IDS, (*(after, most) * 3, most))]

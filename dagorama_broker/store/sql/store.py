@@ -11,7 +11,7 @@ from dagorama_broker.model.queries import EdgesPage, EndedNode, Failed, FoundNod
 from dagorama_broker.model.rows import NameRow, NodeBlockRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.sql.connection import Connection
-from dagorama_broker.store.sql.listing import read_functions_of
+from dagorama_broker.store.sql.listing import read_functions_of, read_used_ids
 from dagorama_broker.store.sql.marks import read_name
 from dagorama_broker.store.sql.restore import read_live
 from dagorama_broker.store.sql.retry import read_edges, read_failed
@@ -31,6 +31,9 @@ class SqlStore(SharedQueries, ABC):
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
         return self._source.read(lambda reader: read_functions_of(reader, after, most))
+
+    def used_ids(self, after: bytes, most: int) -> list[bytes]:
+        return self._source.read(lambda reader: read_used_ids(reader, after, most))
 
     def live(self) -> Live:
         return self._source.read(lambda reader: read_live(reader))

@@ -103,11 +103,11 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
 
         def stream(self) -> None:
             events: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-            self.start(HTTPStatus.OK, "text/event-stream")
-            self.wfile.write(b"retry: 50\n\n")
-            site.streams.append(events)
+            site.streams.append(events)  # before the answer: a page that hears it misses nothing after it
             site.streaming.set()
             try:
+                self.start(HTTPStatus.OK, "text/event-stream")
+                self.wfile.write(b"retry: 50\n\n")
                 while (event := events.get()) is not None:
                     self.wfile.write(event)
             finally:

@@ -1,0 +1,73 @@
+"""Ids that a store certainly lacks, so that it need not be asked about them: a Bloom filter of all ids that it has.
+
+Nearly every submission is about ids that were never used. A store that is not near would be asked for a round trip to
+hear that. Only this broker writes, so a filter that was filled once and gets all that is committed since never says of
+a used id that it is unused. It takes an unused id for a used one about once in a hundred times, which costs the
+question that it saves otherwise; so does an id that is forgotten by the store. It takes two bytes an id, or four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dagorama_broker.engine.commits import Commits
+from dagorama_broker.engine.turns import Turn
+from dagorama_broker.model.rows import Changes
+
+#: Bits for each id; two of them are set.
+_BITS = 16
+#: Number of ids for which the first table has room; each further table has room for as many as all before it.
+_FIRST = 1 << 16
+#: Number of ids that are read from the store at once.
+_PAGE = 5_000
+#: Number of ids that are added at once.
+_SLICE = 200
+
+
+class UsedIds:
+    def __init__(self) -> None:
+        self.is_complete = False  #: whether it has all ids of the store
+        self._tables = [bytearray(_FIRST * _BITS // 8)]
+        self._room = _FIRST  # for this number of ids in the last table
+
+    def __len__(self) -> int:
+        """Return the number of bytes of the tables."""
+        return sum(map(len, self._tables))
+
+    def __contains__(self, id: bytes) -> bool:
+        """Return whether an id may have been used."""
+        hashed = hash(id)
+        for table in self._tables:
+            mask = len(table) * 8 - 1
+            one, other = hashed & mask, hashed >> 32 & mask
+            if table[one >> 3] >> (one & 7) & table[other >> 3] >> (other & 7) & 1:
+                return True
+        return False
+
+    def update(self, ids: Iterable[bytes]) -> None:
+        for id in ids:
+            if id in self:
+                continue
+            if not self._room:
+                self._tables.append(bytearray(2 * len(self._tables[-1])))
+                self._room = len(self._tables[-1]) * 8 // _BITS
+            self._room -= 1
+            hashed, table = hash(id), self._tables[-1]
+            mask = len(table) * 8 - 1
+            one, other = hashed & mask, hashed >> 32 & mask
+            table[one >> 3] |= 1 << (one & 7)
+            table[other >> 3] |= 1 << (other & 7)
+
+    async def fill(self, commits: Commits) -> None:
+        """Read all ids of the store, and add all that is committed from now on."""
+        commits.observers.add(self._note)
+        after, turn = b"", Turn()
+        while ids := await commits.in_look(commits.store.used_ids, after, _PAGE):
+            for place in range(0, len(ids), _SLICE):
+                self.update(ids[place : place + _SLICE])
+                await turn.share()
+            after = ids[-1]
+        self.is_complete = True
+
+    def _note(self, changes: Changes, made: set[bytes]) -> None:
+        self.update(made)
