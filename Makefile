@@ -3,6 +3,8 @@
 #   make demo    makes .venv, installs the package, runs samples/test2.py
 #   make check   the checks below, then the tests that are fast: no whole programs, no proof
 #   make test    the checks below, then all tests
+#   make test-pools    the tests of pools on Dask, Ray and Slurm, in an environment of their own; installs Slurm on Debian
+#                as root
 #   make lint    ruff, mypy, the import layers, pyright
 #   make proof   everything that shows the promises: simulation, mutations, power cuts, damage, fuzzing, chaos
 #   make proto   regenerates dagorama/api from proto/
@@ -27,12 +29,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+POOLS := .venv-pools
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
+.PHONY: demo check test test-pools slurm rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -45,6 +48,19 @@ check: lint compiled
 test: $(INSTALLED_DEV) compiled chromium
 	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS) rewritten
 	$(PYTEST) $(PYTEST_ARGS)
+
+test-pools: $(VENV)/.made slurm
+	@test -x $(POOLS)/bin/python || $(BIN)/python -m venv $(POOLS)
+	@$(POOLS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dask,ray]' \
+	  pytest pytest-asyncio pytest-timeout pytest-xdist
+	DAGORAMA_TEST_POOLS=1 $(POOLS)/bin/python -m pytest tests/pools tests/acceptance/test_samples.py \
+	  -k "pools or pool_on" --durations 20 $(PYTEST_ARGS)
+
+slurm:
+	@command -v slurmctld > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq > /dev/null && \
+	    apt-get install -y -qq slurmctld slurmd slurm-client munge > /dev/null 2>&1; } || \
+	  echo "Slurm is not installed: its tests are left out"
 
 # Rewrites the assertions of all tests once, instead of in each process of pytest. It only saves time: the tests that
 # follow collect again, and show an error of that.
@@ -133,7 +149,7 @@ compiled: $(INSTALLED)
 	@$(BIN)/python -m compileall -q dagorama dagorama_broker dagorama_check dagorama_dashboard dagorama_monitoring dagorama_testing
 
 clean:
-	rm -rf $(VENV) $(PEERS) .venv-original build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(POOLS) .venv-original build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The first interpreter that is new enough; an explicit PYTHON is taken at its word and checked like the others.

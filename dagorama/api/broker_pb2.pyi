@@ -4705,6 +4705,7 @@ class DemandReply(_message.Message):
     LEAVING_FIELD_NUMBER: _builtins.int
     UNSERVABLE_FIELD_NUMBER: _builtins.int
     MISSING_KEY_FIELD_NUMBER: _builtins.int
+    LEAVING_SLOTS_FIELD_NUMBER: _builtins.int
     slots: _builtins.int
     """running_slots + ceil(share * min(slots that run all ready nodes at once, seconds / horizon))"""
     running: _builtins.int
@@ -4729,6 +4730,8 @@ class DemandReply(_message.Message):
     """nodes of functions that the workers of the pool have returned: in no other number"""
     missing_key: _builtins.int
     """nodes that the pool may not run only because it lacks a signing key: in no other number"""
+    leaving_slots: _builtins.int
+    """of running_slots, slots of workers that are granted nothing more"""
     def __init__(
         self,
         *,
@@ -4744,10 +4747,11 @@ class DemandReply(_message.Message):
         leaving: _builtins.int = ...,
         unservable: _builtins.int = ...,
         missing_key: _builtins.int = ...,
+        leaving_slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "connected", b"connected", "leaving", b"leaving", "missing_key", b"missing_key", "oldest_ready", b"oldest_ready", "ready", b"ready", "running", b"running", "running_slots", b"running_slots", "seconds", b"seconds", "slots", b"slots", "unmeasured", b"unmeasured", "unservable", b"unservable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "connected", b"connected", "leaving", b"leaving", "leaving_slots", b"leaving_slots", "missing_key", b"missing_key", "oldest_ready", b"oldest_ready", "ready", b"ready", "running", b"running", "running_slots", b"running_slots", "seconds", b"seconds", "slots", b"slots", "unmeasured", b"unmeasured", "unservable", b"unservable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

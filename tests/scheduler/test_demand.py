@@ -305,6 +305,7 @@ class TestWorkers:
         hand.drain()
         asked = demand(driver)
         assert (asked.connected, asked.leaving, asked.busy, asked.running, asked.ready) == (1, 1, 1, 1, 1)
+        assert (asked.running_slots, asked.leaving_slots) == (1, 1)
         hand.vanish()
         asked = demand(driver)
         assert (asked.connected, asked.running, asked.ready, asked.slots) == (0, 0, 2, 2)
