@@ -94,7 +94,8 @@ async def serve(settings: Settings, ready: Callable[[Served], None], stop: async
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     access = TokenRegistry(Path(settings.tokens)) if settings.tokens else None
-    options = StoreOptions(settings.values, settings.store_patience, settings.leader_lease, settings.address)
+    is_signed = settings.values_transfer == "direct"
+    options = StoreOptions(settings.values, settings.store_patience, settings.leader_lease, settings.address, is_signed)
     store = open_store(settings.store, options)
     try:
         async with monitored(settings) as monitoring, _watched(access):
@@ -295,6 +296,3 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 8 << 20)
         mallopt(_M_TRIM_THRESHOLD, 16 << 20)
-
-
-__all__ = ["Served", "serve"]

@@ -2,7 +2,7 @@
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.worker.frames import Outcome
-from dagorama.worker.supervisor.transfers import without_value
+from dagorama.worker.supervisor.reduced_reports import without_value
 
 BAD, GOOD = b"b" * 32, b"g" * 32
 

@@ -1,0 +1,184 @@
+"""Large values in an object store, with a real broker and real workers: each is one object, and trouble passes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from dagorama import put, resolve
+from dagorama.client import object_values
+from dagorama.client.connection import connection
+from dagorama.client.large_values import broker_values, dereference
+from dagorama.errors import NotFound, ValueNotReadable, ValuesUnavailable
+from dagorama_broker.store.objects.remote import Remote
+from tests.support.broker_fixtures import postgres_url
+from tests.support.brokers import launch_broker
+from tests.support.object_fixtures import bucket, gateway, object_server
+from tests.support.object_nodes import SIZE, Summing
+from tests.support.object_server import Gateway
+from tests.support.postgres_server import new_schema
+from tests.support.workers import launch_workers
+
+__all__ = ["bucket", "gateway", "object_server", "postgres_url"]
+
+SECONDS = 60
+DATA = bytes([1]) * SIZE
+
+
+def remote_of(url: str) -> Remote:
+    remote = Remote(url)
+    remote.open()
+    return remote
+
+
+def objects_in(url: str) -> list[str]:
+    """The names of the values in a place, which are in it."""
+    remote = remote_of(url)
+    return [each.name for page in remote.pages() for each in page if each.name.count("/") == 2]
+
+
+@contextmanager
+def broker_with(values: str, store: str, patch: pytest.MonkeyPatch, **settings: str) -> Iterator[None]:
+    patch.setenv("DAGORAMA_VALUES", values)
+    for name, value in settings.items():
+        patch.setenv(name, value)
+    with launch_broker(store=store):
+        yield
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/broker.sqlite3"
+
+
+@pytest.fixture
+def served(bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with broker_with(bucket, sqlite, monkeypatch):
+        yield
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, sqlite: str) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield sqlite
+        return
+    with new_schema(request.getfixturevalue("postgres_url")) as url:
+        yield url
+
+
+@pytest.mark.parametrize("transfer", ["direct", "broker"])
+def test_a_value_that_many_nodes_take_is_one_object_that_each_worker_reads_once(
+    store: str, transfer: str, gateway: Gateway, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broker_with(bucket, store, monkeypatch), launch_workers(2):
+        monkeypatch.setenv("DAGORAMA_VALUES_TRANSFER", transfer)
+        instance, promise = Summing()(put(DATA), 20)
+        assert resolve(instance, promise, timeout=SECONDS) == 20 * SIZE
+    names = objects_in(bucket)
+    assert len(names) == 21, "the value that was given, and a result of each node"
+    digest = sha256(DATA).hexdigest()
+    (name,) = [name for name in names if digest in name]
+    assert sum(name in each for each in gateway.requests if each.startswith("GET")) <= 2
+
+
+def test_a_store_that_is_away_for_some_time_fails_no_node(
+    gateway: Gateway, bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broker_with(bucket, sqlite, monkeypatch), launch_workers(2):
+        instance, promise = Summing()(put(DATA), 40)
+        threading.Timer(0.2, gateway.shut).start()
+        threading.Timer(1.7, gateway.open).start()
+        assert resolve(instance, promise, timeout=SECONDS) == 40 * SIZE
+
+
+def test_nodes_that_a_worker_gives_back_because_of_the_store_run_when_it_is_back(
+    gateway: Gateway, bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGORAMA_VALUES_PATIENCE", "0.2")
+    with broker_with(bucket, sqlite, monkeypatch):
+        instance, promise = Summing()(put(DATA), 4)
+        gateway.shut()
+        with launch_workers(1):
+            threading.Timer(1.5, gateway.open).start()
+            assert resolve(instance, promise, timeout=SECONDS) == 4 * SIZE
+
+
+def test_a_client_that_cannot_reach_the_store_learns_why(
+    gateway: Gateway, bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_values, "PATIENCE", 0.5)
+    with broker_with(bucket, sqlite, monkeypatch):
+        kept = put(DATA)
+        gateway.shut()
+        with pytest.raises(ValuesUnavailable, match=r"could not be stored or read for 0\.5 s: the object store"):
+            put(DATA + b"other")
+        with pytest.raises(ValuesUnavailable, match="the object store"):
+            dereference(kept)
+        gateway.open()
+        assert dereference(kept) == DATA
+
+
+@pytest.mark.usefixtures("served")
+def test_bytes_that_were_changed_in_the_store_are_no_value(bucket: str) -> None:
+    kept = put(DATA)
+    (name,) = objects_in(bucket)
+    remote_of(bucket).put(name, BytesIO(bytes(SIZE)))
+    with pytest.raises(ValueNotReadable, match="other bytes were received"):
+        dereference(kept)
+
+
+@pytest.mark.usefixtures("served")
+def test_a_value_whose_object_was_deleted_is_missing_until_it_is_given_again(bucket: str) -> None:
+    kept = put(DATA)
+    (name,) = objects_in(bucket)
+    remote_of(bucket).delete([name])
+    with pytest.raises(NotFound, match="is missing in the object store"):
+        dereference(kept)
+    put(DATA)
+    assert dereference(kept) == DATA
+    assert objects_in(bucket) != [name]
+
+
+def test_a_url_that_has_expired_is_asked_for_again(
+    gateway: Gateway, bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broker_with(bucket, sqlite, monkeypatch):
+        gateway.refuse("PUT", 403)
+        kept = put(DATA)
+        gateway.refuse("GET", 403)
+        assert dereference(kept) == DATA
+
+
+def test_an_upload_that_breaks_off_leaves_no_value(
+    gateway: Gateway, bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broker_with(bucket, sqlite, monkeypatch):
+        gateway.cut_upload(after=SIZE // 2)
+        assert dereference(put(DATA)) == DATA
+        assert sum(each.startswith("PUT") for each in gateway.requests if "/some/prefix/" in each) >= 2
+
+
+@pytest.mark.usefixtures("served")
+def test_clients_that_know_no_urls_send_and_read_values_through_the_broker() -> None:
+    link = connection()
+    digest = link.put_value(DATA)
+    assert link.get_value(digest) == DATA
+    assert link.import_value(digest, SIZE)
+    assert broker_values().get(digest) == DATA
+
+
+def test_two_who_give_the_same_value_at_once_leave_one_object(
+    bucket: str, served: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = [threading.Thread(target=put, args=(DATA,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert dereference(put(DATA)) == DATA
