@@ -87,6 +87,7 @@ class Gateway:
         self._to = to
         self._is_open = True
         self._refusals: list[tuple[str, int]] = []
+        self._status = 0  # with which everything is answered
         self._cut_after: int | None = None
         self._sockets: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -110,6 +111,10 @@ class Gateway:
         """Answer the next request of a signed URL with this method by a status."""
         self._refusals.append((method, status))
 
+    def refuse_all(self, status: int) -> None:
+        """Answer every request by a status."""
+        self._status = status
+
     def cut_upload(self, after: int) -> None:
         """End the connection of the next upload to a signed URL when it has carried this number of bytes."""
         self._cut_after = after
@@ -127,6 +132,14 @@ class Gateway:
                     continue
                 Thread(target=self._serve, args=(near,), daemon=True).start()
 
+    def _refusal(self, method: str, is_signed: bool) -> int:
+        """Return the status with which a request is refused; 0: it is not."""
+        found = next((each for each in self._refusals if is_signed and each[0] == method), None)
+        if found is None:
+            return self._status
+        self._refusals.remove(found)
+        return found[1]
+
     def _serve(self, near: socket.socket) -> None:
         far = socket.create_connection(("127.0.0.1", self._to))
         self._sockets |= {near, far}
@@ -135,9 +148,8 @@ class Gateway:
             method = first.partition(b" ")[0].decode()
             self.requests.append(first.partition(b"\r\n")[0].decode().partition("?")[0])
             is_signed = b"X-Amz-Signature=" in first.partition(b"\r\n")[0]
-            if is_signed and (refusal := next((each for each in self._refusals if each[0] == method), None)):
-                self._refusals.remove(refusal)
-                near.sendall(b"HTTP/1.1 %d Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % refusal[1])
+            if status := self._refusal(method, is_signed):
+                near.sendall(b"HTTP/1.1 %d Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status)
             else:
                 left = None
                 if is_signed and method == "PUT":
