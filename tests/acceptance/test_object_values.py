@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -19,6 +21,7 @@ from dagorama.errors import NotFound, ValueNotReadable, ValuesUnavailable
 from dagorama_broker.store.objects.remote import Remote
 from tests.support.broker_fixtures import postgres_url
 from tests.support.brokers import launch_broker
+from tests.support.commands import data, printed, refusal
 from tests.support.object_fixtures import bucket, gateway, object_server
 from tests.support.object_nodes import SIZE, Summing
 from tests.support.object_server import Gateway
@@ -182,3 +185,36 @@ def test_two_who_give_the_same_value_at_once_leave_one_object(
     for thread in threads:
         thread.join()
     assert dereference(put(DATA)) == DATA
+
+
+def test_a_copy_of_a_store_names_the_objects_and_is_restored_with_the_same_place(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, copy, restored = tmp_path / "store", tmp_path / "copy", tmp_path / "restored"
+    with broker_with(bucket, f"sqlite:///{store}", monkeypatch), launch_workers(1):
+        instance, promise = Summing()(DATA, 1)
+        assert resolve(instance, promise, timeout=SECONDS) == SIZE
+        assert printed("backup", copy, "--store", store) == f"{copy} (instances: 1, large values: 2)\n"
+    monkeypatch.delenv("DAGORAMA_VALUES")
+    _, said = refusal("restore", copy, "--store", restored)
+    assert "are in an object store: pass it with --values" in said
+    assert not restored.exists()
+    assert "large values: 2" in printed("restore", copy, "--store", restored, "--values", bucket)
+    with broker_with(bucket, f"sqlite:///{restored}", monkeypatch):
+        assert broker_values().get(sha256(DATA).digest()) == DATA
+
+
+def test_a_node_says_for_which_value_it_waits(
+    gateway: Gateway, bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broker_with(bucket, sqlite, monkeypatch):
+        instance, promise = Summing()(put(DATA), 2)
+        gateway.shut()
+        with launch_workers(1):
+            said, deadline = "", time.monotonic() + SECONDS
+            while not said and time.monotonic() < deadline:
+                nodes = data("show", instance.instance_id)["nodes"]
+                said = next((found for each in nodes if (found := each.get("report"))), "")
+            assert re.match(f"waits for fetching the large value {sha256(DATA).hexdigest()}: the object store", said)
+            gateway.open()
+            assert resolve(instance, promise, timeout=SECONDS) == 2 * SIZE
