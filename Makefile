@@ -11,6 +11,7 @@
 #   make pictures   takes the pictures of docs/how-to/dashboard.md again, with Chromium
 #   make docs    builds the site of the documentation in build/docs/site, with search and a reference from docstrings
 #   make states  writes docs/reference/states.md from the table of transitions
+#   make test-objects    the tests of object stores, with Azurite and s3rver, which it installs with npm below build
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one; ARGS=--store=both: PostgreSQL
 #                beside SQLite, after `make .venv/.installed-dev`)
 #   make bench-large    the rows of a million nodes
@@ -28,7 +29,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test rewritten lint $(LINTERS) proof proto chromium vendor pictures docs states bench bench-large bench-peers compiled clean
+.PHONY: demo check test test-objects rewritten lint $(LINTERS) proof proto chromium vendor pictures docs states bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -46,6 +47,12 @@ test: $(INSTALLED_DEV) compiled chromium
 # follow collect again, and show an error of that.
 rewritten: $(INSTALLED_DEV)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests --collect-only -q -n 0 > /dev/null || true
+
+# Without them, `make test` has moto's server only.
+test-objects: $(INSTALLED_DEV)
+	@mkdir -p build/objects
+	@cd build/objects && npm install --no-audit --no-fund --silent azurite@3 s3rver@3
+	$(BIN)/python -m pytest tests/acceptance/test_object_servers.py $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV)
 	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS)

@@ -216,5 +216,8 @@ def test_a_node_says_for_which_value_it_waits(
                 nodes = data("show", instance.instance_id)["nodes"]
                 said = next((found for each in nodes if (found := each.get("report"))), "")
             assert re.match(f"waits for fetching the large value {sha256(DATA).hexdigest()}: the object store", said)
+            assert f"it says: waits for fetching the large value {sha256(DATA).hexdigest()}" in printed(
+                "explain", instance.instance_id
+            )
             gateway.open()
             assert resolve(instance, promise, timeout=SECONDS) == 2 * SIZE
