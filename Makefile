@@ -13,7 +13,7 @@
 #   make states  writes docs/reference/states.md from the table of transitions
 #   make test-objects    the tests of object stores, with Azurite and s3rver, which it installs with npm below build
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one; ARGS=--store=both: PostgreSQL
-#                beside SQLite, after `make .venv/.installed-dev`)
+#                beside SQLite, ARGS=--objects: object stores; both after `make .venv/.installed-dev`)
 #   make bench-large    the rows of a million nodes
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
 #   make clean   removes what these made, .venv too

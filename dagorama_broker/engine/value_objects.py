@@ -29,17 +29,19 @@ class ValueObjects:
         self._store = commits.store
         self._objects = objects
         self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="objects")
+        self._unnamed: list[tuple[NewObject, asyncio.Future[ObjectRow | None]]] = []
+        self._naming: asyncio.Task[None] | None = None
 
     async def keep(self, sha256: bytes, length: int, name: str = "") -> Placing | None:
-        """Return where to send a value; None if it is kept, and its grace period has begun again.
+        """Return the place to which a value must be sent; None if it is kept, and its grace period has begun again.
 
-        `name`: the object to which a client has sent it, as an earlier call told it. Without signed URLs the returned
-        one is empty. Raise ValuesAway.
+        `name`: the object to which a client has sent it, from an earlier place. Without signed URLs the returned place
+        is empty. Raise ValuesAway.
         """
         if name:
-            row = await self._in_thread(self._objects.accept, sha256, length, name)
-            if row is not None:
-                await self.name(row)
+            new = await self._in_thread(self._accepted, sha256, length, name)
+            if new is not None:
+                await self._become(new)
                 return None
         if await self._in_thread(self._is_kept, sha256, length):
             return None
@@ -53,23 +55,55 @@ class ValueObjects:
 
     async def name(self, row: ObjectRow) -> None:
         """Let an object be a value, durably, unless another object is; the grace period of the value begins again."""
-        while True:
-            lost = await self._in_thread(self._lost, row.sha256)
-            [kept] = await self._commits.in_store(self._store.name_objects, [NewObject(row, lost)])
-            if await self._in_thread(self._objects.restart_grace, kept):
-                break
-        if kept.object != row.object:
-            self._objects.discard(row.object)
+        await self._become(await self._in_thread(self._new, row))
 
-    def _lost(self, sha256: bytes) -> str:
-        """Return the object that holds a value and is missing or being removed; empty: there is none."""
-        row = self._store.object_of(sha256)
-        if row is None or not (self._objects.is_going(row) or not self._objects.is_there(row)):
-            return ""
-        return row.object
+    def _accepted(self, sha256: bytes, length: int, name: str) -> NewObject | None:
+        row = self._objects.accept(sha256, length, name)
+        return None if row is None else self._new(row)
+
+    def _new(self, row: ObjectRow) -> NewObject:
+        """Return the object with the one that it replaces: one that is missing or is being removed."""
+        present = self._store.object_of(row.sha256)
+        if present is None or not (self._objects.is_going(present) or not self._objects.is_there(present)):
+            return NewObject(row)
+        return NewObject(row, present.object)
+
+    async def _become(self, new: NewObject) -> None:
+        while (kept := await self._named(new)) is None:  # the value that was there is being removed
+            new = await self._in_thread(self._new, new.row)
+        if kept.object != new.row.object:
+            self._objects.discard(new.row.object)
+
+    async def _named(self, new: NewObject) -> ObjectRow | None:
+        """Name an object with the next commit of names, which all share that come while one is under way."""
+        named: asyncio.Future[ObjectRow | None] = asyncio.get_running_loop().create_future()
+        self._unnamed.append((new, named))
+        if self._naming is None:
+            self._naming = asyncio.create_task(self._name_all())
+        return await named
+
+    async def _name_all(self) -> None:
+        while self._unnamed:
+            some, self._unnamed = self._unnamed, []
+            done = await asyncio.gather(
+                self._commits.in_store(self._name, [new for new, _ in some]), return_exceptions=True
+            )
+            for place, (_, named) in enumerate(some):
+                if named.done():
+                    continue  # the caller has hung up
+                if isinstance(found := done[0], BaseException):
+                    named.set_exception(found)
+                else:
+                    named.set_result(found[place])
+        self._naming = None
+
+    def _name(self, new: list[NewObject]) -> list[ObjectRow | None]:
+        """Return the rows that the values have from now on; None if a value is being removed."""
+        rows = self._store.name_objects(new)
+        return [row if self._objects.restart_grace(row) else None for row in rows]
 
     async def find(self, sha256: bytes) -> tuple[Placing, int] | None:
-        """Return where to read a value, and its length; None if it is read through the broker. Raise NotFound."""
+        """Return the place of a value, and its length; None if it is read through the broker. Raise NotFound."""
         return await self._in_thread(self._find, sha256) if self._objects.is_signed else None
 
     def _find(self, sha256: bytes) -> tuple[Placing, int]:
