@@ -2198,15 +2198,19 @@ class FindValueRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SHA256_FIELD_NUMBER: _builtins.int
+    WRONG_FIELD_NUMBER: _builtins.int
     sha256: _builtins.bytes
+    wrong: _builtins.str
+    """an object of an earlier reply that has other bytes; the broker compares them itself"""
     def __init__(
         self,
         *,
         sha256: _builtins.bytes = ...,
+        wrong: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "wrong", b"wrong"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2240,11 +2244,14 @@ class FindValueReply(_message.Message):
     HEADERS_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
     NEVER_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """read the value there with GET, within ten minutes; empty: read it with GetValue"""
     length: _builtins.int
     never: _builtins.bool
     """no value of this broker has a URL: do not ask again"""
+    object: _builtins.str
+    """its name"""
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """of that request"""
@@ -2256,10 +2263,11 @@ class FindValueReply(_message.Message):
         headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         length: _builtins.int = ...,
         never: _builtins.bool = ...,
+        object: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "length", b"length", "never", b"never", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "length", b"length", "never", b"never", "object", b"object", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

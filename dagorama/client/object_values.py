@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from typing import TypeVar
 
 from dagorama.client.object_http import ObjectMissing, TransferFailed, download, upload
 from dagorama.client.value_calls import ValueCalls
 from dagorama.errors import BrokerError, BrokerUnavailable, NotFound, ValuesUnavailable
 from dagorama.settings.values import is_direct
-from dagorama.values.out_of_band import Buffer
+from dagorama.values.out_of_band import Buffer, Verified
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class ObjectValues:
         """Store a value durably, unless it is. Raises ValuesUnavailable, and other errors of the broker."""
         self._patiently(lambda: self._put(data, digest))
 
-    def get(self, digest: bytes) -> Buffer:
+    def get(self, digest: bytes) -> Buffer | Verified:
         """Return the bytes that are stored under this SHA-256. Raises ValuesUnavailable, NotFound, BrokerError."""
         return self._patiently(lambda: self._get(digest))
 
@@ -75,7 +76,7 @@ class ObjectValues:
         except BrokerError:  # an older broker does not have this call, or the token does not allow it
             return False
 
-    def _get(self, digest: bytes) -> Buffer:
+    def _get(self, digest: bytes) -> Buffer | Verified:
         for last in range(1, _TRIES_IF_MISSING + 1):
             try:
                 found = self._read(digest)
@@ -92,7 +93,7 @@ class ObjectValues:
                 break
         return self._link.get_value(digest)
 
-    def _read(self, digest: bytes) -> Buffer | None:
+    def _read(self, digest: bytes) -> Verified | None:
         """Return a value from the store; None if it has to come through the broker."""
         if not self._has_find or not is_direct():
             return None
@@ -108,7 +109,10 @@ class ObjectValues:
             return None
         data = bytearray()
         download(reply.url, reply.headers, reply.length, data.extend)
-        return data
+        if sha256(data).digest() == digest:
+            return Verified(memoryview(data))
+        self._link.find_value(digest, reply.object)  # raises NotFound if that is so
+        raise TransferFailed("other bytes were received than the object has")
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Call until the object store answers. Raises ValuesUnavailable when the patience is over."""

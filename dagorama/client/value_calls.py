@@ -51,9 +51,12 @@ class ValueCalls:
         request = broker_pb2.KeepValueRequest(sha256=digest, length=length, object=name)
         return self._ask(lambda timeout: self.stub.KeepValue(request, timeout=timeout))
 
-    def find_value(self, digest: bytes) -> broker_pb2.FindValueReply:
-        """Return where to read the large value with this SHA-256; raise NotFound."""
-        request = broker_pb2.FindValueRequest(sha256=digest)
+    def find_value(self, digest: bytes, wrong: str = "") -> broker_pb2.FindValueReply:
+        """Return where to read the large value with this SHA-256; raise NotFound.
+
+        `wrong`: the object of an earlier reply that had other bytes.
+        """
+        request = broker_pb2.FindValueRequest(sha256=digest, wrong=wrong)
         return self._ask(lambda timeout: self.stub.FindValue(request, timeout=timeout))
 
     def get_value(self, digest: bytes) -> bytes:

@@ -102,12 +102,18 @@ class ValueObjects:
         rows = self._store.name_objects(new)
         return [row if self._objects.restart_grace(row) else None for row in rows]
 
-    async def find(self, sha256: bytes) -> tuple[Placing, int] | None:
-        """Return the place of a value, and its length; None if it is read through the broker. Raise NotFound."""
-        return await self._in_thread(self._find, sha256) if self._objects.is_signed else None
+    async def find(self, sha256: bytes, wrong: str = "") -> tuple[Placing, int] | None:
+        """Return the place of a value, and its length; None if it is read through the broker.
 
-    def _find(self, sha256: bytes) -> tuple[Placing, int]:
+        `wrong`: an object that has other bytes, as a client says. If that is true, the value counts as lost until it
+        is given again. Raise NotFound or ValuesAway.
+        """
+        return await self._in_thread(self._find, sha256, wrong) if self._objects.is_signed else None
+
+    def _find(self, sha256: bytes, wrong: str) -> tuple[Placing, int]:
         row = self._row(sha256)
+        if wrong == row.object and self._objects.is_damaged(row):
+            raise NotFound(f"large value {sha256.hex()} has other bytes in the object store: put() it again")
         return self._objects.place(row), row.length
 
     def read(self, sha256: bytes) -> Iterator[bytes]:

@@ -112,11 +112,11 @@ class ValueTransfers:
     async def find(self, request: pb.FindValueRequest) -> pb.FindValueReply:
         """Return where to read a value. Raise NotFound."""
         sha256 = sha256_bytes(request.sha256)
-        found = None if self._objects is None else await self._objects.find(sha256)
+        found = None if self._objects is None else await self._objects.find(sha256, request.wrong)
         if found is None:
             return pb.FindValueReply(never=True)
         placing, length = found
-        return pb.FindValueReply(url=placing.url, headers=dict(placing.headers), length=length)
+        return pb.FindValueReply(url=placing.url, headers=dict(placing.headers), length=length, object=placing.object)
 
 
 class _Upload:

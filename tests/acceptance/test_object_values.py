@@ -17,7 +17,8 @@ from dagorama import put, resolve
 from dagorama.client import object_values
 from dagorama.client.connection import connection
 from dagorama.client.large_values import broker_values, dereference
-from dagorama.errors import NotFound, ValueNotReadable, ValuesUnavailable
+from dagorama.errors import NodeFailed, NotFound, ValuesUnavailable
+from dagorama.values.out_of_band import Verified
 from dagorama_broker.store.objects.remote import Remote
 from tests.support.broker_fixtures import postgres_url
 from tests.support.brokers import launch_broker
@@ -44,6 +45,12 @@ def objects_in(url: str) -> list[str]:
     """The names of the values in a place, which are in it."""
     remote = remote_of(url)
     return [each.name for page in remote.pages() for each in page if each.name.count("/") == 2]
+
+
+def value(digest: bytes) -> bytes:
+    """What a client reads."""
+    found = broker_values().get(digest)
+    return bytes(found.data if isinstance(found, Verified) else found)
 
 
 @contextmanager
@@ -132,8 +139,11 @@ def test_bytes_that_were_changed_in_the_store_are_no_value(bucket: str) -> None:
     kept = put(DATA)
     (name,) = objects_in(bucket)
     remote_of(bucket).put(name, BytesIO(bytes(SIZE)))
-    with pytest.raises(ValueNotReadable, match="other bytes were received"):
+    with pytest.raises(NotFound, match="has other bytes in the object store"):
         dereference(kept)
+    put(DATA)
+    assert dereference(kept) == DATA
+    assert len(objects_in(bucket)) == 2, "the changed one is swept later"
 
 
 @pytest.mark.usefixtures("served")
@@ -173,7 +183,7 @@ def test_clients_that_know_no_urls_send_and_read_values_through_the_broker() -> 
     digest = link.put_value(DATA)
     assert link.get_value(digest) == DATA
     assert link.import_value(digest, SIZE)
-    assert broker_values().get(digest) == DATA
+    assert value(digest) == DATA
 
 
 def test_two_who_give_the_same_value_at_once_leave_one_object(
@@ -201,7 +211,7 @@ def test_a_copy_of_a_store_names_the_objects_and_is_restored_with_the_same_place
     assert not restored.exists()
     assert "large values: 2" in printed("restore", copy, "--store", restored, "--values", bucket)
     with broker_with(bucket, f"sqlite:///{restored}", monkeypatch):
-        assert broker_values().get(sha256(DATA).digest()) == DATA
+        assert value(sha256(DATA).digest()) == DATA
 
 
 def test_a_node_says_for_which_value_it_waits(
@@ -221,3 +231,17 @@ def test_a_node_says_for_which_value_it_waits(
             )
             gateway.open()
             assert resolve(instance, promise, timeout=SECONDS) == 2 * SIZE
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("what", ["changed", "deleted"])
+def test_a_node_whose_value_is_spoiled_fails_with_a_reason(bucket: str, what: str) -> None:
+    kept = put(DATA)
+    instance, promise = Summing()(kept, 1)
+    (name,) = objects_in(bucket)
+    if what == "changed":
+        remote_of(bucket).put(name, BytesIO(bytes(SIZE)))
+    else:
+        remote_of(bucket).delete([name])
+    with launch_workers(1), pytest.raises(NodeFailed, match="no longer has the large value"):
+        resolve(instance, promise, timeout=SECONDS)

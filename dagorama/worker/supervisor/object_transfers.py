@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.client.chunks import DEADLINE
+from dagorama.client.chunks import DEADLINE, VALUE_LIMIT, transfer_deadline
 from dagorama.client.object_http import ObjectMissing, TransferFailed, download, upload
 from dagorama.settings.values import is_direct, values_patience
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _LACKING = ("UNIMPLEMENTED", "PERMISSION_DENIED")
 #: Whole downloads with other bytes, or answers that there is no such object, after which the value counts as lost.
 MOST_BAD = 3
+#: Seconds that the broker may take to compare an object with its hash.
+COMPARING = transfer_deadline(VALUE_LIMIT)
 
 
 class ValueLost(Exception):
@@ -35,7 +37,8 @@ class ValueLost(Exception):
 class Patience:
     """How long an object store has not answered one transfer."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._since: float | None = None
 
     def note(self, is_away: bool) -> None:
@@ -45,7 +48,7 @@ class Patience:
     @property
     def is_over(self) -> bool:
         """Whether the store has not answered for DAGORAMA_VALUES_PATIENCE."""
-        return self._since is not None and time.monotonic() - self._since >= values_patience()
+        return self._since is not None and time.monotonic() - self._since >= self._seconds
 
 
 class ObjectTransfers:
@@ -54,6 +57,7 @@ class ObjectTransfers:
     def __init__(self, stub: BrokerAsyncStub) -> None:
         self._stub = stub
         self._has_keep = self._has_find = is_direct()  # as far as is known, the broker has these calls
+        self.patience = values_patience()  #: seconds for which a store that does not answer is tried
         self._bad: dict[bytes, int] = {}  # unusable answers by value
 
     async def send(self, digest: bytes, path: Path) -> bool | None:
@@ -110,6 +114,8 @@ class ObjectTransfers:
             self._count_bad(digest, str(missing))
             raise
         if found != digest:
+            # The broker compares, and answers NOT_FOUND if that is so.
+            await self._stub.FindValue(pb.FindValueRequest(sha256=digest, wrong=reply.object), timeout=COMPARING)
             self._count_bad(digest, "the object does not match its hash")
             raise TransferFailed("the object does not match its hash")
         self._bad.pop(digest, None)

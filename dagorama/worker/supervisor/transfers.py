@@ -99,7 +99,7 @@ class Transfers:
         self._troubled.pop(digest, None)
 
     async def _send(self, digest: bytes, unfinished: str) -> None:
-        backoff, patience = Backoff(), Patience()
+        backoff, patience = Backoff(), Patience(self._objects.patience)
         while True:
             try:
                 async with self._free_transfers:
@@ -161,7 +161,7 @@ class Transfers:
         await asyncio.shield(task)
 
     async def _fetch(self, digest: bytes) -> None:
-        backoff, patience = Backoff(), Patience()
+        backoff, patience = Backoff(), Patience(self._objects.patience)
         while not self.is_at_hand(digest):
             try:
                 async with self._free_transfers:

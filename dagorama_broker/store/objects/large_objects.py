@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256 as sha256_of
-from itertools import islice
-from threading import Lock
-from typing import NamedTuple
 
 from dagorama_broker.errors import StoreError, ValuesAway
 from dagorama_broker.model.objects import ObjectRow, Placing, object_name
 from dagorama_broker.store.graces import Graces
 from dagorama_broker.store.objects.remote import BULK, Remote
+from dagorama_broker.store.objects.uploads import Offers, spooled
 
 log = logging.getLogger("dagorama_broker")
 
@@ -33,21 +30,11 @@ SWEEP_EVERY, FIRST_SWEEP = 86_400.0, 600.0
 LEFT_BEHIND = 86_400.0
 #: Seconds between two looks whether the store answers.
 LOOK_EVERY = 30.0
-#: Uploads that may be under way.
-MOST_OFFERED = 100_000
 #: The object that says to which store of records the prefix belongs, and one that does not exist.
 _OWNER, _NOTHING = "owner", "none"
 
 #: Returns which of these objects rows name; called in any thread.
 Named = Callable[[list[str]], set[str]]
-
-
-class _Offered(NamedTuple):
-    """An upload that a client may have begun."""
-
-    sha256: bytes
-    length: int
-    until: float
 
 
 class LargeObjects:
@@ -65,8 +52,8 @@ class LargeObjects:
         self._going: dict[str, ObjectRow] = {}  # collected, by object; their rows are about to be deleted
         self._gone: list[ObjectRow] = []  # of these, the ones whose rows must still be deleted
         self._trash: list[str] = []  # objects without a row
-        self._offered: dict[str, _Offered] = {}  # uploads by object, oldest first
-        self._offering = Lock()
+        self._offers = Offers()
+        self._damaged: set[str] = set()  # objects that have other bytes than their names say
         self._owner = b""
         self._next_sweep = time.monotonic() + FIRST_SWEEP
         self._next_look = 0.0
@@ -93,9 +80,9 @@ class LargeObjects:
             return  # reported at `open`; each sweep looks again
 
     def _check_owner(self) -> None:
-        self.remote.create(_OWNER, self._owner)
-        found = b"".join(self.remote.read(_OWNER) or ())
-        if found != self._owner:
+        if self.remote.length(_OWNER) is None:
+            self.remote.create(_OWNER, self._owner)
+        if b"".join(self.remote.read(_OWNER) or ()) != self._owner:
             raise StoreError(
                 f"{self.remote.url} has the large values of another store, which would delete the values of this one:"
                 " choose another prefix"
@@ -113,12 +100,8 @@ class LargeObjects:
         """Return the place to which a client may upload a value, under a new name."""
         name = object_name(sha256, os.urandom(8))
         placing = Placing(self.remote.sign("PUT", name, PUT_SECONDS), self.remote.upload_headers, name)
-        now = time.monotonic()
-        with self._offering:
-            over = (old for old, offered in islice(self._offered.items(), BULK) if offered.until < now)
-            for old in list(over) or list(islice(self._offered, max(0, len(self._offered) - MOST_OFFERED + 1))):
-                del self._offered[old]
-            self._offered[name] = _Offered(sha256, length, now + 2 * PUT_SECONDS)
+        # The request may end some time after the URL is no longer valid for another one.
+        self._offers.add(name, sha256, length, 2 * PUT_SECONDS)
         return placing
 
     def accept(self, sha256: bytes, length: int, name: str) -> ObjectRow | None:
@@ -126,13 +109,11 @@ class LargeObjects:
 
         An object is accepted once. Raise ValuesAway; then it may be accepted later.
         """
-        offered = self._offered.get(name)
-        if offered is None or (offered.sha256, offered.length) != (sha256, length):
+        if not self._offers.has(name, sha256, length):
             return None
         found = self.remote.length(name)
-        with self._offering:
-            if self._offered.pop(name, None) is None:
-                return None
+        if not self._offers.redeem(name):
+            return None
         if found != length:
             self._trash.append(name)
             return None
@@ -143,16 +124,10 @@ class LargeObjects:
 
         An exception of `chunks` is passed on, and nothing is stored then. Raise ValuesAway.
         """
-        seen, length = sha256_of(), 0
-        with tempfile.TemporaryFile(prefix="dagorama-") as file:
-            for chunk in chunks:
-                seen.update(chunk)
-                length += len(chunk)
-                file.write(chunk)
-            file.seek(0)
-            name = object_name(seen.digest(), os.urandom(8))
-            self.remote.put(name, file)
-        return ObjectRow(seen.digest(), length, name, time.time())
+        with spooled(chunks) as found:
+            name = object_name(found.sha256, os.urandom(8))
+            self.remote.put(name, found.file)
+            return ObjectRow(found.sha256, found.length, name, time.time())
 
     def discard(self, name: str) -> None:
         """Delete an object that no row names: another client gave the same value at the same time."""
@@ -161,11 +136,23 @@ class LargeObjects:
     # --- getting --------------------------------------------------------------------------------------
 
     def is_there(self, row: ObjectRow) -> bool:
-        """Return whether the object of a row exists and has the right length; True if the store does not answer."""
+        """Return whether the object of a row exists, as far as is known whole; True if the store does not answer."""
         try:
-            return self.remote.length(row.object) == row.length
+            return row.object not in self._damaged and self.remote.length(row.object) == row.length
         except ValuesAway:
             return True
+
+    def is_damaged(self, row: ObjectRow) -> bool:
+        """Compare an object with its name, and remember whether it has other bytes. Raise ValuesAway."""
+        if row.object not in self._damaged:
+            try:
+                whole = self.read(row) is not None and all(True for _ in self.read(row) or ())
+            except StoreError as error:
+                log.error("%s", error)
+                whole = False
+            if not whole:
+                self._damaged.add(row.object)
+        return row.object in self._damaged
 
     def is_going(self, row: ObjectRow) -> bool:
         """Return whether a value is being removed, so that it counts as missing."""

@@ -32,7 +32,7 @@ CHUNK = 1 << 20
 #: Seconds of a request without a large body; and of one with it.
 _SHORT, _LONG = "10s", "3600s"
 #: Further tries of a request, the time for which they begin, and the pauses between them.
-_RETRIES, _RETRYING = 3, timedelta(seconds=10)
+_RETRIES, _RETRYING = 2, timedelta(seconds=10)
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=2)
 #: The header by which Azure knows what kind of object an upload makes.
 _AZURE = (("x-ms-blob-type", "BlockBlob"),)
@@ -83,7 +83,7 @@ class Remote:
 
         return from_url(
             self.url,
-            client_options={"timeout": timeout, "connect_timeout": "5s", "allow_http": has_plain_endpoint()},
+            client_options={"timeout": timeout, "connect_timeout": "3s", "allow_http": has_plain_endpoint()},
             retry_config={
                 "max_retries": _RETRIES,
                 "retry_timeout": _RETRYING,
