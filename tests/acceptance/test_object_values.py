@@ -19,6 +19,7 @@ from dagorama.client.connection import connection
 from dagorama.client.large_values import broker_values, dereference
 from dagorama.errors import NodeFailed, NotFound, ValuesUnavailable
 from dagorama.values.out_of_band import Verified
+from dagorama_broker.launch import BrokerNotStarted
 from dagorama_broker.store.objects.remote import Remote
 from tests.support.broker_fixtures import postgres_url
 from tests.support.brokers import launch_broker
@@ -245,3 +246,16 @@ def test_a_node_whose_value_is_spoiled_fails_with_a_reason(bucket: str, what: st
         remote_of(bucket).delete([name])
     with launch_workers(1), pytest.raises(NodeFailed, match="no longer has the large value"):
         resolve(instance, promise, timeout=SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [("s3://no-such-bucket/prefix", "NoSuchBucket"), ("s3://", "credentials belong into the variables"),
+     ("ftp://values", "must be file:///absolute/path, s3://BUCKET/PREFIX")],
+)  # fmt: skip
+@pytest.mark.usefixtures("bucket")
+def test_a_broker_that_cannot_use_its_place_for_values_says_why_and_does_not_start(
+    values: str, sentence: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BrokerNotStarted, match=sentence), broker_with(values, sqlite, monkeypatch):
+        pass

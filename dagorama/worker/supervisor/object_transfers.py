@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import grpc
 
@@ -21,6 +24,8 @@ from dagorama.settings.values import is_direct, values_patience
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
+
+T = TypeVar("T")
 
 #: Statuses of a broker that does not have these calls, or of a token that does not allow them.
 _LACKING = ("UNIMPLEMENTED", "PERMISSION_DENIED")
@@ -82,7 +87,7 @@ class ObjectTransfers:
             return True
         if not reply.url:
             return False
-        await asyncio.to_thread(_upload, reply, path, length)
+        await _in_thread(partial(_upload, reply, path, length))
         if not (await self._keep(digest, length, reply.object)).kept:
             raise TransferFailed("the object that was sent is not whole, or another broker leads now")
         return True
@@ -91,7 +96,7 @@ class ObjectTransfers:
         request = pb.KeepValueRequest(sha256=digest, length=length, object=name)
         return await self._stub.KeepValue(request, timeout=DEADLINE)
 
-    async def fetch(self, digest: bytes, partial: Path) -> int | None:
+    async def fetch(self, digest: bytes, file: Path) -> int | None:
         """Write a value to a file and return its length; None if it must be read with GetValue.
 
         Raises TransferFailed, AioRpcError, and ValueLost if the store does not have it.
@@ -109,7 +114,7 @@ class ObjectTransfers:
             self._has_find = not reply.never
             return None
         try:
-            found = await asyncio.to_thread(_download, reply, partial)
+            found = await _in_thread(partial(_download, reply, file))
         except ObjectMissing as missing:
             self._count_bad(digest, str(missing))
             raise
@@ -129,12 +134,34 @@ class ObjectTransfers:
             raise ValueLost(problem)
 
 
+async def _in_thread(call: Callable[[], T]) -> T:
+    """Make a call in a thread of its own, which does not hold up the end of the process."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def finish(result: T | None, error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(cast(T, result)) if error is None else done.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = call()
+        except Exception as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed, and nothing waits in it
+            loop.call_soon_threadsafe(finish, result, error)
+
+    Thread(target=run, daemon=True, name="value").start()
+    return await done
+
+
 def _upload(reply: pb.KeepValueReply, path: Path, length: int) -> None:
     with path.open("rb") as file:
         upload(reply.url, reply.headers, file, length)
 
 
-def _download(reply: pb.FindValueReply, partial: Path) -> bytes:
+def _download(reply: pb.FindValueReply, path: Path) -> bytes:
     """Write an object to a file; return the SHA-256 of what was written."""
     seen = sha256()
 
@@ -142,6 +169,6 @@ def _download(reply: pb.FindValueReply, partial: Path) -> bytes:
         file.write(block)
         seen.update(block)
 
-    with partial.open("wb") as file:
+    with path.open("wb") as file:
         download(reply.url, reply.headers, reply.length, take)
     return seen.digest()

@@ -27,10 +27,13 @@ KINDS = {
 }
 #: Names that one request deletes, at most.
 BULK = 1_000
-#: Bytes of a chunk of a value that is read.
-CHUNK = 1 << 20
-#: Seconds of a request without a large body; and of one with it.
-_SHORT, _LONG = "10s", "3600s"
+#: Bytes of a chunk of a value that is read; and of a part that one request writes or reads. A value is transferred in
+#: parts, so that each request ends soon, and a broker that leaves need not wait for long.
+CHUNK, PART = 1 << 20, 5 << 20
+#: Time of a request without a large body; and of one with it.
+_SHORT, _LONG = "10s", "30s"
+#: Parts of a value that are written at the same time.
+_AT_ONCE = 4
 #: Further tries of a request, the time for which they begin, and the pauses between them.
 _RETRIES, _RETRYING = 2, timedelta(seconds=10)
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=100), timedelta(seconds=2)
@@ -102,7 +105,7 @@ class Remote:
         import obstore
 
         with self._translated():
-            obstore.put(self._large, name, file)
+            obstore.put(self._large, name, file, chunk_size=PART, max_concurrency=_AT_ONCE)
 
     def create(self, name: str, data: bytes) -> None:
         """Store a few bytes, unless there is such an object. Raise ValuesAway."""
@@ -116,23 +119,19 @@ class Remote:
                 return
 
     def read(self, name: str) -> Iterator[bytes] | None:
-        """Return an object in chunks of about 1 MiB; None if there is none. Raise ValuesAway, also in the iteration."""
+        """Return an object in chunks of at most 1 MiB; None if there is none. Raise ValuesAway, also between chunks."""
+        length = self.length(name)
+        return None if length is None else self._chunks(name, length)
+
+    def _chunks(self, name: str, length: int) -> Iterator[bytes]:
         import obstore
 
-        with self._translated():
-            try:
-                found = obstore.get(self._large, name)
-            except FileNotFoundError:
-                return None
-        return self._chunks(iter(found.stream(CHUNK)))
-
-    def _chunks(self, stream: Iterator[object]) -> Iterator[bytes]:
-        while True:
+        for start in range(0, length, PART):
             with self._translated():
-                chunk = next(stream, None)
-            if chunk is None:
-                return
-            yield bytes(cast(bytes, chunk))
+                part = obstore.get_range(self._large, name, start=start, end=min(start + PART, length))
+            view = memoryview(part)
+            for first in range(0, len(view), CHUNK):
+                yield bytes(view[first : first + CHUNK])
 
     def length(self, name: str) -> int | None:
         """Return the bytes of an object; None if there is none. Raise ValuesAway."""
