@@ -154,15 +154,19 @@ class Gateway:
                 left = None
                 if is_signed and method == "PUT":
                     left, self._cut_after = self._cut_after, None
-                Thread(target=_carry, args=(far, near, b"", None), daemon=True).start()
+                Thread(target=_carry, args=(far, near, b"", None, True), daemon=True).start()
                 _carry(near, far, first, left)
                 return
         _end(near)
         _end(far)
 
 
-def _carry(source: socket.socket, target: socket.socket, data: bytes, left: int | None) -> None:
+def _carry(source: socket.socket, target: socket.socket, data: bytes, left: int | None, is_last: bool = False) -> None:
+    """Carry all bytes, up to `left`. `is_last`: they are an answer, after which the client must connect again."""
     with suppress(OSError):
+        if is_last:
+            status, _, rest = source.recv(65_536).partition(b"\r\n")
+            data = status + b"\r\nConnection: close\r\n" + rest
         while True:
             target.sendall(data if left is None else data[:left])
             if left is not None and (left := left - len(data)) <= 0:

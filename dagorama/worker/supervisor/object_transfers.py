@@ -87,7 +87,8 @@ class ObjectTransfers:
             return True
         if not reply.url:
             return False
-        await _in_thread(partial(_upload, reply, path, length))
+        with suppress(FileNotFoundError):  # removed meanwhile, as it is not needed any longer
+            await _in_thread(partial(_upload, reply, path, length))
         if not (await self._keep(digest, length, reply.object)).kept:
             raise TransferFailed("the object that was sent is not whole, or another broker leads now")
         return True
@@ -169,6 +170,9 @@ def _download(reply: pb.FindValueReply, path: Path) -> bytes:
         file.write(block)
         seen.update(block)
 
-    with path.open("wb") as file:
-        download(reply.url, reply.headers, reply.length, take)
+    try:
+        with path.open("wb") as file:
+            download(reply.url, reply.headers, reply.length, take)
+    except OSError as error:
+        raise TransferFailed(f"the worker cannot write to {path.parent}: {error.strerror or error}") from None
     return seen.digest()
