@@ -17,6 +17,7 @@ from dagorama import put, resolve
 from dagorama.client import object_values
 from dagorama.client.connection import connection
 from dagorama.client.large_values import broker_values, dereference
+from dagorama.client.object_http import upload
 from dagorama.errors import NodeFailed, NotFound, ValuesUnavailable
 from dagorama.values.out_of_band import Verified
 from dagorama_broker.launch import BrokerNotStarted
@@ -176,6 +177,25 @@ def test_an_upload_that_breaks_off_leaves_no_value(
         gateway.cut_upload(after=SIZE // 2)
         assert dereference(put(DATA)) == DATA
         assert sum(each.startswith("PUT") for each in gateway.requests if "/some/prefix/" in each) >= 2
+
+
+def test_an_upload_counts_only_at_the_broker_that_gave_its_name_out(
+    bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGORAMA_VALUES", bucket)
+    digest = sha256(DATA).digest()
+    with launch_broker(store=sqlite) as broker:
+        link = connection()
+        asked = link.keep_value(digest, SIZE)
+        upload(asked.url, asked.headers, DATA, SIZE)
+        broker.restart()
+        again = link.keep_value(digest, SIZE, asked.object)
+        assert not again.kept
+        assert again.object != asked.object
+        upload(again.url, again.headers, DATA, SIZE)
+        assert link.keep_value(digest, SIZE, again.object).kept
+        assert link.keep_value(digest, SIZE, again.object).kept, "the reply may have been lost"
+        assert value(digest) == DATA
 
 
 @pytest.mark.usefixtures("served")

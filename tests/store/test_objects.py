@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from dagorama_broker.errors import Deposed, SettingsError, StoreError, ValuesAway
 from dagorama_broker.model.looks import Wanted
@@ -163,6 +166,7 @@ def test_an_object_with_other_bytes_never_yields_its_end(store: Kept) -> None:
     with pytest.raises(StoreError, match="does not hold the value"):
         seen.extend(objects_of(store).read(row) or ())
     assert sum(map(len, seen)) < len(CONTENT)
+    assert not objects_of(store).is_there(row), "it is replaced when the value is given again"
 
 
 def test_what_breaks_off_leaves_no_object(store: Kept) -> None:
@@ -354,3 +358,16 @@ def test_urls_are_signed_for_each_kind_of_store(monkeypatch: pytest.MonkeyPatch,
     url = remote.sign("PUT", "ab/name", 60.0)
     assert url.startswith("https://account.blob.core.windows.net/container/prefix/ab/name?")
     assert dict(remote.upload_headers)["x-ms-blob-type"] == "BlockBlob"
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    account = {
+        "type": "service_account", "private_key": pem, "private_key_id": "1", "client_email": "broker@example.com",
+        "client_id": "1", "token_uri": "https://oauth2.example.com/token",
+    }  # fmt: skip
+    (tmp_path / "key.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", f"{tmp_path}/key.json")
+    google = Remote("gs://bucket/prefix")
+    google.open()
+    url = google.sign("GET", "ab/name", 600.0)
+    assert url.startswith("https://storage.googleapis.com/bucket/prefix/ab/name?")
+    assert "X-Goog-Expires=600" in url

@@ -146,12 +146,10 @@ class LargeObjects:
         """Compare an object with its name, and remember whether it has other bytes. Raise ValuesAway."""
         if row.object not in self._damaged:
             try:
-                whole = self.read(row) is not None and all(True for _ in self.read(row) or ())
+                for _ in self.read(row) or ():
+                    pass
             except StoreError as error:
                 log.error("%s", error)
-                whole = False
-            if not whole:
-                self._damaged.add(row.object)
         return row.object in self._damaged
 
     def is_going(self, row: ObjectRow) -> bool:
@@ -165,7 +163,19 @@ class LargeObjects:
     def read(self, row: ObjectRow) -> Iterator[bytes] | None:
         """Return a value in chunks; None if its object is missing. One with other bytes never yields its end."""
         chunks = self.remote.read(row.object)
-        return None if chunks is None else _checked(chunks, row)
+        return None if chunks is None else self._checked(chunks, row)
+
+    def _checked(self, chunks: Iterator[bytes], row: ObjectRow) -> Iterator[bytes]:
+        seen, last = sha256_of(), b""
+        for following in chunks:
+            if last:
+                yield last
+            last = following
+            seen.update(last)
+        if seen.digest() != row.sha256:
+            self._damaged.add(row.object)
+            raise StoreError(f"the object {row.object} does not hold the value whose SHA-256 is in its name")
+        yield last
 
     # --- collecting -----------------------------------------------------------------------------------
 
@@ -255,15 +265,3 @@ class LargeObjects:
         if swept:
             log.info("%s: deleted %d objects that are no values", self.remote.url, swept)
         return swept
-
-
-def _checked(chunks: Iterator[bytes], row: ObjectRow) -> Iterator[bytes]:
-    seen, last = sha256_of(), b""
-    for following in chunks:
-        if last:
-            yield last
-        last = following
-        seen.update(last)
-    if seen.digest() != row.sha256:
-        raise StoreError(f"the object {row.object} does not hold the value whose SHA-256 is in its name")
-    yield last
