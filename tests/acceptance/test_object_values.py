@@ -26,7 +26,7 @@ from tests.support.broker_fixtures import postgres_url
 from tests.support.brokers import launch_broker
 from tests.support.commands import data, printed, refusal
 from tests.support.object_fixtures import bucket, gateway, object_server
-from tests.support.object_nodes import SIZE, Summing
+from tests.support.object_nodes import SIZE, Small, Summing
 from tests.support.object_server import Gateway
 from tests.support.postgres_server import new_schema
 from tests.support.workers import launch_workers
@@ -279,3 +279,17 @@ def test_a_broker_that_cannot_use_its_place_for_values_says_why_and_does_not_sta
 ) -> None:
     with pytest.raises(BrokerNotStarted, match=sentence), broker_with(values, sqlite, monkeypatch):
         pass
+
+
+def test_nodes_without_large_values_run_while_the_store_is_away(
+    gateway: Gateway, bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGORAMA_VALUES_PATIENCE", "0.2")
+    with broker_with(bucket, sqlite, monkeypatch):
+        instance, promise = Summing()(put(DATA), 2)
+        gateway.shut()
+        small = [Small()(number) for number in range(5)]
+        with launch_workers(1):
+            assert [resolve(*each, timeout=SECONDS) for each in small] == [1, 2, 3, 4, 5]
+            gateway.open()
+            assert resolve(instance, promise, timeout=SECONDS) == 2 * SIZE

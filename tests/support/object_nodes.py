@@ -21,3 +21,9 @@ class Summing(DAGDefinition):
     @dagorama().syncfn
     def total(self, parts: list[bytes]) -> int:
         return sum(map(len, parts))
+
+
+class Small(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> int:
+        return number + 1

@@ -2,7 +2,8 @@
 
 A transfer is retried until it succeeds or the broker refuses the value. A report that names a refused value is changed:
 the attempts that need the value fail, the other attempts keep their results. If an object store does not answer for
-DAGORAMA_VALUES_PATIENCE, the attempts are given back uncounted instead, as are nodes whose values cannot be fetched.
+DAGORAMA_VALUES_PATIENCE, the attempts are given back uncounted instead, and so are, after some seconds, nodes whose
+values cannot be fetched.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
 MAX_CONCURRENT_TRANSFERS = 4
+#: Seconds for which a value is fetched from an object store that does not answer, until its nodes are given back: they
+#: are soon granted again, and meanwhile the nodes behind them in the slot run.
+FETCHING = 5.0
 #: Called with the reason for which a transfer waits.
 Tell = Callable[[str], None]
 #: Names of statuses after which the same request may succeed later. Any other status is a final refusal.
@@ -161,7 +165,7 @@ class Transfers:
         await asyncio.shield(task)
 
     async def _fetch(self, digest: bytes) -> None:
-        backoff, patience = Backoff(), Patience(self._objects.patience)
+        backoff, patience = Backoff(), Patience(min(self._objects.patience, FETCHING))
         while not self.is_at_hand(digest):
             try:
                 async with self._free_transfers:
