@@ -242,10 +242,14 @@ def test_a_sweep_deletes_old_objects_without_a_row(store: Kept, monkeypatch: pyt
     def named(names: list[str]) -> set[str]:
         return {name for name in names if name == row.object}
 
+    foreign = ["notes.txt", f"other/{NAME.hex()}/0123456789abcdef", f"ab/{NAME.hex()}"]
+    for name in (*foreign, "check-0123456789abcdef"):
+        objects.remote.put(name, BytesIO(b"an object"))
     assert objects.sweep(named) == 0, "they are not a day old"
     monkeypatch.setattr(large_objects, "LEFT_BEHIND", -60.0)
-    assert objects.sweep(named) == 1
-    assert listed(store) == {row.object}
+    assert objects.sweep(named) == 2
+    assert all(objects.remote.length(name) for name in foreign), "only what has our names is deleted"
+    assert listed(store) == {row.object, foreign[1]}
     assert objects.remote.length(left.object) is None
     assert store.has_large(NAME)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256 as sha256_of
 
 from dagorama_broker.errors import StoreError, ValuesAway
-from dagorama_broker.model.objects import ObjectRow, Placing, object_name
+from dagorama_broker.model.objects import ObjectRow, Placing, object_name, value_in
 from dagorama_broker.store.graces import Graces
 from dagorama_broker.store.objects.remote import BULK, Remote
 from dagorama_broker.store.objects.uploads import Offers, spooled
@@ -32,6 +33,8 @@ LEFT_BEHIND = 86_400.0
 LOOK_EVERY = 30.0
 #: The object that says to which store of records the prefix belongs, and one that does not exist.
 _OWNER, _NOTHING = "owner", "none"
+#: The beginning of the names of objects with which a start finds out whether it may write.
+_CHECK = "check-"
 
 #: Returns which of these objects rows name; called in any thread.
 Named = Callable[[list[str]], set[str]]
@@ -62,7 +65,7 @@ class LargeObjects:
     def open(self) -> None:
         """Find out whether the bucket can be used. Raise StoreError if it refuses; warn if it does not answer."""
         try:
-            self.remote.check(f"check-{os.urandom(8).hex()}")
+            self.remote.check(f"{_CHECK}{os.urandom(8).hex()}")
         except ValuesAway as error:
             log.error("%s; nodes with large values wait until it answers", error)
         if self.is_signed:
@@ -252,12 +255,15 @@ class LargeObjects:
             del self._trash[: len(names)]
 
     def sweep(self, named: Named) -> int:
-        """Delete objects below the prefix that no row names and that are older than a day; return how many."""
+        """Delete objects below the prefix that no row names and that are older than a day; return how many.
+
+        Objects whose names are not like ours stay: someone else may use the bucket, too.
+        """
         self._check_owner()
         swept = 0
         for page in self.remote.pages():
             before = time.time() - LEFT_BEHIND
-            old = [each.name for each in page if each.modified < before and each.name != _OWNER]
+            old = [each.name for each in page if each.modified < before and _is_ours(each.name)]
             left = sorted(set(old) - named(old)) if old else []
             if left:
                 self.remote.delete(left)
@@ -265,3 +271,8 @@ class LargeObjects:
         if swept:
             log.info("%s: deleted %d objects that are no values", self.remote.url, swept)
         return swept
+
+
+def _is_ours(name: str) -> bool:
+    """Return whether an object is a value, or was made by a start, by its name."""
+    return value_in(name) is not None or re.fullmatch(f"{_CHECK}[0-9a-f]{{16}}", name) is not None
