@@ -33,6 +33,9 @@ from tests.support.workers import launch_workers
 
 __all__ = ["bucket", "gateway", "object_server", "postgres_url"]
 
+#: Its tests start brokers and workers, half a minute together.
+pytestmark = pytest.mark.slow
+
 SECONDS = 60
 DATA = bytes([1]) * SIZE
 
@@ -107,18 +110,6 @@ def test_a_store_that_is_away_for_some_time_fails_no_node(
         threading.Timer(0.2, gateway.shut).start()
         threading.Timer(1.7, gateway.open).start()
         assert resolve(instance, promise, timeout=SECONDS) == 40 * SIZE
-
-
-def test_nodes_that_a_worker_gives_back_because_of_the_store_run_when_it_is_back(
-    gateway: Gateway, bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DAGORAMA_VALUES_PATIENCE", "0.2")
-    with broker_with(bucket, sqlite, monkeypatch):
-        instance, promise = Summing()(put(DATA), 4)
-        gateway.shut()
-        with launch_workers(1):
-            threading.Timer(1.5, gateway.open).start()
-            assert resolve(instance, promise, timeout=SECONDS) == 4 * SIZE
 
 
 def test_a_client_that_cannot_reach_the_store_learns_why(
@@ -281,7 +272,7 @@ def test_a_broker_that_cannot_use_its_place_for_values_says_why_and_does_not_sta
         pass
 
 
-def test_nodes_without_large_values_run_while_the_store_is_away(
+def test_nodes_without_large_values_run_while_the_store_is_away_and_the_others_when_it_is_back(
     gateway: Gateway, bucket: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGORAMA_VALUES_PATIENCE", "0.2")
