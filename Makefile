@@ -16,8 +16,9 @@
 #   make image   builds dagorama-broker and dagorama-worker with buildah, if it is there (BASE=IMAGE: on another base
 #                than Debian's image of Python, IMAGE_ARGS goes to buildah)
 #   make states  writes docs/reference/states.md from the table of transitions
+#   make test-objects    the tests of object stores, with Azurite and s3rver, which it installs with npm below build
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one; ARGS=--store=both: PostgreSQL
-#                beside SQLite, after `make .venv/.installed-dev`)
+#                beside SQLite, ARGS=--objects: object stores; both after `make .venv/.installed-dev`)
 #   make soak    an hour at a steady rate on one store: does the database stay as large as what it keeps? (ARGS=--help)
 #   make bench-large    the rows of a million nodes
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
@@ -35,7 +36,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test test-pools slurm rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
+.PHONY: demo check test test-pools test-objects slurm rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -66,6 +67,12 @@ slurm:
 # follow collect again, and show an error of that.
 rewritten: $(INSTALLED_DEV)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests --collect-only -q -n 0 > /dev/null || true
+
+# Without them, `make test` has moto's server only.
+test-objects: $(INSTALLED_DEV)
+	@mkdir -p build/objects
+	@cd build/objects && npm install --no-audit --no-fund --silent azurite@3 s3rver@3
+	$(BIN)/python -m pytest tests/acceptance/test_object_servers.py $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV)
 	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS)

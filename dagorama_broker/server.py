@@ -92,7 +92,8 @@ async def serve(settings: Settings, ready: Callable[[Served], None], stop: async
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     access = TokenRegistry(Path(settings.tokens)) if settings.tokens else None
-    options = StoreOptions(settings.values, settings.store_patience, settings.leader_lease, settings.address)
+    is_signed = settings.values_transfer == "direct"
+    options = StoreOptions(settings.values, settings.store_patience, settings.leader_lease, settings.address, is_signed)
     store = open_store(settings.store, options)
     try:
         async with monitored(settings) as monitoring, _watched(access):

@@ -28,6 +28,7 @@ from dagorama_broker.environment import (
     seconds_or_never,
     seconds_or_zero,
     setting,
+    transfer_name,
 )
 from dagorama_broker.errors import SettingsError
 
@@ -47,7 +48,10 @@ class Settings:
         "memory://", "DAGORAMA_STORE", plain_text, "URL of the store: sqlite:///PATH, postgresql://..., or memory://"
     )
     values: str = setting(
-        "", "DAGORAMA_VALUES", plain_text, "Where large values are kept, file:///FOLDER; needed with PostgreSQL"
+        "", "DAGORAMA_VALUES", plain_text, "Where large values are: s3://BUCKET/PREFIX, gs:, az:, file:///FOLDER"
+    )
+    values_transfer: str = setting(
+        "direct", "DAGORAMA_VALUES_TRANSFER", transfer_name, "How clients reach an object store: direct, or broker"
     )
     store_patience: float = setting(
         60.0, "DAGORAMA_STORE_PATIENCE", seconds, "Seconds for which a database that does not answer is tried again"

@@ -185,6 +185,7 @@ def _check_lifeline(descriptor: int | None) -> None:
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:
     from dagorama.client.channel import check
     from dagorama.settings import broker_wait, captured_log_level, captures_logs, shared_files, traces
+    from dagorama.settings.values import values_patience, values_transfer
     from dagorama.values.signing import keyring
 
     try:
@@ -196,6 +197,8 @@ def _check_settings(host: str | None, port: int | None, health_host: str) -> Non
         captures_logs()
         captured_log_level()
         traces()
+        values_patience()
+        values_transfer()
         keyring()
     except SettingsError as error:
         raise click.UsageError(with_address(error)) from None

@@ -12,6 +12,7 @@ from dagorama.dev_address import HOST as DEV_HOST
 from dagorama.dev_address import dev_port
 from dagorama.errors import SettingsError
 from dagorama.settings.hosts import checked_host, checked_hosts, split_hosts
+from dagorama.settings.values import values_patience
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
@@ -255,6 +256,7 @@ def described_settings(host: str | None = None, port: int | None = None) -> list
         ("DAGORAMA_SHARED_FILES", shared_files(), _origin("DAGORAMA_SHARED_FILES")),
         ("DAGORAMA_WARN_AFTER", warn_after(), _origin("DAGORAMA_WARN_AFTER")),
         ("DAGORAMA_BROKER_WAIT", broker_wait(), _origin("DAGORAMA_BROKER_WAIT")),
+        ("DAGORAMA_VALUES_PATIENCE", values_patience(), _origin("DAGORAMA_VALUES_PATIENCE")),
     ]
 
 

@@ -34,6 +34,8 @@ CALLS: dict[str, frozenset[Role]] = {
         "ImportValue": {_CLIENT, _WORKER},
         "GetSharedFolder": {_CLIENT, _WORKER},
         "GetValue": {_CLIENT, _WORKER},
+        "KeepValue": {_CLIENT, _WORKER},
+        "FindValue": {_CLIENT, _WORKER},
         "GetInstance": {_CLIENT, _WORKER, _READER},
         "GetStatus": {_CLIENT, _READER},
         "ListInstances": {_CLIENT, _READER},
@@ -95,7 +97,7 @@ _LOOKING = (
     "WatchDemand",
 )
 _OF_LOGS = frozenset({OURS + "GetLogs", OURS + "GetStack"})
-_OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")
+_OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue", "KeepValue", "FindValue")
 #: The kinds of our calls; all others submit, or change what was submitted.
 KINDS = {
     OURS + "Work": Kind.WORK, OURS + "Wait": Kind.WAIT, OURS + "Exchange": Kind.TALK,

@@ -26,6 +26,7 @@ VARIABLES = {
     "DAGORAMA_PORT": ("port", "0", 0),
     "DAGORAMA_STORE": ("store", "sqlite:///x.db", "sqlite:///x.db"),
     "DAGORAMA_VALUES": ("values", "file:///values", "file:///values"),
+    "DAGORAMA_VALUES_TRANSFER": ("values_transfer", "BROKER", "broker"),
     "DAGORAMA_STORE_PATIENCE": ("store_patience", "7", 7.0),
     "DAGORAMA_LEADER_LEASE": ("leader_lease", "1.5", 1.5),
     "DAGORAMA_LOG_LEVEL": ("log_level", "debug", "DEBUG"),

@@ -105,6 +105,8 @@ SENT: Mapping[str, Any] = {
     "GetValue": broker_pb2.GetValueRequest(),
     "ImportValue": broker_pb2.ImportValueRequest(sha256=bytes(32)),
     "GetSharedFolder": broker_pb2.GetSharedFolderRequest(),
+    "KeepValue": broker_pb2.KeepValueRequest(sha256=bytes(32), length=1),
+    "FindValue": broker_pb2.FindValueRequest(sha256=bytes(32)),
     "GetInstance": broker_pb2.GetInstanceRequest(),
     "GetStatus": broker_pb2.GetStatusRequest(),
     "ListInstances": broker_pb2.ListInstancesRequest(),
@@ -137,7 +139,8 @@ SENT: Mapping[str, Any] = {
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "ExplainNode",
+    "KeepValue", "FindValue", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch",
+    "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
     "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions",
 }  # fmt: skip
@@ -151,6 +154,8 @@ MAY = {
         "GetValue",
         "ImportValue",
         "GetSharedFolder",
+        "KeepValue",
+        "FindValue",
         "GetInstance",
         "Explain",
         "WhoAmI",

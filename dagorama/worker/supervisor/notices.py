@@ -28,6 +28,7 @@ _WHY: dict[pb.ReturnReason.ValueType, str] = {
     pb.UNREGISTERED: "the definition is not registered here",
     pb.UNCHECKABLE: "a signature cannot be checked here",
     pb.RESOURCE: "a resource cannot be opened here",
+    pb.VALUES: "their large values cannot be stored or fetched",
 }
 
 
