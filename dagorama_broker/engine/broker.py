@@ -126,6 +126,7 @@ class Broker:
         self.tick_at = self.scheduler.tick(self._clock.monotonic())
         changes, effects = self.scheduler.drain()
         waiting, grants = self.commits.take_waiting(), effects.granted
+        self.feeds.begin(effects)
         try:
             if changes:
                 self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
