@@ -195,11 +195,21 @@ class Settings:
         return cls(**{**found, "store": found.get("store") or default_store()})
 
 
+def _one_host(text: str) -> str:
+    """Return a host; of several, as clients may have them, one must be chosen."""
+    if "," in text:
+        raise ValueError(
+            "one host, because this command asks one broker: name it with --host, or use `dagorama healthcheck`, which"
+            " finds the broker that leads"
+        )
+    return host_name(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """How a client reaches a broker."""
 
-    host: str = setting("127.0.0.1", "DAGORAMA_HOST", host_name, "Host of the broker")
+    host: str = setting("127.0.0.1", "DAGORAMA_HOST", _one_host, "Host of the broker")
     port: int = setting(DEFAULT_PORT, "DAGORAMA_PORT", port_number, "Port of the broker")
     tls_ca: str = setting(
         "", "DAGORAMA_TLS_CA", plain_text, "Use TLS, and accept certificates that these authorities have signed"

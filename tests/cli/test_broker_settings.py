@@ -248,3 +248,10 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
 def test_a_store_in_the_home_folder_may_be_named_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert repr(open_store("sqlite:///~/broker.sqlite3")) == f"sqlite:///{tmp_path}/broker.sqlite3"
+
+
+def test_several_hosts_of_clients_are_none_for_the_health_of_one_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_HOST", "a.example,b.example")
+    with pytest.raises(SettingsError, match=r"must be one host.* name it with --host, or use `dagorama healthcheck`"):
+        Endpoint.from_env()
+    assert Endpoint.from_env(host="b.example").host == "b.example"
