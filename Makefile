@@ -3,6 +3,8 @@
 #   make demo    makes .venv, installs the package, runs samples/test2.py
 #   make check   the checks below, then the tests that are fast: no whole programs, no proof
 #   make test    the checks below, then all tests
+#   make test-pools    the tests of pools on Dask, Ray and Slurm, in an environment of their own; installs Slurm on Debian
+#                as root
 #   make lint    ruff, mypy, the import layers, pyright
 #   make proof   everything that shows the promises: simulation, mutations, power cuts, damage, fuzzing, chaos
 #   make proto   regenerates dagorama/api from proto/
@@ -10,9 +12,13 @@
 #   make vendor  fetches the vendored JavaScript of the dashboard again, with npm
 #   make pictures   takes the pictures of docs/how-to/dashboard.md again, with Chromium
 #   make docs    builds the site of the documentation in build/docs/site, with search and a reference from docstrings
+#   make chart-test  checks the Helm chart, with helm and the schemas of Kubernetes, which it installs first (60 MB)
+#   make image   builds dagorama-broker and dagorama-worker with buildah, if it is there (BASE=IMAGE: on another base
+#                than Debian's image of Python, IMAGE_ARGS goes to buildah)
 #   make states  writes docs/reference/states.md from the table of transitions
+#   make test-objects    the tests of object stores, with Azurite and s3rver, which it installs with npm below build
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one; ARGS=--store=both: PostgreSQL
-#                beside SQLite, after `make .venv/.installed-dev`)
+#                beside SQLite, ARGS=--objects: object stores; both after `make .venv/.installed-dev`)
 #   make soak    an hour at a steady rate on one store: does the database stay as large as what it keeps? (ARGS=--help)
 #   make bench-large    the rows of a million nodes
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
@@ -24,12 +30,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+POOLS := .venv-pools
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test rewritten lint $(LINTERS) proof proto chromium vendor pictures docs states bench soak bench-large bench-peers compiled clean
+.PHONY: demo check test test-pools test-objects slurm rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -43,10 +50,29 @@ test: $(INSTALLED_DEV) compiled chromium
 	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS) rewritten
 	$(PYTEST) $(PYTEST_ARGS)
 
+test-pools: $(VENV)/.made slurm
+	@test -x $(POOLS)/bin/python || $(BIN)/python -m venv $(POOLS)
+	@$(POOLS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dask,ray]' \
+	  pytest pytest-asyncio pytest-timeout pytest-xdist
+	DAGORAMA_TEST_POOLS=1 $(POOLS)/bin/python -m pytest tests/pools tests/acceptance/test_samples.py \
+	  -k "pools or pool_on" --durations 20 $(PYTEST_ARGS)
+
+slurm:
+	@command -v slurmctld > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq > /dev/null && \
+	    apt-get install -y -qq slurmctld slurmd slurm-client munge > /dev/null 2>&1; } || \
+	  echo "Slurm is not installed: its tests are left out"
+
 # Rewrites the assertions of all tests once, instead of in each process of pytest. It only saves time: the tests that
 # follow collect again, and show an error of that.
 rewritten: $(INSTALLED_DEV)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests --collect-only -q -n 0 > /dev/null || true
+
+# Without them, `make test` has moto's server only.
+test-objects: $(INSTALLED_DEV)
+	@mkdir -p build/objects
+	@cd build/objects && npm install --no-audit --no-fund --silent azurite@3 s3rver@3
+	$(BIN)/python -m pytest tests/acceptance/test_object_servers.py $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV)
 	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS)
@@ -89,6 +115,25 @@ pictures: $(INSTALLED_DEV) compiled
 docs: $(INSTALLED_DEV)
 	$(BIN)/python -m tests.site build/docs
 
+# Other programs are installed for these tests alone: in `make test` they are skipped without helm. Half a minute.
+chart-test: $(INSTALLED_DEV)
+	@$(BIN)/python -m tests.chart.tools
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'kubernetes-validate>=1.37'
+	$(BIN)/python -m pytest tests/chart $(PYTEST_ARGS)
+
+PYTHON_IMAGE = $(shell sed -n 's/^FROM \(python:[^ ]*\) AS build$$/\1/p' Dockerfile.$(1))
+VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+BUILD_IMAGE = buildah build --format docker --file Dockerfile.$(1) --tag dagorama-$(1):$(VERSION) --build-arg VERSION=$(VERSION) \
+  --build-arg REVISION=$$(git rev-parse HEAD) \
+  $(if $(BASE),--build-context $(call PYTHON_IMAGE,$(1))=container-image://$(BASE)) $(IMAGE_ARGS) .
+
+image:
+	@if ! command -v buildah > /dev/null; then \
+	  echo "buildah is not installed: no image is built"; \
+	else \
+	  $(call BUILD_IMAGE,broker) && $(call BUILD_IMAGE,worker); \
+	fi
+
 states: $(INSTALLED)
 	$(BIN)/python -c 'from dagorama_broker.scheduler.transitions import page; print(page(), end="")' > docs/reference/states.md
 
@@ -111,7 +156,7 @@ compiled: $(INSTALLED)
 	@$(BIN)/python -m compileall -q dagorama dagorama_broker dagorama_check dagorama_dashboard dagorama_monitoring dagorama_testing
 
 clean:
-	rm -rf $(VENV) $(PEERS) .venv-original build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(POOLS) .venv-original build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The first interpreter that is new enough; an explicit PYTHON is taken at its word and checked like the others.

@@ -3,6 +3,7 @@
 Run: python benchmarks/run.py [--quick] [--only NAME]... [--json FILE] [--seed N]     (make bench)
      python benchmarks/run.py --large                                                 (make bench-large)
      python benchmarks/run.py --store both                                            (make bench ARGS=--store=both)
+     python benchmarks/run.py --objects                                               (make bench ARGS=--objects)
 
 Durable: SQLite with a sync at every commit, payloads signed. Two workers unless the row says otherwise. The clock runs
 from the call to the value in hand, with workers that are connected already. Medians, and the machine above the table.
@@ -93,6 +94,14 @@ def _stores(options: Namespace) -> Iterator[Row]:
         yield from stores.products(server, 1 if options.quick else 3, random.Random(options.seed))
 
 
+def _objects(options: Namespace) -> Iterator[Row]:
+    try:
+        from suite import objects
+    except ImportError as error:
+        raise SystemExit(f"--objects needs the tools for tests (make .venv/.installed-dev): {error}") from error
+    yield from objects.objects(1 if options.quick else 3)
+
+
 PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
     "fan": _fan, "anchors": _anchors, "graphs": _served, "values": _values, "latency": _latency, "standing": _standing,
     "removal": _removal, "watched": _watched, "dashboard": _dashboard, "inspecting": _inspecting,
@@ -106,6 +115,7 @@ def main() -> int:
     parser.add_argument("--large", action="store_true", help="the rows of a million nodes, and nothing else")
     parser.add_argument("--store", choices=["sqlite", "both"], default="sqlite",
                         help="both: compare PostgreSQL with SQLite, and nothing else")  # fmt: skip
+    parser.add_argument("--objects", action="store_true", help="values in an object store, and nothing else")
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--seed", type=int, default=1, help="which nodes are read back")
     options = parser.parse_args()
@@ -114,6 +124,8 @@ def main() -> int:
         parts = [_large]
     elif options.store == "both":
         parts = [_stores]
+    elif options.objects:
+        parts = [_objects]
     start, rows = perf_counter(), []
     for part in parts:
         for row in part(options):

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from dagorama.errors import TamperedValue as TamperedValue
     from dagorama.errors import UnverifiedValue as UnverifiedValue
     from dagorama.errors import ValueNotReadable as ValueNotReadable
+    from dagorama.errors import ValuesUnavailable as ValuesUnavailable
     from dagorama.errors import WorkerLost as WorkerLost
     from dagorama.errors import WrongInstance as WrongInstance
     from dagorama.graph.submission import batch as batch
@@ -102,7 +103,7 @@ _HOMES = {
             "DefinitionNotRegistered FailedAttempt FunctionNotFound InstanceExists NodeCancelled NodeFailed "
             "NotInInstance NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
             "ResourceNotOpened ResultRejected RetryLater SettingsError TamperedValue UnverifiedValue NotFound "
-            "ValueNotReadable WorkerLost WrongInstance"
+            "ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
         ),
         "dagorama.graph.submission": "batch",
         "dagorama.calls.instance_start": "start",

@@ -32,6 +32,7 @@ COMMANDS = {
     "keys": "dagorama.cli.credentials:keys",
     "list": "dagorama.cli.inspect:list_",
     "logs": "dagorama.cli.logs:logs",
+    "pool": "dagorama.cli.pool:pool",
     "queues": "dagorama.cli.overview:queues",
     "rebind": "dagorama.cli.actions:rebind",
     "retry": "dagorama.cli.actions:retry",

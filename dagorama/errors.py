@@ -28,6 +28,7 @@ DagoramaError
 ├── SettingsError (ValueError)             an environment variable has an invalid value: fix it
 └── BrokerError                            the broker refused a call, or did not answer
     ├── BrokerUnavailable                  no broker answers: start one, or try later
+    ├── ValuesUnavailable                  the object store of large values does not answer: try later
     ├── AccessDenied                       the token is missing or lacks the role: DAGORAMA_AUTH_TOKEN
     ├── NotFound                    it has no such instance, node or value
     ├── RequestRejected                    the request contradicts its records, or is too large
@@ -264,12 +265,13 @@ class BrokerError(DagoramaError):
 
 
 class BrokerUnavailable(BrokerError):
-    """No broker answers at the address of the settings.
+    """No broker answers at the address of the settings."""
 
-    `was_connected` says whether there was a connection that broke off during the call.
-    """
+    was_connected = False  #: whether there was a connection that broke off during the call
 
-    was_connected = False
+
+class ValuesUnavailable(BrokerError):
+    """The object store of the broker's large values does not answer, or refuses what the broker has allowed."""
 
 
 class AccessDenied(BrokerError):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOG_FORMATS = ("text", "json")
+#: How clients send large values to an object store, and read them: by signed URLs, or through the broker.
+TRANSFERS = ("direct", "broker")
 DEFAULT_PORT = 50051
 HIGHEST_PORT = 65535
 LONGEST_NUMBER = 18  #: digits
@@ -114,6 +116,16 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=shown, query=urlencode(query)))
 
 
+#: Variables with the address of an object store, as obstore reads them.
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+
+
+def has_plain_endpoint() -> bool:
+    """Return whether the address of an object store is set to one without TLS."""
+    set_by = (environ.get(name, "") for name in _ENDPOINTS)
+    return any(address.lower().startswith("http://") for address in set_by) or "AZURE_STORAGE_USE_EMULATOR" in environ
+
+
 def option_name(name: str) -> str:
     """Return the command line option for a field."""
     return f"--{name.replace('_', '-')}"
@@ -168,6 +180,12 @@ def level_name(text: str) -> str:
 def format_name(text: str) -> str:
     if text.lower() not in LOG_FORMATS:
         raise ValueError(f"one of {', '.join(LOG_FORMATS)}")
+    return text.lower()
+
+
+def transfer_name(text: str) -> str:
+    if text.lower() not in TRANSFERS:
+        raise ValueError(f"one of {', '.join(TRANSFERS)}")
     return text.lower()
 
 

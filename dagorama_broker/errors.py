@@ -10,6 +10,7 @@ BrokerRefusal
 ├── Unauthenticated     UNAUTHENTICATED       the caller is unknown
 ├── PermissionDenied        PERMISSION_DENIED     the caller may not do this
 └── Unavailable          UNAVAILABLE           the broker is starting or leaving
+    └── ValuesAway                            the object store of large values does not answer
 Stopped
 ├── SettingsError (ValueError)  an option or an environment variable has an invalid value
 ├── BindError                   the broker cannot listen at the configured address
@@ -63,6 +64,10 @@ class PermissionDenied(BrokerRefusal):
 
 class Unavailable(BrokerRefusal):
     """The broker is starting or leaving."""
+
+
+class ValuesAway(Unavailable):
+    """The object store of large values does not answer, or refuses what it did before; other calls are not affected."""
 
 
 class Stopped(Exception):

@@ -17,7 +17,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from dagorama.api import api_pb2_grpc, broker_pb2_grpc
+from dagorama.api import api_pb2_grpc, broker_pb2_grpc, externalscaler_pb2_grpc
 from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.leadership import Leadership
@@ -28,12 +28,14 @@ from dagorama_broker.errors import BindError
 from dagorama_broker.monitoring.ports import AWAY, BROKEN, LEAVING, RECOVERING, Monitoring, monitored
 from dagorama_broker.rpc.auth import TokenRegistry
 from dagorama_broker.rpc.connections import Connections
+from dagorama_broker.rpc.freed_memory import keep_freed_memory, trim
 from dagorama_broker.rpc.interceptor import AuthInterceptor
 from dagorama_broker.rpc.legacy_service import LegacyService
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.local_server import LocalServer
-from dagorama_broker.rpc.memory_guard import MemoryGuard, keep_freed_memory, most_memory, trim
+from dagorama_broker.rpc.memory_guard import MemoryGuard, most_memory
 from dagorama_broker.rpc.permissions import HEALTH
+from dagorama_broker.rpc.scaler import ScalerService
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.rpc.tls import server_credentials
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
@@ -91,7 +93,8 @@ async def serve(settings: Settings, ready: Callable[[Served], None], stop: async
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     access = TokenRegistry(Path(settings.tokens)) if settings.tokens else None
-    options = StoreOptions(settings.values, settings.store_patience, settings.leader_lease, settings.address)
+    is_signed = settings.values_transfer == "direct"
+    options = StoreOptions(settings.values, settings.store_patience, settings.leader_lease, settings.address, is_signed)
     store = open_store(settings.store, options)
     try:
         async with monitored(settings) as monitoring, _watched(access):
@@ -131,6 +134,7 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     await _restore(scheduler, store, recorder)
     cache = min(settings.cache_bytes, most_memory(settings.max_memory) // 3)
     broker = Broker(scheduler, store, cache, _keeping(settings))
+    broker.grants_ahead = settings.grant_ahead
     life.monitoring.start(broker, recorder)
     if (path := store.logs_path) is not None:
         broker.logs.use(LogFile(path, settings.logs_max))
@@ -225,6 +229,7 @@ def _server(
     config = WorkerConfig(settings.heartbeat, settings.large_value_threshold, settings.cancel_grace, *places)
     service = BrokerService(broker, config, bounds, memory, streams)
     broker_pb2_grpc.add_BrokerServicer_to_server(service, server)
+    externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server(ScalerService(service.demand), server)
     api_pb2_grpc.add_DagoramaServicer_to_server(LegacyService(broker, memory), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server, door, service
@@ -272,6 +277,3 @@ def _listen(server: grpc.aio.Server, settings: Settings, address: str) -> int:
         return server.add_insecure_port(address)
     credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     return server.add_secure_port(address, credentials)
-
-
-__all__ = ["Served", "serve"]

@@ -28,6 +28,7 @@ from dagorama_broker.environment import (
     seconds_or_never,
     seconds_or_zero,
     setting,
+    transfer_name,
 )
 from dagorama_broker.errors import SettingsError
 
@@ -47,7 +48,10 @@ class Settings:
         "memory://", "DAGORAMA_STORE", plain_text, "URL of the store: sqlite:///PATH, postgresql://..., or memory://"
     )
     values: str = setting(
-        "", "DAGORAMA_VALUES", plain_text, "Where large values are kept, file:///FOLDER; needed with PostgreSQL"
+        "", "DAGORAMA_VALUES", plain_text, "Where large values are: s3://BUCKET/PREFIX, gs:, az:, file:///FOLDER"
+    )
+    values_transfer: str = setting(
+        "direct", "DAGORAMA_VALUES_TRANSFER", transfer_name, "How clients reach an object store: direct, or broker"
     )
     store_patience: float = setting(
         60.0, "DAGORAMA_STORE_PATIENCE", seconds, "Seconds for which a database that does not answer is tried again"
@@ -102,6 +106,9 @@ class Settings:
     )
     local_socket: bool = setting(
         True, "DAGORAMA_LOCAL_SOCKET", flag, "Let the user's processes on this machine connect by a Unix socket"
+    )
+    grant_ahead: bool = setting(
+        True, "DAGORAMA_GRANT_AHEAD", flag, "Let workers run submitted nodes while their commit is made"
     )
     max_nodes: int = setting(1_000_000, "DAGORAMA_MAX_NODES", positive_number, "Nodes that one call may create")
     max_submission: int = setting(
@@ -191,11 +198,21 @@ class Settings:
         return cls(**{**found, "store": found.get("store") or default_store()})
 
 
+def _one_host(text: str) -> str:
+    """Return a host; of several, as clients may have them, one must be chosen."""
+    if "," in text:
+        raise ValueError(
+            "one host, because this command asks one broker: name it with --host, or use `dagorama healthcheck`, which"
+            " finds the broker that leads"
+        )
+    return host_name(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """How a client reaches a broker."""
 
-    host: str = setting("127.0.0.1", "DAGORAMA_HOST", host_name, "Host of the broker")
+    host: str = setting("127.0.0.1", "DAGORAMA_HOST", _one_host, "Host of the broker")
     port: int = setting(DEFAULT_PORT, "DAGORAMA_PORT", port_number, "Port of the broker")
     tls_ca: str = setting(
         "", "DAGORAMA_TLS_CA", plain_text, "Use TLS, and accept certificates that these authorities have signed"

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import brokers, workers
+
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("dagorama", "dagorama_broker", "dagorama_dashboard", "dagorama_monitoring", "dagorama_testing")
 HEART = ("errors", "model", "scheduler")
 UNPICKLERS = {"pickle", "cloudpickle", "marshal", "shelve"}
 
@@ -89,3 +92,12 @@ def test_the_broker_never_asks_for_pickle() -> None:
 
 def test_what_runs_nodes_loads_no_grpc_and_no_cloudpickle() -> None:
     assert not loaded_by("import dagorama.worker.child.executor", "grpc", "cloudpickle")
+
+
+def test_no_process_from_which_others_are_forked_loads_obstore() -> None:
+    """Its threads do not survive a fork, and a call in the child would never return."""
+    modules = {*brokers.IMPORTS, *workers.IMPORTS, "dagorama_broker.store.objects.large_objects", "dagorama.runner"}
+    modules |= {"dagorama_broker.store.postgres.store", "dagorama.worker.supervisor.object_transfers"}
+    assert not loaded_by("\n".join(f"import {module}" for module in sorted(modules)), "obstore")
+    users = [file for folder in PACKAGES for file in (ROOT / folder).rglob("*.py") if "obstore" in imports_of(file)]
+    assert [file.name for file in users] == ["remote.py"]

@@ -242,6 +242,40 @@ def test_an_image_has_the_labels_of_the_open_container_initiative(image: str) ->
     assert named == {"title", "description", "version", "revision"}
 
 
+@pytest.mark.parametrize("base", ["", "localhost/base"])
+def test_both_images_are_built_with_the_version_of_the_package(tmp_path: Path, base: str) -> None:
+    buildah = tmp_path / "buildah"
+    buildah.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    buildah.chmod(0o755)
+    make(f"BASE={base}", path=f"{tmp_path}:{os.environ['PATH']}")
+    builds = (tmp_path / "said").read_text().splitlines()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for build, (image, name) in zip(builds, ((BROKER, "broker"), (WORKER, "worker")), strict=True):
+        assert f"--file {image} --tag dagorama-{name}:{version} --build-arg VERSION={version} " in build
+        replaced = {line.split()[0] for line in arguments_of("FROM", image)}
+        assert re.findall(r"--build-context (\S+)=container-image://localhost/base", build) == [
+            *(replaced if base else [])
+        ]
+
+
+def test_without_buildah_no_image_is_built_and_a_sentence_says_so(tmp_path: Path) -> None:
+    for tool in ("sh", "sed", "git"):
+        found = shutil.which(tool)
+        assert found is not None
+        (tmp_path / tool).symlink_to(found)
+    assert make(path=str(tmp_path)) == "buildah is not installed: no image is built\n"
+
+
+def make(*arguments: str, path: str) -> str:
+    tool = shutil.which("make")
+    assert tool is not None
+    done = subprocess.run(
+        [tool, "--no-print-directory", "image", *arguments],
+        cwd=ROOT, env={"PATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
 @pytest.mark.slow
 def test_the_health_check_of_the_worker_image_finds_a_worker(
     installed: Path, environment: dict[str, str], tmp_path: Path

@@ -19,7 +19,7 @@ from tests.support.packages import PACKAGES, ROOT
 
 #: Rooms and layers that each package may have at most.
 ROOMS = {
-    "dagorama": 23,
+    "dagorama": 24,
     "dagorama_broker": 14,
     "dagorama_check": 9,
     "dagorama_dashboard": 9,

@@ -69,6 +69,8 @@ class _ReturnReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReturnRe
     """unsigned, or signed under a key that the worker does not hold"""
     RESOURCE: _ReturnReason.ValueType  # 6
     """it had started, and a resource that it needs cannot be opened there"""
+    VALUES: _ReturnReason.ValueType  # 7
+    """a large value that it needs or has made cannot be fetched or stored at the moment"""
 
 class ReturnReason(_ReturnReason, metaclass=_ReturnReasonEnumTypeWrapper): ...
 
@@ -84,6 +86,8 @@ UNCHECKABLE: ReturnReason.ValueType  # 5
 """unsigned, or signed under a key that the worker does not hold"""
 RESOURCE: ReturnReason.ValueType  # 6
 """it had started, and a resource that it needs cannot be opened there"""
+VALUES: ReturnReason.ValueType  # 7
+"""a large value that it needs or has made cannot be fetched or stored at the moment"""
 Global___ReturnReason: _TypeAlias = ReturnReason  # noqa: Y015
 
 class _NodeState:
@@ -2170,6 +2174,168 @@ class ImportValueReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportValueReply: _TypeAlias = ImportValueReply  # noqa: Y015
+
+@_typing.final
+class KeepValueRequest(_message.Message):
+    """Asks whether a value is kept, which renews its grace; if it is not, where to send it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.bytes
+    length: _builtins.int
+    object: _builtins.str
+    """of an earlier reply, if the value was sent to its URL; empty: only ask"""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.bytes = ...,
+        length: _builtins.int = ...,
+        object: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "object", b"object", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepValueRequest: _TypeAlias = KeepValueRequest  # noqa: Y015
+
+@_typing.final
+class KeepValueReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEPT_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    kept: _builtins.bool
+    """durably"""
+    url: _builtins.str
+    """if not kept: send the value there with PUT; empty: send it with PutValue"""
+    object: _builtins.str
+    """to be named by a further call when the value was sent"""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of that request"""
+
+    def __init__(
+        self,
+        *,
+        kept: _builtins.bool = ...,
+        url: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        object: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "kept", b"kept", "object", b"object", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepValueReply: _TypeAlias = KeepValueReply  # noqa: Y015
+
+@_typing.final
+class FindValueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    WRONG_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.bytes
+    wrong: _builtins.str
+    """an object of an earlier reply that has other bytes; the broker compares them itself"""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.bytes = ...,
+        wrong: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "wrong", b"wrong"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindValueRequest: _TypeAlias = FindValueRequest  # noqa: Y015
+
+@_typing.final
+class FindValueReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    URL_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    NEVER_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """read the value there with GET, within ten minutes; empty: read it with GetValue"""
+    length: _builtins.int
+    never: _builtins.bool
+    """no value of this broker has a URL: do not ask again"""
+    object: _builtins.str
+    """its name"""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of that request"""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        length: _builtins.int = ...,
+        never: _builtins.bool = ...,
+        object: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "length", b"length", "never", b"never", "object", b"object", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindValueReply: _TypeAlias = FindValueReply  # noqa: Y015
 
 @_typing.final
 class FindIdsRequest(_message.Message):
@@ -4769,6 +4935,7 @@ class DemandReply(_message.Message):
     LEAVING_FIELD_NUMBER: _builtins.int
     UNSERVABLE_FIELD_NUMBER: _builtins.int
     MISSING_KEY_FIELD_NUMBER: _builtins.int
+    LEAVING_SLOTS_FIELD_NUMBER: _builtins.int
     slots: _builtins.int
     """running_slots + ceil(share * min(slots that run all ready nodes at once, seconds / horizon))"""
     running: _builtins.int
@@ -4793,6 +4960,8 @@ class DemandReply(_message.Message):
     """nodes of functions that the workers of the pool have returned: in no other number"""
     missing_key: _builtins.int
     """nodes that the pool may not run only because it lacks a signing key: in no other number"""
+    leaving_slots: _builtins.int
+    """of running_slots, slots of workers that are granted nothing more"""
     def __init__(
         self,
         *,
@@ -4808,10 +4977,11 @@ class DemandReply(_message.Message):
         leaving: _builtins.int = ...,
         unservable: _builtins.int = ...,
         missing_key: _builtins.int = ...,
+        leaving_slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "connected", b"connected", "leaving", b"leaving", "missing_key", b"missing_key", "oldest_ready", b"oldest_ready", "ready", b"ready", "running", b"running", "running_slots", b"running_slots", "seconds", b"seconds", "slots", b"slots", "unmeasured", b"unmeasured", "unservable", b"unservable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "connected", b"connected", "leaving", b"leaving", "leaving_slots", b"leaving_slots", "missing_key", b"missing_key", "oldest_ready", b"oldest_ready", "ready", b"ready", "running", b"running", "running_slots", b"running_slots", "seconds", b"seconds", "slots", b"slots", "unmeasured", b"unmeasured", "unservable", b"unservable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

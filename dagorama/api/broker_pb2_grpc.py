@@ -74,6 +74,16 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.ImportValueRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.ImportValueReply.FromString,
                 _registered_method=True)
+        self.KeepValue = channel.unary_unary(
+                '/dagorama.v1.Broker/KeepValue',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.KeepValueRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.KeepValueReply.FromString,
+                _registered_method=True)
+        self.FindValue = channel.unary_unary(
+                '/dagorama.v1.Broker/FindValue',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.FindValueRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.FindValueReply.FromString,
+                _registered_method=True)
         self.GetInstance = channel.unary_unary(
                 '/dagorama.v1.Broker/GetInstance',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.GetInstanceRequest.SerializeToString,
@@ -275,6 +285,19 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ImportValue(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepValue(self, request, context):
+        """The same in an object store, to which clients have direct access by signed URLs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindValue(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -518,6 +541,16 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.ImportValue,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.ImportValueRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.ImportValueReply.SerializeToString,
+            ),
+            'KeepValue': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepValue,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.KeepValueRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.KeepValueReply.SerializeToString,
+            ),
+            'FindValue': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindValue,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.FindValueRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.FindValueReply.SerializeToString,
             ),
             'GetInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInstance,
@@ -881,6 +914,60 @@ class Broker(object):
             '/dagorama.v1.Broker/ImportValue',
             dagorama_dot_api_dot_broker__pb2.ImportValueRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.ImportValueReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepValue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/KeepValue',
+            dagorama_dot_api_dot_broker__pb2.KeepValueRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.KeepValueReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindValue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/FindValue',
+            dagorama_dot_api_dot_broker__pb2.FindValueRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.FindValueReply.FromString,
             options,
             channel_credentials,
             insecure,

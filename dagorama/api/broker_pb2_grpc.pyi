@@ -57,6 +57,9 @@ class BrokerStub:
     GetSharedFolder: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetSharedFolderRequest, _broker_pb2.GetSharedFolderReply]
     """The folder in which they are files, for clients on the same machine; and the import of a file written there."""
     ImportValue: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ImportValueRequest, _broker_pb2.ImportValueReply]
+    KeepValue: _grpc.UnaryUnaryMultiCallable[_broker_pb2.KeepValueRequest, _broker_pb2.KeepValueReply]
+    """The same in an object store, to which clients have direct access by signed URLs."""
+    FindValue: _grpc.UnaryUnaryMultiCallable[_broker_pb2.FindValueRequest, _broker_pb2.FindValueReply]
     GetInstance: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]
     """Inspection, for people and attach()."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]
@@ -129,6 +132,9 @@ class BrokerAsyncStub(BrokerStub):
     GetSharedFolder: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetSharedFolderRequest, _broker_pb2.GetSharedFolderReply]  # type: ignore[assignment]
     """The folder in which they are files, for clients on the same machine; and the import of a file written there."""
     ImportValue: _aio.UnaryUnaryMultiCallable[_broker_pb2.ImportValueRequest, _broker_pb2.ImportValueReply]  # type: ignore[assignment]
+    KeepValue: _aio.UnaryUnaryMultiCallable[_broker_pb2.KeepValueRequest, _broker_pb2.KeepValueReply]  # type: ignore[assignment]
+    """The same in an object store, to which clients have direct access by signed URLs."""
+    FindValue: _aio.UnaryUnaryMultiCallable[_broker_pb2.FindValueRequest, _broker_pb2.FindValueReply]  # type: ignore[assignment]
     GetInstance: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]  # type: ignore[assignment]
     """Inspection, for people and attach()."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]  # type: ignore[assignment]
@@ -246,6 +252,21 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.ImportValueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.ImportValueReply, _abc.Awaitable[_broker_pb2.ImportValueReply]]: ...
+
+    @_abc_1.abstractmethod
+    def KeepValue(
+        self,
+        request: _broker_pb2.KeepValueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.KeepValueReply, _abc.Awaitable[_broker_pb2.KeepValueReply]]:
+        """The same in an object store, to which clients have direct access by signed URLs."""
+
+    @_abc_1.abstractmethod
+    def FindValue(
+        self,
+        request: _broker_pb2.FindValueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.FindValueReply, _abc.Awaitable[_broker_pb2.FindValueReply]]: ...
 
     @_abc_1.abstractmethod
     def GetInstance(

@@ -17,6 +17,8 @@ MESSAGE_TARGET = 1 << 20
 CHUNK = 1 << 20
 #: Trailing metadata of a temporary refusal: the milliseconds after which to try again.
 RETRY_AFTER = "retry-after-ms"
+#: Trailing metadata of a refusal because the object store of large values does not answer the broker.
+VALUES_AWAY = "values-away"
 
 # --- ids --------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
+from fcntl import F_GETFL, fcntl
 from importlib import import_module
 from math import isfinite
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Seconds without a node after which a worker with `--until idle` leaves.
 IDLE_S = 60.0
+STDERR = 2  #: the last descriptor of the standard streams, which programs of nodes inherit
 
 #: (flag, parameter, help) of each flag that may be repeated
 _LISTS = [
@@ -63,6 +66,9 @@ def worker_flags(command: F) -> F:
         "--capture", type=click.Choice(["python", "fd"]), default="python", show_default=True,
         help="Capture for the logs of nodes what Python code prints, or also output of C code and of programs.",
     )(command)  # fmt: skip
+    command = click.option(
+        "--name", default="", help="Its name in `dagorama workers`.  [default: HOST:PID]"
+    )(command)  # fmt: skip
     for flag, parameter, text in reversed(_LISTS):
         command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
     return command
@@ -72,7 +78,8 @@ def _leaving_flags(command: F) -> F:
     """Add the flags about when a worker leaves."""
     command = click.option(
         "--lifetime", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-        help="Take no more nodes after this time, finish the running ones however long they take, and exit.",
+        help="Take no more nodes when one as long as the ones before would end after this time, finish the running "
+        "ones however long they take, and exit.",
     )(command)  # fmt: skip
     command = click.option(
         "--idle", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
@@ -94,6 +101,10 @@ def _leaving_flags(command: F) -> F:
 
 
 @click.command()
+@click.option(
+    "--lifeline", type=click.IntRange(min=0), metavar="FD",
+    help="Exit at once when the other end of this pipe or socket, which it inherits, is closed.",
+)  # fmt: skip
 @click.option("--reload", is_flag=True, help="Restart the worker when a file changes; for development.")
 @click.option(
     "--watch-dir", type=click.Path(exists=True, file_okay=False),
@@ -112,6 +123,8 @@ def worker(reload: bool, watch_dir: str | None, watch_pattern: str | None, **fla
     """
     if (watch_dir is not None or watch_pattern is not None) and not reload:
         raise click.UsageError(f"{'--watch-pattern' if watch_dir is None else '--watch-dir'} needs --reload")
+    if reload and flags["lifeline"] is not None:
+        raise click.UsageError("--lifeline contradicts --reload")
     options = ready_options(flags)
     if reload:
         # Imported by name, because it is in a layer above this one.
@@ -135,6 +148,7 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
         if not isfinite(flags[name] or 0):
             raise click.UsageError(f"--{name} {flags[name]}: must be a number of seconds")
     _apply_until(flags)
+    _check_lifeline(flags.get("lifeline"))
     _check_settings(host, port, flags["health_host"])
     return WorkerOptions(captures_output=flags.pop("capture") == "fd", **flags)
 
@@ -151,9 +165,27 @@ def _apply_until(flags: dict[str, Any]) -> None:
     flags["exit_on_completion"] = flags["exit_on_completion"] or until == "drained"
 
 
+def _check_lifeline(descriptor: int | None) -> None:
+    """Raise UsageError unless the descriptor can be waited for; keep it from programs that nodes run."""
+    if descriptor is None:
+        return
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:
+        raise click.UsageError(
+            f"--lifeline {descriptor}: it is not open; the starting process must pass it on"
+        ) from None
+    is_read = stat.S_ISSOCK(mode) or fcntl(descriptor, F_GETFL) & os.O_ACCMODE != os.O_WRONLY
+    if not is_read or not (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
+        raise click.UsageError(f"--lifeline {descriptor}: it must be the end for reading of a pipe, or a socket")
+    if descriptor > STDERR:
+        os.set_inheritable(descriptor, False)
+
+
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:
     from dagorama.client.channel import check
     from dagorama.settings import broker_wait, captured_log_level, captures_logs, local_socket, shared_files, traces
+    from dagorama.settings.values import values_patience, values_transfer
     from dagorama.values.signing import keyring
 
     try:
@@ -166,6 +198,8 @@ def _check_settings(host: str | None, port: int | None, health_host: str) -> Non
         captures_logs()
         captured_log_level()
         traces()
+        values_patience()
+        values_transfer()
         keyring()
     except SettingsError as error:
         raise click.UsageError(with_address(error)) from None

@@ -12,28 +12,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from hashlib import sha256
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from dagorama.api import broker_pb2
 from dagorama.client.addresses import address
 from dagorama.client.channel import sync_channel
-from dagorama.client.chunks import (
-    DEADLINE,
-    VALUE_LIMIT,
-    node_fields,
-    refuse_excess,
-    transfer_deadline,
-    value_chunks,
-    whole_submission,
-)
+from dagorama.client.chunks import DEADLINE, node_fields, transfer_deadline, whole_submission
 from dagorama.client.inspection_calls import InspectionCalls
 from dagorama.client.reconnect import PATIENCE, repeated
 from dagorama.client.replies import CallReplies, Replies, StreamReplies
 from dagorama.client.status import broker_error, has_reached
 from dagorama.client.stream import Exchange, PendingRequest
 from dagorama.client.timeouts import Clock
+from dagorama.client.value_calls import ValueCalls
 from dagorama.errors import BrokerError
 from dagorama.settings import Settings, broker_wait
 
@@ -49,7 +41,7 @@ T = TypeVar("T")
 FEW = 8
 
 
-class Connection(InspectionCalls):
+class Connection(InspectionCalls, ValueCalls):
     """The calls of one broker. Each has a deadline, raises our errors, and may be sent twice without harm."""
 
     #: The clock and the sleep of waits for this broker.
@@ -158,36 +150,6 @@ class Connection(InspectionCalls):
     def rebind(self, request: broker_pb2.RebindRequest) -> broker_pb2.RebindReply:
         """Run unfinished nodes of a function with other code than they were created with."""
         return self._ask(lambda timeout: self.stub.Rebind(request, timeout=timeout))
-
-    def put_value(self, data: bytes | bytearray | memoryview, digest: bytes | None = None) -> bytes:
-        """Store a large value; return its SHA-256, which is `digest` if the caller knows it."""
-        refuse_excess(len(data))
-        digest = digest or sha256(data).digest()
-        deadline = transfer_deadline(len(data))
-        reply = self._ask(lambda timeout: self.stub.PutValue(value_chunks(data), timeout=timeout), deadline)
-        if reply.sha256 != digest:
-            raise BrokerError("the broker stored other bytes than were sent", "DATA_LOSS")
-        return digest
-
-    def get_shared_folder(self) -> broker_pb2.GetSharedFolderReply:
-        """Return the folder of large values that a client on the same machine may read."""
-        request = broker_pb2.GetSharedFolderRequest()
-        return self._ask(lambda timeout: self.stub.GetSharedFolder(request, timeout=timeout))
-
-    def import_value(self, digest: bytes, length: int, unfinished: str = "") -> bool:
-        """Return whether the broker has the value now, if necessary from the file `unfinished` in its folder."""
-        request = broker_pb2.ImportValueRequest(sha256=digest, length=length, unfinished=unfinished)
-        return self._ask(
-            lambda timeout: self.stub.ImportValue(request, timeout=timeout), transfer_deadline(length)
-        ).kept
-
-    def get_value(self, digest: bytes) -> bytes:
-        """Return the large value with this SHA-256, which the caller must check; raise NotFound."""
-        request = broker_pb2.GetValueRequest(sha256=digest)
-        return self._ask(
-            lambda timeout: b"".join(chunk.data for chunk in self.stub.GetValue(request, timeout=timeout)),
-            transfer_deadline(VALUE_LIMIT),
-        )
 
     def retried(self, call: Callable[[], T], seconds: float = DEADLINE, patience: float | None = None) -> T:
         """Call until there is an answer, as `reconnect.repeated` does; a `patience` of None means the property."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
 from dagorama.client.chunks import refuse_excess
 from dagorama.client.connection import Connection, connection
+from dagorama.client.object_values import ObjectValues, patience_of_clients
 from dagorama.client.shared_files import SharedFiles
 from dagorama.context import attempt_here
 from dagorama.errors import BrokerError, BrokerUnavailable, PromiseMisuse
@@ -39,10 +41,15 @@ class LargeValues(Protocol):
 
 
 class BrokerValues:
-    """The large values of one broker: in its files if they are visible here, otherwise by calls. It is thread-safe."""
+    """The large values of one broker: in its files if they are visible here, otherwise in its object store or by calls.
 
-    def __init__(self, link: Connection) -> None:
+    It is thread-safe.
+    """
+
+    def __init__(self, link: Connection, patience: Callable[[], float] = patience_of_clients) -> None:
+        """`patience`: returns the seconds for which an object store that does not answer is tried again."""
         self.link = link
+        self._objects = ObjectValues(link, patience)
         self._files: SharedFiles | None = None
         self._has_looked = False
 
@@ -53,14 +60,18 @@ class BrokerValues:
         files = self._shared()
         if files is not None and self._leave(files, data, digest):
             return digest
-        if files is not None or not self._is_kept(digest):
+        if files is not None:
             self.link.put_value(data, digest)
+        else:
+            self._objects.put(data, digest)
         return digest
 
     def get(self, digest: bytes) -> Buffer | Verified:
         """Return the value with this SHA-256; raise NotFound if there is none."""
         files = self._shared()
-        found = None if files is None else files.get(digest)
+        if files is None:
+            return self._objects.get(digest)
+        found = files.get(digest)
         return self.link.get_value(digest) if found is None else found
 
     def _leave(self, files: SharedFiles, data: Buffer, digest: bytes) -> bool:
@@ -79,15 +90,6 @@ class BrokerValues:
             files.drop(name)
             self._has_looked = False
         return kept
-
-    def _is_kept(self, digest: bytes) -> bool:
-        """Return whether the broker has the value already."""
-        try:
-            return self.link.import_value(digest, 0)
-        except BrokerUnavailable:
-            raise
-        except BrokerError:  # an older broker does not have this call, or the token does not allow it
-            return False
 
     def _shared(self) -> SharedFiles | None:
         if not self._has_looked:

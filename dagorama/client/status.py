@@ -5,9 +5,10 @@ The rule: a call that was broken off on the way says nothing about the broker an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dagorama.api.contract import RETRY_AFTER
+from dagorama.api.contract import RETRY_AFTER, VALUES_AWAY
 from dagorama.client.certificates import meaning
 from dagorama.errors import (
     AccessDenied,
@@ -16,6 +17,7 @@ from dagorama.errors import (
     BrokerUnavailable,
     NotFound,
     RequestRejected,
+    ValuesUnavailable,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
     status, details = _status_and_details(error)
     if is_broken_off(status, details):
         return _broken_off(status, details, address)
+    if any(key == VALUES_AWAY for key, _ in _trailing(error)):
+        return ValuesUnavailable(details, status)
     if status == "UNAVAILABLE":
         details = (
             f"no broker answers at {address} ({meaning(details)}); start one with `dagorama-broker serve`, "
@@ -128,5 +132,9 @@ def _error(status: str, details: str, retry_after: float | None) -> BrokerError:
 
 def _retry_after(error: grpc.RpcError) -> float | None:
     """Return the seconds after which the call may be sent again; None if the broker does not say so."""
-    trailing = getattr(error, "trailing_metadata", lambda: ())() or ()
-    return next((int(value) / 1000 for key, value in trailing if key == RETRY_AFTER and value.isdecimal()), None)
+    found = (value for key, value in _trailing(error) if key == RETRY_AFTER)
+    return next((int(value) / 1000 for value in found if value.isdecimal()), None)
+
+
+def _trailing(error: grpc.RpcError) -> Sequence[tuple[str, str]]:
+    return getattr(error, "trailing_metadata", lambda: ())() or ()

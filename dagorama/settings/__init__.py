@@ -12,6 +12,7 @@ from dagorama.dev_address import HOST as DEV_HOST
 from dagorama.dev_address import dev_port
 from dagorama.errors import SettingsError
 from dagorama.settings.hosts import checked_host, checked_hosts, split_hosts
+from dagorama.settings.values import values_patience
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
@@ -261,6 +262,7 @@ def described_settings(host: str | None = None, port: int | None = None) -> list
         ("DAGORAMA_LOCAL_SOCKET", local_socket(), _origin("DAGORAMA_LOCAL_SOCKET")),
         ("DAGORAMA_WARN_AFTER", warn_after(), _origin("DAGORAMA_WARN_AFTER")),
         ("DAGORAMA_BROKER_WAIT", broker_wait(), _origin("DAGORAMA_BROKER_WAIT")),
+        ("DAGORAMA_VALUES_PATIENCE", values_patience(), _origin("DAGORAMA_VALUES_PATIENCE")),
     ]
 
 
@@ -286,6 +288,8 @@ class WorkerOptions:
     exit_on_completion: bool = False  #: stop when the graph is drained
     idle: float | None = None  #: seconds without a node after which to stop; None: stay
     lifetime: float | None = None  #: seconds after which to finish what runs, and stop; None: stay
+    lifeline: int | None = None  #: descriptor of a pipe or socket: to stop at once when its other end is closed
+    name: str = ""  #: as people see it; empty: its host and process id
     definitions: bytes = b""  #: a pickled Shipment of the launching program's, for the children
     captures_output: bool = False  #: also capture the output of C code and of programs
     grace: float | None = None  #: seconds that running nodes get when it is told to stop; None: Settings.grace

@@ -27,9 +27,8 @@ def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the event loop handles it
     _keep_freed_memory()
     keyring()  # read the keys once, so that all forked children have the same ones
-    memory = SharedMemory(
-        options.concurrency, captures_output=options.captures_output, counts_runs=options.metrics_port is not None
-    )
+    counts_runs = options.metrics_port is not None or options.lifetime is not None
+    memory = SharedMemory(options.concurrency, captures_output=options.captures_output, counts_runs=counts_runs)
     folder = spool_folder()
     # The fork server exits last, even if the supervisor is killed, so it removes the folder.
     fork_server = ForkServer.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))

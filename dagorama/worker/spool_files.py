@@ -47,7 +47,9 @@ class SpoolValues:
         try:
             found = mapped(path_of(self._folder, digest), digest)
         except FileNotFoundError as error:
-            raise ValueNotReadable(f"the broker no longer has the large value {digest.hex()}") from error
+            raise ValueNotReadable(
+                f"the broker no longer has the large value {digest.hex()}, or not its bytes: put() it again"
+            ) from error
         if found is None:
             raise ValueNotReadable(f"the file of the large value {digest.hex()} does not match its hash")
         return found

@@ -230,8 +230,10 @@ def restore(copy: Path, store: str | None, values: str | None) -> None:
 @main.command()
 @click.option("--from", "source", required=True, metavar="URL", help="Store to copy.")
 @click.option("--to", "target", required=True, metavar="URL", help="Empty store to copy to.")
-@click.option("--from-values", default="", metavar="URL", help="Folder of its large values, file:///FOLDER.")
-@click.option("--to-values", default="", metavar="URL", help="Folder for large values, file:///FOLDER.")
+@click.option(
+    "--from-values", default="", metavar="URL", help="Its large values, file:///FOLDER or s3://BUCKET/PREFIX."
+)
+@click.option("--to-values", default="", metavar="URL", help="Place of the large values of the copy.")
 def copy(source: str, target: str, from_values: str, to_values: str) -> None:
     """Copy a store to another database, for example from SQLite to PostgreSQL.
 

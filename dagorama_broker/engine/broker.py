@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+from dagorama_broker.engine.ahead import Ahead
 from dagorama_broker.engine.clock import SYSTEM, Clock, advance_clock
 from dagorama_broker.engine.commits import CommitExecutor, Commits, notify
 from dagorama_broker.engine.drafts import Drafts
@@ -26,14 +27,14 @@ from dagorama_broker.engine.reports import Reports
 from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.series import Series
+from dagorama_broker.engine.sessions import Sessions
 from dagorama_broker.engine.stacks import Stacks
 from dagorama_broker.engine.submissions import Submissions
 from dagorama_broker.engine.traces import AttemptTraces
 from dagorama_broker.engine.waiters import Waiters
-from dagorama_broker.engine.worker_session import Session
-from dagorama_broker.errors import FailedPrecondition, Unavailable
+from dagorama_broker.errors import Unavailable
 from dagorama_broker.model.rows import Changes, RemovedRow
-from dagorama_broker.scheduler import Effects, Scheduler, Worker
+from dagorama_broker.scheduler import Effects, Granted, Scheduler, Worker
 from dagorama_broker.store.protocol import Store
 
 log = logging.getLogger("dagorama_broker")
@@ -42,8 +43,8 @@ log = logging.getLogger("dagorama_broker")
 LONGEST_SLEEP = 5.0
 #: Workers that are remembered to have been told to leave.
 MOST_DRAINING = 10_000
-#: Seconds between two searches for the streams of lost workers.
-LOOK = 1.0
+#: Turns of the event loop in which messages to workers are written and sent, before a commit that may block it.
+TURNS = 2
 
 
 class Broker:
@@ -63,8 +64,10 @@ class Broker:
         in_store = commits.in_store
         self.payloads = Payloads(cache_bytes, partial(in_store, store.arguments), partial(in_store, store.values))
         self.recent = RecentResults(self.payloads.values)
+        self.grants_ahead = True  #: see `Ahead`
+        self._ahead = Ahead(scheduler, self.payloads)
         self.watching = Waiters()
-        self.sessions: dict[Worker, Session] = {}
+        self.sessions = Sessions()
         self.proofs = Proofs(store.secret)
         self.lookups = Lookups(commits, self.payloads, keeping or RetentionPolicy())
         self.reports = Reports(scheduler)
@@ -86,7 +89,6 @@ class Broker:
         self.is_leaving = False  #: workers and waiters have been notified
         self._returns: set[asyncio.Event] = set()
         self._when_leaving: set[Callable[[], None]] = set()
-        self._look_at = 0.0
         self.tick_at: float | None = None  #: when something is due by the scheduler; None: at the next change
         self._alarm: asyncio.TimerHandle | None = None  # wakes the loop when something is due
 
@@ -123,32 +125,45 @@ class Broker:
             self.recorder.begin_step()
         self.tick_at = self.scheduler.tick(self._clock.monotonic())
         changes, effects = self.scheduler.drain()
-        waiting = self.commits.take_waiting()
+        waiting, grants = self.commits.take_waiting(), effects.granted
+        self.feeds.begin(effects)
         try:
             if changes:
                 self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
+                self.commits.begin(changes)
+                grants = await self._grant_ahead(changes, effects)
                 await self._commit(changes)
             await until_sure(self.store, self.commits)
         except BaseException:
             notify(waiting, Unavailable("the broker stops: its store could not be written"))
             raise
         self.feeds.take(changes, effects)
-        self._tell(effects)  # before the waiters: messages to workers take longer than answers
+        self._tell(effects, grants)  # before the waiters: messages to workers take longer than answers
         notify(waiting, None)
         if self.recorder is not None:
             self.recorder.end_step(changes, effects, self.commits.thread.last_seconds)
-        self._hang_up_on_lost()
+        self.sessions.hang_up_on_lost(self.scheduler)
         self.functions.look()
+
+    async def _grant_ahead(self, changes: Changes, effects: Effects) -> list[Granted]:
+        """Grant what need not wait for this commit; return what must."""
+        if not self.grants_ahead or not self.store.is_sure:
+            return effects.granted
+        granted, later = self._ahead.split(changes, effects)
+        self.sessions.grant(granted)
+        for _ in range(TURNS if granted else 0):
+            await asyncio.sleep(0)
+        return later
 
     async def _commit(self, changes: Changes) -> None:
         commits, thread = self.commits, self.commits.thread
-        commits.begin(changes)
         self.functions.note(changes)
         if thread.may_commit_outside(changes):
             thread.timed(self.store.commit, changes)
         else:
             await commits.in_store(thread.timed, self.store.commit, changes)
         commits.end()
+        self._ahead.committed(changes)
 
     async def _sleep(self) -> None:
         """Wait until something has changed or is due."""
@@ -184,25 +199,10 @@ class Broker:
         wanted = {node.key for node in effects.ended if node.consumers or is_final(node)}
         return lambda key: key in wanted or key in self.watching
 
-    def _tell(self, effects: Effects) -> None:
-        for granted in effects.granted:
-            if (session := self._session_of(granted.slot.worker)) is not None:
-                session.news.granted.append(granted)
-        for taken in effects.take_back:
-            if (session := self._session_of(taken.slot.worker)) is not None:
-                session.news.take_back.append(taken)
-        for worker, attempt in effects.refused:
-            if (session := self._session_of(worker)) is not None:
-                session.news.refused.append(attempt)
+    def _tell(self, effects: Effects, grants: Sequence[Granted]) -> None:
         if effects.cancelled:
             self.logs.remember_cancelled(effects.ended)
-        for worker, attempt in effects.cancelled:
-            if (session := self._session_of(worker)) is not None:
-                session.news.cancelled.append(attempt)
-        for worker in effects.done:
-            if (session := self._session_of(worker)) is not None:
-                session.news.done = True
-                session.news.left = effects.left[worker]
+        self.sessions.tell(effects, grants)
         self.watching.tell(effects.ended)
         if self._returns and effects.ended:
             self.returned()
@@ -210,23 +210,6 @@ class Broker:
             if is_final(node):
                 self._let_go(self.recent.add(node))
         self.payloads.let_go(effects, self._is_asked_for)
-
-    def _session_of(self, worker: Worker) -> Session | None:
-        """Return the session of a worker, and wake it; None: the worker is gone."""
-        session = self.sessions.get(worker)
-        if session is not None:
-            session.wake()
-        return session
-
-    def _hang_up_on_lost(self) -> None:
-        """End the streams of workers whose lease ran out: a client that neither sends nor reads would keep one."""
-        if self.scheduler.now < self._look_at:
-            return
-        self._look_at = self.scheduler.now + LOOK
-        for worker, session in self.sessions.items():
-            if not self.scheduler.is_connected(worker) and not session.over:
-                log.info("worker %r was lost: it was silent for longer than its lease", worker.info.name)
-                session.end(FailedPrecondition("this worker was silent for longer than its lease: connect again"))
 
     # --- cached results -------------------------------------------------------------------------------
 
@@ -272,7 +255,7 @@ class Broker:
         if len(self._draining) > MOST_DRAINING:
             self._draining.popitem(last=False)
         self.scheduler.leave(worker)
-        if (session := self._session_of(worker)) is not None:
+        if (session := self.sessions.awake(worker)) is not None:
             session.news.drain = True
 
     def is_drained(self, worker: bytes) -> bool:

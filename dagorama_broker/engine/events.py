@@ -92,6 +92,7 @@ class EventFeed:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._readers: dict[int, list[Reader]] = {}  # by the key of the instance
+        self._runs: dict[int, int] = {}  # by attempts that this step grants: which run of their nodes they are
 
     @property
     def has_readers(self) -> bool:
@@ -109,6 +110,11 @@ class EventFeed:
             if not self._readers[instance]:
                 del self._readers[instance]
 
+    def begin(self, effects: Effects) -> None:
+        """Note which runs a step grants, before its commit: one that is granted ahead may fail meanwhile."""
+        granted = (each for each in effects.granted if each.node.instance.key in self._readers)
+        self._runs = {attempt: _run_of(node) for _, node, attempt in granted}
+
     def take(self, changes: Changes, effects: Effects) -> None:
         """Note what a step has changed, once it is durable."""
         now = self._scheduler.now + self._scheduler.wall
@@ -123,9 +129,9 @@ class EventFeed:
         for node in effects.ended:
             if node.instance.key in self._readers:
                 self._put(node, _ENDS[node.state], now, 0, failures.get((node.root_cause or node).key))
-        for _, node, _ in effects.granted:
+        for _, node, attempt in effects.granted:
             if node.instance.key in self._readers:
-                self._put(node, EventKind.STARTED, now, 1 + (node.failures.failed_attempts if node.failures else 0))
+                self._put(node, EventKind.STARTED, now, self._runs.get(attempt) or _run_of(node))
         for end in changes.instance_ends:
             if end.ended is not None:
                 for reader in self._readers.get(end.key, ()):
@@ -150,6 +156,11 @@ class EventFeed:
         id = node.block.id_of(node.key)
         for reader in self._readers[node.instance.key]:
             reader.put(NodeEvent(kind, id, node.queue.function.name, now, attempt, failure, retry_at))
+
+
+def _run_of(node: Node) -> int:
+    """Return which run of the node its present attempt is, from 1."""
+    return 1 + (node.failures.failed_attempts if node.failures else 0)
 
 
 def reason_of(event: NodeEvent) -> Failure | None:

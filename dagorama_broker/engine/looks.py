@@ -130,7 +130,7 @@ class Looks:
         for block in blocks:
             if block.origin in used or block.large or (block.start is not None and block.start.name):
                 return None
-            # Nodes of an origin that was never used are new, in whatever instance they are.
+            # Nodes of an origin that was never used are new, also in an instance that exists.
             if block.creates is not None or not block.function:
                 if block.instance in used:
                     return None

@@ -195,6 +195,11 @@ class Feeds:
         self.events = EventFeed(commits.scheduler)
         self.nodes = ChangeFeed(commits)
 
+    def begin(self, effects: Effects) -> None:
+        """Note what is known of a step before its commit only."""
+        if self.events.has_readers:
+            self.events.begin(effects)
+
     def take(self, changes: Changes, effects: Effects) -> None:
         """Note what a step has changed, once it is durable."""
         if self.events.has_readers:

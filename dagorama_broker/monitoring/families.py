@@ -93,6 +93,8 @@ def _broker(now: Snapshot) -> Iterator[Metric]:
     text = "Bytes of unfinished nodes and cached envelopes, estimated"
     yield gauge("dagorama_memory_bytes", text, value=now.memory)
     yield gauge("dagorama_viewers", "Callers that watch an instance", value=now.viewers)
+    text = "0 if the object store of large values does not answer the broker"
+    yield gauge("dagorama_values_reachable", text, value=now.values_reachable)
 
 
 def _store(usage: Usage) -> Iterator[Metric]:

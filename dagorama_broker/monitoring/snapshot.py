@@ -57,6 +57,7 @@ class Snapshot:
     unserved: int  #: queued nodes whose code no worker has
     viewers: int
     memory: int
+    values_reachable: bool  #: False: large values are in an object store that does not answer
     messages_in: int
     messages_out: int
 
@@ -81,6 +82,7 @@ def taken(broker: Broker, recorder: Recorder, ages: ReadyAges) -> Snapshot:
         unserved=sum(queue.queued for queue in scheduler.active_queues.values() if scheduler.lacks_code(queue)),
         viewers=broker.progress.viewers,
         memory=broker.memory_size(),
+        values_reachable=broker.store.objects is None or not broker.store.objects.remote.is_away,
         messages_in=broker.traffic.messages_in,
         messages_out=broker.traffic.messages_out,
     )

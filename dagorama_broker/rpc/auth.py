@@ -43,12 +43,26 @@ class TokenRegistry:
         check_role(token, method)
         return token
 
+    def authenticate_request(self, method: str, text: str | None) -> Token:
+        """Return the token of a call that carries it in its request. Raise Unauthenticated or PermissionDenied."""
+        if text is None:
+            raise Unauthenticated(
+                "this broker requires a token: set tokenFromEnv of the trigger to the name of a variable"
+                " that holds one in the first container of the scaled pod"
+            )
+        token = self._valid(text.encode())
+        check_role(token, method)
+        return token
+
     def _token(self, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
         given = next((value for key, value in metadata if key == "authorization"), None)
         if given is None:
             raise Unauthenticated("this broker requires a token: set DAGORAMA_AUTH_TOKEN")
         scheme, _, text = (given if isinstance(given, bytes) else given.encode()).partition(b" ")
-        token = matching(self._tokens, text.strip()) if scheme.lower() == b"bearer" else None
+        return self._valid(text.strip() if scheme.lower() == b"bearer" else None)
+
+    def _valid(self, text: bytes | None) -> Token:
+        token = None if text is None else matching(self._tokens, text)
         if token is None:
             raise Unauthenticated("unknown token: it was issued for another broker, or revoked")
         if token.expires is not None and token.expires <= time.time():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
 from dagorama.api import broker_pb2 as pb
@@ -41,15 +41,22 @@ class DemandReader:
 
     async def watch(self, query: DemandQuery) -> AsyncGenerator[Demand, None]:
         """Yield the demand of a pool now, and whenever it has changed."""
-        loop, told = asyncio.get_running_loop(), None
+        told: Demand | None = None
+        async with aclosing(self.looks(query)) as looks:
+            async for found in looks:
+                if told is None or found._replace(oldest_ready=told.oldest_ready) != told:
+                    told = found
+                    yield found
+
+    async def looks(self, query: DemandQuery) -> AsyncGenerator[Demand, None]:
+        """Yield the demand of a pool about every `INTERVAL` seconds. Raises Unavailable when the broker leaves."""
+        loop = asyncio.get_running_loop()
         with hearing_of_leave(self._broker) as leaving, self._watching():
             while not self._broker.is_leaving:
                 began = loop.time()
                 found = self._shared_look().demand(query)
                 took = loop.time() - began
-                if told is None or found._replace(oldest_ready=told.oldest_ready) != told:
-                    told = found
-                    yield found
+                yield found
                 await pause(max(INTERVAL, RESPITE * self._watchers * took), leaving)
         raise Unavailable(CALL_AGAIN)
 

@@ -55,7 +55,7 @@ def _unfinished(broker: Broker, id: bytes, node: Node) -> pb.Explanation:
         node=id,
         function=node.queue.function.name,
         state=pb.NodeState.ValueType(node.state),
-        reasons=_reasons(broker, scheduler.reasons_of(node)),
+        reasons=_reasons(broker, node, scheduler.reasons_of(node)),
         causes=[_cause(broker, cause) for cause in causes],
         more=not complete,
         since=scheduler.running_since(node),
@@ -69,15 +69,18 @@ def _cause(broker: Broker, cause: Cause) -> pb.Cause:
         function=node.queue.function.name,
         state=pb.NodeState.ValueType(node.state),
         nodes=cause.nodes,
-        reasons=_reasons(broker, cause.reasons),
+        reasons=_reasons(broker, node, cause.reasons),
     )
 
 
-def _reasons(broker: Broker, reasons: Iterable[Reason]) -> list[pb.Reason]:
+def _reasons(broker: Broker, node: Node, reasons: Iterable[Reason]) -> list[pb.Reason]:
+    report = broker.reports.of_node(node)
+    # Such as the large value that its worker cannot fetch.
+    says = f"; it says: {report.message}" if report is not None and report.message else ""
     return [
         pb.Reason(
             code=reason.code,
-            text=bounded(reason.text, LONGEST_REASON),
+            text=bounded(f"{reason.text}{says}", LONGEST_REASON),
             about=reason.about,
             node=[_id(node) for node in reason.nodes],
             until=reason.until + broker.scheduler.wall if reason.until else 0.0,

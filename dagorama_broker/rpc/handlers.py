@@ -58,6 +58,19 @@ class Unread:
             raise InvalidArgument("the request cannot be read as a message of this call") from None
 
 
+class Read:
+    """A request that is parsed already."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: object) -> None:
+        self.message = message
+
+    def read(self, memory: MemoryGuard | None, method: str, whose: str) -> Any:
+        """Return the request."""
+        return self.message
+
+
 def unread(parse: Callable[[bytes], object]) -> Callable[[bytes], object]:
     """Return a parser for gRPC that leaves the parsing to `Unread.read`."""
     return lambda data: Unread(data, parse)

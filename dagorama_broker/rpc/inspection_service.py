@@ -38,7 +38,7 @@ class InspectionService(pb_grpc.BrokerServicer):
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._activity = ActivityReader(broker)
-        self._demand = DemandReader(broker)
+        self.demand = DemandReader(broker)
         self._series = SeriesReader(broker)
         self._traffic = broker.traffic
 
@@ -156,10 +156,10 @@ class InspectionService(pb_grpc.BrokerServicer):
 
     @refusing
     async def Demand(self, request: pb.DemandRequest, context: Context) -> pb.DemandReply:
-        return demand_message(self._demand.read(demand_query(request, caller.get())))
+        return demand_message(self.demand.read(demand_query(request, caller.get())))
 
     @patient
     async def WatchDemand(self, request: pb.DemandRequest, context: Context) -> AsyncIterator[pb.DemandReply]:
-        async with aclosing(self._demand.watch(demand_query(request, caller.get()))) as replies:
+        async with aclosing(self.demand.watch(demand_query(request, caller.get()))) as replies:
             async for reply in replies:
                 yield demand_message(reply)

@@ -11,12 +11,13 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from dagorama_broker.errors import BrokerRefusal
+from dagorama_broker.errors import BrokerRefusal, InvalidArgument
 from dagorama_broker.rpc.auth import TokenRegistry
-from dagorama_broker.rpc.handlers import Unread, behavior_of, unread, with_behavior
+from dagorama_broker.rpc.handlers import Read, Unread, behavior_of, unread, with_behavior
 from dagorama_broker.rpc.limits import CallLimiter
 from dagorama_broker.rpc.memory_guard import MemoryGuard
-from dagorama_broker.rpc.permissions import HEALTH, caller, kind_of, sharer, sharer_of
+from dagorama_broker.rpc.permissions import HEALTH, SCALER, caller, kind_of, sharer, sharer_of
+from dagorama_broker.rpc.scaler_metadata import metadata_of, token_of
 from dagorama_broker.rpc.status import refuse
 from dagorama_broker.rpc.tokens import Token
 
@@ -24,10 +25,12 @@ log = logging.getLogger("dagorama_broker")
 
 #: Calls of `grpc.health.v1.Health/Watch` that may be open at once.
 HEALTH_WATCHERS = 100
+#: Bytes of a request of KEDA, which is read before its caller is known.
+LONGEST_TRIGGER = 64 << 10
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handler of each call; calls of the health service need no token."""
+    """Wraps the handler of each call; calls of the health service need no token, and KEDA's have it in the request."""
 
     def __init__(self, access: TokenRegistry | None, streams: CallLimiter, memory: MemoryGuard | None = None) -> None:
         """`memory`: asked for the memory of large requests before they are parsed."""
@@ -41,9 +44,10 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         details = handler_call_details
         method = str(details.method)
-        if method.startswith(HEALTH):
+        if method.startswith((HEALTH, SCALER)):
             handler = await continuation(details)
-            return None if handler is None else self._health(handler, method)
+            wrap = self._health if method.startswith(HEALTH) else self._late
+            return None if handler is None else wrap(handler, method)
         try:
             token = self.token_of(method, details.invocation_metadata)
         except BrokerRefusal as refusal:
@@ -61,6 +65,20 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         # Watch is a coroutine that writes its replies, like a handler with a single reply.
         behavior = self._single(behavior_of(handler), method, streams)
         return with_behavior(handler, behavior, unread(handler.request_deserializer))
+
+    def _late(self, handler: Any, method: str) -> Any:
+        """Authenticate calls of KEDA by their requests, and then treat them as all others."""
+
+        def admit(request: Unread) -> tuple[Callable[..., Any], Read]:
+            if len(request.data) > LONGEST_TRIGGER:
+                raise InvalidArgument(f"the metadata of a trigger have more than {LONGEST_TRIGGER:,} bytes")
+            message = request.read(None, method, "")
+            token = None
+            if self._access is not None:
+                token = self._access.authenticate_request(method, token_of(metadata_of(message)))
+            return behavior_of(self._limited(handler, token, method)), Read(message)
+
+        return with_behavior(handler, _admitting(handler, admit), unread(handler.request_deserializer))
 
     def _limited(self, handler: Any, token: Token | None, method: str) -> Any:
         """Count the call among the open ones, and end a stream with its token."""
@@ -121,6 +139,28 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
 
     def _stay(self, token: Token | None) -> AbstractAsyncContextManager[None]:
         return nullcontext() if token is None or self._access is None else self._access.until_revoked(token)
+
+
+def _admitting(handler: Any, admit: Callable[[Unread], tuple[Callable[..., Any], Read]]) -> Callable[..., Any]:
+    """Return the behavior of a handler that `admit` chooses when the request is there."""
+
+    async def single(request: Unread, context: Any) -> Any:
+        try:
+            behavior, read = admit(request)
+        except BrokerRefusal as refusal:
+            await refuse(context, refusal)
+        return await behavior(read, context)
+
+    async def stream(request: Unread, context: Any) -> AsyncIterator[Any]:
+        try:
+            behavior, read = admit(request)
+        except BrokerRefusal as refusal:
+            await refuse(context, refusal)
+        async with aclosing(behavior(read, context)) as replies:
+            async for reply in replies:
+                yield reply
+
+    return stream if handler.response_streaming else single
 
 
 def _refusing(method: str, refusal: BrokerRefusal) -> Any:

@@ -7,7 +7,7 @@ costs as much as copying a megabyte.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from itertools import islice
@@ -15,9 +15,11 @@ from threading import Condition
 from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.value_objects import ValueObjects
 from dagorama_broker.errors import NotFound, Unavailable
+from dagorama_broker.rpc.fields import sha256_bytes
 from dagorama_broker.rpc.limits import RequestLimits, Turns
-from dagorama_broker.store.protocol import Store
 
 T = TypeVar("T")
 
@@ -38,11 +40,14 @@ AT_ONCE = 2
 
 
 class ValueTransfers:
-    """Transfers large values between clients and the store."""
+    """Transfers large values between clients and the store, or an object store."""
 
-    def __init__(self, store: Store, bounds: RequestLimits, memory: int) -> None:
+    def __init__(self, broker: Broker, bounds: RequestLimits, memory: int) -> None:
         """`memory`: bytes that the broker may use."""
-        self._store = store
+        self._store = broker.store
+        objects = broker.store.objects
+        self._objects = None if objects is None else ValueObjects(broker.commits, objects)
+        self._upload = None if objects is None else objects.upload
         self._bounds = bounds
         most = max(LEAST, min(SIDE_BY_SIDE, memory // EACH))
         self._in, self._out = Turns(most), Turns(most)
@@ -53,11 +58,12 @@ class ValueTransfers:
     async def give(self, sha256: bytes, whose: str = "") -> AsyncGenerator[bytes, None]:
         """Yield a value in chunks. Raise NotFound if it is not stored."""
         async with self._out.one(whose):
-            chunks = await asyncio.to_thread(self._store.get_large, sha256)
+            read = self._store.get_large if self._objects is None else self._objects.read
+            chunks = await asyncio.to_thread(read, sha256)
             if chunks is None:
                 raise NotFound(f"large value {sha256.hex()} is not stored here")
-            async with aclosing(ahead(chunks)) as read:
-                async for data in taken_in_time(read, READING):
+            async with aclosing(ahead(chunks)) as parts:
+                async for data in taken_in_time(parts, READING):
                     yield data
 
     async def take(self, chunks: AsyncIterator[pb.ValueChunk], whose: str = "") -> tuple[bytes, int]:
@@ -66,12 +72,16 @@ class ValueTransfers:
         If this raises ResourceExhausted, Unavailable or StoreError, nothing is stored.
         """
         async with self._in.one(whose):  # do not read before there is a thread that writes
-            return await self._take(chunks)
+            if self._objects is None or self._upload is None:
+                return await self._take(chunks, self._store.put_large)
+            row = await self._take(chunks, self._upload)
+            await self._objects.name(row)
+            return row.sha256, row.length
 
-    async def _take(self, chunks: AsyncIterator[pb.ValueChunk]) -> tuple[bytes, int]:
+    async def _take(self, chunks: AsyncIterator[pb.ValueChunk], write: Callable[[Iterable[bytes]], T]) -> T:
         loop = asyncio.get_running_loop()
         upload = _Upload(self._bounds, loop)
-        writing = loop.run_in_executor(self._threads, self._store.put_large, upload)
+        writing = loop.run_in_executor(self._threads, write, upload)
         reading = asyncio.create_task(upload.read(chunks))
         try:
             return await writing
@@ -82,9 +92,31 @@ class ValueTransfers:
                 await reading
 
     async def keep(self, sha256: bytes, length: int, unfinished: str) -> bool:
-        """Call `Store.keep_large` in a thread, because it waits for the disk."""
+        """Return whether a value is kept, see `Store.keep_large`, which waits for the disk, in a thread."""
+        if self._objects is not None:
+            return await self._objects.keep(sha256, length) is None
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._keeping, self._store.keep_large, sha256, length, unfinished)
+
+    async def place(self, request: pb.KeepValueRequest) -> pb.KeepValueReply:
+        """Return whether a value is kept, and otherwise where to send it. Raise ResourceExhausted or ValuesAway."""
+        sha256 = sha256_bytes(request.sha256)
+        self._bounds.check_value(request.length)
+        if self._objects is None:
+            return pb.KeepValueReply(kept=await self.keep(sha256, request.length, ""))
+        placing = await self._objects.keep(sha256, request.length, request.object)
+        if placing is None:
+            return pb.KeepValueReply(kept=True)
+        return pb.KeepValueReply(url=placing.url, headers=dict(placing.headers), object=placing.object)
+
+    async def find(self, request: pb.FindValueRequest) -> pb.FindValueReply:
+        """Return where to read a value. Raise NotFound."""
+        sha256 = sha256_bytes(request.sha256)
+        found = None if self._objects is None else await self._objects.find(sha256, request.wrong)
+        if found is None:
+            return pb.FindValueReply(never=True)
+        placing, length = found
+        return pb.FindValueReply(url=placing.url, headers=dict(placing.headers), length=length, object=placing.object)
 
 
 class _Upload:

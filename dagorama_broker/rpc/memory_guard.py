@@ -5,7 +5,6 @@ Reports of workers are not limited, because they are what releases memory.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -23,10 +22,6 @@ IDLE_SHARE = 8
 SMALL = 16 << 10
 #: The system is asked for the size of the process after this number of seconds, or of bytes of new reservations.
 ASK_AFTER, ASK_FOR = 0.05, 8 << 20
-#: Seconds between two checks whether to return freed memory to the system, and the pause after that was done.
-TRIM, AFTER_TRIM = 0.5, 5.0
-#: Names of parameters in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _STATM = "/proc/self/statm"
 
@@ -160,28 +155,3 @@ def available() -> int:
         if text.isdecimal():
             found.append(int(text))
     return min(found)
-
-
-async def trim(memory: MemoryGuard) -> None:
-    """Return freed memory to the system after a burst, if the process has become large."""
-    import ctypes
-
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    while malloc_trim is not None:
-        await asyncio.sleep(TRIM)
-        if memory.is_idle:
-            await asyncio.to_thread(malloc_trim, 0)
-            await asyncio.sleep(AFTER_TRIM)
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep the memory of large messages for the next ones; do nothing with other C libraries.
-
-    Returning a megabyte to the system and requesting it again costs twice as much as sending it.
-    """
-    import ctypes
-
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 8 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 16 << 20)

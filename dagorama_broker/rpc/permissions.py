@@ -18,6 +18,8 @@ from dagorama_broker.rpc.tokens import Token
 from dagorama_broker.scheduler import WorkerInfo
 
 OURS, ORIGINAL, HEALTH = "/dagorama.v1.Broker/", "/main.Dagorama/", "/grpc.health.v1.Health/"
+#: The calls of KEDA, which carry their token in the request.
+SCALER = "/externalscaler.ExternalScaler/"
 
 _CLIENT, _WORKER, _READER = Role.CLIENT, Role.WORKER, Role.READER
 #: The roles that may call a method, besides admins, who may call all of these. Readers must not see values.
@@ -32,6 +34,8 @@ CALLS: dict[str, frozenset[Role]] = {
         "ImportValue": {_CLIENT, _WORKER},
         "GetSharedFolder": {_CLIENT, _WORKER},
         "GetValue": {_CLIENT, _WORKER},
+        "KeepValue": {_CLIENT, _WORKER},
+        "FindValue": {_CLIENT, _WORKER},
         "GetInstance": {_CLIENT, _WORKER, _READER},
         "GetStatus": {_CLIENT, _READER},
         "ListInstances": {_CLIENT, _READER},
@@ -62,6 +66,9 @@ CALLS: dict[str, frozenset[Role]] = {
         "Demand": {_WORKER, _READER},
         "WatchDemand": {_WORKER, _READER},
     }.items()
+} | {
+    SCALER + call: frozenset({_WORKER, _READER})
+    for call in ("IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics")
 }
 
 _LOOKING = (
@@ -90,11 +97,12 @@ _LOOKING = (
     "WatchDemand",
 )
 _OF_LOGS = frozenset({OURS + "GetLogs", OURS + "GetStack"})
-_OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")
+_OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue", "KeepValue", "FindValue")
 #: The kinds of our calls; all others submit, or change what was submitted.
 KINDS = {
     OURS + "Work": Kind.WORK, OURS + "Wait": Kind.WAIT, OURS + "Exchange": Kind.TALK,
     **{OURS + call: Kind.LOOK for call in _LOOKING}, **{OURS + call: Kind.VALUE for call in _OF_VALUES},
+    **{call: Kind.LOOK for call in CALLS if call.startswith(SCALER)},
 }  # fmt: skip
 
 
@@ -119,7 +127,9 @@ def calls_of(token: Token | None) -> list[str]:
     return [
         name.removeprefix(OURS)
         for name, roles in CALLS.items()
-        if (role is Role.ADMIN or role in roles) and (name not in _OF_LOGS or not _lacks_logs(token))
+        if name.startswith(OURS)
+        and (role is Role.ADMIN or role in roles)
+        and (name not in _OF_LOGS or not _lacks_logs(token))
     ]
 
 

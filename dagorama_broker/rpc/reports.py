@@ -234,6 +234,9 @@ def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
     nodes: Sequence[int] = returned.node
     if len(nodes) != len(returned.attempt):
         raise InvalidArgument("the columns of a return have different lengths")
+    if returned.reason == pb.VALUES:
+        _put_off(broker, worker, returned)
+        return
     code, why = REASONS.get(returned.reason, (ReasonCode.RETURNED, ""))
     if why and returned.detail:
         why = f"{why}: {bounded(returned.detail, LONGEST_NAME)}"
@@ -244,6 +247,13 @@ def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
         broker.scheduler.give_back(worker, key, attempt, why, now, deployed, code)
     if why:
         broker.returned()
+
+
+def _put_off(broker: Broker, worker: Worker, returned: pb.Return) -> None:
+    """Take nodes back whose large values cannot be fetched or stored at the moment."""
+    broker.see_time()
+    for key, attempt in zip(returned.node, returned.attempt, strict=True):
+        broker.scheduler.put_off(worker, key, attempt, bounded(returned.detail, LONGEST_NAME))
 
 
 def take_death(broker: Broker, worker: Worker, death: pb.SlotDeath) -> None:

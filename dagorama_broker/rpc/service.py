@@ -46,7 +46,7 @@ class BrokerService(InspectionService):
         self._memory = memory
         self._config = config
         self._bounds = bounds
-        self._uploads = ValueTransfers(broker.store, bounds, memory.most)
+        self._uploads = ValueTransfers(broker, bounds, memory.most)
         self._workers = WorkerStreams(broker, config)
 
     # --- clients --------------------------------------------------------------------------------------
@@ -161,6 +161,14 @@ class BrokerService(InspectionService):
         if request.unfinished and not is_clients_own(request.unfinished):
             raise InvalidArgument("a file of a client in `unfinished` is named by 32 hexadecimal digits")
         return pb.ImportValueReply(kept=await self._uploads.keep(sha256, request.length, request.unfinished))
+
+    @refusing
+    async def KeepValue(self, request: pb.KeepValueRequest, context: Context) -> pb.KeepValueReply:
+        return await self._uploads.place(request)
+
+    @refusing
+    async def FindValue(self, request: pb.FindValueRequest, context: Context) -> pb.FindValueReply:
+        return await self._uploads.find(request)
 
     # --- operations -----------------------------------------------------------------------------------
 

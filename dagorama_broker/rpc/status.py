@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import RETRY_AFTER
+from dagorama.api.contract import RETRY_AFTER, VALUES_AWAY
 from dagorama_broker.errors import (
     BrokerRefusal,
     Conflict,
@@ -25,6 +25,7 @@ from dagorama_broker.errors import (
     StoreError,
     Unauthenticated,
     Unavailable,
+    ValuesAway,
 )
 
 STATUSES: dict[type[Exception], grpc.StatusCode] = {
@@ -37,6 +38,7 @@ STATUSES: dict[type[Exception], grpc.StatusCode] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
+    ValuesAway: grpc.StatusCode.UNAVAILABLE,
     StoreError: grpc.StatusCode.INTERNAL,
 }
 
@@ -50,9 +52,14 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 async def refuse(context: Any, refusal: BrokerRefusal | StoreError) -> NoReturn:
     """End a call with the status and the message of a refusal."""
-    trailing = ((RETRY_AFTER, f"{refusal.retry_after * 1000:.0f}"),) if isinstance(refusal, Overloaded) else ()
-    await context.abort(STATUSES[type(refusal)], str(refusal), trailing)
+    await context.abort(STATUSES[type(refusal)], str(refusal), _trailing(refusal))
     raise AssertionError("abort raises")
+
+
+def _trailing(refusal: BrokerRefusal | StoreError) -> tuple[tuple[str, str], ...]:
+    if isinstance(refusal, Overloaded):
+        return ((RETRY_AFTER, f"{refusal.retry_after * 1000:.0f}"),)
+    return ((VALUES_AWAY, "1"),) if isinstance(refusal, ValuesAway) else ()
 
 
 def refusal_message(refusal: BrokerRefusal | StoreError) -> pb.Refusal:

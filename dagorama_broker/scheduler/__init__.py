@@ -8,7 +8,7 @@ from dagorama_broker.scheduler.demand import HORIZON, SOON, Demand, DemandLook, 
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenBack
 from dagorama_broker.scheduler.endings import RecentFailure, Tally
-from dagorama_broker.scheduler.limits import Limits, Timing
+from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
 from dagorama_broker.scheduler.mismatch import ReasonCode
 from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
@@ -25,6 +25,7 @@ __all__ = [
     "DEPLOYED",
     "HIGHEST",
     "HORIZON",
+    "KEYS_LEFT_OUT",
     "LOWEST",
     "SOON",
     "Cause",

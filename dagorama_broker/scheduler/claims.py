@@ -26,6 +26,7 @@ class Claims(Offers):
         self.eager_attempts = EagerAttempts(graph)
         self.fused: dict[int, Node] = {}  #: by attempt: the dependent that is claimed together with its node
         self.staged = Stage()  #: by attempt: its children
+        self.epoch = epoch
         self.first_attempt = epoch << EPOCH_BITS
         self.last_attempt = self.first_attempt
         self.overruns: list[tuple[float, int]] = []  #: heap of (when, attempt) of claims with a timeout

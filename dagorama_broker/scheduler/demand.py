@@ -38,6 +38,7 @@ class DemandQuery(NamedTuple):
     pool: WorkerInfo  #: as a worker of the pool presents itself
     horizon: float = HORIZON  #: seconds of work for which one slot is enough
     share: float = 1.0  #: the part of the ready work that is for this pool, if others run the same queues
+    any_key: bool = False  #: the keys of the pool are not known: nodes with any key count
 
 
 class Demand(NamedTuple):
@@ -46,6 +47,7 @@ class Demand(NamedTuple):
     slots: int = 0  #: slots that are needed: `running_slots`, and some for the ready nodes
     running: int = 0  #: nodes that workers of the pool hold and have started
     running_slots: int = 0  #: slots in which these run; fewer than nodes if these are async
+    leaving_slots: int = 0  #: of these, slots of workers that are granted nothing more
     ready: int = 0  #: nodes that a worker of the pool would be granted, now or within `SOON`
     unmeasured: int = 0  #: of these, nodes of functions that have not run since the broker was started
     seconds: float = 0.0  #: that the ready nodes take in one slot; an unmeasured node counts as the horizon
@@ -66,15 +68,17 @@ class _Staff:
     leaving: int = 0
     running: int = 0
     running_slots: int = 0
+    leaving_slots: int = 0
     taking: list[Worker] = field(default_factory=list)  #: workers that are granted nodes
 
     def add(self, worker: Worker) -> None:
         self.connected += 1
+        held = [slot for slot in worker.slots if slot.held]
         if worker.pool is None:
             self.leaving += 1
+            self.leaving_slots += len(held)
         else:
             self.taking.append(worker)
-        held = [slot for slot in worker.slots if slot.held]
         self.busy += bool(held)
         self.running_slots += len(held)
         self.running += sum(map(_started, held))
@@ -138,7 +142,7 @@ class DemandLook:
         refused, unservable, missing_key, oldest = self._refused(rules, staff.taking), 0, 0, 0.0
         for queue, nodes in self._claimable.items():
             lacks = mismatch(query.pool, queue.function)
-            if lacks is not None:
+            if lacks is not None and not (query.any_key and lacks.code is ReasonCode.MISSING_KEY):
                 missing_key += nodes * (lacks.code is ReasonCode.MISSING_KEY)
                 continue
             counted = min(nodes, refused.get(queue.id, nodes))
@@ -150,6 +154,7 @@ class DemandLook:
             slots=staff.running_slots + work.slots(query.share),
             running=staff.running,
             running_slots=staff.running_slots,
+            leaving_slots=staff.leaving_slots,
             ready=work.ready,
             unmeasured=work.unmeasured,
             seconds=work.seconds,

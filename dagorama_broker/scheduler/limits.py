@@ -9,6 +9,8 @@ from dagorama_broker.errors import ResourceExhausted
 
 #: Nodes that one step starts, notifies or takes from their pause; the rest is done in the following steps.
 STEP = 5_000
+#: Keys that a start leaves out. Nodes may be granted before they are stored, and their keys must not be used again.
+KEYS_LEFT_OUT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class Names:
         self.paused: dict[str, PausedQueueRow] = {}  #: queues whose nodes are not granted, by name
         self.keyed: dict[tuple[int, str], FunctionQueue] = {}  #: queues of concurrency keys that an unfinished node has
         self.next_node = 1
+        self.last_stored = 0  #: the largest key of a node that an earlier broker stored; 0: none
         self.next_instance = 1
         self.next_queue = 1
         self.functions_size = 0  #: bytes that the functions take

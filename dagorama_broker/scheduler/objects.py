@@ -87,7 +87,7 @@ class EagerAttempt:
 class FailureCounts:
     """Counts the failed attempts of a node; most nodes never have one."""
 
-    __slots__ = ("crashes", "failed_attempts", "failure", "lost_attempt", "pause", "retry_at", "worker_losses")
+    __slots__ = ("crashes", "failed_attempts", "failure", "lost_attempt", "note", "pause", "retry_at", "worker_losses")
 
     def __init__(self, failed_attempts: int = 0, crashes: int = 0, worker_losses: int = 0) -> None:
         self.failed_attempts = failed_attempts
@@ -97,6 +97,7 @@ class FailureCounts:
         self.failure: bytes | None = None  #: the last one; `Graph.keep_failure` sets it
         self.retry_at = 0.0  #: the scheduler's clock; 0: not in BACKOFF
         self.pause = 0.0  #: seconds of that BACKOFF
+        self.note = ""  #: the reason of that BACKOFF, if it is neither a failure nor a delay; not stored
 
 
 @dataclass(eq=False, slots=True)

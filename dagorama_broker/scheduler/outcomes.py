@@ -22,6 +22,8 @@ from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
 
 #: Type of the failure of a node whose process died.
 PROCESS_DIED = "dagorama.errors.ProcessDied"
+#: Seconds until a node that is put off is granted again.
+PUT_OFF = 5.0
 
 
 class Outcomes(Children):
@@ -172,6 +174,25 @@ class Outcomes(Children):
         self.graph.back(node)
         if asks:
             bind(self.claims, node, deployed)
+        return True
+
+    def put_off(self, worker: Worker, key: int, attempt: int, why: str) -> bool:
+        """Return a node without an outcome, uncounted: nothing is wrong with the worker, and it is granted again soon.
+
+        Meanwhile other nodes go first.
+        """
+        node = self.claims.held(worker, key, attempt)
+        if node is None:
+            return False
+        self.staged.take_out(attempt)
+        self.eager_attempts.abort(node)
+        self.claims.take_out(node)
+        self.claims.invalidate_attempt(node)
+        if node.pending:
+            self.graph.back(node)
+        else:
+            self.graph.pause(node, PUT_OFF)
+            self.graph.trouble(node).note = why
         return True
 
     def died(self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float) -> None:

@@ -103,6 +103,10 @@ def _pause(node: Node) -> Reason:
     failures = node.failures
     assert failures is not None
     tried = failures.failed_attempts + failures.crashes + failures.worker_losses
+    if failures.note or not (tried or node.queue.function.delay):
+        why = f": {failures.note}" if failures.note else ""  # a restart of the broker forgets it
+        text = f"its worker gave it back, and it is granted again soon{why}"
+        return Reason(ReasonCode.BACKOFF, text, tried, until=failures.retry_at)
     if not tried:
         text = f"it runs {node.queue.function.delay:g} s after it is ready (delay)"
         return Reason(ReasonCode.DELAY, text, until=failures.retry_at)

@@ -212,7 +212,7 @@ class States(Names):
         """Queue a node after a pause."""
         self.move(node, BACKOFF)
         trouble = self.trouble(node)
-        trouble.retry_at, trouble.pause = self.now + seconds, seconds
+        trouble.retry_at, trouble.pause, trouble.note = self.now + seconds, seconds, ""
         heappush(self.pauses, (trouble.retry_at, node.key))
         self.record_trouble(node)
 

@@ -31,7 +31,7 @@ REASONS: dict[tuple[State, State], str] = {
     (QUEUED, CANCELLED): "cancelled",
     (CLAIMED, COMPLETED): "returned a value",
     (CLAIMED, RESOLVING): "returned promises",
-    (CLAIMED, BACKOFF): "failed, attempts left, or its workers are lost often",
+    (CLAIMED, BACKOFF): "failed, attempts left; its workers are lost often; or its large values are away",
     (CLAIMED, QUEUED): "worker lost, or given back",
     (CLAIMED, WAITING): "the source it was sent along with has no value for it",
     (CLAIMED, FAILED): "failed, no attempts left",

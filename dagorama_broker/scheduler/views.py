@@ -65,6 +65,16 @@ class Views:
         return self.graph.next_node
 
     @property
+    def last_stored(self) -> int:
+        """The largest key of a node that an earlier broker stored; 0: none. Keys close to it are not used again."""
+        return self.graph.last_stored
+
+    @property
+    def has_eager_attempts(self) -> bool:
+        """Whether nodes were made by attempts that still run, and may be cancelled with them."""
+        return bool(self.eager_attempts.open)
+
+    @property
     def instances_made(self) -> int:
         """A count that rises by one with each new instance."""
         return self.graph.next_instance

@@ -12,7 +12,7 @@ from dagorama_broker.errors import FailedPrecondition, InvalidArgument
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.model.queries import Live
 from dagorama_broker.scheduler.effects import Granted
-from dagorama_broker.scheduler.limits import Limits, Timing
+from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.outcomes import Outcomes
 from dagorama_broker.scheduler.recording import RetryReason
@@ -35,6 +35,9 @@ class Workers(Outcomes):
         self.graph.now, self.graph.wall = now, wall
         for when, node in rebuild(self.graph, live):
             heappush(self.graph.pauses, (when, node.key))
+        self.graph.last_stored = live.next_node - 1
+        if self.claims.epoch > 1:
+            self.graph.next_node += KEYS_LEFT_OUT
         self.eager_attempts.rebuild(live)
         self.awaited = {id for id, _ in live.workers}
         if self.awaited:

@@ -18,19 +18,23 @@ log = logging.getLogger("dagorama_broker")
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://")
 _FOLDER = "file://"
+_OBJECTS = ("s3://", "gs://", "az://")
 
 
 class StoreOptions(NamedTuple):
     """The options of a store besides its URL."""
 
-    values: str = ""  #: where large values are kept, `file:///folder`; empty: next to the file of the store
+    values: str = ""  #: where large values are: `file:///folder` or `s3://bucket/prefix`; empty: next to the file
     patience: float = 60.0  #: seconds for which a database that does not answer is tried again
     lease: float = 6.0  #: seconds after which a broker that does not renew its lead may be replaced
     address: str = ""  #: where people find this broker
+    is_signed: bool = True  #: whether clients send objects to the object store themselves, with signed URLs
     waits: bool = True  #: whether to wait for another broker to leave
+    owns_values: bool = True  #: whether it may delete objects; otherwise another store has them, too
 
 
 if TYPE_CHECKING:
+    from dagorama_broker.store.objects.large_objects import LargeObjects
     from dagorama_broker.store.sqlite.backup import Backup
     from dagorama_broker.store.sqlite.store import SqliteStore
 
@@ -77,9 +81,10 @@ def copy_store(source: tuple[str, str], target: tuple[str, str]) -> int:
     from dagorama_broker.store.sql.store import SqlStore
     from dagorama_broker.store.value_copies import copy_values
 
+    _check_places(source[1], target[1])
     stores = []
     for url, values in (source, target):
-        store = open_store(url, StoreOptions(values, waits=False))
+        store = open_store(url, StoreOptions(values, waits=False, owns_values=False))
         if not isinstance(store, SqlStore):
             raise SettingsError(f"store {without_password(url)} is lost with its process, so it cannot be copied")
         stores.append(store)
@@ -94,8 +99,20 @@ def copy_store(source: tuple[str, str], target: tuple[str, str]) -> int:
             store.keep(log.error)
         original, copy = stores
         copied = copy_records(original, copy, max(epochs))
-        copy_values(original.values_folder, copy.values_folder)
+        folders = [store.values_folder for store in stores]
+        if folders[0] is not None and folders[1] is not None:
+            copy_values(folders[0], folders[1])
     return copied
+
+
+def _check_places(source: str, target: str) -> None:
+    """Raise SettingsError unless both are folders, or the same place in an object store, where objects stay."""
+    places = [url.rstrip("/") for url in (source, target)]
+    if any(place.startswith(_OBJECTS) for place in places) and places[0] != places[1]:
+        raise SettingsError(
+            f"large values are not copied from {places[0] or 'a folder'} to {places[1] or 'a folder'}: objects are not"
+            " moved, so name the same object store for both (--from-values, --to-values)"
+        )
 
 
 def _file_store(url: str, values: str = "", otherwise: str = "") -> SqliteStore:
@@ -115,12 +132,15 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
     SettingsError for any other one, and if an option is missing or the package for it is not installed.
     """
     options = options or StoreOptions()
-    values = _folder_of(options.values)
+    values = _values_of(options)
     if url.startswith(_POSTGRES):
         return _database_store(url, values, options)
     if url == "memory://":
         if values is not None:
-            raise SettingsError("a store in memory keeps large values there, too: leave out --values (DAGORAMA_VALUES)")
+            raise SettingsError(
+                "a store in memory is lost with its process, and its large values are, too: leave out --values"
+                " (DAGORAMA_VALUES)"
+            )
         from dagorama_broker.store.memory.store import MemoryStore
 
         return MemoryStore()
@@ -138,15 +158,26 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
         raise SettingsError(f"store {url}: this user has no home folder; pass the path without ~") from None
 
 
-def _folder_of(url: str) -> Path | None:
-    """Return the folder that an option names; None if it is empty."""
-    folder = Path(url.removeprefix(_FOLDER))
-    if url and not (url.startswith(_FOLDER) and folder.is_absolute()):
-        raise SettingsError(f"--values {url} (DAGORAMA_VALUES) must be file:///absolute/path")
-    return folder if url else None
+def _values_of(options: StoreOptions) -> Path | LargeObjects | None:
+    """Return the folder or the objects that an option names; None if it is empty."""
+    url = options.values
+    if not url:
+        return None
+    if url.startswith(_FOLDER):
+        folder = Path(url.removeprefix(_FOLDER))
+        if folder.is_absolute():
+            return folder
+    elif url.startswith(_OBJECTS):
+        from dagorama_broker.store.objects.large_objects import LargeObjects
+
+        return LargeObjects(url, options.is_signed, options.owns_values)
+    raise SettingsError(
+        f"--values {url} (DAGORAMA_VALUES) must be file:///absolute/path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or"
+        " az://CONTAINER/PREFIX"
+    )
 
 
-def _database_store(url: str, values: Path | None, options: StoreOptions) -> Store:
+def _database_store(url: str, values: Path | LargeObjects | None, options: StoreOptions) -> Store:
     try:
         from dagorama_broker.store.postgres.store import PostgresStore
     except ImportError as error:
@@ -155,7 +186,7 @@ def _database_store(url: str, values: Path | None, options: StoreOptions) -> Sto
         ) from None
     if values is None:
         raise SettingsError(
-            "a store in PostgreSQL keeps large values in a folder that all its brokers share: pass"
-            " --values file:///absolute/path (DAGORAMA_VALUES)"
+            "the brokers of a store in PostgreSQL share its large values, in an object store or in a folder that all of"
+            " them see: pass --values s3://BUCKET/PREFIX, or file:///absolute/path (DAGORAMA_VALUES)"
         )
     return PostgresStore(url, values, options.patience, options.lease, options.address, options.waits)

@@ -77,11 +77,14 @@ def list_folder(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []
 
 
-def usage_of(database: Path, values: Path) -> Usage:
-    """Return the bytes of the files of a store. Raises StoreError. The files are not opened: that would free locks."""
+def usage_of(database: Path, values: int) -> Usage:
+    """Return the bytes of the files of a store; `values`: of its large values. Raises StoreError.
+
+    The files are not opened: that would free locks.
+    """
     try:
         disk = os.statvfs(database.parent)
-        return Usage(_size(database), _size(_log_of(database)), usage_below(values), disk.f_bavail * disk.f_frsize)
+        return Usage(_size(database), _size(_log_of(database)), values, disk.f_bavail * disk.f_frsize)
     except OSError as error:
         raise _unreadable(database, error) from error
 

@@ -11,11 +11,11 @@ from hashlib import sha256 as sha256_of
 from itertools import count
 from pathlib import Path
 from stat import S_ISREG
-from threading import Lock
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.descriptors import shortage
 from dagorama_broker.store.folders import WatchedFolder, list_folder, make_folder, sync_folder
+from dagorama_broker.store.graces import Graces
 
 CHUNK = 1 << 20
 #: The file by which a client recognizes the folder.
@@ -34,12 +34,11 @@ class LargeFiles:
         self.folder = folder
         self._unfinished = folder / "unfinished"
         self._numbers = count(1)
-        #: since when a value may be unreferenced, for the values of which that is possible; longest first
-        self._since: dict[bytes, float] = {}
+        self._graces = Graces()
         self._dropped: list[Path] = []
         self._damaged: set[bytes] = set()
         self._waiting: dict[str, float] = {}  # files of clients, and since when they were seen in `unfinished`
-        self._one_moves = Lock()
+        self._one_moves = self._graces.lock
         self._watched = WatchedFolder(folder, "large values")
 
     def check_folder(self) -> None:
@@ -126,8 +125,7 @@ class LargeFiles:
         with self._one_moves:
             if not _is_whole(file, length):
                 return False
-            self._since.pop(sha256, None)
-            self._since[sha256] = time.monotonic()
+            self._graces.restart(sha256)
         return True
 
     # --- collecting -----------------------------------------------------------------------------------
@@ -141,8 +139,7 @@ class LargeFiles:
     def unnamed(self, values: Iterable[bytes]) -> None:
         """Treat these values as unreferenced from now on; `collect` asks whether they are."""
         with self._one_moves:
-            for sha256 in values:
-                self._since.setdefault(sha256, time.monotonic())
+            self._graces.begin(values)
 
     def collect(
         self, grace: float, most: int, is_wanted: Callable[[bytes], bool], is_named: Callable[[bytes], bool]
@@ -152,18 +149,8 @@ class LargeFiles:
         Values that are `is_wanted` get another grace period; values that are `is_named` are not considered again until
         `unnamed` is called with them. `empty` deletes the removed files.
         """
-        now = time.monotonic()
         with self._one_moves:
-            old = self._older_than(now - grace, most)
-            for sha256 in old:
-                wanted = is_wanted(sha256)
-                named = not wanted and is_named(sha256)  # may raise: then the next call considers the value again
-                del self._since[sha256]
-                if wanted:
-                    self._since[sha256] = now
-                elif not named:
-                    self._drop(sha256)
-        return len(old) == most
+            return self._graces.collect(grace, most, is_wanted, is_named, self._drop)
 
     def empty(self, grace: float) -> None:
         """Delete removed values, and files that clients left in `unfinished` for `grace` seconds."""
@@ -181,14 +168,6 @@ class LargeFiles:
         names = filter(is_clients_own, list_folder(self._unfinished))
         self._waiting = {name: self._waiting.get(name, now) for name in names}
         return [name for name, since in self._waiting.items() if since <= now - grace]
-
-    def _older_than(self, time: float, most: int) -> list[bytes]:
-        old: list[bytes] = []
-        for sha256, since in self._since.items():
-            if since > time or len(old) == most:
-                break
-            old.append(sha256)
-        return old
 
     def _drop(self, sha256: bytes) -> None:
         dropped = self._unfinished / f"{next(self._numbers)}.dropped"
@@ -224,8 +203,7 @@ class LargeFiles:
         file = self._file(sha256)
         make_folder(file.parent)
         with self._one_moves:  # `collect` runs either before this, or finds that the grace period has started again
-            self._since.pop(sha256, None)
-            self._since[sha256] = time.monotonic()
+            self._graces.restart(sha256)
             os.replace(unfinished, file)
             self._damaged.discard(sha256)
         sync_folder(file.parent)

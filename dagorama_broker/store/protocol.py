@@ -8,6 +8,7 @@ from typing import Protocol
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.looks import Known, Seen, Wanted
+from dagorama_broker.model.objects import NewObject, ObjectRow
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
@@ -18,6 +19,7 @@ from dagorama_broker.model.queries import (
     Usage,
 )
 from dagorama_broker.model.rows import Changes, OutcomeRow
+from dagorama_broker.store.objects.large_objects import LargeObjects
 from dagorama_broker.store.view import Queries, StoreView
 
 #: Number of removed instances whose ids a store remembers, the latest.
@@ -181,6 +183,11 @@ class Store(Known, Queries, Protocol):
         """
         ...
 
+    @property
+    def objects(self) -> LargeObjects | None:
+        """The large values, if they are objects; None: they are files, for which the next four methods are."""
+        ...
+
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         """Store a large value durably; return its SHA-256 and length. Equal content is stored once. For any thread."""
         ...
@@ -200,6 +207,17 @@ class Store(Known, Queries, Protocol):
         """Return whether a large value is stored durably; if it is not, the client's file `unfinished` becomes it."""
         ...
 
+    def object_of(self, sha256: bytes) -> ObjectRow | None:
+        """Return which object holds a large value; None if no row says so. Call it in any thread."""
+        ...
+
+    def name_objects(self, new: Sequence[NewObject]) -> list[ObjectRow]:
+        """Let objects be large values, durably, and return the rows of these values.
+
+        A value that another object holds already keeps it, unless that is the one to replace.
+        """
+        ...
+
     def find_unnamed_large(self) -> None:
         """Look for unreferenced large values that an earlier broker left behind. Call it in any thread."""
 
@@ -213,7 +231,7 @@ class Store(Known, Queries, Protocol):
         ...
 
     def delete_collected(self, grace: float) -> None:
-        """Delete the files of collected values, and files that clients left for `grace` seconds."""
+        """Delete collected values, and files that clients left for `grace` seconds. Objects go some time later."""
 
     def usage(self) -> Usage | None:
         """Return the bytes of its files; None if it has none. It reads whole folders: call it in any thread."""

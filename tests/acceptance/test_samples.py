@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.pools.slurm_cluster import slurm_or_skip
+from tests.pools.stories import on_engines
+
 SAMPLES = Path(__file__).parents[2] / "samples"
 
 
@@ -125,6 +128,29 @@ def test_a_service_accepts_reports_and_streams() -> None:
         "stream: the instance has ended",
         "GET COMPLETED 2470",
     ]
+
+
+@on_engines
+def test_a_pool_on_dask_grows_and_shrinks_a_cluster() -> None:
+    pytest.importorskip("distributed")
+    work, end = output_of("pool_dask").splitlines()
+    assert re.fullmatch(r"12 seconds of work on [23] workers took \d+ seconds", work)
+    assert end == "the cluster is empty again"
+
+
+@on_engines
+def test_a_pool_on_ray_runs_nodes_on_a_gpu() -> None:
+    pytest.importorskip("ray")
+    assert output_of("pool_ray").splitlines() == [
+        "a picture of a cat, by GPU 0",
+        "a picture of a dog, by GPU 0",
+    ]
+
+
+@on_engines
+def test_a_pool_on_slurm_runs_jobs(tmp_path: Path) -> None:
+    with slurm_or_skip(tmp_path):
+        assert output_of("pool_slurm", "--output=/dev/null") == "the sum of ten squares is 285\n"
 
 
 #: It is plain Python, which the sample of the same class on dagorama is compared with.

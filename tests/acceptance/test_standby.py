@@ -7,19 +7,22 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 from urllib.request import urlopen
 
+import grpc
 import pytest
 
 from dagorama import DAGDefinition, dagorama, resolve
 from dagorama.runner import launch_workers
 from dagorama_broker.launch import environment_with
 from tests.support.broker_fixtures import server_or_skip
+from tests.support.keda import ExternalScaler, Trigger
 from tests.support.postgres_server import PostgresServer, new_schema
+from tests.support.worker_command import await_that
 
 #: Hosts of the two brokers, which have the same port.
 HOSTS = ("127.0.0.1", "127.0.0.2")
@@ -125,8 +128,27 @@ def test_a_leader_that_leaves_is_replaced_and_a_standby_may_leave(pair: Pair) ->
     for standby in standbys:
         standby.until("waiting as a standby")
     assert standbys[0].end(signal.SIGTERM) == 0
-    assert leader.end(signal.SIGTERM) == 0
-    standbys[1].until("serving on")
+    with keda(pair) as answers:
+        await_that(answers)
+        assert leader.end(signal.SIGTERM) == 0
+        standbys[1].until("serving on")
+        await_that(answers)
+
+
+@contextmanager
+def keda(pair: Pair) -> Iterator[Callable[[], bool]]:
+    """Whether KEDA gets an answer. It goes to all addresses in turn that accept a connection: to the leader's alone."""
+    addresses = ",".join(f"{host}:{pair.port}" for host in HOSTS)
+    with grpc.insecure_channel(f"ipv4:{addresses}", [("grpc.lb_policy_name", "round_robin")]) as channel:
+        scaler = ExternalScaler(channel, Trigger({}, {}))
+
+        def answers() -> bool:
+            try:
+                return not scaler.is_active().result
+            except grpc.RpcError:
+                return False
+
+        yield answers
 
 
 def test_a_leader_that_stood_still_leaves_when_it_wakes_up(pair: Pair) -> None:

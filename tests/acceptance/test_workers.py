@@ -14,9 +14,11 @@ from dagorama import NodeFailed, resolve
 from dagorama.client.connection import connection
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
+from tests.support.fifo import Fifo
+from tests.support.pausing import Pausing
 from tests.support.troubles import Adding, FastThenSlow, LateChildren, Locking, Loops, Troubles
 from tests.support.worker_command import WAIT, await_that, unservable, worker
-from tests.support.workers import launch_workers
+from tests.support.workers import fork_worker, launch_workers
 
 
 @pytest.fixture
@@ -168,6 +170,28 @@ def test_sigterm_lets_finish_what_runs(broker: LaunchedBroker, tmp_path: Path) -
         assert not connection().get_status().workers
     with launch_workers(2):
         assert resolve(instance, promise, timeout=WAIT) == ["a", "b"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_to_the_whole_process_group_ends_neither_a_node_nor_what_it_has_started(
+    broker: LaunchedBroker, tmp_path: Path, number: signal.Signals
+) -> None:
+    """As shells, and some supervisors of services, end a program: `kill -TERM -PGID`."""
+    fifo = Fifo(tmp_path / "fifo")
+    instance, promise = Pausing()(fifo.path)
+    leaver = fork_worker(["--grace", f"{WAIT:g}"], dict(os.environ), (1, 2), has_session=True)
+    try:
+        fifo.wait_until_read()
+        os.killpg(leaver.pid, number)
+        await_that(lambda: [each.leaving for each in connection().get_status().workers] == [True])
+        fifo.let_go()
+        assert resolve(instance, promise, timeout=WAIT) == ("let go", 0)
+        assert leaver.wait() == 0
+        (node,) = connection().list_nodes(instance.instance_id.bytes)
+        assert (node.failed_attempts, node.crashes, node.worker_losses) == (0, 0, 0)
+    finally:
+        leaver.kill()
+        leaver.wait()
 
 
 @pytest.mark.parametrize("flags", [["--exit-on-completion"], ["--until", "idle", "--idle", "1"]])

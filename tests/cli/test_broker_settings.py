@@ -26,6 +26,7 @@ VARIABLES = {
     "DAGORAMA_PORT": ("port", "0", 0),
     "DAGORAMA_STORE": ("store", "sqlite:///x.db", "sqlite:///x.db"),
     "DAGORAMA_VALUES": ("values", "file:///values", "file:///values"),
+    "DAGORAMA_VALUES_TRANSFER": ("values_transfer", "BROKER", "broker"),
     "DAGORAMA_STORE_PATIENCE": ("store_patience", "7", 7.0),
     "DAGORAMA_LEADER_LEASE": ("leader_lease", "1.5", 1.5),
     "DAGORAMA_LOG_LEVEL": ("log_level", "debug", "DEBUG"),
@@ -43,6 +44,7 @@ VARIABLES = {
     "DAGORAMA_MAX_SUBMISSION": ("max_submission", "4096", 4096),
     "DAGORAMA_MAX_VALUE": ("max_value", "8192", 8192),
     "DAGORAMA_RETENTION": ("retention", "0", 0.0),
+    "DAGORAMA_GRANT_AHEAD": ("grant_ahead", "0", False),
     "DAGORAMA_RETENTION_FAILED": ("retention_failed", "Never", math.inf),
     "DAGORAMA_LARGE_GRACE": ("large_grace", "0.5", 0.5),
     "DAGORAMA_LOGS_MAX": ("logs_max", "1048576", 1 << 20),
@@ -247,3 +249,10 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
 def test_a_store_in_the_home_folder_may_be_named_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert repr(open_store("sqlite:///~/broker.sqlite3")) == f"sqlite:///{tmp_path}/broker.sqlite3"
+
+
+def test_several_hosts_of_clients_are_none_for_the_health_of_one_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_HOST", "a.example,b.example")
+    with pytest.raises(SettingsError, match=r"must be one host.* name it with --host, or use `dagorama healthcheck`"):
+        Endpoint.from_env()
+    assert Endpoint.from_env(host="b.example").host == "b.example"

@@ -1,5 +1,6 @@
 """The `worker` command: ordinary mistakes give one clear sentence and exit code 2."""
 
+import os
 from importlib.metadata import version
 
 import click
@@ -13,7 +14,7 @@ from dagorama.hot_reload import run_hot_reload_worker
 FLAGS = [
     "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
     "--exit-on-completion", "--capture", "--grace", "--host", "--port", "--version", "--health-port", "--health-host",
-    "--metrics-port", "--until", "--idle", "--lifetime",
+    "--metrics-port", "--until", "--idle", "--lifetime", "--name",
 ]  # fmt: skip
 
 
@@ -62,6 +63,8 @@ def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
         ("DAGORAMA_GRACE", "long"),
         ("DAGORAMA_SHARED_FILES", "perhaps"),
         ("DAGORAMA_LOCAL_SOCKET", "perhaps"),
+        ("DAGORAMA_VALUES_PATIENCE", "-1"),
+        ("DAGORAMA_VALUES_TRANSFER", "indirect"),
         ("DAGORAMA_TRACES", "perhaps"),
         ("DAGORAMA_LOGS", "some"),
         ("DAGORAMA_LOGS_LEVEL", "quiet"),
@@ -85,6 +88,26 @@ def test_a_worker_that_could_run_nothing_is_refused(command: object) -> None:
     result = CliRunner().invoke(command, ["--only-imported"])  # type: ignore[arg-type]
     assert result.exit_code == 2
     assert "--only-imported without --import would run nothing" in result.output
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "said"),
+    [("987", "--lifeline 987: it is not open"), ("file", "the end for reading of a pipe"), ("writing", "for reading")],
+)
+def test_a_lifeline_that_could_never_be_closed_is_refused(descriptor: str, said: str) -> None:
+    reading, writing = os.pipe()
+    with open(os.devnull) as file:
+        numbers = {"file": file.fileno(), "writing": writing}
+        result = CliRunner().invoke(worker, ["--lifeline", f"{numbers.get(descriptor, descriptor)}"])
+    os.close(reading)
+    os.close(writing)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_a_worker_that_restarts_has_no_lifeline() -> None:
+    result = CliRunner().invoke(worker, ["--reload", "--lifeline", "0"])
+    assert (result.exit_code, "--lifeline contradicts --reload" in result.output) == (2, True)
 
 
 def test_a_folder_to_watch_has_to_exist() -> None:

@@ -8,17 +8,23 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 import pytest_asyncio
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import VALUES_AWAY
 from dagorama_broker.engine import series
 from dagorama_broker.monitoring.ports import monitored
 from dagorama_broker.settings import Settings
 from dagorama_monitoring import exposition
 from tests.support.fetching import afetch, fetch, url_in
+from tests.support.object_fixtures import bucket, gateway, object_server
+from tests.support.object_server import Gateway
 from tests.support.raw import FUNCTION, LEAF, MEMORY, PATIENCE, Dag, Served, serving, submit
 from tests.support.scrape import Scrape
+
+__all__ = ["bucket", "gateway", "object_server"]
 
 QUEUE, NAME = FUNCTION.queue or FUNCTION.name, FUNCTION.name
 
@@ -175,6 +181,24 @@ async def test_the_size_of_the_store_is_told_if_it_is_in_files(
         now = await scrape()
     assert (now.value("dagorama_store_bytes", part="database") or 0) > 4096
     assert (now.value("dagorama_store_free_bytes") or 0) > 0
+
+
+async def test_an_object_store_that_does_not_answer_is_told_while_the_broker_stays_healthy(
+    scrape: Scraping, gateway: Gateway, bucket: str, tmp_path: Path
+) -> None:
+    store = f"sqlite:///{tmp_path}/broker.sqlite3"
+    async with serving(metrics_port=0, store=store, values=bucket) as served:
+        assert (await scrape()).value("dagorama_values_reachable") == 1
+        gateway.shut()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await served.stub.PutValue(iter([pb.ValueChunk(data=b"value")]))
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert (VALUES_AWAY, "1") in list(refused.value.trailing_metadata() or ())
+        assert (await scrape()).value("dagorama_values_reachable") == 0
+        await submit(served.stub, Dag().submission(b"a"))
+        gateway.open()
+        await served.stub.PutValue(iter([pb.ValueChunk(data=b"value")]))
+        assert (await scrape()).value("dagorama_values_reachable") == 1
 
 
 async def test_a_broker_in_memory_has_no_size_of_its_store(measured: Served, scrape: Scraping) -> None:

@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from dagorama.api import api_pb2, broker_pb2
+from dagorama.api import api_pb2, broker_pb2, externalscaler_pb2
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker.launch import LaunchedBroker, launch_broker
@@ -39,10 +39,14 @@ from .progress import made, patience
 PATIENCE = patience(5.0)
 #: Seconds for which a call that may rightly wait forever is kept open; nothing follows from how it ends then.
 LISTENS = 0.5
-WAITS = ("Wait", "Exchange", "Work", "WatchQueues", "Events", "WatchNodes", "GetLogs", "WatchDemand")
+WAITS = ("Wait", "Exchange", "Work", "WatchQueues", "Events", "WatchNodes", "GetLogs", "WatchDemand", "StreamIsActive")
 #: Bytes that a broker may grow by, whatever is sent: buffers, caches, and what was really submitted.
 GROWTH = 200 << 20
-SERVICES = (broker_pb2.DESCRIPTOR.services_by_name["Broker"], api_pb2.DESCRIPTOR.services_by_name["Dagorama"])
+SERVICES = (
+    broker_pb2.DESCRIPTOR.services_by_name["Broker"],
+    api_pb2.DESCRIPTOR.services_by_name["Dagorama"],
+    externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"],
+)
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 INSTANCE, ORIGIN = b"i" * 16, b"o" * 12
 #: A worker that can replace its own earlier session.

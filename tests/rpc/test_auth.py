@@ -21,7 +21,7 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.api.contract import Role
 from dagorama_broker.rpc import overview
 from dagorama_broker.rpc.auth import LOOK
-from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS
+from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS, SCALER
 from tests.support import raw
 from tests.support.raw import FUNCTION, Dag, RawWorker, Served, refused, serving
 from tests.support.tokens import Tokens
@@ -105,6 +105,8 @@ SENT: Mapping[str, Any] = {
     "GetValue": broker_pb2.GetValueRequest(),
     "ImportValue": broker_pb2.ImportValueRequest(sha256=bytes(32)),
     "GetSharedFolder": broker_pb2.GetSharedFolderRequest(),
+    "KeepValue": broker_pb2.KeepValueRequest(sha256=bytes(32), length=1),
+    "FindValue": broker_pb2.FindValueRequest(sha256=bytes(32)),
     "GetInstance": broker_pb2.GetInstanceRequest(),
     "GetStatus": broker_pb2.GetStatusRequest(),
     "ListInstances": broker_pb2.ListInstancesRequest(),
@@ -137,7 +139,8 @@ SENT: Mapping[str, Any] = {
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "ExplainNode",
+    "KeepValue", "FindValue", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch",
+    "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
     "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions",
 }  # fmt: skip
@@ -151,6 +154,8 @@ MAY = {
         "GetValue",
         "ImportValue",
         "GetSharedFolder",
+        "KeepValue",
+        "FindValue",
         "GetInstance",
         "Explain",
         "WhoAmI",
@@ -184,7 +189,7 @@ async def status_of(stub: BrokerAsyncStub, call: str) -> grpc.StatusCode:
 
 def test_the_table_has_every_call_of_the_contract_and_no_other() -> None:
     service = broker_pb2.DESCRIPTOR.services_by_name["Broker"]
-    assert set(CALLS) == {f"/{service.full_name}/{method.name}" for method in service.methods}
+    assert {name for name in CALLS if SCALER not in name} == {OURS + method.name for method in service.methods}
     assert set(SENT) == {method.name for method in service.methods}
     original = api_pb2.DESCRIPTOR.services_by_name["Dagorama"].full_name
     health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

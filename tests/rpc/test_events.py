@@ -12,7 +12,9 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine import events as feed
+from dagorama_broker.model.domain import State
 from dagorama_broker.rpc import events as messages
+from tests.support.gate import gate
 from tests.support.raw import FUNCTION, PATIENCE, Dag, EagerAttemptRecord, Served, refused, results, serving, submit
 
 RETRYING = pb.Function(name="work:Task.again", hash="h", retry=pb.Retry(max_attempts=2))
@@ -74,6 +76,25 @@ async def test_all_that_happens_to_nodes_is_told_in_order(served: Served) -> Non
     assert [event.reason for event in events if event.reason] == ["ValueError: not yet", "ValueError: no such file"]
     assert {event.node for event in events} == {dag.id(0), made.id(0)}
     assert (batches[-1].ended, batches[-1].failed, batches[-1].ended_at > 1e9) == (True, True, True)
+
+
+async def test_a_run_that_fails_before_the_commit_of_its_node_is_told_with_its_number(served: Served) -> None:
+    dag = Dag()
+    await submit(served.stub, dag.submission(b"a", functions=[FUNCTION]))
+    replies = await follow(served, dag)
+    worker = await served.worker(slots=2)
+    first = await worker.node()
+    with gate(served) as commits:
+        more = dag.submission(b"b", first=1, creates=False, functions=[RETRYING])
+        submitting = asyncio.ensure_future(submit(served.stub, more))
+        await worker.fail(await worker.node(), message="early")
+        await served.until(lambda broker: not broker.scheduler.counts[State.CLAIMED] > 1)
+        commits.let_through(1000)
+        await submitting
+        await worker.complete(await worker.node())
+        await worker.durable(await worker.complete(first))
+    again = [each for each in told(await the_rest(replies)) if each[1] == RETRYING.name]
+    assert again[1:4] == [("STARTED", RETRYING.name, 1), ("RETRIED", RETRYING.name, 1), ("STARTED", RETRYING.name, 2)]
 
 
 async def test_cancelled_nodes_and_nodes_that_fail_because_of_others_are_told(served: Served) -> None:

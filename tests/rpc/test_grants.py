@@ -100,17 +100,79 @@ async def test_a_node_comes_with_the_values_that_its_sources_name(served: Served
     assert [after.values[key] for key in after.refs[source]] == [envelope(b"of y"), envelope(b"of x")]
 
 
-async def test_nothing_is_handed_out_before_it_is_durable(served: Served) -> None:
+async def test_nodes_of_a_client_are_handed_out_before_they_are_durable_and_acknowledged_after(served: Served) -> None:
     worker = await served.worker()
     with gate(served) as commits:
         submitting = asyncio.ensure_future(submit(served.stub, Dag().submission(b"a")))
+        await worker.node()
+        await served.until(lambda _: commits.waiting)
+        assert not submitting.done()
+        commits.let_through()
+        await submitting
+
+
+async def test_a_result_before_the_commit_of_its_node_is_recorded_after_it(served: Served) -> None:
+    worker, dag = await served.worker(), Dag()
+    with gate(served) as commits:
+        submitting = asyncio.ensure_future(submit(served.stub, dag.submission(b"a")))
+        reported = await worker.complete(await worker.node(), value=b"early")
+        await settled()
+        assert worker.acknowledged < reported
+        commits.let_through()
+        await submitting
+        await served.until(lambda _: commits.waiting)
+        assert worker.acknowledged < reported
+        commits.let_through()
+        await worker.durable(reported)
+    assert await served.value(dag.instance, dag.id(0)) == envelope(b"early")
+
+
+async def test_a_dependent_is_handed_out_before_the_result_of_its_source_is_durable(served: Served) -> None:
+    worker = await served.worker()
+    slow, dag = pb.Function(name="work:Task.slow", timeout=60.0), Dag()
+    request = dag.submission(b"source", b"dependent", functions=[slow], source_count=[0, 1], source=[0])
+    await submit(served.stub, request)
+    source = await worker.node()
+    with gate(served) as commits:
+        reported = await worker.complete(source, value=b"early")
+        dependent = await worker.node()
+        await served.until(lambda _: commits.waiting)
+        assert worker.acknowledged < reported
+        assert dependent.values[source.key] == envelope(b"early")
+        commits.let_through()
+
+
+async def test_the_children_of_a_result_are_not_handed_out_before_it_is_durable(served: Served) -> None:
+    worker, child = await served.worker(), Dag()
+    await submit(served.stub, Dag().submission(b"parent"))
+    parent = await worker.node()
+    child.instance = parent.instance
+    children = pb.Children(node=parent.key, attempt=parent.attempt, nodes=child.nodes(b"child"))
+    with gate(served) as commits:
+        await worker.complete(parent, children=[children], functions=[LEAF])
         await served.until(lambda _: commits.waiting)
         await settled()
         assert not worker.given
-        assert not submitting.done()
         commits.let_through()
-        await worker.node()
-        await submitting
+        assert (await worker.node()).id == child.id(0)
+
+
+async def test_a_node_whose_source_has_the_value_of_another_waits_for_the_commit(served: Served) -> None:
+    """After a crash the rule for late results would not see that the other one ran again."""
+    worker, dag = await served.worker(slots=2), Dag()
+    slow = pb.Function(name="work:Task.slow", timeout=60.0)
+    names = [b"source", b"other", b"dependent"]
+    request = dag.submission(*names, functions=[slow], source_count=[0, 0, 1], source=[0])
+    await submit(served.stub, request)
+    source, other = await worker.nodes(2)
+    await worker.durable(await worker.complete(source, ref_count=[1], ref=[-1], foreign=[dag.id(1)]))
+    with gate(served) as commits:
+        await worker.complete(other, value=b"of the other")
+        await served.until(lambda _: commits.waiting)
+        await settled()
+        assert not worker.given
+        commits.let_through()
+        assert (await worker.node()).id == dag.id(2)
 
 
 @pytest.mark.slow

@@ -576,7 +576,11 @@ def test_the_server_loads_no_pickle_and_of_dagorama_only_its_api() -> None:
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     allowed = {"dagorama", "dagorama.api"} | {
         f"dagorama.api.{name}"
-        for name in ("api_pb2", "api_pb2_grpc", "broker_pb2", "broker_pb2_grpc", "contract", "frames")
+        for name in (
+            "contract",
+            "frames",
+            *(f"{file}_pb2{kind}" for file in ("api", "broker", "externalscaler") for kind in ("", "_grpc")),
+        )
     }
     assert set(loaded) <= allowed
 

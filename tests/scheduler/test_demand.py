@@ -87,6 +87,14 @@ class TestWhatIsGranted:
         assert granted(driver) == 0
         assert len(driver.worker("second", slots=9, key_ids={"aa", KEY}).held) == 2
 
+    def test_nodes_count_whatever_key_signed_them_if_the_keys_of_the_pool_are_not_known(
+        self, driver: SchedulerDriver
+    ) -> None:
+        driver.spawn(*nodes(2), of=function("signed", key_id="aa"))
+        driver.spawn("tainted", of=TAINTED)
+        found = driver.scheduler.demand(ReadyAges(driver.scheduler.graph)).demand(DemandQuery(pool(), any_key=True))
+        assert (found.slots, found.ready, found.missing_key) == (2, 2, 0)
+
     def test_a_paused_queue_counts_again_when_it_is_resumed(self, driver: SchedulerDriver) -> None:
         driver.spawn(*nodes(4))
         driver.scheduler.pause("work", "")
@@ -297,6 +305,7 @@ class TestWorkers:
         hand.drain()
         asked = demand(driver)
         assert (asked.connected, asked.leaving, asked.busy, asked.running, asked.ready) == (1, 1, 1, 1, 1)
+        assert (asked.running_slots, asked.leaving_slots) == (1, 1)
         hand.vanish()
         asked = demand(driver)
         assert (asked.connected, asked.running, asked.ready, asked.slots) == (0, 0, 2, 2)

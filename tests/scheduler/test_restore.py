@@ -4,7 +4,7 @@ import pytest
 
 from dagorama_broker.errors import FailedPrecondition
 from dagorama_broker.model.domain import State, WireProtocol
-from dagorama_broker.scheduler import Limits, Timing
+from dagorama_broker.scheduler import KEYS_LEFT_OUT, Limits, Timing
 from tests.support.driver import GPU, SchedulerDriver, function, retrying
 
 
@@ -122,7 +122,7 @@ class TestWhatSurvives:
         hand.complete("a")
         driver.crash()
         assert driver.in_memory() == {}
-        assert driver.scheduler.graph.next_node == 2
+        assert driver.scheduler.graph.next_node == 2 + KEYS_LEFT_OUT
         assert driver.scheduler.graph.next_instance == 2
 
     @pytest.mark.parametrize("crashes", range(4))

@@ -345,6 +345,12 @@ class Life(RuleBasedStateMachine):
         hand, name = self.one_held(pick)
         hand.give_back(name, why)
 
+    @precondition(lambda self: self.holding())
+    @rule(pick=picks)
+    def put_off(self, pick: int) -> None:
+        hand, name = self.one_held(pick)
+        hand.put_off(name)
+
     @rule(of=st.sampled_from(["plain", "limited", "eager"]))
     def pause_or_resume(self, of: str) -> None:
         if not self.driver.scheduler.resume(of):

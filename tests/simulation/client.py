@@ -108,7 +108,7 @@ class Instance:
         client.submitted[prefix] = programs
         self.programs += programs
         for place, program in enumerate(programs, first):
-            self.ids[program.name] = self.origin + place.to_bytes(4, "big")
+            self.ids[program.name] = self.watcher.known[program.name] = self.origin + place.to_bytes(4, "big")
             self.watcher.submitted_at[program.name] = client.loop.now
         made = columns(programs, first, self.ids, self.origin)
         functions = made.pop("functions")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from dagorama.values import rebind as client_rebind
-from dagorama_broker.engine import cancellation
+from dagorama_broker.engine import ahead, cancellation
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.drafts import Drafts
@@ -448,10 +448,20 @@ def _(let_go: Any) -> Any:
 
 @mutant("acknowledge before commit", (Broker, "_commit"))
 def _(commit: Any) -> Any:
-    async def early(self: Broker, changes: Any, waiting: Any) -> None:
-        asyncio.get_running_loop().create_task(commit(self, changes, []))
+    async def early(self: Broker, changes: Any) -> None:
+        asyncio.get_running_loop().create_task(commit(self, changes))
 
     return early
+
+
+@mutant("a key is used again after a crash", (workers, "KEYS_LEFT_OUT"))
+def _(left_out: Any) -> Any:
+    return 0
+
+
+@mutant("a child is granted before the commit that makes it", (ahead, "first_child"))
+def _(first_child: Any) -> Any:
+    return lambda changes: 1 << 63
 
 
 @mutant("told before the commit", (Broker, "_step"))

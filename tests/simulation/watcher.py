@@ -90,6 +90,9 @@ class Watcher:
         self.wall_jumped = False
         self.names: dict[int, str] = {}  #: on disk, by key
         self.ids: dict[str, bytes] = {}  #: on disk
+        self.known: dict[str, bytes] = {}  #: ids of nodes that were submitted, or are on disk
+        self.given_names: dict[int, str] = {}  #: of nodes that a worker has received, on disk or not, by key
+        self.answered: set[str] = set()  #: nodes of which a run has ended
         self.keys: dict[str, int] = {}
         self.parents: dict[bytes, tuple[int, int]] = {}  #: by origin: node and attempt that made the nodes
         self.attempts: dict[int, tuple[int, str]] = {}  #: node and worker of each attempt that was ever granted
@@ -292,7 +295,7 @@ class Watcher:
         self.note("made", key, name)
         self.require(name not in self.keys, "made once", f"node {name} is made twice")
         self.names[key], self.keys[name] = name, key
-        self.ids[name] = self.disk.ids([key])[key]
+        self.ids[name] = self.known[name] = self.disk.ids([key])[key]
         delay = FUNCTIONS[self.plan.programs[name].function].delay
         if delay:
             self.not_before[name] = self.submitted_at.get(name, 0.0) + delay
@@ -411,8 +414,12 @@ class Watcher:
         """A worker has received a node."""
         self.note("received", given.key, given.attempt, worker)
         name, program = given.name, self.plan.programs[given.name]
-        self.require(self.names.get(given.key) == name, "told is durable", f"{name} is given out, and not on disk")
-        self.require(self.ids.get(name) == given.id, "the right node", f"{name} comes under another id")
+        if given.id[:12] in self.parents:
+            self.require(given.key in self.names, "told is durable", f"{name} is a child, given out and not on disk")
+        known = self.given_names.setdefault(given.key, name)
+        self.require(known == name, "no key is used twice", f"key {given.key} was of {known}, and is of {name}")
+        self.require(self.names.get(given.key, name) == name, "the right node", f"{name} comes under another key")
+        self.require(self.ids.get(name, given.id) == given.id, "the right node", f"{name} comes under another id")
         function = FUNCTIONS[program.function]
         self.require(given.function.name == program.function, "the right function", f"{name}: {given.function.name}")
         tolerated = not function.taint or function.taint in presence.tolerations
@@ -420,9 +427,10 @@ class Watcher:
         excluded = (function.queue or function.name) in presence.exclude_queues
         self.require(not excluded, "queues", f"{name} is of a queue that {worker} excludes")
         for source in program.sources:
-            row = self.seen.get(self.keys[source])
-            ended = (row is not None and State(row.state) in ENDED) or self.keys[source] == given.beside
-            self.require(ended, "sources first", f"{name} is given out before {source} has ended")
+            row = self.seen.get(self.keys.get(source, 0))
+            ended = (row is not None and State(row.state) in ENDED) or source in self.answered
+            beside = self.given_names.get(given.beside) == source
+            self.require(ended or beside, "sources first", f"{name} is given out before {source} has ended")
 
         self._check_code(given, function.hash)
 
@@ -473,6 +481,7 @@ class Watcher:
 
     def finished(self, worker: SimulatedWorker, given: Given) -> None:
         """Its run is over, whatever came of it."""
+        self.answered.add(given.name)
         cancelled_at = self.cancelled_at.get(given.key)
         if cancelled_at is None or self.loop.now - cancelled_at < TOLD:
             return

@@ -178,7 +178,7 @@ class Child:
             if name in own:
                 results.ref.append(own[name])
             else:
-                results.foreign.append(worker.watcher.ids[name])
+                results.foreign.append(worker.watcher.known[name])
                 results.ref.append(-len(results.foreign))
         results.ref_count.append(len(program.returns))
 
@@ -188,7 +188,7 @@ class Child:
         program = watcher.plan.programs[given.name]
         origin = self.worker.loop.chance.randbytes(12)
         watcher.parents[origin] = given.key, given.attempt
-        made = columns(program.children, 0, watcher.ids, origin)
+        made = columns(program.children, 0, watcher.known, origin)
         first = len(results.functions)
         results.functions.extend(made.pop("functions"))
         made["function"] = [index + first for index in made["function"]]

@@ -11,12 +11,16 @@ import pytest
 
 from dagorama_broker.errors import SettingsError, StoreError
 from dagorama_broker.model.actions import ActionKind, ActionRow
+from dagorama_broker.model.objects import NewObject
 from dagorama_broker.model.rows import Changes, LabelRow, NameRow, RemovedRow
 from dagorama_broker.store import Store, StoreOptions, copy_store, open_store
 from dagorama_broker.store.sql.copying import TABLES
 from dagorama_broker.store.sqlite.store import SqliteStore
+from tests.support.object_fixtures import bucket, object_server
 from tests.support.postgres_server import new_schema
 from tests.support.records import begun, completed, failed, graph, instance_row, node
+
+__all__ = ["bucket", "object_server"]
 
 Place = tuple[str, str]  # the URL of a store, and where its large values are
 
@@ -139,3 +143,25 @@ def test_every_table_is_copied(place: Callable[[str], Place]) -> None:
             lambda connection: connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
         )
     assert {name for (name,) in rows} == {table.name for table in TABLES} | {"meta", "secrets"}
+
+
+def test_objects_stay_and_their_rows_are_copied(place: Callable[[str], Place], bucket: str) -> None:
+    original, copy = place("sqlite")[0], place("postgres")[0]
+    with opened((original, bucket)) as store:
+        assert store.objects is not None
+        row = store.objects.upload([b"large" * 100_000])
+        store.name_objects([NewObject(row)])
+        store.commit(graph(node(1)))
+    copy_store((original, bucket), (copy, bucket + "/"))
+    with opened((copy, bucket)) as store:
+        assert store.objects is not None
+        assert store.object_of(row.sha256) == row
+        assert b"".join(store.objects.read(row) or ()) == b"large" * 100_000
+
+
+def test_values_are_not_copied_between_files_and_objects(place: Callable[[str], Place], bucket: str) -> None:
+    (original, folder), (copy, _) = place("sqlite"), place("sqlite")
+    for source, target in ((folder, bucket), (bucket, ""), (bucket, f"{bucket}/other")):
+        with pytest.raises(SettingsError, match="so name the same object store for both"):
+            copy_store((original, source), (copy, target))
+    assert not Path(copy.removeprefix("sqlite:///")).exists()

@@ -334,7 +334,7 @@ def test_a_wrong_url_is_refused_without_its_password(tmp_path: Path, change: str
     assert "s3cret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("values", ["", "relative", "file://relative", "s3://bucket"])
+@pytest.mark.parametrize("values", ["", "relative", "file://relative", "ftp://bucket"])
 def test_a_store_without_a_folder_for_large_values_is_refused(values: str) -> None:
     with pytest.raises(SettingsError, match="file:///absolute/path"):
         open_store("postgresql://127.0.0.1/postgres", StoreOptions(values))

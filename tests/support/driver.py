@@ -153,6 +153,12 @@ class Hand:
         self._answered(name, attempt)
         return taken
 
+    def put_off(self, name: str, why: str = "a value is away") -> bool:
+        attempt = self.held[name]
+        taken = self.driver.scheduler.put_off(self.worker, self.driver.key(name), attempt, why)
+        self._answered(name, attempt)
+        return taken
+
     def child_dies(self, running: Sequence[str] = (), unstarted: Sequence[str] = (), cause: str = "SIGSEGV") -> None:
         ran, waited = ([self.held.pop(name) for name in names] for names in (running, unstarted))
         self.driver.scheduler.died(self.worker, ran, waited, cause, self.driver.now)

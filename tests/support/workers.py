@@ -43,6 +43,9 @@ def _start(command: list[str], descriptor: int) -> Fork:
     return fork_worker(command[2:], dict(os.environ), (1, 2), descriptor)
 
 
-def fork_worker(flags: list[str], environment: dict[str, str], outputs: tuple[int, int], *inherited: int) -> Fork:
+def fork_worker(
+    flags: list[str], environment: dict[str, str], outputs: tuple[int, int], *inherited: int, has_session: bool = False
+) -> Fork:
     """Start a worker with these flags of the command, stdout and stderr."""
-    return fork_server(IMPORTS).fork(WORKER, flags, environment, outputs, *inherited)
+    program = WORKER._replace(has_session=has_session)
+    return fork_server(IMPORTS).fork(program, flags, environment, outputs, *inherited)

@@ -1,8 +1,13 @@
 """A report without the attempts that a refused value has spoiled: what is left fits together as before."""
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.frames import Outcome
-from dagorama.worker.supervisor.transfers import without_value
+from dagorama.errors import ValuesUnavailable
+from dagorama.values.signing import SignedValues, keyring
+from dagorama.worker.child.call import Call, Values, Work
+from dagorama.worker.child.exceptions import report_exception
+from dagorama.worker.child.outbox import Outbox
+from dagorama.worker.frames import Kind, Outcome
+from dagorama.worker.supervisor.reduced_reports import split_by_value, waiting_report, without_value
 
 BAD, GOOD = b"b" * 32, b"g" * 32
 
@@ -39,3 +44,34 @@ def test_an_attempt_fails_for_an_argument_of_a_node_that_it_made() -> None:
     assert list(left.attempt) == [12]
     assert [each.attempt for each in left.children] == [12]
     assert [failure.attempt for failure in left.failures] == [11, 13], "the last one still runs"
+
+
+def test_attempts_whose_value_cannot_be_stored_now_are_given_back_and_the_others_stay() -> None:
+    results = pb.Results(
+        node=[1, 2], attempt=[11, 12], value=[b"a", b"b"], microseconds=[5, 6], large=[BAD, GOOD], large_of=[0, 1],
+        children=[pb.Children(node=3, attempt=13, nodes=pb.Nodes(large=[BAD]))],
+    )  # fmt: skip
+    outcome = Outcome([11, 12], [BAD, GOOD], results.SerializeToString())
+    rest, returned = split_by_value(outcome, BAD, "the store is away")
+    left = pb.Results.FromString(rest.body)
+    assert (rest.attempts, list(left.attempt), list(left.large), list(left.large_of)) == ([12], [12], [GOOD], [0])
+    assert not left.failures
+    assert (list(returned.node), list(returned.attempt)) == ([1, 3], [11, 13])
+    assert (returned.reason, returned.detail) == (pb.VALUES, "the store is away")
+    said = pb.Results.FromString(waiting_report(outcome, BAD, "waits"))
+    assert [(report.key, report.attempt, report.message) for report in said.reports] == [
+        (1, 11, "waits"),
+        (3, 13, "waits"),
+    ]
+
+
+def test_a_node_of_this_process_that_cannot_reach_the_store_is_given_back() -> None:
+    sent: list[tuple[Kind, Outcome]] = []
+    outbox = Outbox(lambda kind, outcome: sent.append((kind, outcome)))
+    values = Values(SignedValues(keyring(), {}), {})
+    call = Call(1, 11, Work(pb.Function(name="work:Task.leaf")), bytes(16), bytes(16), b"", values)
+    report_exception(outbox, keyring(), call, ValuesUnavailable("the store is away"), 5)
+    outbox.flush()
+    [(kind, outcome)] = sent
+    returned = pb.Return.FromString(outcome.body)
+    assert (kind, returned.reason, returned.detail) == (Kind.RETURN, pb.VALUES, "the store is away")

@@ -498,7 +498,22 @@ def test_what_runs_past_the_grace_is_returned_as_interrupted(
         returned = spoken.returned()
         assert (list(returned.attempt), returned.reason) == (attempts, pb.INTERRUPTED)
         spoken.listen_to_the_end()
-        assert worker.ended()[0] == 0
+        code, said = worker.ended()
+    assert (code, "uncounted" in said) == (0, False)  # without a grace this is what was asked for
+
+
+def test_a_worker_says_that_its_grace_was_too_short(broker: ScriptedBroker, fifo: Fifo) -> None:
+    with worker_process(broker, "--grace", "0.1") as worker:
+        spoken = broker.greeted()
+        spoken.grant(call("wait_for", fifo.path))
+        fifo.wait_until_read()
+        worker.signal(signal.SIGTERM)
+        assert spoken.returned().reason == pb.INTERRUPTED
+        spoken.listen_to_the_end()
+        code, said = worker.ended()
+    assert code == 0
+    assert "1 running node has not ended within 0.1 seconds and will run again elsewhere, uncounted" in said
+    assert "give workers a longer --grace, or let them leave by themselves" in said
 
 
 def test_ctrl_c_is_a_sigterm(worker: WorkerProcess, spoken: Conversation) -> None:

@@ -7,7 +7,13 @@ from collections.abc import Awaitable, Callable
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.context import RunningNode
-from dagorama.errors import CodeMismatchException, DefinitionDiffers, ResourceNotOpened, TamperedValue
+from dagorama.errors import (
+    CodeMismatchException,
+    DefinitionDiffers,
+    ResourceNotOpened,
+    TamperedValue,
+    ValuesUnavailable,
+)
 from dagorama.logging import get_logger
 from dagorama.retry import has_runs_left, retry_decision
 from dagorama.user_code.modules import may_hold_local
@@ -41,6 +47,8 @@ def report_exception(outbox: Outbox, ring: Keyring, call: Call, error: BaseExcep
         outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error), function=name)
     elif isinstance(error, ResourceNotOpened):
         outbox.returned(call.node, call.attempt, pb.RESOURCE, str(error), function=name)
+    elif isinstance(error, ValuesUnavailable):
+        outbox.returned(call.node, call.attempt, pb.VALUES, str(error), function=name)
     else:
         outbox.failed(_failure(ring, call, error, microseconds))
 

@@ -19,6 +19,7 @@ from dagorama.client.reconnect import PATIENCE
 from dagorama.context import expect_threads
 from dagorama.logging import get_logger
 from dagorama.settings import WorkerOptions, broker_wait, captures_logs
+from dagorama.settings.values import values_patience
 from dagorama.values.signing import keyring
 from dagorama.worker.child import capture
 from dagorama.worker.child.async_runner import leave_loop
@@ -103,7 +104,7 @@ class LocalWorker:
         self._session = Session(hello(options, keyring().ids, 1, pb.STOPPED if stay else pb.IDLE))
         self._stream = ThreadedStream(link, self._session, lambda: self._claims.held, self._on_message)
         self._outbox = Outbox(self._send)
-        large = BrokerValues(link)
+        large = BrokerValues(link, values_patience)
         self._executor = _LocalExecutor(self._outbox, large, raise_failures, self._interruption, self._claims)
         self._pieces: list[bytes] = []
         self._bodies: list[bytes] = []  # of grants that were not prepared; guarded by the stream, as the session

@@ -99,6 +99,17 @@ class ChildPool:
         slot.closed = True
         self.nodes.return_unstarted(slot)
 
+    @property
+    def running(self) -> int:
+        """The number of nodes that run."""
+        return sum(len(slot.running()) for slot in self.slots)
+
+    def kill_busy(self) -> None:
+        """Kill the children that hold nodes."""
+        for slot in self.slots:
+            if len(slot):
+                self.kill(slot)
+
     def end(self, slot: Slot) -> None:
         """Close the slot and kill its child. The broker is told when the child has exited."""
         self.close(slot)

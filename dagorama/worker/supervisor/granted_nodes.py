@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.logging import get_logger
 from dagorama.worker.supervisor.child_io import ChildIO
-from dagorama.worker.supervisor.session import Session
+from dagorama.worker.supervisor.reduced_reports import report_of
+from dagorama.worker.supervisor.session import Held, Session
 from dagorama.worker.supervisor.slot import Slot
 from dagorama.worker.supervisor.spool import Spool
-from dagorama.worker.supervisor.transfers import Transfers
+from dagorama.worker.supervisor.transfers import StoreAway, Transfers
 
 DEFAULT_CANCEL_GRACE_S = 5.0  #: used until the broker has sent its own value
 LOCK_RETRY_DELAY_S = 0.002  #: delay of a retry if a child was stopped while it held its slot's lock
@@ -63,7 +65,7 @@ class GrantedNodes:
             self._session.give_back(slot.number, returned)
             return
         for digest in needs:
-            fetch = self._loop.create_task(self._fetch(digest, slot))
+            fetch = self._loop.create_task(self._fetch(digest, slot, list(grant.node), list(grant.attempt)))
             self._fetches.add(fetch)
             fetch.add_done_callback(self._fetches.discard)
         self._io.write(slot)
@@ -110,10 +112,28 @@ class GrantedNodes:
             self._loop.call_later(self.cancel_grace, self._stop_cancelled, slot, slot.pid, running)
         self._on_change()
 
-    async def _fetch(self, digest: bytes, slot: Slot) -> None:
-        await self._transfers.fetch(digest)
-        slot.arrived(digest)
+    async def _fetch(self, digest: bytes, slot: Slot, nodes: list[int], attempts: list[int]) -> None:
+        def tell(problem: str) -> None:
+            self._session.report(Held(slot.number, [], []), report_of(nodes, attempts, problem))
+            self._on_change()
+
+        try:
+            await self._transfers.fetch(digest, tell)
+        except StoreAway as problem:
+            await self._give_back(slot, attempts, str(problem))
+        slot.arrived(digest)  # the child skips nodes that were taken back
         self._io.write(slot)
+
+    async def _give_back(self, slot: Slot, attempts: list[int], why: str) -> None:
+        """Return nodes whose large values cannot be fetched, uncounted."""
+        while (returned := slot.take_back(attempts)) is None:
+            await asyncio.sleep(LOCK_RETRY_DELAY_S)
+        if returned.attempt:
+            returned.reason, returned.detail = pb.VALUES, why
+            get_logger().warning("gave back %d nodes: %s", len(returned.attempt), why)
+            self._spool.release(slot.unpinned())
+            self._session.give_back(slot.number, returned)
+            self._on_change()
 
     def _stop(self, slot: Slot, why: str) -> None:
         """Kill a child because of one of its nodes. Its other nodes are returned uncounted, and a new child starts."""

@@ -28,6 +28,7 @@ _WHY: dict[pb.ReturnReason.ValueType, str] = {
     pb.UNREGISTERED: "the definition is not registered here",
     pb.UNCHECKABLE: "a signature cannot be checked here",
     pb.RESOURCE: "a resource cannot be opened here",
+    pb.VALUES: "their large values cannot be stored or fetched",
 }
 
 
@@ -61,6 +62,14 @@ class Notices:
     def leaves(self, why: str) -> None:
         """Say why the worker leaves by itself."""
         self._announce(f"leaves: {why}")
+
+    def interrupts(self, nodes: int, grace: float) -> None:
+        """Say that the worker leaves before its running nodes have ended."""
+        get_logger().warning(
+            "%d running %s not ended within %g seconds and will run again elsewhere, uncounted: give workers a longer"
+            " --grace, or let them leave by themselves (--until idle; in the Helm chart, kind: job)",
+            nodes, "node has" if nodes == 1 else "nodes have", grace,
+        )  # fmt: skip
 
     def lost(self, address: str, why: str) -> None:
         """Say that the connection to the broker was lost."""

@@ -47,7 +47,7 @@ def hello(options: WorkerOptions, key_ids: Sequence[bytes], slots: int, until: p
         protocol=PROTOCOL,
         worker=worker,
         secret=secret,
-        name=f"{socket.gethostname()}:{os.getpid()}",
+        name=options.name or f"{socket.gethostname()}:{os.getpid()}",
         include_queues=options.include_queues,
         exclude_queues=options.exclude_queues,
         tolerations=options.tolerations,

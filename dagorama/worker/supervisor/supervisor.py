@@ -23,13 +23,14 @@ from dagorama.worker.supervisor.figures import Figures
 from dagorama.worker.supervisor.fork_server import ForkServer
 from dagorama.worker.supervisor.granted_nodes import Incomprehensible
 from dagorama.worker.supervisor.notices import Notices, complain, left_behind
+from dagorama.worker.supervisor.own_end import Events, Manner, OwnEnd
 from dagorama.worker.supervisor.session import Session, hello
 from dagorama.worker.supervisor.slot import Slot
 from dagorama.worker.supervisor.spool import Spool
 from dagorama.worker.supervisor.stacks import Stacks
 from dagorama.worker.supervisor.stream import Refused, Stream
 from dagorama.worker.supervisor.transfers import Transfers
-from dagorama.worker.supervisor.waits import Change, SilentBroker, idle_for
+from dagorama.worker.supervisor.waits import Change, SilentBroker
 
 NO_BROKER_TIMEOUT_S = 5.0  #: time without a broker after which a worker with --exit-on-completion gives up
 WELCOME_TIMEOUT_S = 0.25  #: time that a ready worker waits for the broker before it reports to its launcher
@@ -160,14 +161,11 @@ class Supervisor:
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launching program receives it too, and decides
             self._loop.add_reader(self._parent, self._on_parent, self._parent)
-        self._tasks = [self._loop.create_task(self._silent.warn(self._hears_nothing))]
         options, silence = self._options, self._longest_silence
-        if options.idle is not None:
-            self._tasks.append(self._loop.create_task(self._leave_when_idle(options.idle)))
+        own_end = OwnEnd(options, self._memory.run_times, Events(self._activity, self._leave_by_itself))
+        self._tasks = [self._loop.create_task(self._silent.warn(self._hears_nothing)), *own_end.watch()]
         if options.exit_on_completion or options.idle is not None:
             self._loop.call_later(max(silence, options.idle or 0.0), self._give_up_on_silence)
-        if options.lifetime is not None:
-            self._loop.call_later(options.lifetime, self._end_lifetime, options.lifetime)
 
     def _on_termination_signal(self) -> None:
         self._ask_to_leave(hurried=self._leaving.is_set() and not self._is_patient)
@@ -199,24 +197,19 @@ class Supervisor:
         if not self._was_welcomed:  # a connection that is lost later is retried forever
             self._ask_to_leave(FAILED, f"{self._silent.text}; start one with `dagorama-broker serve`")
 
-    # --- the time of the worker -------------------------------------------------------------------------
-
-    async def _leave_when_idle(self, seconds: float) -> None:
-        await idle_for(seconds, self._activity)
-        if not self._leaving.is_set():
-            self._notices.leaves(f"it had nothing to do for {seconds:g} seconds")
-            self._ask_to_leave()
+    # --- leaving by itself ------------------------------------------------------------------------------
 
     def _activity(self) -> int | None:
         """Return the number of reports so far; None if the worker has something to do, or has met no broker yet."""
         is_idle = self._was_welcomed and self._children.idle and self._session.settled
         return self._session.reported if is_idle else None
 
-    def _end_lifetime(self, seconds: float) -> None:
-        if not self._leaving.is_set():
-            self._notices.leaves(f"its lifetime of {seconds:g} seconds is over; it finishes what it runs")
-            self._ask_to_leave()
-            self._is_patient = True
+    def _leave_by_itself(self, why: str, manner: Manner) -> None:
+        if self._leaving.is_set() and manner is not Manner.HURRIED:
+            return
+        self._notices.leaves(why)
+        self._ask_to_leave(hurried=manner is Manner.HURRIED)
+        self._is_patient = manner is Manner.PATIENT
 
     # --- the broker -----------------------------------------------------------------------------------
 
@@ -287,9 +280,9 @@ class Supervisor:
         self._on_change()
         await self._change.until(lambda: children.idle or not self._is_patient, None)
         await self._change.until(lambda: children.idle or self._hurried, self._grace)
-        for slot in children.slots:
-            if len(slot):
-                children.kill(slot)
+        if self._grace and not (children.idle or self._hurried):
+            self._notices.interrupts(children.running, self._grace)
+        children.kill_busy()
         await self._change.until(lambda: children.idle, REAP_TIMEOUT_S)
         acknowledge_timeout = SHUTDOWN_GRACE_S if self._hurried else ACKNOWLEDGE_TIMEOUT_S
         await self._change.until(lambda: self._session.settled, acknowledge_timeout)

@@ -1,7 +1,9 @@
 """Transfer large values between the spool and the broker, a few at a time.
 
 A transfer is retried until it succeeds or the broker refuses the value. A report that names a refused value is changed:
-the attempts that need the value fail, the other attempts keep their results.
+the attempts that need the value fail, the other attempts keep their results. If an object store does not answer for
+DAGORAMA_VALUES_PATIENCE, the attempts are given back uncounted instead, and so are, after some seconds, nodes whose
+values cannot be fetched.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +23,15 @@ import grpc
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import CHUNK
 from dagorama.client.chunks import DEADLINE, transfer_deadline
+from dagorama.client.object_http import TransferFailed
 from dagorama.client.shared_files import SharedFiles
 from dagorama.client.status import broker_error
-from dagorama.errors import BrokerOverloaded, BrokerUnavailable
+from dagorama.errors import BrokerOverloaded, BrokerUnavailable, ValuesUnavailable
 from dagorama.logging import get_logger
 from dagorama.settings import shared_files
-from dagorama.worker.failures import MESSAGE_BYTES, truncate
 from dagorama.worker.frames import Kind, Outcome
+from dagorama.worker.supervisor.object_transfers import ObjectTransfers, Patience, ValueLost
+from dagorama.worker.supervisor.reduced_reports import split_by_value, waiting_report, without_value
 from dagorama.worker.supervisor.session import Backoff, Held
 from dagorama.worker.supervisor.spool import Spool
 
@@ -35,16 +39,21 @@ if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
 MAX_CONCURRENT_TRANSFERS = 4
+#: Seconds for which a value is fetched from an object store that does not answer, until its nodes are given back: they
+#: are soon granted again, and meanwhile the nodes behind them in the slot run.
+FETCHING = 5.0
+#: Called with the reason for which a transfer waits.
+Tell = Callable[[str], None]
 #: Names of statuses after which the same request may succeed later. Any other status is a final refusal.
 TRANSIENT_STATUSES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "INTERNAL", "UNKNOWN"})
 
 
-#: the failure type of an attempt whose large value the broker refused; the same error is raised if a child refuses it
-REFUSED = "dagorama.errors.RequestRejected"
-
-
 class ValueRefused(Exception):
     """The broker refused a large value, and would refuse it again."""
+
+
+class StoreAway(Exception):
+    """The object store of large values has not answered for too long."""
 
 
 class Transfers:
@@ -54,6 +63,8 @@ class Transfers:
         self._stub = stub
         self._spool = spool
         self._files: SharedFiles | None = None
+        self._objects = ObjectTransfers(stub)
+        self._troubled: dict[bytes, list[Tell]] = {}  # who is told about trouble, by value
         self._sending: dict[bytes, asyncio.Task[None]] = {}
         self._fetching: dict[bytes, asyncio.Task[None]] = {}
         self.fetched = self.fetched_bytes = 0  #: values that were downloaded, and their bytes
@@ -68,16 +79,17 @@ class Transfers:
         """Return whether a child can read the value now."""
         return digest in self._spool or (self._files is not None and self._files.has(digest))
 
-    def send(self, digest: bytes, unfinished: bytes = b"") -> asyncio.Task[None]:
-        """Return a task that ends when the broker has the value. The task raises ValueRefused.
+    def send(self, digest: bytes, unfinished: bytes, tell: Tell) -> asyncio.Task[None]:
+        """Return a task that ends when the broker has the value. The task raises ValueRefused and StoreAway.
 
         `unfinished` is the name of the file that a child has written to the broker's folder. If it is empty, the value
-        is in the spool.
+        is in the spool. `tell` is called if the object store does not answer.
         """
+        self._troubled.setdefault(digest, []).append(tell)
         task = self._sending.get(digest)
         if task is None:
             task = self._sending[digest] = asyncio.ensure_future(self._send(digest, unfinished.hex()))
-            task.add_done_callback(lambda _: self._sending.pop(digest, None))
+            task.add_done_callback(lambda _: self._over(self._sending, digest))
         elif unfinished:  # another child has written the same value
             task.add_done_callback(lambda _: self._drop(unfinished.hex()))
         return task
@@ -86,8 +98,12 @@ class Transfers:
         if self._files is not None:
             self._files.drop(unfinished)
 
+    def _over(self, tasks: dict[bytes, asyncio.Task[None]], digest: bytes) -> None:
+        tasks.pop(digest, None)
+        self._troubled.pop(digest, None)
+
     async def _send(self, digest: bytes, unfinished: str) -> None:
-        backoff = Backoff()
+        backoff, patience = Backoff(), Patience(self._objects.patience)
         while True:
             try:
                 async with self._free_transfers:
@@ -96,10 +112,27 @@ class Transfers:
             except grpc.aio.AioRpcError as error:
                 if not _may_pass(error):
                     raise ValueRefused(error.details() or error.code().name) from None
-                problem = error.details()
+                problem, is_away = error.details(), _is_away(error)
+            except TransferFailed as error:
+                problem, is_away = str(error), True
+            self._trouble(patience, digest, "storing", problem, is_away)
             await _pause(backoff, f"sending the large value {digest.hex()}", problem)
 
+    def _trouble(self, patience: Patience, digest: bytes, doing: str, problem: str | None, is_away: bool) -> None:
+        """Say for what the nodes wait; raise StoreAway if they have waited long enough for the object store."""
+        patience.note(is_away)
+        text = f"{doing} the large value {digest.hex()}: {problem}"
+        if patience.is_over:
+            raise StoreAway(text)
+        if is_away:
+            for tell in self._troubled.pop(digest, ()):  # each once
+                tell(f"waits for {text}")
+
     async def _hand_over(self, digest: bytes, unfinished: str) -> None:
+        if not unfinished and (is_kept := await self._objects.send(digest, self._spool.path(digest))) is not None:
+            if not is_kept:
+                await self._upload(self._spool.path(digest))
+            return
         if await self._is_kept(digest, unfinished):
             return
         if not unfinished:
@@ -118,45 +151,57 @@ class Transfers:
         request = pb.ImportValueRequest(sha256=digest, unfinished=unfinished)
         return (await self._stub.ImportValue(request, timeout=DEADLINE)).kept
 
-    async def fetch(self, digest: bytes) -> None:
+    async def fetch(self, digest: bytes, tell: Tell) -> None:
         """Wait until the value is in the spool, or the broker has answered that it does not have it.
 
-        In the second case the node that reads the value fails.
+        In the second case the node that reads the value fails. Raises StoreAway. `tell` is called if the object store
+        does not answer.
         """
+        self._troubled.setdefault(digest, []).append(tell)
         task = self._fetching.get(digest)
         if task is None:
             task = self._fetching[digest] = asyncio.ensure_future(self._fetch(digest))
-            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+            task.add_done_callback(lambda _: self._over(self._fetching, digest))
         await asyncio.shield(task)
 
     async def _fetch(self, digest: bytes) -> None:
-        backoff = Backoff()
+        backoff, patience = Backoff(), Patience(min(self._objects.patience, FETCHING))
         while not self.is_at_hand(digest):
             try:
                 async with self._free_transfers:
                     if await self._download(digest):
                         return
-                problem: str | None = "the received data does not match its hash"
+                problem, is_away = "the received data does not match its hash", False
             except grpc.aio.AioRpcError as error:
                 if not _may_pass(error):
                     return
-                problem = error.details()
+                problem, is_away = error.details() or "", _is_away(error)
+            except TransferFailed as error:
+                problem, is_away = str(error), True
+            except ValueLost as error:
+                get_logger().error("the large value %s is lost: %s; put() it again", digest.hex(), error)
+                return
+            self._trouble(patience, digest, "fetching", problem, is_away)
             await _pause(backoff, f"fetching the large value {digest.hex()}", problem)
 
     async def _download(self, digest: bytes) -> bool:
         path = self._spool.path(digest)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        partial, found = path.with_suffix(".fetched"), sha256()
-        with partial.open("wb") as file:
+        fetched, found = path.with_suffix(".fetched"), sha256()
+        if (length := await self._objects.fetch(digest, fetched)) is not None:
+            return self._take_in(fetched, path, length)
+        with fetched.open("wb") as file:
             async for chunk in self._stub.GetValue(pb.GetValueRequest(sha256=digest)):
                 file.write(chunk.data)
                 found.update(chunk.data)
-                self.fetched_bytes += len(chunk.data)
-        whole = found.digest() == digest
-        if whole:
-            partial.replace(path)
-            self.fetched += 1
-        return whole
+        return found.digest() == digest and self._take_in(fetched, path, fetched.stat().st_size)
+
+    def _take_in(self, fetched: Path, path: Path, length: int) -> bool:
+        """Put a fetched file in its place; return True."""
+        fetched.replace(path)
+        self.fetched += 1
+        self.fetched_bytes += length
+        return True
 
 
 class Forwarder:
@@ -175,7 +220,12 @@ class Forwarder:
             self._forward(kind, held, outcome.body)
             return
         self._spool.hold(outcome.large)
-        sending = [self._transfers.send(digest, outcome.waiting.get(digest, b"")) for digest in outcome.large]
+        sending = [
+            self._transfers.send(
+                digest, outcome.waiting.get(digest, b""), partial(self._tell, held.slot, outcome, digest)
+            )
+            for digest in outcome.large
+        ]
         self._waiting.append((kind, held, outcome, sending))
         if self._task is None:
             self._task = asyncio.ensure_future(self._send_all())
@@ -184,6 +234,10 @@ class Forwarder:
     def held(self) -> list[Held]:
         """The attempts whose outcomes wait for large values."""
         return [held for _, held, _, _ in self._waiting]
+
+    def _tell(self, slot: int, outcome: Outcome, digest: bytes, problem: str) -> None:
+        """Report that attempts have ended and wait for the object store."""
+        self._forward(Kind.RESULTS, Held(slot, [], []), waiting_report(outcome, digest, problem))
 
     async def _send_all(self) -> None:
         while self._waiting:
@@ -195,10 +249,21 @@ class Forwarder:
                 except ValueRefused as refusal:
                     get_logger().warning("the broker refused the large value %s: %s", digest.hex(), refusal)
                     outcome = without_value(outcome, digest, str(refusal))
+                except StoreAway as problem:
+                    outcome, returned = split_by_value(outcome, digest, str(problem))
+                    held = self._give_back(held, returned)
             self._waiting.popleft()
             self._spool.release(large)
             self._forward(kind, held, outcome.body)
         self._task = None
+
+    def _give_back(self, held: Held, returned: pb.Return) -> Held:
+        """Give attempts back; return the others."""
+        gone = set(returned.attempt)
+        if gone:
+            self._forward(Kind.RETURN, Held(held.slot, returned.node, returned.attempt), returned.SerializeToString())
+        kept = [(node, attempt) for node, attempt in zip(held.nodes, held.attempts, strict=True) if attempt not in gone]
+        return Held(held.slot, [node for node, _ in kept], [attempt for _, attempt in kept])
 
 
 async def _chunks(path: Path) -> AsyncIterator[pb.ValueChunk]:
@@ -215,54 +280,11 @@ def _may_pass(error: grpc.aio.AioRpcError) -> bool:
     return isinstance(found, BrokerOverloaded) and found.retry_after is not None
 
 
+def _is_away(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether the broker was reached, and the object store does not answer it."""
+    return isinstance(broker_error(error, ""), ValuesUnavailable)
+
+
 async def _pause(backoff: Backoff, what: str, problem: str | None) -> None:
     get_logger().warning("%s: %s; trying again", what, problem)
     await asyncio.sleep(backoff.pause(random.random()))
-
-
-# --- reports without a refused value ------------------------------------------------------------------------
-
-
-def without_value(outcome: Outcome, digest: bytes, why: str) -> Outcome:
-    """Return the outcome with a failure in place of each attempt whose value or child nodes need the large value."""
-    results = pb.Results.FromString(outcome.body)
-    failed = {results.attempt[index]: results.node[index] for index in _users(results, digest)}
-    failed |= {child.attempt: child.node for child in results.children if digest in child.nodes.large}
-    message = truncate(f"a large value that the result needs could not be stored: {why}", MESSAGE_BYTES)
-    rest = _without(results, set(failed))
-    for attempt, node in failed.items():
-        rest.failures.add(node=node, attempt=attempt, type=REFUSED, message=message)
-    return outcome._replace(body=rest.SerializeToString())
-
-
-def _users(results: pb.Results, digest: bytes) -> list[int]:
-    """Return the indexes of the results whose values need the large value."""
-    return [of for value, of in zip(results.large, results.large_of, strict=True) if value == digest]
-
-
-def _without(results: pb.Results, attempts: set[int]) -> pb.Results:
-    """Return the report without the values and child nodes of these attempts."""
-    kept = [index for index, attempt in enumerate(results.attempt) if attempt not in attempts]
-    moved = {index: at for at, index in enumerate(kept)}
-    large = [(value, moved[of]) for value, of in zip(results.large, results.large_of, strict=True) if of in moved]
-    rest = pb.Results(
-        node=[results.node[index] for index in kept],
-        attempt=[results.attempt[index] for index in kept],
-        value=[results.value[index] for index in kept],
-        microseconds=[results.microseconds[index] for index in kept],
-        foreign=results.foreign,
-        functions=results.functions,
-        children=[child for child in results.children if child.attempt not in attempts],
-        failures=[failure for failure in results.failures if failure.attempt not in attempts],
-        large=[value for value, _ in large],
-        large_of=[of for _, of in large],
-        logs=results.logs,
-        reports=results.reports,
-        trace=[trace for trace, of in zip(results.trace, results.trace_of, strict=True) if of in moved],
-        trace_of=[moved[of] for of in results.trace_of if of in moved],
-    )
-    if results.ref_count:
-        starts = list(accumulate(results.ref_count, initial=0))
-        rest.ref_count.extend([results.ref_count[index] for index in kept])
-        rest.ref.extend([ref for index in kept for ref in results.ref[starts[index] : starts[index + 1]]])
-    return rest

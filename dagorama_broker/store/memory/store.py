@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -32,12 +32,13 @@ from dagorama_broker.store.memory.maps import Maps
 from dagorama_broker.store.memory.retry import read_bad_ends, read_eager_states, read_edges, read_failed
 from dagorama_broker.store.memory.search import failed_with, matches
 from dagorama_broker.store.memory.tables import Tables
+from dagorama_broker.store.memory.values import ValueMethods
 from dagorama_broker.store.protocol import SECRET_BYTES, Unshared
 
 _Row = TypeVar("_Row")
 
 
-class MemoryStore(Unshared, KnownFacts, Aggregates, Maps):
+class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
     """A `Store` whose records live as long as this object; close() and open() keep them, like a restart elsewhere."""
 
     near = is_the_store = True
@@ -249,29 +250,6 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps):
 
     def naming(self, key: int) -> list[StoredInstance]:
         return [self.tables.instances[other] for other in self.tables.retention.naming(key)]
-
-    # --- large values -----------------------------------------------------------------------------
-
-    def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
-        return self.tables.large.put(chunks)
-
-    def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
-        return self.tables.large.get(sha256)
-
-    def share_large(self) -> tuple[str, str]:
-        return self.tables.large.share()
-
-    def keep_large(self, sha256: bytes, length: int, unfinished: str = "") -> bool:
-        return self.tables.large.keep(sha256, length, unfinished)
-
-    def find_unnamed_large(self) -> None:
-        """Do nothing: no earlier broker can have left any."""
-
-    def collect_large(self, grace: float, most: int, is_wanted: Callable[[bytes], bool]) -> bool:
-        return self.tables.large.collect(grace, most, is_wanted)
-
-    def delete_collected(self, grace: float) -> None:
-        self.tables.large.empty(grace)
 
 
 def _present(row: _Row | None, what: str, key: int) -> _Row:

@@ -179,7 +179,14 @@ EXCEPTION WHEN data_exception THEN
 END $$
 """
 
+LARGES = """
+CREATE TABLE larges (
+    sha256 bytea PRIMARY KEY, chk bigint NOT NULL,
+    length bigint NOT NULL, object text COLLATE "C" NOT NULL, kept double precision NOT NULL
+)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA,)
+MIGRATIONS = (FIRST_SCHEMA, LARGES)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

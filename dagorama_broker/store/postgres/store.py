@@ -1,8 +1,8 @@
-"""The store in a PostgreSQL database: records in, records out, no rules. Large values are files in a folder."""
+"""The store in a PostgreSQL database: records in, records out, no rules. Large values are files or objects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,8 +10,8 @@ from dagorama_broker.errors import StoreError
 from dagorama_broker.model.looks import Seen, Wanted
 from dagorama_broker.model.queries import Usage
 from dagorama_broker.model.rows import Changes
-from dagorama_broker.store.folders import usage_below
 from dagorama_broker.store.large_values import LargeFiles
+from dagorama_broker.store.objects.large_objects import LargeObjects
 from dagorama_broker.store.postgres.address import parse_address
 from dagorama_broker.store.postgres.connection import Session
 from dagorama_broker.store.postgres.database import PATIENCE, Ending, Line, WritingLine
@@ -27,6 +27,7 @@ from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.copying import refuse_unfinished
 from dagorama_broker.store.sql.counters import kept_secret
 from dagorama_broker.store.sql.listing import read_used_ids
+from dagorama_broker.store.sql.objects import find_objects
 from dagorama_broker.store.sql.retention import drop_unused_functions, is_left_over, sweep
 from dagorama_broker.store.sql.store import SqlStore
 
@@ -51,13 +52,13 @@ class PostgresStore(SqlStore):
     def __init__(
         self,
         url: str,
-        values: Path,
+        values: Path | LargeObjects,
         patience: float = PATIENCE,
         lease: float = LEASE,
         address: str = "",
         waits: bool = True,
     ) -> None:
-        """`values`: folder of large values, which all brokers of the database share.
+        """`values`: folder or object store of large values, which all brokers of the database share.
 
         `patience`: seconds for which a server that is away is tried again. `lease`: seconds after which a broker that
         does not renew its lead may be replaced. `address`: where people find this broker. `waits`: whether `take`
@@ -70,7 +71,8 @@ class PostgresStore(SqlStore):
             return Line(self._address, patience, self._ending, commits)
 
         self._reading, self._viewing, self._looking, self._commit_line = line(), line(), line(), line(commits=True)
-        super().__init__(self._reading, self._reading, LargeFiles(values))
+        large = values if isinstance(values, LargeObjects) else LargeFiles(values)
+        super().__init__(self._reading, self._reading, large)
         self.view = PostgresView(self._viewing)
         self._keeper = Keeper(line(), lease, address, self._ending, waits)
         self._writing: WritingLine | None = None
@@ -92,13 +94,15 @@ class PostgresStore(SqlStore):
                 refuse_newer(session, self._address)
             finally:
                 session.close()
+        if self.objects is not None:
+            self.objects.open()
 
     def take(self) -> int:
         try:
             epoch = self._keeper.take(lambda session: migrate(session, self._address))
-            self._large.sweep()
             self._writing = WritingLine(self._commit_line, epoch)
             self.secret = self._writing.transact(_begin)
+            self._open_values(self.secret)
             if self._keeper.predecessor is not None:
                 self.last_used = self._keeper.predecessor.renewed
             return epoch
@@ -125,7 +129,7 @@ class PostgresStore(SqlStore):
         self._large.close()
 
     def usage(self) -> Usage:
-        return Usage(self.size(), 0, usage_below(self._large.folder), None)
+        return Usage(self.size(), 0, self._values_size(), None)
 
     def size(self) -> int:
         rows = self._viewing.read(lambda reader: reader.connection.execute(_SIZE, (self._address.schema,)).fetchall())
@@ -136,7 +140,7 @@ class PostgresStore(SqlStore):
     def commit(self, changes: Changes) -> None:
         self._opened().commit(changes)
         if changes.large:
-            self._large.check_folder()
+            self._check_values()
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         return self._opened().transact(work)
@@ -161,11 +165,20 @@ class PostgresStore(SqlStore):
 
     def look(self, wanted: Wanted) -> Seen:
         seen = self._looking.run(lambda session: look_at_once(session, wanted))
-        seen.large = {sha256 for sha256 in wanted.large if self._large.has(sha256)}
+        seen.large = self._stored_among(wanted.large)
         return seen
 
     def used_ids(self, after: bytes, most: int) -> list[bytes]:
         return self._looking.read(lambda reader: read_used_ids(reader, after, most))
+
+    def _stored_among(self, values: Collection[bytes]) -> set[bytes]:
+        """Return which of these large values are stored."""
+        if self.objects is None:
+            return {sha256 for sha256 in values if self._files.has(sha256)}
+        if not values:
+            return set()
+        rows = self._looking.run(lambda session: find_objects(session, values))
+        return {row.sha256 for row in rows if self._is_value(row)}
 
 
 def _begin(session: Session) -> bytes:

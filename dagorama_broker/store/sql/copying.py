@@ -113,6 +113,7 @@ TABLES = (
         "progress", "key failed_attempts crashes worker_losses retry_at failure pause attempt lost_attempt"
     ),
     _plain("large_refs", "key sha256", 2),
+    _plain("larges", "sha256 length object kept"),
     _plain("node_keys", "key concurrency_key"),
     _plain("eager_attempts", "attempt node parent eager_state"),
     _plain("eager_blocks", "first_key attempt"),

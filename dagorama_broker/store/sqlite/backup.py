@@ -2,7 +2,8 @@
 
 The database is copied from one snapshot through a connection that only reads. Large values are files that never change,
 named by their content: they are linked or copied before the database and again after it, so that no value that the
-copy of the database refers to is missing. The copy gets its name at the end.
+copy of the database refers to is missing. The copy gets its name at the end. Values in an object store stay there, and
+their rows are copied with the database.
 """
 
 from __future__ import annotations
@@ -44,37 +45,68 @@ class Backup(NamedTuple):
     missing: int  #: large values that nodes refer to and the store itself lacks
 
 
-def back_up(store: Path, values_folder: Path, target: Path) -> Backup:
-    """Copy the store in this file and its large values. Raise StoreError, with one sentence; then there is no copy."""
+def back_up(store: Path, values_folder: Path | None, target: Path) -> Backup:
+    """Copy the store in this file and its large values. Raise StoreError, with one sentence; then there is no copy.
+
+    `values_folder`: None if large values are objects.
+    """
     if not store.is_file():
         raise StoreError(f"there is no store {store}")
     if existing := [name for name in _BESIDE if os.path.lexists(f"{target}{name}")]:
         raise StoreError(f"{target}{existing[0]} exists: choose another target, or remove it first")
     with translate_sqlite_errors(target), _unfinished(target) as copy:
         values = Path(f"{copy}.values")
-        copy_values(values_folder, values)
+        if values_folder is not None:
+            copy_values(values_folder, values)
         _copy_database(store, copy)
-        copy_values(values_folder, values)
+        if values_folder is not None:
+            copy_values(values_folder, values)
         found = _checked(copy, values)
         _finish(copy, target)
     return found._replace(path=target)
 
 
-def restore(copy: Path, target: Path, values_folder: Path) -> Backup:
+def restore(copy: Path, target: Path, values_folder: Path | None) -> Backup:
     """Make a store out of a copy, which stays as it is. Raise StoreError, with one sentence; then there is no store.
 
-    Workers may still hold attempts of epochs that the copy does not know, so the epochs of the store begin far above.
+    `values_folder`: None if large values are objects, which are not moved. Workers may still hold attempts of epochs
+    that the copy does not know, so the epochs of the store begin far above.
     """
-    if values_folder != Path(f"{target}.values") and any(names_below(values_folder)):
+    beside = Path(f"{target}.values")
+    if values_folder not in (None, beside) and any(names_below(values_folder)):
         raise StoreError(f"{values_folder} has large values: choose another folder, or remove it first")
+    _check_kind(copy, values_folder is None)
     made = back_up(copy, Path(f"{copy}.values"), target)
     with translate_sqlite_errors(target):
-        if values_folder != Path(f"{target}.values"):
-            copy_values(Path(f"{target}.values"), values_folder)
-            shutil.rmtree(f"{target}.values", ignore_errors=True)
+        if values_folder not in (None, beside):
+            copy_values(beside, values_folder)
+            shutil.rmtree(beside, ignore_errors=True)
         with closing(connect(target, BUSY_SECONDS)) as connection, transaction(connection):
             write_number(connection, "epoch", read_number(connection, "epoch") + LOST_EPOCHS)
     return made
+
+
+def _check_kind(copy: Path, are_objects: bool) -> None:
+    """Raise StoreError if the copy has large values of another kind than the store that is made out of it."""
+    if are_objects and any(names_below(Path(f"{copy}.values"))):
+        raise StoreError(f"the large values of {copy} are files: pass --values file:///FOLDER, or leave it out")
+    if not are_objects and copy.is_file() and _objects_in(copy):
+        raise StoreError(
+            f"the large values of {copy} are in an object store: pass it with --values (DAGORAMA_VALUES), such as"
+            " s3://BUCKET/PREFIX"
+        )
+
+
+def _objects_in(copy: Path) -> set[bytes]:
+    """Return the large values of a copy that are objects."""
+    with translate_sqlite_errors(copy), closing(sqlite3.connect(_read_only(copy), uri=True)) as connection:
+        return _objects(connection)
+
+
+def _objects(connection: sqlite3.Connection) -> set[bytes]:
+    has_table = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'larges'").fetchone()
+    rows = connection.execute("SELECT sha256 FROM larges") if has_table else ()  # older stores have no such table
+    return {digest for (digest,) in rows}
 
 
 @contextmanager
@@ -105,14 +137,17 @@ def _finish(copy: Path, target: Path) -> None:
 
 def _copy_database(store: Path, copy: Path) -> None:
     os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    # A connection that may write would checkpoint the log when it is closed, and no broker serves the store.
-    address = f"file:{quote(str(store.resolve()))}?mode=ro"
     with (
         translate_sqlite_errors(store),
-        closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as source,
+        closing(sqlite3.connect(_read_only(store), uri=True, timeout=BUSY_SECONDS)) as source,
         closing(sqlite3.connect(copy)) as target,
     ):
         source.backup(target)  # all pages in one step, so from one snapshot
+
+
+def _read_only(store: Path) -> str:
+    # A connection that may write would checkpoint the log when it is closed, and no broker serves the store.
+    return f"file:{quote(str(store.resolve()))}?mode=ro"
 
 
 def _checked(copy: Path, values: Path) -> Backup:
@@ -121,5 +156,6 @@ def _checked(copy: Path, values: Path) -> Backup:
         check_copy(connection, copy)
         named = {digest for (digest,) in connection.execute("SELECT DISTINCT sha256 FROM large_refs")}
         (instances,) = connection.execute("SELECT count(*) FROM instances").fetchone()
-    there = set(names_below(values))
+        objects = _objects(connection)
+    there = set(names_below(values)) | objects
     return Backup(copy, instances, len(there), len(named - there))

@@ -142,10 +142,16 @@ CREATE TABLE actions (
 )
 """
 
+LARGES = """
+CREATE TABLE larges (
+    sha256 BLOB PRIMARY KEY, chk INTEGER NOT NULL, length INTEGER NOT NULL, object TEXT NOT NULL, kept REAL NOT NULL
+) WITHOUT ROWID
+"""
+
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
 FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
-MIGRATIONS = (FIRST_SCHEMA, ACTIONS)
+MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES)
 #: The version that all migrations make.
 LATEST_VERSION = FIRST_VERSION + len(MIGRATIONS) - 1

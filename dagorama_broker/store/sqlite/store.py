@@ -13,6 +13,7 @@ from dagorama_broker.model.queries import Usage
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.store.folders import size_of, usage_of
 from dagorama_broker.store.large_values import LargeFiles
+from dagorama_broker.store.objects.large_objects import LargeObjects
 from dagorama_broker.store.protocol import Unshared
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.counters import write_number
@@ -35,16 +36,21 @@ class SqliteStore(Unshared, SqlStore):
     near = True
 
     def __init__(
-        self, path: Path, busy: float = BUSY_SECONDS, count_together: float = COUNT_TIME, values: Path | None = None
+        self,
+        path: Path,
+        busy: float = BUSY_SECONDS,
+        count_together: float = COUNT_TIME,
+        values: Path | LargeObjects | None = None,
     ) -> None:
         """`busy`: seconds for which another program may lock the file; `count_together`: see `CommitCount`.
 
-        `values`: folder of large values; None: one next to the file.
+        `values`: where large values are; None: in a folder next to the file.
         """
         # SQLite follows links too, so the folder of large values must be next to the link's target.
         self.path = Path(os.path.realpath(path))
         self._database = Database(self.path, busy, count_together)
-        large = LargeFiles(values or self.path.with_name(self.path.name + ".values"))
+        folder = self.path.with_name(self.path.name + ".values")
+        large = values if isinstance(values, LargeObjects) else LargeFiles(values or folder)
         super().__init__(self._database.source, self._database.quick, large)
         self.view = SqliteView(self._database.viewed)
 
@@ -55,13 +61,18 @@ class SqliteStore(Unshared, SqlStore):
 
     def open(self) -> None:
         self._database.reach()
+        if self.objects is not None:
+            self.objects.open()
 
     def take(self) -> int:
         try:
             with self._database.taken():
                 self._database.prepare()
-                self._large.sweep()
+                if self.objects is None:
+                    self._open_values(b"")  # before the epoch: a folder that cannot be used costs none
                 epoch = self._database.begin()
+                if self.objects is not None:
+                    self._open_values(self.secret)
                 self._warn_of_lost_values()
                 return epoch
         except BaseException:
@@ -70,10 +81,10 @@ class SqliteStore(Unshared, SqlStore):
 
     def _warn_of_lost_values(self) -> None:
         refers_to_values = self._quick.read(lambda reader: reader.connection.execute(_ANY_LARGE).fetchone())
-        if refers_to_values and not self._large.folder.is_dir():
+        if refers_to_values and self.values_folder is not None and not self.values_folder.is_dir():
             log.error(
                 "%s is missing, with the large values that nodes refer to: restore it, or those nodes fail when a"
-                " worker needs the values", self._large.folder,
+                " worker needs the values", self.values_folder,
             )  # fmt: skip
 
     def close(self) -> None:
@@ -100,7 +111,7 @@ class SqliteStore(Unshared, SqlStore):
         return self._database.last_used
 
     def usage(self) -> Usage:
-        return usage_of(self.path, self._large.folder)
+        return usage_of(self.path, self._values_size())
 
     def size(self) -> int:
         return size_of(self.path)
@@ -110,7 +121,7 @@ class SqliteStore(Unshared, SqlStore):
     def commit(self, changes: Changes) -> None:
         is_settled = self._database.commit(changes)
         if changes.large or not is_settled:
-            self._large.check_folder()
+            self._check_values()
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         return self._database.transact(work)

@@ -1,0 +1,85 @@
+"""Chooses the nodes that workers get before the commit that makes them durable, or that makes their sources' results.
+
+A commit takes as long as the disk, and a worker that waits for it does nothing. A crash in between costs the run of a
+node that was never acknowledged to a client: the client submits it again, or its source runs again. Nothing is
+acknowledged early, and a result is recorded in the commit of its node or in a later one.
+
+A node waits for the commit, as do all later ones of its slot, if
+
+- an attempt made it whose result is part of the commit: if that were lost, the node would have run without ever having
+  existed;
+- the value of a source comes from another node, or its attempts have failed: the rule by which a late result is refused
+  after a crash compares attempts of sources, and does not see such changes;
+- it has very many sources, or its envelopes are only in the commit, and not in the cache;
+- its key is so large that a start after a crash might use it again.
+"""
+
+from __future__ import annotations
+
+from dagorama_broker.engine.payload_cache import Payloads
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.rows import Changes
+from dagorama_broker.scheduler import KEYS_LEFT_OUT, Effects, Granted, Node, Scheduler, Slot
+
+#: Sources of a node that are looked at: there is little to gain for one with more.
+MOST_SOURCES = 64
+
+
+class Ahead:
+    def __init__(self, scheduler: Scheduler, payloads: Payloads) -> None:
+        self._scheduler = scheduler
+        self._payloads = payloads
+        self._last = scheduler.last_stored  # key of a node that is stored
+        self._first_child = 0
+        self._changing: set[int] = set()
+
+    def split(self, changes: Changes, effects: Effects) -> tuple[list[Granted], list[Granted]]:
+        """Return what may be granted before this commit, and what must wait for it."""
+        if not effects.granted or not _is_plain(changes) or self._scheduler.has_eager_attempts:
+            return [], effects.granted
+        self._first_child = first_child(changes)
+        self._changing = {row.key for row in changes.progress}
+        ahead, later, waits = list[Granted](), list[Granted](), set[Slot]()
+        for granted in effects.granted:
+            if granted.slot not in waits and self._may_go(granted.node):
+                ahead.append(granted)
+            else:
+                waits.add(granted.slot)
+                later.append(granted)
+        return ahead, later
+
+    def committed(self, changes: Changes) -> None:
+        """Note that a commit is durable."""
+        if changes.nodes:
+            self._last = max(self._last, changes.nodes[-1].key)
+
+    def _may_go(self, node: Node) -> bool:
+        key = node.key
+        if key > self._last:  # it is not stored
+            if key >= self._first_child or key > self._last + KEYS_LEFT_OUT:
+                return False
+            if key not in self._payloads.arguments.kept:
+                return False
+        if key in self._changing:
+            return False
+        if len(node.sources) > MOST_SOURCES:
+            return False
+        values = self._payloads.values.kept
+        return all(
+            (source.state is State.COMPLETED and not source.refs and source.key in values) or source.slot is not None
+            for source in node.sources
+        )
+
+
+def first_child(changes: Changes) -> int:
+    """Return the smallest key of a node that an attempt has made and this commit makes durable; else a large number."""
+    return min((block.first_key for block in changes.blocks if block.creator), default=1 << 63)
+
+
+def _is_plain(changes: Changes) -> bool:
+    """Return whether a commit holds nothing but new nodes and results."""
+    return not (
+        changes.retried or changes.drafts or changes.given_up or changes.drafts_over or changes.eager_attempts
+        or changes.eager_blocks or changes.rebindings or changes.rebound or changes.used_failures or changes.removed
+        or changes.paused or changes.resumed
+    )  # fmt: skip
