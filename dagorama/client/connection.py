@@ -19,11 +19,12 @@ from dagorama.api import broker_pb2
 from dagorama.client.addresses import address
 from dagorama.client.channel import sync_channel
 from dagorama.client.chunks import DEADLINE, node_fields, transfer_deadline, whole_submission
+from dagorama.client.early_wait import EarlyReplies, EarlyWaits
 from dagorama.client.inspection_calls import InspectionCalls
 from dagorama.client.reconnect import PATIENCE, repeated
 from dagorama.client.replies import CallReplies, Replies, StreamReplies
 from dagorama.client.status import broker_error, has_reached
-from dagorama.client.stream import Exchange, PendingRequest
+from dagorama.client.stream import Exchange
 from dagorama.client.timeouts import Clock
 from dagorama.client.value_calls import ValueCalls
 from dagorama.errors import BrokerError
@@ -63,6 +64,7 @@ class Connection(InspectionCalls, ValueCalls):
         self.original: DagoramaStub = DagoramaStub(self.channel)
         _close_streams_before_forks()
         self._exchange = Exchange(settings, self.stub, self.error_of, is_own=channel is None)
+        self._early = EarlyWaits()
 
     @property
     def patience(self) -> float:
@@ -77,10 +79,12 @@ class Connection(InspectionCalls, ValueCalls):
 
     def close_stream(self) -> None:
         """Close the open stream unless a request is pending on it; the next request opens another one."""
+        self._early.drop()
         self._exchange.close()
 
     def abandon_stream(self) -> None:
         """Close what this process, a fork, has inherited of its parent's stream."""
+        self._early = EarlyWaits()
         self._exchange.abandon()
 
     def is_for(self, settings: Settings) -> bool:
@@ -90,7 +94,8 @@ class Connection(InspectionCalls, ValueCalls):
     def submit(self, requests: Sequence[broker_pb2.SubmitRequest]) -> None:
         """Submit instances and nodes in one transaction; return when they are durable."""
         if len(requests) == 1:
-            self._ask(lambda timeout: self._answered(broker_pb2.Request(submit=requests[0]), timeout))
+            wait = self._early.for_submission(requests[0])
+            self._ask(lambda timeout: self._submitted(requests[0], wait, timeout))
             return
         deadline = transfer_deadline(sum(request.ByteSize() for request in requests))
         self._ask(lambda timeout: self.stub.SubmitStream(whole_submission(requests), timeout=timeout), deadline)
@@ -103,8 +108,10 @@ class Connection(InspectionCalls, ValueCalls):
         request = broker_pb2.WaitRequest(now=now, **node_fields(owners))
         if now:
             timeout = DEADLINE if timeout is None else min(timeout, DEADLINE)
+        if len(owners) == 1 and not now and (pending := self._early.take(next(iter(owners)))) is not None:
+            return EarlyReplies(self, pending, timeout, lambda: self._waited(request, timeout))
         if len(owners) <= FEW:
-            return StreamReplies(self, self._asked(broker_pb2.Request(wait=request)), timeout)
+            return self._waited(request, timeout)
         return CallReplies(self, self.stub.Wait(request, timeout=timeout))
 
     def explain(self, owners: Mapping[bytes, bytes], timeout: float) -> broker_pb2.ExplainReply:
@@ -126,12 +133,25 @@ class Connection(InspectionCalls, ValueCalls):
         except grpc.RpcError as error:
             raise self.error_of(error) from None
 
-    def _answered(self, question: broker_pb2.Request, timeout: float) -> None:
-        for _ in StreamReplies(self, self._asked(question), timeout):
-            pass
+    def _waited(self, request: broker_pb2.WaitRequest, timeout: float | None) -> Replies:
+        (pending,) = self._exchange.ask(broker_pb2.Request(wait=request))
+        return StreamReplies(self, pending, timeout)
 
-    def _asked(self, question: broker_pb2.Request) -> PendingRequest:
-        return self._exchange.ask(question)
+    def _submitted(
+        self, request: broker_pb2.SubmitRequest, wait: broker_pb2.WaitRequest | None, timeout: float
+    ) -> None:
+        """Submit, and send a wait along."""
+        along = [] if wait is None else [broker_pb2.Request(wait=wait)]
+        submitted, *waiting = self._exchange.ask(broker_pb2.Request(submit=request), *along)
+        try:
+            for _ in StreamReplies(self, submitted, timeout):
+                pass
+        except BaseException:
+            for each in waiting:
+                each.forget()
+            raise
+        for each in waiting:
+            self._early.put(each)
 
     def cancel(self, instance: bytes, nodes: Sequence[bytes]) -> int:
         """Cancel nodes, or the whole instance if none are given; return how many had not ended."""

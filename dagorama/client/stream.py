@@ -71,16 +71,19 @@ class RequestStream:
         self._thread = threading.Thread(target=self._listen, name="dagorama-talk", daemon=True)
         self._thread.start()
 
-    def ask(self, question: pb.Request) -> PendingRequest | None:
-        """Send a request under a new number; return None if the stream is over."""
-        heard: SimpleQueue[Heard] = SimpleQueue()
+    def ask(self, *questions: pb.Request) -> list[PendingRequest] | None:
+        """Send requests under new numbers, in one message if possible; return None if the stream is over."""
+        pending = []
         with self._lock:
             if self.is_over:
                 return None
-            question.number = number = next(self._numbers)
-            self._listeners[number] = heard
-        self.wire.send(question)
-        return PendingRequest(self, number, heard)
+            for question in questions:
+                heard: SimpleQueue[Heard] = SimpleQueue()
+                question.number = number = next(self._numbers)
+                self._listeners[number] = heard
+                pending.append(PendingRequest(self, number, heard))
+        self.wire.send(*questions)
+        return pending
 
     def forget(self, number: int) -> None:
         with self._lock:
@@ -144,15 +147,15 @@ class Exchange:
         self._lock = threading.Lock()
         self._stream: RequestStream | None = None
 
-    def ask(self, question: pb.Request) -> PendingRequest:
-        """Send a request. Raises BrokerUnavailable if no broker answers."""
+    def ask(self, *questions: pb.Request) -> list[PendingRequest]:
+        """Send requests. Raises BrokerUnavailable if no broker answers."""
         while True:
             stream = self._stream
             if stream is None or stream.is_over:
                 with self._lock:
                     if self._stream is stream:
                         self._stream = RequestStream(self._open_wire, self._error_of)
-            elif (asked := stream.ask(question)) is not None:
+            elif (asked := stream.ask(*questions)) is not None:
                 return asked
 
     def close(self) -> None:

@@ -32,8 +32,8 @@ EndsIdle: TypeAlias = Callable[[], bool]
 class Wire(Protocol):
     """The way of one stream to the broker and back."""
 
-    def send(self, request: pb.Request) -> None:
-        """Send a request, in any thread. If that fails, `answers` raises an error."""
+    def send(self, *requests: pb.Request) -> None:
+        """Send requests, in any thread. If that fails, `answers` raises an error."""
         ...
 
     def answers(self) -> Iterator[pb.Responses]:
@@ -58,8 +58,9 @@ class GrpcWire:
         self._outgoing: SimpleQueue[pb.Request | None] = SimpleQueue()
         self._call = open_call(self._messages())
 
-    def send(self, request: pb.Request) -> None:
-        self._outgoing.put(request)
+    def send(self, *requests: pb.Request) -> None:
+        for request in requests:
+            self._outgoing.put(request)
 
     def answers(self) -> Iterator[pb.Responses]:
         yield from self._call
@@ -112,8 +113,8 @@ class LocalWire:
         limit = pack("ll", int(seconds), int(seconds % 1 * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
-    def send(self, request: pb.Request) -> None:
-        data = frame(pb.Requests(request=[request]).SerializeToString())
+    def send(self, *requests: pb.Request) -> None:
+        data = frame(pb.Requests(request=requests).SerializeToString())
         self._sent_at = monotonic()
         with self._sending:
             try:

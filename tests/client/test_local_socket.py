@@ -257,7 +257,7 @@ def test_a_broker_that_is_stopped_is_given_up(broker: LaunchedBroker, monkeypatc
         asked = found.ask(pb.Request(submit=pb.SubmitRequest()))
         assert asked is not None
         with pytest.raises(BrokerUnavailable, match=r"the broker was silent for 0\.3 seconds") as error:
-            asked.hear(PATIENCE)
+            asked[0].hear(PATIENCE)
         assert error.value.was_connected
     finally:
         os.kill(broker.pid, signal.SIGCONT)
