@@ -84,6 +84,8 @@ class LocalServer:
             await asyncio.wait(open_calls, timeout=grace)
         for connection in list(self._connections):
             connection.abort()
+        while self._connections:  # asyncio closes them in its next turns
+            await asyncio.sleep(0)
         if self._looking is not None:
             self._looking.cancel()
 
@@ -92,7 +94,8 @@ class LocalServer:
     def enters(self, connection: LocalConnection, descriptor: int) -> bool:
         """Count a connection, and return whether there is room for it; numbers of descriptors grow with their count."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if len(self._connections) >= self._most or descriptor >= limit - min(RESERVED, limit // 2):
+        is_full = len(self._connections) >= self._most or descriptor >= limit - min(RESERVED, limit // 2)
+        if is_full or self._folder is None:  # a connection may be accepted just before the socket is closed
             return False
         self._connections.add(connection)
         return True
