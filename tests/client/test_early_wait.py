@@ -25,7 +25,7 @@ class Task(DAGDefinition):
 
 def asked_of(broker: RecordingBroker) -> list[str]:
     """Return the kinds of all requests since the last look, without cancellations of waits that may be over."""
-    generate_instance_id()  # whose answer comes after those of all earlier requests were read
+    generate_instance_id()  # its answer comes after all earlier requests were read
     kinds = [broker.asked.get() for _ in range(broker.asked.qsize())]
     assert kinds.pop() == "submit"
     return [kind for kind in kinds if kind != "cancel"]
