@@ -17,6 +17,7 @@ from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.drafts import Drafts
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.proofs import Proofs
+from dagorama_broker.engine.sessions import Sessions
 from dagorama_broker.engine.waiters import Waiters
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import Unavailable
@@ -47,8 +48,11 @@ def mutant(name: str, *where: tuple[Any, str]) -> Callable[[Callable[[Any], Any]
 
 
 def _defines(owner: Any, attribute: str) -> Any:
-    """A module, or the class among a class and its bases that defines this attribute."""
-    return next(each for each in getattr(owner, "__mro__", [owner]) if attribute in vars(each))
+    """A module, or the class among a class and its bases that defines this attribute. Raises AttributeError."""
+    for each in getattr(owner, "__mro__", [owner]):
+        if attribute in vars(each):
+            return each
+    raise AttributeError(f"{owner.__name__} has no {attribute}")
 
 
 @contextmanager
@@ -497,9 +501,9 @@ def _(touch: Any) -> Any:
     return silent
 
 
-@mutant("lost wake-up of a worker", (Broker, "_session_of"))
-def _(session_of: Any) -> Any:
-    return lambda self, worker: self.sessions.get(worker)
+@mutant("lost wake-up of a worker", (Sessions, "awake"))
+def _(awake: Any) -> Any:
+    return lambda self, worker: self.get(worker)
 
 
 @mutant("lost wake-up of a waiter", (Waiters, "tell"))
@@ -509,9 +513,9 @@ def _(tell: Any) -> Any:
 
 @mutant("cancel forgotten: who runs it is not told", (Broker, "_tell"))
 def _(tell: Any) -> Any:
-    def forgetting(self: Broker, effects: Any) -> None:
+    def forgetting(self: Broker, effects: Any, grants: Any) -> None:
         effects.cancelled = []
-        tell(self, effects)
+        tell(self, effects, grants)
 
     return forgetting
 

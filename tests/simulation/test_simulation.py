@@ -11,7 +11,7 @@ import pytest
 
 from .aging import AgingLife
 from .life import run
-from .mutants import MUTANTS
+from .mutants import MUTANTS, broken
 from .mutations import catch
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +52,12 @@ def test_a_seed_is_the_same_schedule_in_another_process() -> None:
 
 def test_there_are_twenty_ways_to_break_the_product_at_least() -> None:
     assert len(MUTANTS) >= 20
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_what_a_mutant_replaces_is_there(mutant: str) -> None:
+    with broken(mutant):
+        pass
 
 
 @pytest.mark.parametrize(
