@@ -14,6 +14,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from shutil import rmtree
 
@@ -28,8 +29,8 @@ from dagorama_broker.store.descriptors import RESERVED
 
 log = logging.getLogger("dagorama_broker")
 
-#: The name of the socket, the name that it has before it is listened to, and how the names of its folders begin.
-SOCKET, NEW, FOLDER = "socket", "unbound", "dagorama-broker-"
+#: The names of the socket, of the file that its broker has locked, and of that file before; how names of folders begin.
+SOCKET, LOCK, NEW, FOLDER = "socket", "lock", "unlocked", "dagorama-broker-"
 #: Connections that may wait to be accepted.
 BACKLOG = 1024
 #: The part of all connections that may be local ones, as its denominator.
@@ -46,6 +47,7 @@ class LocalServer:
         # A client certificate is an identity that a socket does not show.
         self._is_wanted = settings.local_socket and not settings.tls_client_ca and hasattr(socket, "SO_PEERCRED")
         self._folder: Path | None = None
+        self._lock = -1  # the descriptor that keeps other brokers from removing the folder
         self.word = os.urandom(32).hex()
         self.max_message = settings.max_message
         self.methods: Mapping[str, Method] = {}
@@ -63,7 +65,7 @@ class LocalServer:
         """Listen, if the settings and the machine allow it."""
         if not self._is_wanted or (found := await asyncio.to_thread(_new_socket)) is None:
             return
-        self._folder, listening = found
+        self._folder, self._lock, listening = found
         self.door = door
         self.methods = {
             "Exchange": Method(service.Exchange, pb.Requests.FromString),
@@ -88,6 +90,7 @@ class LocalServer:
             await asyncio.sleep(0)
         if self._looking is not None:
             self._looking.cancel()
+        os.close(self._lock)
 
     # --- connections ------------------------------------------------------------------------------
 
@@ -112,8 +115,11 @@ class LocalServer:
                 connection.look(loop.time(), self._handshake)
 
 
-def _new_socket() -> tuple[Path, socket.socket] | None:
-    """Listen in a new private folder, and remove folders of killed brokers; return None if there can be no socket."""
+def _new_socket() -> tuple[Path, int, socket.socket] | None:
+    """Listen in a new private folder, and remove folders of killed brokers; return None if there can be no socket.
+
+    The folder is this broker's as long as the descriptor that comes with it is open.
+    """
     why = "no folder for it"
     for parent in _parents():
         try:
@@ -122,16 +128,18 @@ def _new_socket() -> tuple[Path, socket.socket] | None:
         except OSError as error:
             why = str(error)
             continue
-        listening = socket.socket(socket.AF_UNIX)
+        listening, lock = socket.socket(socket.AF_UNIX), -1
         try:
-            # Another broker that starts would take a socket that is not listened to for a stale one.
-            listening.bind(str(folder / NEW))
-            listening.listen(BACKLOG)
-            (folder / NEW).rename(folder / SOCKET)
-            return folder, listening
+            lock = os.open(folder / NEW, os.O_RDWR | os.O_CREAT, 0o600)
+            flock(lock, LOCK_EX)
+            (folder / NEW).rename(folder / LOCK)  # so that no other broker sees the file without the lock
+            listening.bind(str(folder / SOCKET))
+            return folder, lock, listening
         except OSError as error:
             why = f"{folder}: {error}"
             listening.close()
+            if lock >= 0:
+                os.close(lock)
             rmtree(folder, ignore_errors=True)
     log.warning("there is no local socket (%s), so clients on this machine connect over the network", why)
     return None
@@ -150,18 +158,17 @@ def _parents() -> Iterator[Path]:
 def _remove_stale(parent: Path) -> None:
     for folder in parent.glob(f"{FOLDER}*"):
         with suppress(OSError):
-            if folder.lstat().st_uid == os.geteuid() and _is_refused(folder / SOCKET):
+            if folder.lstat().st_uid == os.geteuid() and _is_left(folder / LOCK):
                 rmtree(folder)
 
 
-def _is_refused(path: Path) -> bool:
-    """Return whether no process listens on a socket."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-    return False
+def _is_left(lock: Path) -> bool:
+    """Return whether the process that locked a file has ended. A broker that just starts has not made the file yet."""
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

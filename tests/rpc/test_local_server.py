@@ -344,6 +344,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 async def test_what_a_killed_broker_has_left_is_removed_by_the_next_one(runtime: Path) -> None:
     left = runtime / f"{local_server.FOLDER}dead"
     left.mkdir(0o700)
+    (left / local_server.LOCK).touch()
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(left / local_server.SOCKET))
     async with serving() as one, serving() as other:
