@@ -18,7 +18,7 @@ from dagorama.client.timeouts import checked_timeout
 from dagorama.errors import CodeMismatchException as CodeMismatchException
 from dagorama.errors import WorkersNotStarted
 from dagorama.graph import shipping
-from dagorama.settings import WorkerOptions, shared_files, traces
+from dagorama.settings import WorkerOptions, local_socket, shared_files, traces
 from dagorama.values.signing import keyring
 from dagorama.worker.launcher import launch
 
@@ -285,6 +285,7 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
         raise WorkersNotStarted("an inline world has its own workers: call world.run() instead of launch_workers()")
     keyring()  # raises here if there is none
     shared_files()
+    local_socket()
     traces()
     shipment = shipping.pack()
     options = WorkerOptions(concurrency=n, exit_on_completion=exit_on_completion, definitions=pickle.dumps(shipment))

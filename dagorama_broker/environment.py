@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, field, fields
 from ipaddress import ip_address
 from os import environ
+from pathlib import Path
 from re import fullmatch
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -52,6 +53,12 @@ def setting_of(declared: Field[Any]) -> Setting:
     """Return how a field is set from outside."""
     found: Setting = declared.metadata["setting"]
     return found
+
+
+def runtime_folder() -> Path | None:
+    """Return XDG_RUNTIME_DIR, the folder of this user's sockets, if it is set to an absolute path."""
+    folder = Path(environ.get("XDG_RUNTIME_DIR", ""))
+    return folder if folder.is_absolute() else None
 
 
 def read_settings(kind: type[DataclassInstance], options: Mapping[str, object]) -> dict[str, Any]:

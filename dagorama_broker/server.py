@@ -32,6 +32,7 @@ from dagorama_broker.rpc.freed_memory import keep_freed_memory, trim
 from dagorama_broker.rpc.interceptor import AuthInterceptor
 from dagorama_broker.rpc.legacy_service import LegacyService
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
+from dagorama_broker.rpc.local_server import LocalServer
 from dagorama_broker.rpc.memory_guard import MemoryGuard, most_memory
 from dagorama_broker.rpc.permissions import HEALTH
 from dagorama_broker.rpc.scaler import ScalerService
@@ -141,9 +142,12 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
     memory = MemoryGuard(settings.max_memory, broker.memory_size)
     connections = Connections(connections_within_limits(settings.max_connections), HEALTH)
-    server = _server(settings, broker, memory, health, access, folder, connections)
+    local = LocalServer(settings, connections.most)
+    places = folder, local.announced
+    server, door, service = _server(settings, broker, memory, health, access, places, connections)
     port = _bind(server, settings)
     await server.start()
+    await local.start(door, service)
     show = _shown(life.monitoring, health)
     helpers = _helpers(broker, connections.watch(port), trim(memory), leadership.watch(show))
     running = asyncio.create_task(broker.run())
@@ -157,7 +161,7 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
         await health.enter_graceful_shutdown()
         broker.say_leaving()
         store.stop_waiting()
-        await server.stop(GRACE)
+        await asyncio.gather(server.stop(GRACE), local.stop(GRACE))
         broker.stop()
         for helper in helpers:
             helper.cancel()
@@ -214,20 +218,21 @@ def _server(
     memory: MemoryGuard,
     health: HealthServicer,
     access: TokenRegistry | None,
-    values_folder: tuple[str, str],
+    places: tuple[tuple[str, str], Callable[[], tuple[str, str]]],
     connections: Connections,
-) -> grpc.aio.Server:
+) -> tuple[grpc.aio.Server, AuthInterceptor, BrokerService]:
+    """Return a server with its interceptor and service. `places`: folder and socket for this machine, with words."""
     streams = CallLimiter(settings.max_streams)
     door = AuthInterceptor(access, streams, memory)
     server = grpc.aio.server(options=_options(settings, connections.most), interceptors=[door, connections])
     bounds = RequestLimits(settings.max_nodes, settings.max_submission, settings.max_value)
-    config = WorkerConfig(settings.heartbeat, settings.large_value_threshold, settings.cancel_grace, values_folder)
+    config = WorkerConfig(settings.heartbeat, settings.large_value_threshold, settings.cancel_grace, *places)
     service = BrokerService(broker, config, bounds, memory, streams)
     broker_pb2_grpc.add_BrokerServicer_to_server(service, server)
     externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server(ScalerService(service.demand), server)
     api_pb2_grpc.add_DagoramaServicer_to_server(LegacyService(broker, memory), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    return server
+    return server, door, service
 
 
 def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:

@@ -104,6 +104,9 @@ class Settings:
     shared_files: bool = setting(
         True, "DAGORAMA_SHARED_FILES", flag, "Let the user's clients on this machine use large values as files"
     )
+    local_socket: bool = setting(
+        True, "DAGORAMA_LOCAL_SOCKET", flag, "Let the user's processes on this machine connect by a Unix socket"
+    )
     grant_ahead: bool = setting(
         True, "DAGORAMA_GRANT_AHEAD", flag, "Let workers run submitted nodes while their commit is made"
     )

@@ -2046,6 +2046,37 @@ class GetSharedFolderReply(_message.Message):
 
     PATH_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
+    SOCKET_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    nonce: _builtins.str
+    @_builtins.property
+    def socket(self) -> Global___LocalSocket: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        nonce: _builtins.str = ...,
+        socket: Global___LocalSocket | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["socket", b"socket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "path", b"path", "socket", b"socket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSharedFolderReply: _TypeAlias = GetSharedFolderReply  # noqa: Y015
+
+@_typing.final
+class LocalSocket(_message.Message):
+    """--- the local transport ----------------------------------------------------------------------------
+
+    A Unix socket of this broker for `Exchange` and `Work`, for processes of its own user on its machine.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     nonce: _builtins.str
     def __init__(
@@ -2060,7 +2091,40 @@ class GetSharedFolderReply(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetSharedFolderReply: _TypeAlias = GetSharedFolderReply  # noqa: Y015
+Global___LocalSocket: _TypeAlias = LocalSocket  # noqa: Y015
+
+@_typing.final
+class LocalHello(_message.Message):
+    """The first frame on such a socket; docs/reference/protocol.md describes the frames."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    AUTHORIZATION_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.int
+    call: _builtins.str
+    """"Exchange" or "Work" """
+    nonce: _builtins.str
+    """of the LocalSocket"""
+    authorization: _builtins.str
+    """as the metadata of that name"""
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.int = ...,
+        call: _builtins.str = ...,
+        nonce: _builtins.str = ...,
+        authorization: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization", b"authorization", "call", b"call", "nonce", b"nonce", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocalHello: _TypeAlias = LocalHello  # noqa: Y015
 
 @_typing.final
 class ImportValueRequest(_message.Message):

@@ -184,7 +184,7 @@ def _check_lifeline(descriptor: int | None) -> None:
 
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:
     from dagorama.client.channel import check
-    from dagorama.settings import broker_wait, captured_log_level, captures_logs, shared_files, traces
+    from dagorama.settings import broker_wait, captured_log_level, captures_logs, local_socket, shared_files, traces
     from dagorama.settings.values import values_patience, values_transfer
     from dagorama.values.signing import keyring
 
@@ -194,6 +194,7 @@ def _check_settings(host: str | None, port: int | None, health_host: str) -> Non
         check(Settings.from_env())
         broker_wait()
         shared_files()
+        local_socket()
         captures_logs()
         captured_log_level()
         traces()

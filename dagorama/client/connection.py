@@ -19,11 +19,12 @@ from dagorama.api import broker_pb2
 from dagorama.client.addresses import address
 from dagorama.client.channel import sync_channel
 from dagorama.client.chunks import DEADLINE, node_fields, transfer_deadline, whole_submission
+from dagorama.client.early_wait import EarlyReplies, EarlyWaits
 from dagorama.client.inspection_calls import InspectionCalls
 from dagorama.client.reconnect import PATIENCE, repeated
 from dagorama.client.replies import CallReplies, Replies, StreamReplies
 from dagorama.client.status import broker_error, has_reached
-from dagorama.client.stream import PendingRequest, RequestStream
+from dagorama.client.stream import Exchange
 from dagorama.client.timeouts import Clock
 from dagorama.client.value_calls import ValueCalls
 from dagorama.errors import BrokerError
@@ -62,8 +63,8 @@ class Connection(InspectionCalls, ValueCalls):
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
         _close_streams_before_forks()
-        self._talk: RequestStream | None = None
-        self._talk_lock = threading.Lock()
+        self._exchange = Exchange(settings, self.stub, self.error_of, is_own=channel is None)
+        self._early = EarlyWaits()
 
     @property
     def patience(self) -> float:
@@ -78,8 +79,13 @@ class Connection(InspectionCalls, ValueCalls):
 
     def close_stream(self) -> None:
         """Close the open stream unless a request is pending on it; the next request opens another one."""
-        if self._talk is not None:
-            self._talk.close()
+        self._early.drop()
+        self._exchange.close()
+
+    def abandon_stream(self) -> None:
+        """Close what this process, a fork, has inherited of its parent's stream."""
+        self._early = EarlyWaits()
+        self._exchange.abandon()
 
     def is_for(self, settings: Settings) -> bool:
         """Return whether the connection is the one that these settings describe."""
@@ -88,7 +94,8 @@ class Connection(InspectionCalls, ValueCalls):
     def submit(self, requests: Sequence[broker_pb2.SubmitRequest]) -> None:
         """Submit instances and nodes in one transaction; return when they are durable."""
         if len(requests) == 1:
-            self._ask(lambda timeout: self._answered(broker_pb2.Request(submit=requests[0]), timeout))
+            wait = self._early.for_submission(requests[0])
+            self._ask(lambda timeout: self._submitted(requests[0], wait, timeout))
             return
         deadline = transfer_deadline(sum(request.ByteSize() for request in requests))
         self._ask(lambda timeout: self.stub.SubmitStream(whole_submission(requests), timeout=timeout), deadline)
@@ -101,8 +108,10 @@ class Connection(InspectionCalls, ValueCalls):
         request = broker_pb2.WaitRequest(now=now, **node_fields(owners))
         if now:
             timeout = DEADLINE if timeout is None else min(timeout, DEADLINE)
+        if len(owners) == 1 and not now and (pending := self._early.take(next(iter(owners)))) is not None:
+            return EarlyReplies(self, pending, timeout, lambda: self._waited(request, timeout))
         if len(owners) <= FEW:
-            return StreamReplies(self, self._asked(broker_pb2.Request(wait=request)), timeout)
+            return self._waited(request, timeout)
         return CallReplies(self, self.stub.Wait(request, timeout=timeout))
 
     def explain(self, owners: Mapping[bytes, bytes], timeout: float) -> broker_pb2.ExplainReply:
@@ -124,19 +133,25 @@ class Connection(InspectionCalls, ValueCalls):
         except grpc.RpcError as error:
             raise self.error_of(error) from None
 
-    def _answered(self, question: broker_pb2.Request, timeout: float) -> None:
-        for _ in StreamReplies(self, self._asked(question), timeout):
-            pass
+    def _waited(self, request: broker_pb2.WaitRequest, timeout: float | None) -> Replies:
+        (pending,) = self._exchange.ask(broker_pb2.Request(wait=request))
+        return StreamReplies(self, pending, timeout)
 
-    def _asked(self, question: broker_pb2.Request) -> PendingRequest:
-        while True:
-            talk = self._talk
-            if talk is None or talk.is_over:
-                with self._talk_lock:
-                    if self._talk is talk:
-                        self._talk = RequestStream(self.stub.Exchange, self.error_of)
-            elif (asked := talk.ask(question)) is not None:
-                return asked
+    def _submitted(
+        self, request: broker_pb2.SubmitRequest, wait: broker_pb2.WaitRequest | None, timeout: float
+    ) -> None:
+        """Submit, and send a wait along."""
+        along = [] if wait is None else [broker_pb2.Request(wait=wait)]
+        submitted, *waiting = self._exchange.ask(broker_pb2.Request(submit=request), *along)
+        try:
+            for _ in StreamReplies(self, submitted, timeout):
+                pass
+        except BaseException:
+            for each in waiting:
+                each.forget()
+            raise
+        for each in waiting:
+            self._early.put(each)
 
     def cancel(self, instance: bytes, nodes: Sequence[bytes]) -> int:
         """Cancel nodes, or the whole instance if none are given; return how many had not ended."""
@@ -237,10 +252,12 @@ def dagorama_context() -> Iterator[DagoramaStub]:
     yield connection().original
 
 
-def _renew_lock() -> None:
+def _forget_parent() -> None:
     # Another thread of the parent may have held it at the fork.
     global _lock
     _lock = threading.Lock()
+    if _current is not None:
+        _current.abandon_stream()
 
 
 def _close_stream() -> None:
@@ -257,4 +274,4 @@ def _close_streams_before_forks() -> None:
     os.register_at_fork(before=_close_stream)
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_forget_parent)

@@ -7,29 +7,30 @@ request, and closed after a while without requests.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.client.local_socket import PATIENCE, connected, is_worth_asking
+from dagorama.client.wires import EndsIdle, GrpcWire, LocalWire, Wire
 from dagorama.errors import BrokerError, BrokerUnavailable
 
 if TYPE_CHECKING:
     import grpc
-    from grpc import _CallIterator  # the stubs of grpc give it this name
+
+    from dagorama.api.broker_pb2_grpc import BrokerStub
+    from dagorama.settings import Settings
 
 #: Seconds without a request after which the stream is closed.
 IDLE = 20.0
 #: Seconds that a broker gets to end a stream that is closed here.
 CLOSING = 0.5
-#: Bytes of requests that one message holds if several are ready.
-GATHERED = 256 * 1024
-
 #: An answer, or a function that returns the error that explains why there will be none.
 Heard: TypeAlias = "pb.Response | Callable[[], BrokerError]"
-OpenStream: TypeAlias = "Callable[[Iterator[pb.Requests]], _CallIterator[pb.Responses]]"
+OpenWire: TypeAlias = Callable[[EndsIdle], Wire]
 
 
 class PendingRequest:
@@ -58,29 +59,31 @@ class PendingRequest:
 
 
 class RequestStream:
-    """One stream. When it is over, `is_over` is true and another Talk must be opened."""
+    """One stream. When it is over, `is_over` is true and another one must be opened."""
 
-    def __init__(self, open_stream: OpenStream, error_of: Callable[[grpc.RpcError], BrokerError]) -> None:
+    def __init__(self, open_wire: OpenWire, error_of: Callable[[grpc.RpcError], BrokerError]) -> None:
         self._error_of = error_of
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._listeners: dict[int, SimpleQueue[Heard]] = {}  # of requests without a final answer
-        self._outgoing: SimpleQueue[pb.Request | None] = SimpleQueue()
         self.is_over = False
-        self._stream = open_stream(self._messages())
+        self.wire = open_wire(self._has_ended_idle)
         self._thread = threading.Thread(target=self._listen, name="dagorama-talk", daemon=True)
         self._thread.start()
 
-    def ask(self, question: pb.Request) -> PendingRequest | None:
-        """Send a request under a new number; return None if the stream is over."""
-        heard: SimpleQueue[Heard] = SimpleQueue()
+    def ask(self, *questions: pb.Request) -> list[PendingRequest] | None:
+        """Send requests under new numbers, in one message if possible; return None if the stream is over."""
+        pending = []
         with self._lock:
             if self.is_over:
                 return None
-            question.number = number = next(self._numbers)
-            self._listeners[number] = heard
-        self._outgoing.put(question)
-        return PendingRequest(self, number, heard)
+            for question in questions:
+                heard: SimpleQueue[Heard] = SimpleQueue()
+                question.number = number = next(self._numbers)
+                self._listeners[number] = heard
+                pending.append(PendingRequest(self, number, heard))
+        self.wire.send(*questions)
+        return pending
 
     def forget(self, number: int) -> None:
         with self._lock:
@@ -88,48 +91,19 @@ class RequestStream:
             if heard is None:
                 return
         heard.put(lambda: BrokerError("the request was cancelled by this process", "CANCELLED"))
-        self._outgoing.put(pb.Request(number=number, cancel=True))
+        self.wire.send(pb.Request(number=number, cancel=True))
 
     def close(self) -> None:
         """Close the stream unless a request is pending; return when its threads are about to end."""
         if self._has_ended_idle():
-            self._outgoing.put(None)
+            self.wire.finish()
             self._thread.join(CLOSING)
-
-    # --- in grpc's own thread ---------------------------------------------------------------------------
-
-    def _messages(self) -> Iterator[pb.Requests]:
-        while True:
-            try:
-                question = self._outgoing.get(timeout=IDLE)
-            except Empty:
-                if self._has_ended_idle():
-                    return
-                continue
-            if question is None:
-                return
-            yield self._with_others(question)
 
     def _has_ended_idle(self) -> bool:
         with self._lock:
-            if not self._listeners and self._outgoing.empty():
+            if not self._listeners:
                 self.is_over = True
             return self.is_over
-
-    def _with_others(self, question: pb.Request) -> pb.Requests:
-        """Return a message with this request and others that are ready."""
-        message, size = pb.Requests(request=[question]), question.ByteSize()
-        while size < GATHERED:
-            try:
-                other = self._outgoing.get_nowait()
-            except Empty:
-                break
-            if other is None:
-                self._outgoing.put(None)
-                break
-            message.request.append(other)
-            size += other.ByteSize()
-        return message
 
     # --- in a thread of its own -------------------------------------------------------------------------
 
@@ -142,7 +116,7 @@ class RequestStream:
             return error
 
         try:
-            for message in self._stream:
+            for message in self.wire.answers():
                 for answer in message.response:
                     self._pass_on(answer)
         except grpc.RpcError as error:
@@ -152,7 +126,7 @@ class RequestStream:
             left, self._listeners = self._listeners, {}
         for heard in left.values():
             heard.put(end)
-        self._outgoing.put(None)
+        self.wire.finish()
 
     def _pass_on(self, answer: pb.Response) -> None:
         with self._lock:
@@ -160,3 +134,50 @@ class RequestStream:
             heard = take(answer.number, None)
         if heard is not None:
             heard.put(answer)
+
+
+class Exchange:
+    """The stream of a connection, which is opened for the first request, and again for the next one after its end."""
+
+    def __init__(
+        self, settings: Settings, stub: BrokerStub, error_of: Callable[[grpc.RpcError], BrokerError], is_own: bool
+    ) -> None:
+        """`is_own`: the stub's channel leads to the broker of the settings, whose local socket may be used."""
+        self._settings, self._stub, self._error_of, self._is_own = settings, stub, error_of, is_own
+        self._lock = threading.Lock()
+        self._stream: RequestStream | None = None
+
+    def ask(self, *questions: pb.Request) -> list[PendingRequest]:
+        """Send requests. Raises BrokerUnavailable if no broker answers."""
+        while True:
+            stream = self._stream
+            if stream is None or stream.is_over:
+                with self._lock:
+                    if self._stream is stream:
+                        self._stream = RequestStream(self._open_wire, self._error_of)
+            elif (asked := stream.ask(*questions)) is not None:
+                return asked
+
+    def close(self) -> None:
+        """Close the stream unless a request is pending on it."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def abandon(self) -> None:
+        """Close what a forked child has inherited of its parent's stream."""
+        if self._stream is not None:
+            self._stream.wire.abandon()
+
+    def _open_wire(self, ends_idle: EndsIdle) -> Wire:
+        import grpc
+
+        if self._is_own and is_worth_asking(self._settings):
+            try:
+                found = self._stub.GetSharedFolder(pb.GetSharedFolderRequest(), timeout=PATIENCE).socket
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    raise self._error_of(error) from None
+            else:
+                if (accepted := connected(found, "Exchange", self._settings)) is not None:
+                    return LocalWire(accepted, ends_idle, IDLE)
+        return GrpcWire(self._stub.Exchange, ends_idle, IDLE)

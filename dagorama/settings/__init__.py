@@ -150,6 +150,11 @@ def shared_files() -> bool:
     return _flag("DAGORAMA_SHARED_FILES")
 
 
+def local_socket() -> bool:
+    """Return DAGORAMA_LOCAL_SOCKET: whether to use the Unix socket of a local broker; raise SettingsError."""
+    return _flag("DAGORAMA_LOCAL_SOCKET")
+
+
 def _flag(name: str) -> bool:
     text = environ.get(name, "").strip().lower()
     if text not in _FLAGS:
@@ -254,6 +259,7 @@ def described_settings(host: str | None = None, port: int | None = None) -> list
         _secret(_SIGNING[0], keys, file) if keys or file else (_SIGNING[0], "(a key of this user)", "default"),
         (_SIGNING[1], file or None, _origin(_SIGNING[1])),
         ("DAGORAMA_SHARED_FILES", shared_files(), _origin("DAGORAMA_SHARED_FILES")),
+        ("DAGORAMA_LOCAL_SOCKET", local_socket(), _origin("DAGORAMA_LOCAL_SOCKET")),
         ("DAGORAMA_WARN_AFTER", warn_after(), _origin("DAGORAMA_WARN_AFTER")),
         ("DAGORAMA_BROKER_WAIT", broker_wait(), _origin("DAGORAMA_BROKER_WAIT")),
         ("DAGORAMA_VALUES_PATIENCE", values_patience(), _origin("DAGORAMA_VALUES_PATIENCE")),

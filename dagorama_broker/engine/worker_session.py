@@ -41,8 +41,10 @@ FAREWELL = 1.0
 class Session:
     """One worker's connection; made in the task that answers it."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, breath: float = BREATH) -> None:
+        """`breath`: seconds between two messages; 0 if a message costs so little that gathering gains nothing."""
         self.worker = worker
+        self._breath = breath
         self._task = asyncio.current_task()
         self.news = PendingMessage()
         self.heard_last = 0  #: sequence of the last report
@@ -119,7 +121,7 @@ class Session:
         now = asyncio.get_running_loop().time()
         if now < self._breath_until:
             await asyncio.sleep(self._breath_until - now)
-        self._breath_until = asyncio.get_running_loop().time() + BREATH
+        self._breath_until = asyncio.get_running_loop().time() + self._breath
         self._event.clear()
         if self._refusal is not None:
             raise self._refusal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from inspect import iscoroutine
 from typing import Any, cast
@@ -48,14 +48,16 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(details)
             wrap = self._health if method.startswith(HEALTH) else self._late
             return None if handler is None else wrap(handler, method)
-        token = None
-        if self._access is not None:
-            try:
-                token = self._access.authenticate(method, details.invocation_metadata)
-            except BrokerRefusal as refusal:
-                return _refusing(method, refusal)
+        try:
+            token = self.token_of(method, details.invocation_metadata)
+        except BrokerRefusal as refusal:
+            return _refusing(method, refusal)
         handler = await continuation(details)
         return None if handler is None else self._limited(handler, token, method)
+
+    def token_of(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token | None:
+        """Return the token of a call; None if this broker requires none. Raise Unauthenticated or PermissionDenied."""
+        return None if self._access is None else self._access.authenticate(method, metadata)
 
     def _health(self, handler: Any, method: str) -> Any:
         """Answer health checks without a limit, but limit calls that stay open: their callers are unauthenticated."""
@@ -82,7 +84,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         """Count the call among the open ones, and end a stream with its token."""
         inner = behavior_of(handler)
         if handler.response_streaming:
-            behavior = self._stream(inner, method, token)
+            behavior = self.stream(inner, method, token)
         else:
             behavior = self._single(inner, method, self._streams, token)
         return with_behavior(handler, behavior, unread(handler.request_deserializer))
@@ -103,7 +105,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, inner: Callable[..., AsyncIterator[Any]], method: str, token: Token | None) -> Callable[..., Any]:
+    def stream(self, inner: Callable[..., AsyncIterator[Any]], method: str, token: Token | None) -> Callable[..., Any]:
+        """Return the handler of a stream, which takes `Unread` requests: counted, and ended together with its token."""
         kind = kind_of(method)
 
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +23,7 @@ class WorkerConfig:
     large_from: int = 256 << 10  #: bytes from which a value is sent separately
     cancel_grace: float = 5.0  #: seconds between signalling a cancelled run and stopping it
     values_folder: tuple[str, str] = ("", "")  #: path and word from Store.share_large
+    local_socket: Callable[[], tuple[str, str]] = lambda: ("", "")  #: path and word of the local transport
 
 
 @dataclass(frozen=True, slots=True)

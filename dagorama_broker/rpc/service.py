@@ -12,6 +12,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.cancellation import cancel
 from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
+from dagorama_broker.engine.worker_session import BREATH
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc import costs, messages
 from dagorama_broker.rpc.control import delete_instance, drain_worker, pause_queue
@@ -20,6 +21,7 @@ from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
 from dagorama_broker.rpc.inspection_service import InspectionService
 from dagorama_broker.rpc.large_values import ValueTransfers
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
+from dagorama_broker.rpc.local_call import LocalContext
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import caller, caller_name, sharer
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
@@ -126,7 +128,8 @@ class BrokerService(InspectionService):
     async def Work(
         self, request_iterator: AsyncIterator[pb.WorkerMessage], context: Context
     ) -> AsyncIterator[pb.BrokerMessage]:
-        async with aclosing(self._workers.answer(request_iterator)) as answers:
+        breath = 0.0 if isinstance(context, LocalContext) else BREATH
+        async with aclosing(self._workers.answer(request_iterator, breath)) as answers:
             async for message in answers:
                 yield message
 
@@ -146,7 +149,11 @@ class BrokerService(InspectionService):
 
     @refusing
     async def GetSharedFolder(self, request: pb.GetSharedFolderRequest, context: Context) -> pb.GetSharedFolderReply:
-        return values_folder(self._config)
+        reply = values_folder(self._config)
+        path, word = self._config.local_socket()
+        if path:
+            reply.socket.path, reply.socket.nonce = path, word
+        return reply
 
     @refusing
     async def ImportValue(self, request: pb.ImportValueRequest, context: Context) -> pb.ImportValueReply:

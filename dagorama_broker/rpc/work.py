@@ -34,12 +34,17 @@ class WorkerStreams:
         self._config = config
         self._traffic = broker.traffic
 
-    async def answer(self, requests: AsyncIterator[pb.WorkerMessage]) -> AsyncGenerator[pb.BrokerMessage, None]:
-        """Yield what a worker is sent, until it hangs up or is refused. Raises a BrokerRefusal."""
+    async def answer(
+        self, requests: AsyncIterator[pb.WorkerMessage], breath: float
+    ) -> AsyncGenerator[pb.BrokerMessage, None]:
+        """Yield what a worker is sent, until it hangs up or is refused. Raises a BrokerRefusal.
+
+        `breath`: seconds between two messages, as of a Session.
+        """
         first = await anext(aiter(requests), None)
         if first is None or not first.HasField("hello"):
             raise InvalidArgument("a worker's first message is its hello")
-        session = self._welcome(first.hello)
+        session = self._welcome(first.hello, breath)
         yield self._welcome_message()
         reader = asyncio.create_task(self._read(session, first, requests))
         reader.add_done_callback(lambda _: session.wake())
@@ -60,7 +65,7 @@ class WorkerStreams:
                 await reader
             self._goodbye(session)
 
-    def _welcome(self, hello: pb.Hello) -> Session:
+    def _welcome(self, hello: pb.Hello, breath: float) -> Session:
         broker, scheduler = self._broker, self._broker.scheduler
         presence = restrict(worker_info_of(hello), caller.get())
         proven = self._proven(hello)
@@ -73,7 +78,7 @@ class WorkerStreams:
         for key, attempt, _ in presented:
             if (key, attempt) not in proven:
                 scheduler.refuse(worker, attempt)
-        session = broker.sessions[worker] = Session(worker)
+        session = broker.sessions[worker] = Session(worker, breath)
         session.shows_stacks = hello.shows_stacks
         session.log_arrival()
         if broker.is_drained(presence.id):

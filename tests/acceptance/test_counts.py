@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from dagorama import resolve
 from dagorama.client.connection import connection
 from tests.support.brokers import launch_broker
 from tests.support.fan import Fan
+from tests.support.transports import both_transports
 from tests.support.workers import launch_workers
+
+__all__ = ["both_transports"]
+
+pytestmark = pytest.mark.usefixtures("both_transports")
 
 NODES = 5_000
 

@@ -16,8 +16,9 @@ from tests.support.workers import launch_workers
 
 @pytest.fixture
 def broker() -> Iterator[LaunchedBroker]:
-    """One that gives up after 3 seconds whom others give up after 30."""
-    with launch_broker(port=0, environment={"DAGORAMA_LEASE": "3", "DAGORAMA_HEARTBEAT": "0.5"}) as made:
+    """One that gives up after 3 seconds whom others give up after 30, and that is reached over the network only."""
+    environment = {"DAGORAMA_LEASE": "3", "DAGORAMA_HEARTBEAT": "0.5", "DAGORAMA_LOCAL_SOCKET": "0"}
+    with launch_broker(port=0, environment=environment) as made:
         yield made
 
 

@@ -22,8 +22,13 @@ from dagorama import (
 )
 from tests.support.brokers import launch_broker
 from tests.support.starting import forever, note, start
+from tests.support.transports import both_transports
 from tests.support.troubles import meet
 from tests.support.workers import launch_workers
+
+__all__ = ["both_transports"]
+
+pytestmark = pytest.mark.usefixtures("both_transports")
 
 WAIT = 30
 

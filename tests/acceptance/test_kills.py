@@ -13,7 +13,12 @@ import pytest
 from dagorama import resolve
 from tests.support.brokers import BROKER, ForkedBroker, launch_broker
 from tests.support.growing import Growing, is_struck, mixed, plain, width
+from tests.support.transports import both_transports
 from tests.support.workers import launch_workers
+
+__all__ = ["both_transports"]
+
+pytestmark = pytest.mark.usefixtures("both_transports")
 
 DEPTH = 6
 

@@ -39,6 +39,7 @@ VARIABLES = {
     "DAGORAMA_RECONNECT_WAIT": ("reconnect_wait", "0", 0.0),
     "DAGORAMA_LARGE_VALUE_THRESHOLD": ("large_value_threshold", "1024", 1024),
     "DAGORAMA_SHARED_FILES": ("shared_files", "0", False),
+    "DAGORAMA_LOCAL_SOCKET": ("local_socket", "0", False),
     "DAGORAMA_MAX_NODES": ("max_nodes", "10", 10),
     "DAGORAMA_MAX_SUBMISSION": ("max_submission", "4096", 4096),
     "DAGORAMA_MAX_VALUE": ("max_value", "8192", 8192),

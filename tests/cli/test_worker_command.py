@@ -62,6 +62,7 @@ def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
         ("DAGORAMA_LOG_LEVEL", "loud"),
         ("DAGORAMA_GRACE", "long"),
         ("DAGORAMA_SHARED_FILES", "perhaps"),
+        ("DAGORAMA_LOCAL_SOCKET", "perhaps"),
         ("DAGORAMA_VALUES_PATIENCE", "-1"),
         ("DAGORAMA_VALUES_TRANSFER", "indirect"),
         ("DAGORAMA_TRACES", "perhaps"),

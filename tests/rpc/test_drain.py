@@ -6,7 +6,10 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from tests.support.local_calls import transport
 from tests.support.raw import Dag, Served, refused, serving, submit
+
+__all__ = ["transport"]
 
 
 async def drain(served: Served, id: bytes) -> pb.DrainWorkerReply:

@@ -13,6 +13,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from tests.support.gate import gate, settled
+from tests.support.local_calls import transport
 from tests.support.raw import (
     FUNCTION,
     LEAF,
@@ -26,6 +27,8 @@ from tests.support.raw import (
     results,
     submit,
 )
+
+__all__ = ["transport"]
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 

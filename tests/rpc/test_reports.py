@@ -12,6 +12,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from tests.support.gate import gate, settled
+from tests.support.local_calls import transport
 from tests.support.raw import (
     FUNCTION,
     LEAF,
@@ -24,6 +25,8 @@ from tests.support.raw import (
     serving,
     submit,
 )
+
+__all__ = ["transport"]
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 

@@ -13,9 +13,10 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from tests.support.far_store import distance
+from tests.support.local_calls import transport
 from tests.support.raw import PATIENCE, Dag, Served, envelope, refused, serving, submit
 
-__all__ = ["distance"]
+__all__ = ["distance", "transport"]
 
 
 class RawTalk:

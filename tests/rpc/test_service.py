@@ -418,11 +418,12 @@ async def test_a_name_that_is_no_sha256_is_refused(served: Served, name: bytes) 
 async def test_the_folder_of_values_is_told_to_who_asks_and_to_workers(served: Served) -> None:
     folder = await served.stub.GetSharedFolder(pb.GetSharedFolderRequest())
     assert Path(folder.path, "shared").read_text() == folder.nonce
-    assert (await served.worker()).welcomed.values == folder
+    values = (await served.worker()).welcomed.values
+    assert (values.path, values.nonce) == (folder.path, folder.nonce)
 
 
 async def test_no_folder_is_told_where_the_setting_says_so() -> None:
-    async with serving(shared_files=False) as served:
+    async with serving(shared_files=False, local_socket=False) as served:
         assert await served.stub.GetSharedFolder(pb.GetSharedFolderRequest()) == pb.GetSharedFolderReply()
         assert (await served.worker()).welcomed.values == pb.GetSharedFolderReply()
 
@@ -577,6 +578,7 @@ def test_the_server_loads_no_pickle_and_of_dagorama_only_its_api() -> None:
         f"dagorama.api.{name}"
         for name in (
             "contract",
+            "frames",
             *(f"{file}_pb2{kind}" for file in ("api", "broker", "externalscaler") for kind in ("", "_grpc")),
         )
     }

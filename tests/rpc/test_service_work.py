@@ -11,7 +11,9 @@ import grpc.aio
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine.worker_session import BREATH
 from tests.support.gate import settled
+from tests.support.local_calls import transport
 from tests.support.raw import (
     LEAF,
     Dag,
@@ -24,6 +26,8 @@ from tests.support.raw import (
     serving,
     submit,
 )
+
+__all__ = ["transport"]
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_NOW = grpc.StatusCode.FAILED_PRECONDITION
@@ -225,3 +229,9 @@ async def test_a_slot_that_a_worker_does_not_have_cannot_be_closed(served: Serve
     worker = await served.worker(slots=2)
     await worker.say(closed_slots=[2])
     assert (await worker.end()).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_messages_are_gathered_for_a_moment_over_grpc_only(served: Served, transport: str) -> None:
+    await served.worker()
+    (session,) = served.broker.sessions.values()
+    assert session._breath == (BREATH if transport == "grpc" else 0)

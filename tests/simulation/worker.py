@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.worker.supervisor.calls import WorkCalls
 from dagorama.worker.supervisor.session import Held, Session
 from dagorama.worker.supervisor.stream import Stream
 
@@ -292,7 +293,7 @@ class SimulatedWorker:
         self.session = Session(self.hello)
         self.children = [Child(self, number) for number in range(slots)]
         self.stream = Stream(
-            Stub(self.link),  # type: ignore[arg-type]  # it has the one call that is used
+            WorkCalls(Stub(self.link), None).open,  # type: ignore[arg-type]  # it has the one call that is used
             self.session,
             lambda: [child.state for child in self.children],
             self._on_message,

@@ -1,25 +1,19 @@
-"""Run a session over grpc.aio: one stream after the other, until the worker shuts down."""
+"""Run a session: one stream to the broker after the other, until the worker shuts down."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.status import is_broken_off
 from dagorama.logging import get_logger
+from dagorama.worker.supervisor.calls import OpenedCall
 from dagorama.worker.supervisor.session import FINAL, MAX_RECONNECT_PAUSE_S, Backoff, Held, Session
-
-if TYPE_CHECKING:
-    from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
-
-#: Shortest time between two messages. Reports of this time share a message; the first message is never delayed.
-MIN_SEND_INTERVAL_S = 0.001
 
 
 class Refused(Exception):
@@ -31,14 +25,14 @@ class Stream:
 
     def __init__(
         self,
-        stub: BrokerAsyncStub,
+        open_call: Callable[[], Awaitable[OpenedCall]],
         session: Session,
         held: Callable[[], list[Held]],
         on_message: Callable[[pb.BrokerMessage], None],
         on_sent: Callable[[], None],
         on_lost: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._stub = stub
+        self._open_call = open_call
         self._session = session
         self._held = held
         self._on_message = on_message
@@ -87,10 +81,11 @@ class Stream:
         return error.code() is grpc.StatusCode.INTERNAL and self._session.welcome is None
 
     async def _converse(self, backoff: Backoff) -> None:
-        call = self._stub.Work(wait_for_ready=True)
         self._session.open(self._held())
+        opened = await self._open_call()
+        call = opened.call
         self.wake()
-        writing = asyncio.ensure_future(self._write(call))
+        writing = asyncio.ensure_future(self._write(opened))
         try:
             async for message in call:
                 backoff.reset()
@@ -110,7 +105,7 @@ class Stream:
             with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await writing
 
-    async def _write(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+    async def _write(self, opened: OpenedCall) -> None:
         loop = asyncio.get_running_loop()
         next_send_at = 0.0
         while True:
@@ -119,12 +114,12 @@ class Stream:
                 await asyncio.sleep(next_send_at - now)
             self._pending.clear()
             while (message := self._session.next_message()) is not None:
-                next_send_at = loop.time() + MIN_SEND_INTERVAL_S
-                await call.write(message)
+                next_send_at = loop.time() + opened.interval
+                await opened.call.write(message)
                 self.heard = True
                 self._on_sent()
             if self._closing:
-                await call.done_writing()
+                await opened.call.done_writing()
                 return
 
     def _beat(self, interval: float) -> None:

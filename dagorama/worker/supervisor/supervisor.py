@@ -17,6 +17,7 @@ from dagorama.client.channel import aio_channel
 from dagorama.settings import Settings, WorkerOptions, broker_wait
 from dagorama.worker.control_pipe import ControlPipe
 from dagorama.worker.shared_memory import SharedMemory
+from dagorama.worker.supervisor.calls import WorkCalls
 from dagorama.worker.supervisor.child_pool import FAILED, LEFT, UNUSABLE, ChildPool, PoolEvents
 from dagorama.worker.supervisor.figures import Figures
 from dagorama.worker.supervisor.fork_server import ForkServer
@@ -65,21 +66,22 @@ class Supervisor:
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
         self._transfers = Transfers(stub, spool)
         self.figures = Figures(slots, self._session, self._transfers, memory.run_times)
+        self._notices = Notices(is_command=parent is None)
         events = PoolEvents(
-            self._on_ready, self._on_returned, self._on_change, self._on_started, self._on_ended, self.figures.died,
-            self._ask_to_leave,
+            self._on_ready, self._notices.gave_back, self._on_change, self._on_started, self._on_ended,
+            self.figures.died, self._ask_to_leave,
         )  # fmt: skip
         self._children = ChildPool(slots, fork_server, self._session, self._transfers, spool, events)
         self._stacks = Stacks(slots, self._session, self._children.dump, self._children.io.write, self._on_change)
+        calls = WorkCalls(stub, settings)
         self._stream = Stream(
-            stub, self._session, lambda: self._children.held, self._on_message, self._on_change, self._on_lost
+            calls.open, self._session, lambda: self._children.held, self._on_message, self._on_change, self._on_lost
         )
         self._loop = asyncio.get_running_loop()
         self._leaving, self._change = asyncio.Event(), Change()
         self._code = 0
         self._hurried = self._is_ready = self._ready_sent = self._was_welcomed = False
         self._is_patient = False  # running nodes may finish, however long they take
-        self._notices = Notices(is_command=parent is None)
 
     async def run(self) -> int:
         """Run until shutdown is requested, then shut down and return the exit code."""
@@ -119,9 +121,6 @@ class Supervisor:
         # By then a reachable broker has answered, so that a worker that it refuses does not report that it is ready.
         delay = 0 if self._session.welcome is not None else WELCOME_TIMEOUT_S
         self._loop.call_later(delay, self._tell_ready)
-
-    def _on_returned(self, returned: pb.Return) -> None:
-        self._notices.gave_back(returned)
 
     def _on_started(self, slot: int, pid: int) -> None:
         self._tell("started", slot, pid)
