@@ -14,7 +14,7 @@ from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.model.rows import Changes
 
-#: Bits for each id; two of them are set.
+#: Bits for each id; three of them are set.
 _BITS = 16
 #: Number of ids for which the first table has room; each further table has room for as many as all before it.
 _FIRST = 1 << 16
@@ -36,11 +36,14 @@ class UsedIds:
 
     def __contains__(self, id: bytes) -> bool:
         """Return whether an id may have been used."""
-        hashed = hash(id)
+        places = _places(id)
         for table in self._tables:
             mask = len(table) * 8 - 1
-            one, other = hashed & mask, hashed >> 32 & mask
-            if table[one >> 3] >> (one & 7) & table[other >> 3] >> (other & 7) & 1:
+            for place in places:
+                at = place & mask
+                if not table[at >> 3] >> (at & 7) & 1:
+                    break
+            else:
                 return True
         return False
 
@@ -52,11 +55,11 @@ class UsedIds:
                 self._tables.append(bytearray(2 * len(self._tables[-1])))
                 self._room = len(self._tables[-1]) * 8 // _BITS
             self._room -= 1
-            hashed, table = hash(id), self._tables[-1]
+            table = self._tables[-1]
             mask = len(table) * 8 - 1
-            one, other = hashed & mask, hashed >> 32 & mask
-            table[one >> 3] |= 1 << (one & 7)
-            table[other >> 3] |= 1 << (other & 7)
+            for place in _places(id):
+                at = place & mask
+                table[at >> 3] |= 1 << (at & 7)
 
     async def fill(self, commits: Commits) -> None:
         """Read all ids of the store, and add all that is committed from now on."""
@@ -71,3 +74,10 @@ class UsedIds:
 
     def _note(self, changes: Changes, made: set[bytes]) -> None:
         self.update(made)
+
+
+def _places(id: bytes) -> tuple[int, int, int]:
+    """Return the bits of an id, in a table of any size. Python's hash is another one in each process."""
+    hashed = hash(id)
+    step = hashed >> 32 | 1
+    return hashed, hashed + step, hashed + 2 * step
