@@ -131,6 +131,7 @@ def test_a_node_that_writes_a_file_does_not_restart_the_worker(folder: Path) -> 
         assert dev.said.count("; restarting") == 1
 
 
+@pytest.mark.early
 def test_data_are_kept_unless_they_should_be_fresh(folder: Path) -> None:
     def instances() -> list[str]:
         return command(folder, "list", "-o", "name").stdout.split()

@@ -153,6 +153,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path, TESTS)
 
 
+@pytest.mark.early
 @pytest.mark.slow
 def test_a_project_is_tested_in_several_processes_without_a_broker(project: Project) -> None:
     ended = project.run("-n", "2", "--dist", "loadscope")
