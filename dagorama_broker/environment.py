@@ -25,6 +25,8 @@ LOG_FORMATS = ("text", "json")
 #: How clients send large values to an object store, and read them: by signed URLs, or through the broker.
 TRANSFERS = ("direct", "broker")
 DEFAULT_PORT = 50051
+#: Seconds for which a database that does not answer is tried again, and after which a silent leader may be replaced.
+STORE_PATIENCE, LEADER_LEASE = 60.0, 6.0
 HIGHEST_PORT = 65535
 LONGEST_NUMBER = 18  #: digits
 #: The largest number that gRPC accepts, with room for what is added to it; in milliseconds for times.

@@ -13,6 +13,8 @@ from typing import Any
 from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.environment import (
     DEFAULT_PORT,
+    LEADER_LEASE,
+    STORE_PATIENCE,
     described,
     flag,
     format_name,
@@ -54,10 +56,16 @@ class Settings:
         "direct", "DAGORAMA_VALUES_TRANSFER", transfer_name, "How clients reach an object store: direct, or broker"
     )
     store_patience: float = setting(
-        60.0, "DAGORAMA_STORE_PATIENCE", seconds, "Seconds for which a database that does not answer is tried again"
+        STORE_PATIENCE,
+        "DAGORAMA_STORE_PATIENCE",
+        seconds,
+        "Seconds for which a database that does not answer is tried again",
     )
     leader_lease: float = setting(
-        6.0, "DAGORAMA_LEADER_LEASE", seconds, "Seconds after which a standby may replace a broker that is silent"
+        LEADER_LEASE,
+        "DAGORAMA_LEADER_LEASE",
+        seconds,
+        "Seconds after which a standby may replace a broker that is silent",
     )
     log_level: str = setting("INFO", "DAGORAMA_LOG_LEVEL", level_name, "Lowest level that is logged")
     log_format: str = setting("text", "DAGORAMA_LOG_FORMAT", format_name, "Format of the log")

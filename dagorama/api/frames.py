@@ -1,10 +1,11 @@
-"""Frames of the local transport: how messages follow each other on a Unix socket.
+"""The shared parts of both ends of the local transport: frames on a Unix socket, and the user at the other end.
 
 A frame is its kind (one byte), the length of its body (four bytes, big-endian), and its body.
 """
 
 from __future__ import annotations
 
+import socket
 from struct import Struct
 
 #: A serialized message; the first one that a client sends is a LocalHello.
@@ -24,6 +25,7 @@ BROKER_SILENCE = 8.0
 READ = 256 << 10
 
 _HEADER = Struct(">BI")
+_CREDENTIALS = Struct("3i")  # process, user and group
 
 
 class FrameError(ValueError):
@@ -66,6 +68,12 @@ class FrameReader:
             self._needed = _HEADER.size
         self._rest = bytearray(data[at:])
         return frames
+
+
+def peer_user(connection: socket.socket) -> int:
+    """Return the user id of the process at the other end of a Unix socket."""
+    _, user, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(user)
 
 
 def frame(body: bytes = b"", kind: int = MESSAGE) -> bytes:

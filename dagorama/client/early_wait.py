@@ -8,19 +8,12 @@ is not, because the broker reads it before it has made the nodes; then the calle
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.replies import Peer, Replies, StreamReplies
 from dagorama.client.stream import PendingRequest
 from dagorama.errors import BrokerError, BrokerUnavailable
-
-
-class WaitAgain(Protocol):
-    """Asks for the same wait once more, by itself."""
-
-    def __call__(self) -> Replies: ...
 
 
 class EarlyWaits(threading.local):
@@ -66,7 +59,10 @@ class EarlyWaits(threading.local):
 class EarlyReplies:
     """The replies to a wait that was sent before it was asked for."""
 
-    def __init__(self, peer: Peer, pending: PendingRequest, timeout: float | None, again: WaitAgain) -> None:
+    def __init__(
+        self, peer: Peer, pending: PendingRequest, timeout: float | None, again: Callable[[], Replies]
+    ) -> None:
+        """`again` asks for the same wait once more, by itself."""
         self._replies: Replies = StreamReplies(peer, pending, timeout)
         self._again = again
         self._is_cancelled = False

@@ -10,14 +10,13 @@ import os
 import socket
 import sys
 from pathlib import Path
-from struct import unpack
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import MESSAGE_LIMIT, RETRY_AFTER
-from dagorama.api.frames import PROTOCOL, FrameError, FrameReader, frame
+from dagorama.api.frames import PROTOCOL, FrameError, FrameReader, frame, peer_user
 from dagorama.client.addresses import is_loopback
 from dagorama.client.channel import Token
 from dagorama.errors import SettingsError
@@ -68,8 +67,7 @@ def is_private(found: pb.LocalSocket) -> bool:
 
 def is_own(connection: socket.socket) -> bool:
     """Return whether the process at the other end of a Unix socket is this user's."""
-    _, user, _ = unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return bool(user == os.geteuid())
+    return peer_user(connection) == os.geteuid()
 
 
 class Accepted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class ValueCalls:
+class ValueCalls(ABC):
     """The part of a `Connection` that sends and reads large values."""
 
     stub: BrokerStub
 
+    @abstractmethod
     def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
-        raise NotImplementedError
+        """Make a call as `InspectionCalls._ask` does."""
 
     def put_value(self, data: bytes | bytearray | memoryview, digest: bytes | None = None) -> bytes:
         """Store a large value; return its SHA-256, which is `digest` if the caller knows it."""

@@ -17,6 +17,11 @@ class EngineRefused(DagoramaError):
     __notes__ = documented(__name__)
 
 
+def text_of(error: BaseException) -> str:
+    """Return what an error of an engine says, in one line."""
+    return " ".join(f"{error}".split()) or type(error).__name__
+
+
 class Phase(Enum):
     """How far a member of a pool is. An ended one is not a member."""
 

@@ -9,11 +9,8 @@ import sys
 from contextlib import suppress
 from weakref import WeakSet
 
-from dagorama.pools.worker_spec import WorkerSpec
+from dagorama.pools.worker_spec import LAST_REPORTS_S, WorkerSpec
 from dagorama.user_code.modules import absolute_path
-
-#: Seconds beyond the grace period in which a worker that was told to leave sends its last reports.
-LAST_REPORTS_S = 15.0
 
 
 class HostedWorker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from dagorama.client.addresses import address
@@ -21,7 +22,7 @@ _PATIENCE = 6
 
 def log(text: str, is_warning: bool) -> None:
     """Write a sentence to the log of dagorama."""
-    get_logger().log(30 if is_warning else 20, "%s", text)
+    get_logger().log(logging.WARNING if is_warning else logging.INFO, "%s", text)
 
 
 def _workers(count: int) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from types import TracebackType
 from typing import Any, Unpack
 
-from dagorama.pools.engine import EngineRefused, Phase
+from dagorama.pools.engine import EngineRefused, Phase, text_of
 from dagorama.pools.options import PoolKeywords, PoolOptions
 from dagorama.pools.pool import Pool
 from dagorama.pools.worker_spec import GPU, WorkerSpec
@@ -110,7 +109,7 @@ class DaskEngine:
         except (OSError, TimeoutError, ValueError, KeyError, RuntimeError) as error:
             self._disconnect()
             where = self._address or "the cluster"
-            raise EngineRefused(f"the Dask scheduler at {where} does not answer: {_text(error)}") from None
+            raise EngineRefused(f"the Dask scheduler at {where} does not answer: {text_of(error)}") from None
 
     def _connected(self) -> Any:
         """Return a client whose scheduler knows the plugin."""
@@ -129,7 +128,7 @@ class DaskEngine:
         except Exception as error:  # Dask raises the texts of errors in its workers as plain exceptions
             self._disconnect()
             raise EngineRefused(
-                f"Dask workers refuse the plugin of the pool: {_text(error)}. Install dagorama in their environment"
+                f"Dask workers refuse the plugin of the pool: {text_of(error)}. Install dagorama in their environment"
             ) from None
 
     def _disconnect(self) -> None:
@@ -191,13 +190,8 @@ class DaskPool(Pool):
         self._dask = DaskEngine(chosen.worker(), address, cluster=cluster, resources=resources)
         super().__init__(self._dask, chosen)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self._dask.close()
+    def _release(self) -> None:
+        self._dask.close()
 
 
 def _dask() -> Any:
@@ -218,10 +212,6 @@ def _refuse_broken(states: _States) -> None:
     broken = {name: state for name, (_, state) in states.items() if isinstance(state, BaseException)}
     for name, error in broken.items():
         raise EngineRefused(
-            f"{len(broken)} Dask workers cannot start dagorama workers; {name}: {_text(error)}. Install dagorama"
+            f"{len(broken)} Dask workers cannot start dagorama workers; {name}: {text_of(error)}. Install dagorama"
             " in their environment"
         )
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(f"{error}".split()) or type(error).__name__

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from secrets import token_hex
 from socket import create_connection
 from time import time
-from types import TracebackType
 from typing import Any, Unpack
 
-from dagorama.pools.engine import EngineRefused, Phase
+from dagorama.pools.engine import EngineRefused, Phase, text_of
 from dagorama.pools.options import PoolKeywords, PoolOptions
 from dagorama.pools.pool import Pool
 from dagorama.pools.worker_spec import WorkerSpec
@@ -127,7 +126,7 @@ class RayEngine:
                 "ray."
             ):
                 raise
-            raise EngineRefused(f"the Ray cluster does not answer: {_text(error)}") from None
+            raise EngineRefused(f"the Ray cluster does not answer: {text_of(error)}") from None
 
 
 class RayPool(Pool):
@@ -154,13 +153,8 @@ class RayPool(Pool):
         self._ray_engine = RayEngine(chosen.name, address, runtime_env, **held)
         super().__init__(self._ray_engine, chosen, worker)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self._ray_engine.close()
+    def _release(self) -> None:
+        self._ray_engine.close()
 
 
 def _check_reachable(address: str) -> None:
@@ -171,7 +165,3 @@ def _check_reachable(address: str) -> None:
             create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
         except OSError as error:
             raise OSError(f"no connection to {host}:{port} ({error.strerror or error})") from None
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(f"{error}".split()) or type(error).__name__

@@ -23,13 +23,11 @@ from dagorama.pools.following import LatestDemand
 from dagorama.pools.memory import Idleness, Starts
 from dagorama.pools.notices import Notices, log
 from dagorama.pools.options import PoolOptions
-from dagorama.pools.worker_spec import WorkerSpec
+from dagorama.pools.worker_spec import LAST_REPORTS_S, WorkerSpec
 from dagorama.values.signing import keyring
 
 #: Seconds between two looks at the engine: at least, while workers are missing, and without news from the broker.
 PACE, SOON, LOOK = 1.0, 2.0, 10.0
-#: Seconds beyond the grace period that workers get to leave at the end of a `with` block.
-LAST_REPORTS_S = 15.0
 
 
 class Pool:
@@ -180,11 +178,17 @@ class Pool:
     ) -> None:
         """Stop, and let the workers leave; raise what has ended the pool before, unless the block has raised."""
         self.stop()
-        if self._thread is not None:
-            self._thread.join()
-        self.drain()
+        try:
+            if self._thread is not None:
+                self._thread.join()
+            self.drain()
+        finally:
+            self._release()
         if self._error is not None and error is None:
             raise self._error
+
+    def _release(self) -> None:
+        """Let go of what the engine needs until the end of the block: nothing, unless a subclass says otherwise."""
 
     def _run_here(self) -> None:
         try:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 GPU = "GPU"
 #: Seconds without a node after which a worker of a pool leaves.
 IDLE_S = 60.0
+#: Seconds beyond the grace period in which a worker that was told to leave sends its last reports.
+LAST_REPORTS_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)

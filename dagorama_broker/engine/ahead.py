@@ -16,6 +16,8 @@ A node waits for the commit, as do all later ones of its slot, if
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from dagorama_broker.engine.payload_cache import Payloads
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import Changes
@@ -30,18 +32,16 @@ class Ahead:
         self._scheduler = scheduler
         self._payloads = payloads
         self._last = scheduler.last_stored  # key of a node that is stored
-        self._first_child = 0
-        self._changing: set[int] = set()
 
     def split(self, changes: Changes, effects: Effects) -> tuple[list[Granted], list[Granted]]:
         """Return what may be granted before this commit, and what must wait for it."""
         if not effects.granted or not _is_plain(changes) or self._scheduler.has_eager_attempts:
             return [], effects.granted
-        self._first_child = first_child(changes)
-        self._changing = {row.key for row in changes.progress}
+        below = min(first_child(changes), self._last + KEYS_LEFT_OUT + 1)
+        failed = {row.key for row in changes.progress}
         ahead, later, waits = list[Granted](), list[Granted](), set[Slot]()
         for granted in effects.granted:
-            if granted.slot not in waits and self._may_go(granted.node):
+            if granted.slot not in waits and self._may_go(granted.node, below, failed):
                 ahead.append(granted)
             else:
                 waits.add(granted.slot)
@@ -53,17 +53,13 @@ class Ahead:
         if changes.nodes:
             self._last = max(self._last, changes.nodes[-1].key)
 
-    def _may_go(self, node: Node) -> bool:
+    def _may_go(self, node: Node, below: int, failed: Container[int]) -> bool:
+        """`below`: the key from which unstored nodes must wait; `failed`: nodes whose failed attempts are committed."""
         key = node.key
-        if key > self._last:  # it is not stored
-            if key >= self._first_child or key > self._last + KEYS_LEFT_OUT:
-                return False
-            if key not in self._payloads.arguments.kept:
-                return False
-        if key in self._changing:
+        if key in failed or len(node.sources) > MOST_SOURCES:
             return False
-        if len(node.sources) > MOST_SOURCES:
-            return False
+        if key > self._last and (key >= below or key not in self._payloads.arguments.kept):
+            return False  # it is not stored
         values = self._payloads.values.kept
         return all(
             (source.state is State.COMPLETED and not source.refs and source.key in values) or source.slot is not None

@@ -9,11 +9,9 @@ import asyncio
 import hmac
 import logging
 import os
-import socket
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from struct import unpack
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
 import grpc
@@ -21,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import RETRY_AFTER
-from dagorama.api.frames import END, MESSAGE, PING, PROTOCOL, FrameError, FrameReader, frame
+from dagorama.api.frames import END, MESSAGE, PING, PROTOCOL, FrameError, FrameReader, frame, peer_user
 from dagorama_broker.errors import BrokerRefusal, ResourceExhausted, Unavailable
 from dagorama_broker.rpc.handlers import Unread
 from dagorama_broker.rpc.interceptor import AuthInterceptor
@@ -251,9 +249,3 @@ class LocalConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection at once."""
         self._transport.abort()
-
-
-def peer_user(found: socket.socket) -> int:
-    """Return the user id of the process at the other end of a Unix socket."""
-    _, user, _ = unpack("3i", found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(user)

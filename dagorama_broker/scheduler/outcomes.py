@@ -159,12 +159,9 @@ class Outcomes(Children):
 
         `deployed`: the hash of the code that the worker has instead; `code`: of the reason.
         """
-        node = self.claims.held(worker, key, attempt)
+        node = self._taken_back(worker, key, attempt)
         if node is None:
             return False
-        self.staged.take_out(attempt)
-        self.eager_attempts.abort(node)
-        self.claims.take_out(node)
         asks = bool(deployed) and is_unbound(self.claims, node)
         if why and not asks:
             self.claims.refuse(worker, node.queue, Mismatch(code, why))
@@ -181,12 +178,9 @@ class Outcomes(Children):
 
         Meanwhile other nodes go first.
         """
-        node = self.claims.held(worker, key, attempt)
+        node = self._taken_back(worker, key, attempt)
         if node is None:
             return False
-        self.staged.take_out(attempt)
-        self.eager_attempts.abort(node)
-        self.claims.take_out(node)
         self.claims.invalidate_attempt(node)
         if node.pending:
             self.graph.back(node)
@@ -194,6 +188,15 @@ class Outcomes(Children):
             self.graph.pause(node, PUT_OFF)
             self.graph.trouble(node).note = why
         return True
+
+    def _taken_back(self, worker: Worker, key: int, attempt: int) -> Node | None:
+        """Take a node from its worker, with what the attempt has made; None: the worker does not hold the attempt."""
+        node = self.claims.held(worker, key, attempt)
+        if node is not None:
+            self.staged.take_out(attempt)
+            self.eager_attempts.abort(node)
+            self.claims.take_out(node)
+        return node
 
     def died(self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float) -> None:
         """Record the death of a child process: it counts against the running nodes, not against the unstarted ones."""

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dagorama_broker.environment import without_password
+from dagorama_broker.environment import LEADER_LEASE, STORE_PATIENCE, without_password
 from dagorama_broker.errors import SettingsError, StoreError
 from dagorama_broker.store.protocol import Store
 
@@ -25,8 +25,8 @@ class StoreOptions(NamedTuple):
     """The options of a store besides its URL."""
 
     values: str = ""  #: where large values are: `file:///folder` or `s3://bucket/prefix`; empty: next to the file
-    patience: float = 60.0  #: seconds for which a database that does not answer is tried again
-    lease: float = 6.0  #: seconds after which a broker that does not renew its lead may be replaced
+    patience: float = STORE_PATIENCE  #: seconds for which a database that does not answer is tried again
+    lease: float = LEADER_LEASE  #: seconds after which a broker that does not renew its lead may be replaced
     address: str = ""  #: where people find this broker
     is_signed: bool = True  #: whether clients send objects to the object store themselves, with signed URLs
     waits: bool = True  #: whether to wait for another broker to leave

@@ -53,7 +53,7 @@ def objects_in(url: str) -> list[str]:
 
 
 def value(digest: bytes) -> bytes:
-    """What a client reads."""
+    """Return the value as a client reads it."""
     found = broker_values().get(digest)
     return bytes(found.data if isinstance(found, Verified) else found)
 

@@ -1,4 +1,4 @@
-"""How many workers a pool starts and drains, for every demand and every set of members."""
+"""The decision of a pool: how many workers it starts and drains, for any demand and any members."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_newest_idle_members_are_drained(demand: Demand, found: list[Member]
 
 @given(st.integers(0, 60), members(), bounds())
 def test_a_pool_ends_at_what_it_wants_and_then_does_nothing(slots: int, found: list[Member], bounds: Bounds) -> None:
-    """Whatever it had, a second decision about the same demand changes nothing: it does not oscillate."""
+    """With any members, a second decision about the same demand changes nothing: the pool does not oscillate."""
     demand = Demand(slots)
     first = decide(demand, found, bounds)
     after = applied(first, found)

@@ -15,6 +15,7 @@ import pytest
 
 from dagorama.client.connection import connection
 from dagorama.client.results import resolve
+from dagorama.pools import Pool
 from tests.support.pool_nodes import Waiting
 
 #: The engines are heavy, and their stories take minutes.
@@ -115,6 +116,47 @@ class PoolProcess:
         self.kill()
         assert self._process.stderr is not None
         self._process.stderr.close()
+
+
+def a_drained_worker_finishes_its_node(pool: Pool, node: Node, is_gone: Callable[[], object]) -> None:
+    """Drain a pool while a node runs. It ends in its first run, and then all members go."""
+    value = node.submit()
+    node.running()
+    pool.drain(wait=False)
+    until(is_leaving)
+    node.let_go()
+    assert value() == "let go"
+    assert len(node.pids()) == 1
+    until(is_gone)
+
+
+def the_node_of_a_killed_worker_runs_elsewhere(node: Node, kill: Callable[[int, str], object]) -> None:
+    """Start a node, and call `kill` with its process and the name of its worker: both end, and the node runs again."""
+    value = node.submit()
+    pid = node.running()
+    (name,) = names()
+    kill(pid, name)
+    until(lambda: not runs(pid))
+    node.running(2)
+    assert name not in names()
+    node.let_go()
+    assert value() == "let go"
+
+
+def the_next_pool_process_goes_on(node: Node, first: tuple[str, ...], second: tuple[str, ...]) -> None:
+    """Kill the pool with the first flags while a node runs, and start one with the second: it has that worker."""
+    with pool_process(*first) as killed:
+        value = node.submit()
+        pid = node.running()
+        killed.kill()
+    with pool_process(*second) as process:
+        process.until("and has 1")
+        other = node.submit()
+        assert node.running(2) != pid
+        assert runs(pid)
+        node.let_go()
+        assert {value(), other()} == {"let go"}
+        assert process.stop() == 0
 
 
 @contextmanager

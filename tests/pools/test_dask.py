@@ -13,7 +13,17 @@ import pytest
 
 from dagorama.client.results import resolve
 from dagorama.pools import DaskPool, EngineRefused
-from tests.pools.stories import ROOT, WAIT, Node, is_leaving, names, on_engines, pool_process, runs, until
+from tests.pools.stories import (
+    ROOT,
+    WAIT,
+    Node,
+    is_leaving,
+    names,
+    on_engines,
+    runs,
+    the_next_pool_process_goes_on,
+    until,
+)
 from tests.support.pool_nodes import OnGpu, Tasks
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: run `make test-pools`")
@@ -128,18 +138,8 @@ def test_a_killed_dask_worker_leaves_nothing_behind_and_its_node_runs_elsewhere(
 def test_a_killed_pool_process_changes_nothing_and_the_next_one_goes_on(cluster: Cluster, node: Node) -> None:
     cluster.worker("a")
     cluster.worker("b")
-    with pool_process("dask", cluster.address, "--name", "p") as first:
-        value = node.submit()
-        pid = node.running()
-        first.kill()
-    with pool_process("dask", cluster.address, "--name", "p", "--drain-on-exit") as second:
-        second.until("and has 1")
-        other = node.submit()
-        assert node.running(2) != pid
-        assert runs(pid)
-        node.let_go()
-        assert {value(), other()} == {"let go"}
-        assert second.stop() == 0
+    flags = ("dask", cluster.address, "--name", "p")
+    the_next_pool_process_goes_on(node, flags, (*flags, "--drain-on-exit"))
     until(lambda: names() == [])
 
 

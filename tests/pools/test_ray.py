@@ -14,7 +14,17 @@ from dagorama.client.results import resolve
 from dagorama.pools import EngineRefused, RayPool
 from dagorama.pools.on_ray import RayEngine
 from dagorama.pools.options import PoolOptions
-from tests.pools.stories import WAIT, Node, is_leaving, names, on_engines, pool_process, runs, until
+from tests.pools.stories import (
+    WAIT,
+    Node,
+    a_drained_worker_finishes_its_node,
+    names,
+    on_engines,
+    pool_process,
+    the_next_pool_process_goes_on,
+    the_node_of_a_killed_worker_runs_elsewhere,
+    until,
+)
 from tests.support.pool_nodes import OnGpu
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: run `make test-pools`")
@@ -72,27 +82,12 @@ def test_actors_without_resources_are_pending_and_are_withdrawn(address: str) ->
 
 def test_a_worker_that_is_drained_finishes_its_node(address: str, node: Node) -> None:
     with RayPool(name="drain") as pool:
-        value = node.submit()
-        node.running()
-        pool.drain(wait=False)
-        until(is_leaving)
-        node.let_go()
-        assert value() == "let go"
-        assert len(node.pids()) == 1
-        until(lambda: not actors())
+        a_drained_worker_finishes_its_node(pool, node, lambda: not actors())
 
 
 def test_a_killed_actor_leaves_nothing_behind_and_its_node_runs_elsewhere(address: str, node: Node) -> None:
     with RayPool(name="killed"):
-        value = node.submit()
-        pid = node.running()
-        (name,) = names()
-        os.kill(host_of(pid), signal.SIGKILL)
-        until(lambda: not runs(pid))
-        node.running(2)
-        assert names() != [name]
-        node.let_go()
-        assert value() == "let go"
+        the_node_of_a_killed_worker_runs_elsewhere(node, lambda pid, _: os.kill(host_of(pid), signal.SIGKILL))
 
 
 def host_of(pid: int) -> int:
@@ -107,18 +102,7 @@ def host_of(pid: int) -> int:
 
 def test_a_killed_pool_process_changes_nothing_and_the_next_one_goes_on(address: str, node: Node) -> None:
     flags = ("ray", "--address", address, "--name", "next")
-    with pool_process(*flags) as first:
-        value = node.submit()
-        pid = node.running()
-        first.kill()
-    with pool_process(*flags, "--drain-on-exit") as second:
-        second.until("and has 1")
-        other = node.submit()
-        assert node.running(2) != pid
-        assert runs(pid)
-        node.let_go()
-        assert {value(), other()} == {"let go"}
-        assert second.stop() == 0
+    the_next_pool_process_goes_on(node, flags, (*flags, "--drain-on-exit"))
     until(lambda: names() == [])
 
 

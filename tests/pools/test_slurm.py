@@ -15,7 +15,18 @@ from dagorama.pools import EngineRefused, SlurmPool
 from dagorama.pools.on_slurm import SlurmEngine
 from dagorama.pools.options import PoolOptions
 from tests.pools.slurm_cluster import slurm_or_skip
-from tests.pools.stories import ROOT, WAIT, Node, is_leaving, names, on_engines, pool_process, runs, until
+from tests.pools.stories import (
+    ROOT,
+    WAIT,
+    Node,
+    a_drained_worker_finishes_its_node,
+    names,
+    on_engines,
+    runs,
+    the_next_pool_process_goes_on,
+    the_node_of_a_killed_worker_runs_elsewhere,
+    until,
+)
 from tests.support.pool_nodes import OnGpu
 
 pytestmark = [on_engines, pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("broker", "cluster", "no_jobs")]
@@ -66,14 +77,7 @@ def test_nodes_with_the_taint_of_a_gpu_run_on_the_gpu_that_slurm_gives() -> None
 
 def test_a_worker_that_is_drained_finishes_its_node_with_all_that_the_node_has_started(node: Node) -> None:
     with SlurmPool(SBATCH, name="drain") as pool:
-        value = node.submit()
-        node.running()
-        pool.drain(wait=False)
-        until(is_leaving)
-        node.let_go()
-        assert value() == "let go"
-        assert len(node.pids()) == 1
-        until(lambda: not jobs())
+        a_drained_worker_finishes_its_node(pool, node, lambda: not jobs())
 
 
 def test_a_job_whose_time_is_over_gives_its_node_back_in_time(node: Node) -> None:
@@ -101,15 +105,7 @@ def test_a_killed_job_leaves_nothing_behind_and_its_node_runs_elsewhere(node: No
 
 def test_a_killed_worker_ends_its_job_with_all_of_its_processes(node: Node) -> None:
     with SlurmPool(SBATCH, name="oom"):
-        value = node.submit()
-        pid = node.running()
-        (name,) = names()
-        os.kill(supervisor_of(pid), signal.SIGKILL)
-        until(lambda: not runs(pid))
-        node.running(2)
-        assert name not in names()
-        node.let_go()
-        assert value() == "let go"
+        the_node_of_a_killed_worker_runs_elsewhere(node, lambda pid, _: os.kill(supervisor_of(pid), signal.SIGKILL))
 
 
 def supervisor_of(pid: int) -> int:
@@ -121,18 +117,7 @@ def supervisor_of(pid: int) -> int:
 
 def test_a_killed_pool_process_changes_nothing_and_the_next_one_goes_on(node: Node) -> None:
     flags = ("slurm", "--name", "next", "--drain-on-exit", "--", *SBATCH)
-    with pool_process(*flags) as first:
-        value = node.submit()
-        pid = node.running()
-        first.kill()
-    with pool_process(*flags) as second:
-        second.until("and has 1")
-        other = node.submit()
-        assert node.running(2) != pid
-        assert runs(pid)
-        node.let_go()
-        assert {value(), other()} == {"let go"}
-        assert second.stop() == 0
+    the_next_pool_process_goes_on(node, flags, flags)
     until(lambda: not jobs())
 
 

@@ -27,7 +27,7 @@ from tests.support.raw import PATIENCE, Dag, Served, refused, serving
 from tests.support.tokens import Tokens
 
 #: A user that owns nothing here.
-NOBODY = 65534
+STRANGER = 65534
 DENIED, UNKNOWN = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
 TOO_MUCH, AWAY = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE
 
@@ -63,8 +63,8 @@ async def is_closed(frames: Frames) -> bool:
     return False
 
 
-def as_nobody(attempt: Callable[[], str]) -> str:
-    """What a process of another user finds; call this in a thread."""
+def as_stranger(attempt: Callable[[], str]) -> str:
+    """Return what a process of another user finds; call this in a thread."""
     ours, theirs = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
@@ -72,8 +72,8 @@ def as_nobody(attempt: Callable[[], str]) -> str:
     if child == 0:
         try:
             os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            os.setgid(STRANGER)
+            os.setuid(STRANGER)
             os.write(theirs, attempt().encode())
         finally:
             os._exit(0)
@@ -85,7 +85,7 @@ def as_nobody(attempt: Callable[[], str]) -> str:
 
 
 def connecting(path: str) -> str:
-    """What comes of saying something at the socket."""
+    """Connect to the socket, send some bytes, and return how that ends."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(PATIENCE)
         try:
@@ -110,11 +110,11 @@ async def test_only_this_user_can_enter_the_folder(served: Served) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 async def test_another_user_cannot_connect(served: Served) -> None:
     path = (await socket_of(served.stub)).path
-    assert await asyncio.to_thread(as_nobody, lambda: connecting(path)) == "no way in"
+    assert await asyncio.to_thread(as_stranger, lambda: connecting(path)) == "no way in"
     # Not even if someone opens the folder.
     Path(path).parent.chmod(0o755)
     Path(path).chmod(0o777)
-    assert await asyncio.to_thread(as_nobody, lambda: connecting(path)) == "closed"
+    assert await asyncio.to_thread(as_stranger, lambda: connecting(path)) == "closed"
     assert await asyncio.to_thread(connecting, path) == "closed"  # an empty hello, of this user
 
 

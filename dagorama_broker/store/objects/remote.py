@@ -90,11 +90,7 @@ class Remote:
             retry_config={
                 "max_retries": _RETRIES,
                 "retry_timeout": _RETRYING,
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
-                    "max_backoff": timedelta(seconds=2),
-                    "base": 2,
-                },
+                "backoff": {"init_backoff": _FIRST_PAUSE, "max_backoff": _LONGEST_PAUSE, "base": 2},
             },
         )
 

@@ -29,8 +29,6 @@ log = logging.getLogger("dagorama_broker")
 
 T = TypeVar("T")
 
-#: Seconds for which a server that is away is tried again.
-PATIENCE = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _NUMBER_IS_THERE = "commits_pkey"
 #: Why a broker that was replaced leaves.

@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 from dagorama_broker.store.postgres.connection import Session
 
-#: Seconds for which a lease is valid without being renewed.
-LEASE = 6.0
 #: Seconds for which the leader's session must be gone, and for which the server must be up before that counts: after
 #: a restart of the server, the leader needs a moment to connect again.
 GONE = 0.5

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
+from dagorama_broker.environment import LEADER_LEASE, STORE_PATIENCE
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.looks import Seen, Wanted
 from dagorama_broker.model.queries import Usage
@@ -14,10 +15,9 @@ from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.objects.large_objects import LargeObjects
 from dagorama_broker.store.postgres.address import parse_address
 from dagorama_broker.store.postgres.connection import Session
-from dagorama_broker.store.postgres.database import PATIENCE, Ending, Line, WritingLine
+from dagorama_broker.store.postgres.database import Ending, Line, WritingLine
 from dagorama_broker.store.postgres.errors import translate_postgres_errors
 from dagorama_broker.store.postgres.keeper import Keeper
-from dagorama_broker.store.postgres.lease import LEASE
 from dagorama_broker.store.postgres.look import look_at_once
 from dagorama_broker.store.postgres.preparing import check_server, make_leadership, migrate, refuse_newer
 from dagorama_broker.store.postgres.reader import PostgresReader
@@ -53,8 +53,8 @@ class PostgresStore(SqlStore):
         self,
         url: str,
         values: Path | LargeObjects,
-        patience: float = PATIENCE,
-        lease: float = LEASE,
+        patience: float = STORE_PATIENCE,
+        lease: float = LEADER_LEASE,
         address: str = "",
         waits: bool = True,
     ) -> None:

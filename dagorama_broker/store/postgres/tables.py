@@ -17,7 +17,13 @@ from dagorama_broker.store.checksums import (
 )
 from dagorama_broker.store.postgres.binary import ARRAY_OIDS, pack_array
 from dagorama_broker.store.sql.connection import replacing
-from dagorama_broker.store.sql.writer import PROGRESS_COLUMNS, end_row
+from dagorama_broker.store.sql.writer import (
+    INSTANCE_COLUMNS,
+    NODE_COLUMNS,
+    OUTCOME_COLUMNS,
+    PROGRESS_COLUMNS,
+    end_row,
+)
 
 Row = Sequence[SqlValue]
 _TYPES = {"q": "int8[]", "d": "float8[]", "y": "bytea[]", "t": "text[]"}
@@ -53,24 +59,14 @@ class Table(NamedTuple):
         return [pack_array(kind, column) for kind, column in zip(self.kinds, columns, strict=True)]
 
 
-NODES = Table("nodes", ("key", "chk", "instance", "function", "sources", "arguments"), "qqqqyy")
-OUTCOMES = Table(
-    "outcomes",
-    (
-        "key", "chk", "state", "attempt", "root_cause", "ended", "microseconds", "worker", "refs", "value", "failure",
-    ),
-    "qqqqqdqqyyy",
-)  # fmt: skip
+NODES = Table("nodes", NODE_COLUMNS, "qqqqyy")
+OUTCOMES = Table("outcomes", OUTCOME_COLUMNS, "qqqqqdqqyyy")
 BLOCKS = Table(
     "node_blocks",
     ("first_key", "origin", "first", "size", "instance", "digest", "creator", "created", "chk"),
     "qyqqqyqqq",
 )
-INSTANCES = Table(
-    "instances",
-    ("key", "id", "definition", "entry", "created", "priority", "chk", "ended", "failed", "end_chk"),
-    "qytydqqdqq",
-)
+INSTANCES = Table("instances", INSTANCE_COLUMNS, "qytydqqdqq")
 ENDS = Table("instances", ("key", "ended", "failed", "end_chk"), "qdqq", is_update=True)
 RESOLVED = Table("resolved", ("key", "state", "root_cause", "ended", "chk"), "qqqdq")
 PROGRESS = Table("progress", ("key", *PROGRESS_COLUMNS), "qqqqdydqqq", replacing("key", PROGRESS_COLUMNS))

@@ -15,6 +15,7 @@ from dagorama_broker.store.checksums import SqlValue, check_payload, check_row, 
 from dagorama_broker.store.sql.connection import Connection, execute_rows
 from dagorama_broker.store.sql.counters import read_marks, read_number, read_secrets, replace_secrets, write_number
 from dagorama_broker.store.sql.view import Source
+from dagorama_broker.store.sql.writer import INSTANCE_COLUMNS, NODE_COLUMNS, OUTCOME_COLUMNS, PROGRESS_COLUMNS
 
 T = TypeVar("T")
 
@@ -86,11 +87,7 @@ TABLES = (
         "id name hash queue taint max_attempts retry_interval retry_base retry_max_interval retry_jitter is_async"
         " protocol options",
     ),
-    _Table(
-        "instances", ("key",),
-        ("key", "id", "definition", "entry", "created", "priority", "chk", "ended", "failed", "end_chk", "named"),
-        _check_instance,
-    ),
+    _Table("instances", ("key",), (*INSTANCE_COLUMNS, "named"), _check_instance),
     _plain("instance_names", "instance definition name digest"),
     _plain("labels", "instance label value", 2),
     _plain("links", "instance named", 2),
@@ -99,19 +96,10 @@ TABLES = (
     ),
     _plain("leftovers", "instance"),
     _plain("node_blocks", "first_key origin first size instance digest creator created"),
-    _Table(
-        "nodes", ("key",), ("key", "chk", "instance", "function", "sources", "arguments"), _check_node,
-        _PAGE_OF_PAYLOADS,
-    ),
-    _Table(
-        "outcomes", ("key",),
-        ("key", "chk", "state", "attempt", "root_cause", "ended", "microseconds", "worker", "refs", "value", "failure"),
-        _check_outcome, _PAGE_OF_PAYLOADS,
-    ),
+    _Table("nodes", ("key",), NODE_COLUMNS, _check_node, _PAGE_OF_PAYLOADS),
+    _Table("outcomes", ("key",), OUTCOME_COLUMNS, _check_outcome, _PAGE_OF_PAYLOADS),
     _plain("resolved", "key state root_cause ended"),
-    _plain(
-        "progress", "key failed_attempts crashes worker_losses retry_at failure pause attempt lost_attempt"
-    ),
+    _Table("progress", ("key",), ("key", *PROGRESS_COLUMNS), _check_all),
     _plain("large_refs", "key sha256", 2),
     _plain("larges", "sha256 length object kept"),
     _plain("node_keys", "key concurrency_key"),

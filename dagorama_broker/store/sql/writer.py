@@ -21,6 +21,12 @@ _FUNCTIONS = (
     " retry_max_interval, retry_jitter, is_async, protocol, options, chk)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+#: The columns of the largest tables, in the order of their rows.
+NODE_COLUMNS = ("key", "chk", "instance", "function", "sources", "arguments")
+OUTCOME_COLUMNS = (
+    "key", "chk", "state", "attempt", "root_cause", "ended", "microseconds", "worker", "refs", "value", "failure",
+)  # fmt: skip
+INSTANCE_COLUMNS = ("key", "id", "definition", "entry", "created", "priority", "chk", "ended", "failed", "end_chk")
 #: The columns of `progress` after its key.
 PROGRESS_COLUMNS = (
     "failed_attempts", "crashes", "worker_losses", "retry_at", "failure", "pause", "attempt", "lost_attempt", "chk",
