@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
-from dagorama_broker.model.domain import EagerState, State, WireProtocol
+from dagorama_broker.model.domain import ENDED, EagerState, State, WireProtocol
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
 from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head, rank
 from dagorama_broker.scheduler.requests import WorkerInfo
@@ -152,6 +152,11 @@ class Node:
         self.dependents: list[Node] | None = None  #: nodes that wait for it
         self.root_cause: Node | None = None  #: the upstream node that failed first; None: the node itself
         self.failures: FailureCounts | None = None
+
+    @property
+    def unfinished_sources(self) -> list[Node]:
+        """Its sources that have not ended."""
+        return [source for source in self.sources if source.state not in ENDED]
 
 
 class Slot:
