@@ -19,29 +19,28 @@ BIT_LENGTHS = 65
 class RunTimeEstimate:
     """Estimates how long attempts of a function take."""
 
-    __slots__ = ("_is_async", "cost_us", "mean_us", "typical_us")
+    __slots__ = ("_is_async", "cost_us", "mean_us", "short_us")
 
     def __init__(self, is_async: bool) -> None:
         self._is_async = is_async
         self.mean_us: float | None = None  #: measured run time; None: the function has never run
         self.cost_us = self._cost()  #: what a node adds to a slot's work
-        self.typical_us = float(WINDOW_US)  #: about the median of the run times: an outlier hardly changes it
+        #: what a node adds to a slot's work if its run is no outlier: about the median; async nodes are never short
+        self.short_us = float(WINDOW_US)
 
     def measured(self, microseconds: int) -> None:
         """Add a run time to the mean, which rises fast and falls slowly: granting too little is the smaller fault."""
         mean = self.mean_us
         if mean is None:
             self.mean_us = float(microseconds)
-            self.typical_us = max(1.0, self.mean_us)
+            median = self.mean_us or 1.0
         else:
             self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
-            self.typical_us *= 1.25 if microseconds > self.typical_us else 0.8
+            median = self.short_us - OVERHEAD_US
+            median *= 1.25 if microseconds > median else 0.8
         self.cost_us = self._cost()
-
-    @property
-    def short_us(self) -> float:
-        """Microseconds that a node adds to a slot's work if its run is no outlier. Async nodes are never short."""
-        return WINDOW_US if self._is_async else self.typical_us + OVERHEAD_US
+        if not self._is_async:
+            self.short_us = median + OVERHEAD_US
 
     def _cost(self) -> int:
         """Return the estimate. An unknown function fills the window; async nodes do not wait for one another."""
