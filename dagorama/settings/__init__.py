@@ -12,12 +12,11 @@ from dagorama.dev_address import HOST as DEV_HOST
 from dagorama.dev_address import dev_port
 from dagorama.errors import SettingsError
 from dagorama.settings.hosts import checked_host, checked_hosts, split_hosts
-from dagorama.settings.values import values_patience
+from dagorama.settings.values import values_patience, values_transfer
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
-_WARN_AFTER = 5.0
-_BROKER_WAIT = 20.0
+_WARN_AFTER, _BROKER_WAIT = 5.0, 20.0
 LONGEST_PORT = 20  #: characters; int() raises another error for thousands of them
 _ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tls_name")
 
@@ -235,7 +234,14 @@ def _port(text: str | None) -> int:
 
 #: Stands for the value of a secret.
 SECRET_IS_SET = "(set)"
-_SIGNING = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
+SIGNING = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
+#: The other variables that are no fields of `Settings`, and what reads them.
+OTHERS = {
+    "DAGORAMA_LOGS": captures_logs, "DAGORAMA_LOGS_LEVEL": captured_log_level, "DAGORAMA_TRACES": traces,
+    "DAGORAMA_WARN_AFTER": warn_after, "DAGORAMA_BROKER_WAIT": broker_wait, "DAGORAMA_SHARED_FILES": shared_files,
+    "DAGORAMA_LOCAL_SOCKET": local_socket, "DAGORAMA_VALUES_TRANSFER": values_transfer,
+    "DAGORAMA_VALUES_PATIENCE": values_patience,
+}  # fmt: skip
 
 
 def described_settings(host: str | None = None, port: int | None = None) -> list[tuple[str, object, str]]:
@@ -256,13 +262,9 @@ def described_settings(host: str | None = None, port: int | None = None) -> list
     return [
         *((variable, None if value == "" else value, origin) for variable, value, origin in rows),
         _secret("DAGORAMA_AUTH_TOKEN", read.auth_token, read.auth_token_file),
-        _secret(_SIGNING[0], keys, file) if keys or file else (_SIGNING[0], "(a key of this user)", "default"),
-        (_SIGNING[1], file or None, _origin(_SIGNING[1])),
-        ("DAGORAMA_SHARED_FILES", shared_files(), _origin("DAGORAMA_SHARED_FILES")),
-        ("DAGORAMA_LOCAL_SOCKET", local_socket(), _origin("DAGORAMA_LOCAL_SOCKET")),
-        ("DAGORAMA_WARN_AFTER", warn_after(), _origin("DAGORAMA_WARN_AFTER")),
-        ("DAGORAMA_BROKER_WAIT", broker_wait(), _origin("DAGORAMA_BROKER_WAIT")),
-        ("DAGORAMA_VALUES_PATIENCE", values_patience(), _origin("DAGORAMA_VALUES_PATIENCE")),
+        _secret(SIGNING[0], keys, file) if keys or file else (SIGNING[0], "(a key of this user)", "default"),
+        (SIGNING[1], file or None, _origin(SIGNING[1])),
+        *((variable, read(), _origin(variable)) for variable, read in OTHERS.items()),
     ]
 
 

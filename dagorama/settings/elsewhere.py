@@ -5,22 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from os import environ
 
-from dagorama.settings import Settings
-
-#: Variables that a worker reads, in addition to the fields of `Settings`. Others are left out: an address of a
-#: database, for example, is none of a worker's business.
-_OF_WORKERS = (
-    # Workers need the keys with which the clients sign.
-    "DAGORAMA_SIGNING_KEYS",
-    "DAGORAMA_SIGNING_KEYS_FILE",
-    # The rest is as it would be for a worker that is started here.
-    "DAGORAMA_BROKER_WAIT",
-    "DAGORAMA_WARN_AFTER",
-    "DAGORAMA_SHARED_FILES",
-    "DAGORAMA_LOGS",
-    "DAGORAMA_LOGS_LEVEL",
-    "DAGORAMA_TRACES",
-)
+from dagorama.settings import OTHERS, SIGNING, Settings
 
 
 def worker_environment(host: str | None = None, port: int | None = None) -> dict[str, str]:
@@ -37,4 +22,5 @@ def worker_environment(host: str | None = None, port: int | None = None) -> dict
 
 
 def _names() -> tuple[str, ...]:
-    return (*(f"DAGORAMA_{each.name.upper()}" for each in fields(Settings)), *_OF_WORKERS)
+    """Return all variables that a worker reads; an address of a database, for example, is none of its business."""
+    return (*(f"DAGORAMA_{each.name.upper()}" for each in fields(Settings)), *SIGNING, *OTHERS)
