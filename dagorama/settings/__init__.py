@@ -12,11 +12,11 @@ from dagorama.dev_address import HOST as DEV_HOST
 from dagorama.dev_address import dev_port
 from dagorama.errors import SettingsError
 from dagorama.settings.hosts import checked_host, checked_hosts, split_hosts
-from dagorama.settings.values import values_patience, values_transfer
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
-_WARN_AFTER, _BROKER_WAIT = 5.0, 20.0
+_WARN_AFTER = 5.0
+_BROKER_WAIT = 20.0
 LONGEST_PORT = 20  #: characters; int() raises another error for thousands of them
 _ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tls_name")
 
@@ -228,53 +228,6 @@ def _port(text: str | None) -> int:
     if not 0 < port <= HIGHEST_PORT:
         raise SettingsError(f"DAGORAMA_PORT is {text!r}: it must be a port number between 1 and {HIGHEST_PORT}")
     return port
-
-
-# --- for people who look at them ----------------------------------------------------------------------------
-
-#: Stands for the value of a secret.
-SECRET_IS_SET = "(set)"
-SIGNING = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
-#: The other variables that are no fields of `Settings`, and what reads them.
-OTHERS = {
-    "DAGORAMA_LOGS": captures_logs, "DAGORAMA_LOGS_LEVEL": captured_log_level, "DAGORAMA_TRACES": traces,
-    "DAGORAMA_WARN_AFTER": warn_after, "DAGORAMA_BROKER_WAIT": broker_wait, "DAGORAMA_SHARED_FILES": shared_files,
-    "DAGORAMA_LOCAL_SOCKET": local_socket, "DAGORAMA_VALUES_TRANSFER": values_transfer,
-    "DAGORAMA_VALUES_PATIENCE": values_patience,
-}  # fmt: skip
-
-
-def described_settings(host: str | None = None, port: int | None = None) -> list[tuple[str, object, str]]:
-    """Return the variable, the value (None: there is none) and the origin of each setting, without secrets.
-
-    The origin is "flag" for `host` and `port`, "environment", "file", "dev" for the address of `dagorama dev`, or
-    "default". Raises SettingsError.
-    """
-    read, given = Settings.from_env(host, port), {"DAGORAMA_HOST": host, "DAGORAMA_PORT": port}
-    named = host or port or names_a_broker()
-    dev = dict.fromkeys(given, "dev") if _dev_port(named, None, "") is not None else {}
-    rows = [
-        (variable, getattr(read, each.name), "flag" if given.get(variable) else dev.get(variable, _origin(variable)))
-        for variable, each in zip(_VARIABLES, fields(Settings), strict=True)
-        if variable != "DAGORAMA_AUTH_TOKEN"
-    ]
-    keys, file = signing_keys()
-    return [
-        *((variable, None if value == "" else value, origin) for variable, value, origin in rows),
-        _secret("DAGORAMA_AUTH_TOKEN", read.auth_token, read.auth_token_file),
-        _secret(SIGNING[0], keys, file) if keys or file else (SIGNING[0], "(a key of this user)", "default"),
-        (SIGNING[1], file or None, _origin(SIGNING[1])),
-        *((variable, read(), _origin(variable)) for variable, read in OTHERS.items()),
-    ]
-
-
-def _origin(variable: str) -> str:
-    return "environment" if _stripped(environ.get(variable)) else "default"
-
-
-def _secret(variable: str, value: str, file: str) -> tuple[str, object, str]:
-    origin = "file" if file else "environment" if value else "default"
-    return variable, SECRET_IS_SET if value or file else None, origin
 
 
 @dataclass(frozen=True, slots=True)
