@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from io import StringIO
 
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.cli.activity import activity_data, show_activity
+from dagorama.cli.activity import queue_data, show_activity
 from dagorama.cli.output import Output
 from dagorama.cli.watch import progress_data
 from dagorama.client.connection import Connection
@@ -66,7 +67,7 @@ class Watched(Connection):
     def __init__(self) -> None:
         """Connect to no broker."""
 
-    def watch_queues(self, queue: str) -> Iterator[pb.Activity]:
+    def watch_queues(self, queue: str = "") -> Iterator[pb.Activity]:
         paused = pb.QueueInfo(queue="mail", queued=3, paused_since=1_700_000_000.0, paused_by="ops")
         yield pb.Activity(queues=[paused], nodes=[0] * len(State), workers=1, slots=2)
 
@@ -74,9 +75,11 @@ class Watched(Connection):
 def test_a_paused_queue_is_shown_with_the_name_of_who_paused_it(capsys: pytest.CaptureFixture[str]) -> None:
     show_activity(Watched(), "", Output.TABLE)
     assert "mail   3       -        -        paused by ops\n" in capsys.readouterr().out
-    (reply,) = Watched().watch_queues("")
-    (queue,) = activity_data(reply)["queues"]  # type: ignore[misc]  # it is a list
+    show_activity(Watched(), "", Output.JSON)
+    (queue,) = json.loads(capsys.readouterr().out)["queues"]
     assert (queue["paused_since"], queue["paused_by"]) == (1_700_000_000.0, "ops")
+    (reply,) = Watched().watch_queues()
+    assert queue_data(reply.queues[0]).items() <= queue.items()
 
 
 def test_the_summary_says_what_is_known_so_far_and_how_it_ended() -> None:
