@@ -44,3 +44,9 @@ def board() -> Iterator[Board]:
 def page(new_page: Callable[..., Page]) -> Page:
     """A page of 1280 by 800 pixels."""
     return new_page()
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe finds wrong with the page."""
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{each['id']}: {[node['target'] for node in each['nodes']]}: {each['help']}" for each in found]

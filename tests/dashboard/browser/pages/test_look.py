@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.dashboard.browser.graph_page import AXE
-from tests.dashboard.browser.pages.conftest import Board
+from tests.dashboard.browser.pages.conftest import Board, violations
 from tests.dashboard.browser.pages.work import Speaker, ended, listening, speaker, started
 from tests.dashboard.shown_work import HOSTILE, Lonely, Shapes
 
@@ -76,12 +76,6 @@ def test_a_page_is_well_made(
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert violations(page) == []
-
-
-def violations(page: Page) -> list[str]:
-    """Return what axe finds wrong with the page."""
-    found = page.evaluate("axe.run()")["violations"]
-    return [f"{each['id']}: {[node['target'] for node in each['nodes']]}: {each['help']}" for each in found]
 
 
 def test_what_users_have_written_runs_nothing(board: Board, places: dict[str, str], page: Page) -> None:
