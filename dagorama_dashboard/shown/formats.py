@@ -13,7 +13,7 @@ from dagorama.api.broker_pb2 import FailureGroup
 from dagorama.client.display.tables import duration_text
 from dagorama.models.state import State
 
-#: Where the messages of a group of failures differ, and where a search ends.
+#: Characters at which the shared parts of the messages of a group end, or a search does.
 _DETAILS = re.compile('[…"]')
 #: Characters that the messages of a group must share to be found by them, and that a search for them has.
 SHORTEST_SHARED, LONGEST_SHARED = 4, 200
