@@ -8,8 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dagorama import resolve
-from tests.dashboard.browser.graph_page import AXE
-from tests.dashboard.browser.pages.conftest import Board, violations
+from tests.dashboard.browser.pages.conftest import Board, assert_well_made
 from tests.dashboard.browser.pages.work import Reading, ended, listening, speaker, started
 from tests.dashboard.shown_work import DEPLOYED_BEFORE, DEPLOYED_NOW, Lonely
 from tests.support.worker_command import WAIT, old_of_two, worker
@@ -27,14 +26,6 @@ def confirm(page: Page, notice: str) -> None:
     assert_well_made(page)
     page.locator("form[action='/do'] button").click()
     expect(page.locator(".notice[role=status]")).to_contain_text(notice)
-
-
-def assert_well_made(page: Page) -> None:
-    """Let axe look at a page, light and dark."""
-    page.evaluate(AXE.read_text())
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        assert violations(page) == []
 
 
 def state(page: Page, word: str) -> None:
