@@ -1,1 +1,1 @@
-"""Dagorama beside other systems: the same workloads on each, in turns, and the ratios. Run it with `compare.py`."""
+"""Compare dagorama with other systems: the same workloads on each, in turns, and the ratios. Run it with `compare.py`."""

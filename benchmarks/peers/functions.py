@@ -1,4 +1,4 @@
-"""What the nodes of all workloads do: the same functions on every system."""
+"""The functions of the nodes of all workloads, the same on every system."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def turned(block: bytes) -> bytes:
 
 
 class Summary(NamedTuple):
-    """What the last node of a pipeline has seen of its block."""
+    """The last node of a pipeline returns this of its block."""
 
     length: int
     numbers: tuple[int, ...]  #: of the nodes before, in their order
@@ -45,6 +45,6 @@ def hand_on(block: bytes, number: int) -> bytes:
 
 
 def summary(block: bytes, handed: int) -> Summary:
-    """Return what is left at the end of a block that was handed on so many times."""
+    """Return the length of a block, and the numbers of the `handed` nodes that handed it on."""
     end = block[len(block) - WORD * handed :]
     return Summary(len(block), tuple(int.from_bytes(end[at : at + WORD], "big") for at in range(0, len(end), WORD)))

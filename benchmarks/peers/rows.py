@@ -1,4 +1,4 @@
-"""The rows of the table, and the goals: how many times a peer's figure ours should be."""
+"""The rows of the table, and the goals: which ratio of our figure to a peer's is wanted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Row(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """Ours divided by the peer's: at least so many times if more is better, otherwise at most."""
+    """Our figure divided by the peer's should be `times` at least if more is better, otherwise at most."""
 
     row: str
     peer: str

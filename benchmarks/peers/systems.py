@@ -55,7 +55,7 @@ def before(python: Path) -> System:
 
 
 def installed(systems: Iterable[System]) -> tuple[list[System], list[str]]:
-    """Return those that can run here, and a sentence for each other one."""
+    """Return the systems that can run here, and a sentence for each other one."""
     found, missing = [], []
     for system in systems:
         reason = _missing(system)

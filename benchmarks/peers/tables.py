@@ -112,7 +112,7 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def wrapped(paragraph: str) -> str:
-    """Return a paragraph in lines that are not longer than those of the documentation."""
+    """Return a paragraph in lines of at most 120 characters."""
     return "\n".join(_lines(paragraph.split(" ")))
 
 

@@ -24,7 +24,7 @@ STARTING = 10.0  #: seconds for Redis
 
 @dataclass(slots=True)
 class Turn:
-    """What a system did in a turn."""
+    """Figures and times of a system in one turn."""
 
     figures: dict[str, float] = field(default_factory=dict)  #: by the key of the row
     seconds: dict[str, float] = field(default_factory=dict)  #: by the name of the part

@@ -1,4 +1,4 @@
-"""dramatiq on Redis, two worker processes with a thread each; results in the same Redis.
+"""Dramatiq on Redis: two worker processes with a thread each; results in the same Redis.
 
 It has no step that gets the results of several tasks: as its documentation shows, the caller collects a group's results
 and sends the next message. Idle workers ask Redis every 2 ms instead of every second, because its client does not wait
