@@ -1,1 +1,1 @@
-"""Compare dagorama with other systems: the same workloads on each, in turns, and the ratios. Run it with `compare.py`."""
+"""Compare dagorama with other systems: the same workloads on each, in turns, and ratios. Run it with `compare.py`."""

@@ -45,13 +45,14 @@ PEERS = (
     System("dramatiq", "dramatiq", "peers.stacks.dramatiq_stack:Dramatiq", module="dramatiq", parts=QUEUES,
            needs_redis=True),
 )  # fmt: skip
+TITLES = {system.name: system.title for system in (OURS, *PEERS)} | {"before": "dagorama before"}
 #: Columns of each table of figures: more would make too wide a table.
 TABLES = (("executor", "dask", "ray"), ("celery-prefork", "celery-threads", "dramatiq"), ("before",))
 
 
 def before(python: Path) -> System:
     """Return another version of dagorama, as that interpreter has it, as a system."""
-    return System("before", "dagorama before", "peers.ours:Ours", python, module="dagorama")
+    return System("before", TITLES["before"], "peers.ours:Ours", python, module="dagorama")
 
 
 def installed(systems: Iterable[System]) -> tuple[list[System], list[str]]:

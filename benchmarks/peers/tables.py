@@ -9,7 +9,7 @@ from suite.table import number
 
 from peers.figures import OURS, Figures, Lost, is_lost, lost, verdicts
 from peers.rows import ROWS, Goal, Row
-from peers.systems import TABLES
+from peers.systems import TABLES, TITLES
 
 START, END = "<!-- written by make bench-peers ARGS=--markdown -->", "<!-- until here -->"
 WIDTH = 120  #: columns of a line of text
@@ -103,8 +103,7 @@ def _goals(figures: Figures) -> str:
 def _goal(figures: Figures, goal: Goal) -> str:
     row = next(row for row in ROWS if row.key == goal.row)
     most = "at least" if row.more else "at most"
-    title = figures.titles.get(goal.peer, goal.peer)
-    return f"{row.title.format(**figures.sizes)}: {most} {goal.times} times {title}"
+    return f"{row.title.format(**figures.sizes)}: {most} {goal.times} times {TITLES[goal.peer]}"
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

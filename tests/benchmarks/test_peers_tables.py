@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 from peers.figures import Figures
 from peers.parts import FULL
-from peers.systems import OURS, PEERS, ROOT, before
+from peers.systems import ROOT, TITLES
 from peers.tables import END, START, WIDTH, PageError, text, written
 from peers.turns import Turn
-
-TITLES = {system.name: system.title for system in (OURS, *PEERS, before(ROOT))}
 
 
 @pytest.fixture
