@@ -21,7 +21,9 @@
 #                beside SQLite, ARGS=--objects: object stores; both after `make .venv/.installed-dev`)
 #   make soak    an hour at a steady rate on one store: does the database stay as large as what it keeps? (ARGS=--help)
 #   make bench-large    the rows of a million nodes
-#   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
+#   make bench-peers    ours beside Dask, Ray, Celery, dramatiq and ProcessPoolExecutor, in turns, in a quarter of an hour
+#                (ARGS=--quick: in four minutes, ARGS='--peers ray --rows values', ARGS=--help); their newest releases
+#                go into .venv-peers; Celery and dramatiq need redis-server, which it installs on Debian as root
 #   make clean   removes what these made, .venv too
 #
 # PYTHON names the interpreter that .venv is made from; PYTEST_ARGS goes to pytest, which runs two processes more than
@@ -36,7 +38,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test test-pools test-objects slurm rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
+.PHONY: demo check test test-pools test-objects slurm redis rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -146,10 +148,20 @@ soak: $(INSTALLED_DEV) compiled
 bench-large: compiled
 	$(BIN)/python benchmarks/run.py --large --json benchmarks-large.json
 
-bench-peers: $(VENV)/.made
+# Each peer by itself: one that does not install here is left out, and the others are measured.
+bench-peers: compiled redis
 	@test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
-	$(PEERS)/bin/python benchmarks/peers/run.py benchmarks-peers.json
+	@while read -r packages; do \
+	  $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $$packages || \
+	    echo "$$packages: not installed, see above"; \
+	done < benchmarks/peers/packages.txt
+	$(BIN)/python benchmarks/compare.py $(ARGS)
+
+redis:
+	@command -v redis-server > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq > /dev/null && \
+	    apt-get install -y -qq redis-server > /dev/null 2>&1; } || \
+	  echo "redis-server is not installed: Celery and dramatiq are left out"
 
 # As pip leaves what it installs: else each program that starts compiles it, where Python is told to write no bytecode.
 compiled: $(INSTALLED)

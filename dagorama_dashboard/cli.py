@@ -10,6 +10,7 @@ import click
 
 from dagorama.cli.base import address_options, fail, fail_with
 from dagorama.cli.exit_codes import ExitCode
+from dagorama.client.channel import quieten_grpc
 from dagorama.errors import DagoramaError
 from dagorama.settings import HIGHEST_PORT, LOG_LEVELS, Settings
 
@@ -47,6 +48,7 @@ def dashboard(
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         fail(f"the dashboard needs {', '.join(missing)}: {EXTRA}", ExitCode.BAD_CONFIG)
+    quieten_grpc()  # before the modules below import it
     from dagorama_dashboard.server import serve
     from dagorama_dashboard.settings import dashboard_settings
 

@@ -60,7 +60,7 @@ def _processor() -> str:
 def shown(rows: Iterable[Row]) -> str:
     """Return a table in Markdown."""
     lines = [("workload", "median", "reach", "runs", "note"), ("---",) * 5]
-    lines += [(row.workload, f"{_number(row.figure)} {row.unit}", row.reach, _runs(row.runs), row.note) for row in rows]
+    lines += [(row.workload, f"{number(row.figure)} {row.unit}", row.reach, _runs(row.runs), row.note) for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
@@ -68,10 +68,10 @@ def shown(rows: Iterable[Row]) -> str:
 
 
 def _runs(runs: list[float]) -> str:
-    return ", ".join(map(_number, runs)) if 1 < len(runs) <= 5 else ""
+    return ", ".join(map(number, runs)) if 1 < len(runs) <= 5 else ""
 
 
-def _number(figure: float) -> str:
+def number(figure: float) -> str:
     return f"{figure:,.0f}" if abs(figure) >= 100 else f"{figure:.3g}"
 
 

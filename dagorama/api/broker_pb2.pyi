@@ -4151,19 +4151,23 @@ class GetStatusRequest(_message.Message):
     AFTER_WORKER_FIELD_NUMBER: _builtins.int
     AFTER_FUNCTION_FIELD_NUMBER: _builtins.int
     AFTER_QUEUE_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
     after_worker: _builtins.bytes
     after_function: _builtins.int
     after_queue: _builtins.str
+    running: _builtins.int
+    """running nodes that the reply names, the first of each slot; 0: none; at most 1,000"""
     def __init__(
         self,
         *,
         after_worker: _builtins.bytes = ...,
         after_function: _builtins.int = ...,
         after_queue: _builtins.str = ...,
+        running: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_function", b"after_function", "after_queue", b"after_queue", "after_worker", b"after_worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_function", b"after_function", "after_queue", b"after_queue", "after_worker", b"after_worker", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4293,6 +4297,7 @@ class WorkerInfo(_message.Message):
     EXCLUDE_QUEUES_FIELD_NUMBER: _builtins.int
     TOLERATIONS_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
     worker: _builtins.bytes
     name: _builtins.str
     slots: _builtins.int
@@ -4305,6 +4310,10 @@ class WorkerInfo(_message.Message):
     def exclude_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def tolerations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningNode]:
+        """as far as the request asks for them"""
+
     def __init__(
         self,
         *,
@@ -4316,14 +4325,43 @@ class WorkerInfo(_message.Message):
         exclude_queues: _abc.Iterable[_builtins.str] | None = ...,
         tolerations: _abc.Iterable[_builtins.str] | None = ...,
         leaving: _builtins.bool = ...,
+        running: _abc.Iterable[Global___RunningNode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "held", b"held", "include_queues", b"include_queues", "leaving", b"leaving", "name", b"name", "slots", b"slots", "tolerations", b"tolerations", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "held", b"held", "include_queues", b"include_queues", "leaving", b"leaving", "name", b"name", "running", b"running", "slots", b"slots", "tolerations", b"tolerations", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerInfo: _TypeAlias = WorkerInfo  # noqa: Y015
+
+@_typing.final
+class RunningNode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    """as Function has it"""
+    started: _builtins.float
+    """seconds since 1970, as far as the broker knows"""
+    @_builtins.property
+    def name(self) -> Global___NodeName: ...
+    def __init__(
+        self,
+        *,
+        name: Global___NodeName | None = ...,
+        function: _builtins.str = ...,
+        started: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "name", b"name", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunningNode: _TypeAlias = RunningNode  # noqa: Y015
 
 @_typing.final
 class Unschedulable(_message.Message):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.output import Output, document
+from dagorama.cli.output import Output, document, say
 from dagorama.client.display.progress import PAUSE
-from dagorama.client.display.tables import pluralize, table
+from dagorama.client.display.tables import harmless, pluralize, table
 from dagorama.models.state import State
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _redraw(replies: Iterator[broker_pb2.Activity]) -> None:
             for head in HEADS:
                 drawn.add_column(head, justify="left" if head in ("queue", "paused") else "right")
             for row in _rows(reply):
-                drawn.add_row(*map(Text, row))
+                drawn.add_row(*(Text(harmless(cell)) for cell in row))
             live.update(drawn, refresh=True)
 
 
@@ -53,17 +53,23 @@ def _print(replies: Iterator[broker_pb2.Activity]) -> None:
     at = 0.0
     for reply in replies:
         if (now := time.monotonic()) >= at:
-            click.echo(f"{table(HEADS, _rows(reply))}\n{summary(reply)}\n")
+            say(f"{table(HEADS, _rows(reply))}\n{summary(reply)}\n")
             at = now + PAUSE
 
 
 def _rows(reply: broker_pb2.Activity) -> list[tuple[str, ...]]:
     rows = [
         (each.queue, *(f"{n}" if n else "" for n in (each.queued, each.claimed, each.delayed)),
-         "paused" if each.paused_since else "")
+         _paused(each))
         for each in reply.queues
     ]  # fmt: skip
     return [*rows, (f"{reply.left_out} more queues", "", "", "", "")] if reply.left_out else rows
+
+
+def _paused(queue: broker_pb2.QueueInfo) -> str:
+    if not queue.paused_since:
+        return ""
+    return f"paused by {queue.paused_by}" if queue.paused_by else "paused"
 
 
 def summary(reply: broker_pb2.Activity) -> str:
@@ -77,14 +83,16 @@ def summary(reply: broker_pb2.Activity) -> str:
 def activity_data(reply: broker_pb2.Activity) -> dict[str, object]:
     """Return a reply as JSON data."""
     return {
-        "queues": [
-            {
-                "queue": each.queue, "queued": each.queued, "claimed": each.claimed, "delayed": each.delayed,
-                "taints": list(each.taints), "paused_since": each.paused_since or None,
-            }
-            for each in reply.queues
-        ],
+        "queues": [queue_data(each) for each in reply.queues],
         "left_out": reply.left_out,
         "nodes": {state.name: count for state, count in zip(State, reply.nodes, strict=True)},
         "instances": reply.instances, "workers": reply.workers, "slots": reply.slots,
+    }  # fmt: skip
+
+
+def queue_data(queue: broker_pb2.QueueInfo) -> dict[str, object]:
+    """Return a queue as JSON data."""
+    return {
+        "queue": queue.queue, "queued": queue.queued, "claimed": queue.claimed, "delayed": queue.delayed,
+        "taints": list(queue.taints), "paused_since": queue.paused_since or None, "paused_by": queue.paused_by or None,
     }  # fmt: skip

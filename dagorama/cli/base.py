@@ -13,7 +13,7 @@ from uuid import UUID
 import click
 
 from dagorama.cli.exit_codes import exit_code
-from dagorama.cli.output import DATA, NAMED, Answer, Output, output_options, print_out
+from dagorama.cli.output import DATA, NAMED, Answer, Output, output_options, print_out, say
 from dagorama.errors import BrokerError, DagoramaError, NotFound, RequestRejected
 from dagorama.settings import HIGHEST_PORT, Settings
 from dagorama_monitoring.documentation import with_address
@@ -96,7 +96,7 @@ def fail_with(error: BaseException, code: int) -> NoReturn:
 
 def fail(sentence: str, code: int) -> NoReturn:
     """Print an error message and exit."""
-    click.echo(f"dagorama: {sentence}", err=True)
+    say(f"dagorama: {sentence}", err=True)
     sys.exit(code)
 
 

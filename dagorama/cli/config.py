@@ -15,7 +15,7 @@ from dagorama.cli.base import address_options
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
 from dagorama.client.display.tables import table
 from dagorama.errors import SettingsError
-from dagorama.settings import described_settings
+from dagorama.settings.listing import described_settings
 
 #: The group of entry points by which other packages add their settings: functions without parameters that return rows
 #: of (variable, value, origin).

@@ -11,6 +11,7 @@ import click
 
 from dagorama.cli.base import LABELS, Answer, fail, id_digits, named_command, whole_ids
 from dagorama.cli.exit_codes import ExitCode
+from dagorama.cli.output import say
 from dagorama.client.display.tables import pluralize
 from dagorama.errors import NotFound, RequestRejected
 
@@ -76,6 +77,6 @@ def _is_deleted(broker: Connection, id: bytes, tolerant: bool) -> bool:
     except (RequestRejected, NotFound) as error:
         if not tolerant:
             raise
-        click.echo(f"not deleted: {error}", err=True)
+        say(f"not deleted: {error}", err=True)
         return False
     return True

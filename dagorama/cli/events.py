@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagorama.cli.base import INSTANCE, broker_options, connect, node_names, report_errors, whole_ids
-from dagorama.cli.output import Output, document
+from dagorama.cli.output import Output, document, say
 from dagorama.client.display.tables import time_text, uuid_text
 from dagorama.models.events import Event, InstanceEnded, NodeEvent
 
@@ -30,7 +30,7 @@ def events(instance: str, host: str | None, port: int | None, output: Output) ->
     with report_errors():
         broker = connect(host, port)
         for event in Events(broker, whole_ids(broker, instance)[0]):
-            click.echo(_text(broker, event) if output is Output.TABLE else json.dumps(document(_data(event))))
+            say(_text(broker, event) if output is Output.TABLE else json.dumps(document(_data(event))))
 
 
 def _text(broker: Connection, event: Event) -> str:

@@ -1,18 +1,22 @@
 """The output of commands: a table for people, or JSON, lines of JSON or ids for programs.
 
-The rule: data goes to standard output and words to standard error, and nothing is cut unless a terminal shows it.
+The rule: data goes to standard output and words to standard error, nothing is cut unless a terminal shows it, and
+nothing that nodes wrote controls the terminal of the reader.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import click
+
+from dagorama.client.display.tables import harmless
 
 #: The version of the JSON documents: it is raised if a key changes its meaning or disappears.
 SCHEMA_VERSION = 1
@@ -68,9 +72,18 @@ def print_out(answer: Answer, output: Output) -> None:
     """Print the answer to a command in the requested form."""
     text = _text(answer, output)
     if text or output is Output.TABLE:
-        click.echo(text)
+        say(text)
     if answer.note:
-        click.echo(answer.note, err=True)
+        say(answer.note, err=True)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a text on stdout, or stderr; on a terminal with escapes for the characters that would control it.
+
+    Errors, names and queues come from nodes and from other users of the broker.
+    """
+    stream = sys.stderr if err else sys.stdout
+    click.echo(harmless(text) if stream.isatty() else text, err=err)
 
 
 def _text(answer: Answer, output: Output) -> str:

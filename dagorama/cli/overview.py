@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagorama.api import broker_pb2
+from dagorama.cli.activity import queue_data
 from dagorama.cli.base import (
     Answer,
     address_options,
@@ -119,14 +120,7 @@ def _queues(status: broker_pb2.Status) -> Answer:
         )
         for queue in status.queues
     ]
-    data = [
-        {
-            "queue": queue.queue, "queued": queue.queued, "claimed": queue.claimed, "delayed": queue.delayed,
-            "taints": list(queue.taints), "paused_since": queue.paused_since or None,
-            "paused_by": queue.paused_by or None,
-        }
-        for queue in status.queues
-    ]  # fmt: skip
+    data = [queue_data(queue) for queue in status.queues]
     text = table(("queue", "queued", "claimed", "delayed", "taints", "paused"), rows)
     return Answer(text, data, names=[queue.queue for queue in status.queues])
 

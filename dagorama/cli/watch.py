@@ -90,6 +90,7 @@ def progress_data(id: str, progress: Progress) -> dict[str, object]:
             }
             for each in progress.functions
         ],
+        "left_out": progress.left_out,
         "reports": [
             {
                 "node": uuid_text(each.node_id.bytes), "function": each.function, "message": each.message,

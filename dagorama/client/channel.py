@@ -34,7 +34,10 @@ LONGEST_TOKEN = 4096
 
 
 def quieten_grpc() -> None:
-    """Keep grpc from printing a line when a broker stops; call this before grpc is imported."""
+    """Keep grpc from printing a line when a broker stops or closes an idle connection.
+
+    Call this before grpc is imported for the first time: it has no effect later.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 

@@ -10,7 +10,7 @@ from typing import TypedDict
 from dagorama.pools.decision import Bounds
 from dagorama.pools.worker_spec import GPU, IDLE_S, WorkerSpec
 from dagorama.settings import Settings
-from dagorama.settings.elsewhere import worker_environment
+from dagorama.settings.listing import worker_environment
 
 #: Seconds without work after which a pool with `drain_idle` drains a worker.
 DRAIN_AFTER_S = 300.0

@@ -12,7 +12,6 @@ from dagorama.dev_address import HOST as DEV_HOST
 from dagorama.dev_address import dev_port
 from dagorama.errors import SettingsError
 from dagorama.settings.hosts import checked_host, checked_hosts, split_hosts
-from dagorama.settings.values import values_patience
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
@@ -229,50 +228,6 @@ def _port(text: str | None) -> int:
     if not 0 < port <= HIGHEST_PORT:
         raise SettingsError(f"DAGORAMA_PORT is {text!r}: it must be a port number between 1 and {HIGHEST_PORT}")
     return port
-
-
-# --- for people who look at them ----------------------------------------------------------------------------
-
-#: Stands for the value of a secret.
-SECRET_IS_SET = "(set)"
-_SIGNING = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
-
-
-def described_settings(host: str | None = None, port: int | None = None) -> list[tuple[str, object, str]]:
-    """Return the variable, the value (None: there is none) and the origin of each setting, without secrets.
-
-    The origin is "flag" for `host` and `port`, "environment", "file", "dev" for the address of `dagorama dev`, or
-    "default". Raises SettingsError.
-    """
-    read, given = Settings.from_env(host, port), {"DAGORAMA_HOST": host, "DAGORAMA_PORT": port}
-    named = host or port or names_a_broker()
-    dev = dict.fromkeys(given, "dev") if _dev_port(named, None, "") is not None else {}
-    rows = [
-        (variable, getattr(read, each.name), "flag" if given.get(variable) else dev.get(variable, _origin(variable)))
-        for variable, each in zip(_VARIABLES, fields(Settings), strict=True)
-        if variable != "DAGORAMA_AUTH_TOKEN"
-    ]
-    keys, file = signing_keys()
-    return [
-        *((variable, None if value == "" else value, origin) for variable, value, origin in rows),
-        _secret("DAGORAMA_AUTH_TOKEN", read.auth_token, read.auth_token_file),
-        _secret(_SIGNING[0], keys, file) if keys or file else (_SIGNING[0], "(a key of this user)", "default"),
-        (_SIGNING[1], file or None, _origin(_SIGNING[1])),
-        ("DAGORAMA_SHARED_FILES", shared_files(), _origin("DAGORAMA_SHARED_FILES")),
-        ("DAGORAMA_LOCAL_SOCKET", local_socket(), _origin("DAGORAMA_LOCAL_SOCKET")),
-        ("DAGORAMA_WARN_AFTER", warn_after(), _origin("DAGORAMA_WARN_AFTER")),
-        ("DAGORAMA_BROKER_WAIT", broker_wait(), _origin("DAGORAMA_BROKER_WAIT")),
-        ("DAGORAMA_VALUES_PATIENCE", values_patience(), _origin("DAGORAMA_VALUES_PATIENCE")),
-    ]
-
-
-def _origin(variable: str) -> str:
-    return "environment" if _stripped(environ.get(variable)) else "default"
-
-
-def _secret(variable: str, value: str, file: str) -> tuple[str, object, str]:
-    origin = "file" if file else "environment" if value else "default"
-    return variable, SECRET_IS_SET if value or file else None, origin
 
 
 @dataclass(frozen=True, slots=True)

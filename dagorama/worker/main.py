@@ -73,6 +73,9 @@ def _supervise(
 ) -> int:
     import asyncio
 
+    from dagorama.client.channel import quieten_grpc
+
+    quieten_grpc()  # before the modules below import it
     from dagorama.worker.supervisor.child_pool import FAILED
     from dagorama.worker.supervisor.monitoring import CannotListen, monitored
     from dagorama.worker.supervisor.notices import complain

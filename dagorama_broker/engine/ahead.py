@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from dagorama_broker.engine.payload_cache import Payloads
+from dagorama_broker.engine.payloads import Payloads
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler import KEYS_LEFT_OUT, Effects, Granted, Node, Scheduler, Slot
@@ -58,7 +58,7 @@ class Ahead:
         key = node.key
         if key in failed or len(node.sources) > MOST_SOURCES:
             return False
-        if key > self._last and (key >= below or key not in self._payloads.arguments.kept):
+        if key > self._last and (key >= below or key not in self._payloads.arguments):
             return False  # it is not stored
         values = self._payloads.values.kept
         return all(

@@ -19,7 +19,8 @@ from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.logs import Logs
 from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.node_changes import Feeds
-from dagorama_broker.engine.payload_cache import Payloads, RecentResults, is_final
+from dagorama_broker.engine.payload_cache import RecentResults, is_final
+from dagorama_broker.engine.payloads import Payloads
 from dagorama_broker.engine.progress import ProgressReader
 from dagorama_broker.engine.proofs import Proofs
 from dagorama_broker.engine.recorder import Recorder, Traffic

@@ -56,6 +56,7 @@ class Logs:
         self._waiting: list[LogPart] = []
         self._size = 0  # bytes of these
         self._gaps: dict[int, LogPart] = {}  # by attempt: how much of it was lost
+        self.bytes_dropped = 0  #: of text, since the broker has started
         self._writing: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._retrying: asyncio.TimerHandle | None = None
@@ -133,6 +134,7 @@ class Logs:
 
     def _lose(self, parts: Iterable[LogPart]) -> None:
         for part in parts:
+            self.bytes_dropped += part.size
             gap = self._gaps.get(part.attempt)
             if gap is None and len(self._gaps) >= MOST_GAPS:
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dagorama_broker.engine.commits import Commits
-from dagorama_broker.engine.payload_cache import Payloads
+from dagorama_broker.engine.payloads import Payloads
 from dagorama_broker.engine.retention_policy import RetentionPolicy, not_known
 from dagorama_broker.errors import Conflict, InvalidArgument, NotFound
 from dagorama_broker.model.domain import ENDED

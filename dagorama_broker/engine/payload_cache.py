@@ -6,11 +6,10 @@ Each cache is bounded; an envelope that it does not hold is read back from the s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 from dagorama_broker.model.domain import State, WireProtocol
-from dagorama_broker.model.rows import Changes
-from dagorama_broker.scheduler import Effects, Node
+from dagorama_broker.scheduler import Node
 
 #: Reads one batch of keys: `store.arguments` or `store.values`, called in the broker's store thread.
 Read = Callable[[Sequence[int]], Awaitable[dict[int, bytes]]]
@@ -35,6 +34,10 @@ class PayloadCache:
             self.kept[key] = envelope
             self.size += len(envelope)
 
+    def find(self, key: int) -> bytes | None:
+        """Return an envelope if it is here."""
+        return self.kept.get(key)
+
     def drop(self, key: int) -> None:
         """Remove an envelope if it is here."""
         envelope = self.kept.pop(key, None)
@@ -46,7 +49,7 @@ class PayloadCache:
         found: dict[int, bytes] = {}
         missing = []
         for key in keys:
-            envelope = self.kept.get(key)
+            envelope = self.find(key)
             if envelope is None:
                 missing.append(key)
             else:
@@ -54,39 +57,6 @@ class PayloadCache:
         for start in range(0, len(missing), READ_BATCH):
             found.update(await self._read(missing[start : start + READ_BATCH]))
         return found
-
-
-class Payloads:
-    """Caches arguments of unfinished nodes, and values that unfinished nodes or waiting clients will be given."""
-
-    def __init__(self, most: int, arguments: Read, values: Read) -> None:
-        self.arguments = PayloadCache(most, arguments)
-        self.values = PayloadCache(most, values)
-
-    def take_in(self, changes: Changes, nodes: Container[int], is_wanted: Callable[[int], bool]) -> None:
-        """Add the envelopes of a commit that will be read soon."""
-        for revived in changes.retried:
-            if revived.state != State.RESOLVING:
-                self.values.drop(revived.key)
-        for row in changes.nodes:
-            if row.key in nodes:
-                self.arguments.keep(row.key, row.arguments)
-        for given_up in changes.given_up:
-            for key in range(given_up.first_key, given_up.last_key + 1):
-                self.arguments.drop(key)
-        for outcome in changes.outcomes:
-            if outcome.value is not None and (outcome.state == State.RESOLVING or is_wanted(outcome.key)):
-                self.values.keep(outcome.key, outcome.value)
-
-    def let_go(self, effects: Effects, is_wanted: Callable[[int], bool]) -> None:
-        """Drop the envelopes that no unfinished node will be given."""
-        for node in effects.ended:
-            self.arguments.drop(node.key)
-            if not node.consumers and not is_wanted(node.key):
-                self.values.drop(node.key)
-        for key in effects.unread:
-            if not is_wanted(key):
-                self.values.drop(key)
 
 
 def is_final(node: Node) -> bool:

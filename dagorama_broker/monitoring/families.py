@@ -93,6 +93,8 @@ def _broker(now: Snapshot) -> Iterator[Metric]:
     text = "Bytes of unfinished nodes and cached envelopes, estimated"
     yield gauge("dagorama_memory_bytes", text, value=now.memory)
     yield gauge("dagorama_viewers", "Callers that watch an instance", value=now.viewers)
+    text = "Bytes that nodes printed and that were dropped, because the disk was full or too slow"
+    yield counter("dagorama_log_bytes_dropped_total", text, value=now.log_bytes_dropped)
     text = "0 if the object store of large values does not answer the broker"
     yield gauge("dagorama_values_reachable", text, value=now.values_reachable)
 

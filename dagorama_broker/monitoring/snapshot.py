@@ -56,6 +56,7 @@ class Snapshot:
     instances: int  #: with an unfinished node
     unserved: int  #: queued nodes whose code no worker has
     viewers: int
+    log_bytes_dropped: int  #: of what nodes have printed: the disk was full, or too slow
     memory: int
     values_reachable: bool  #: False: large values are in an object store that does not answer
     messages_in: int
@@ -81,6 +82,7 @@ def taken(broker: Broker, recorder: Recorder, ages: ReadyAges) -> Snapshot:
         instances=len(scheduler.instances),
         unserved=sum(queue.queued for queue in scheduler.active_queues.values() if scheduler.lacks_code(queue)),
         viewers=broker.progress.viewers,
+        log_bytes_dropped=broker.logs.bytes_dropped,
         memory=broker.memory_size(),
         values_reachable=broker.store.objects is None or not broker.store.objects.remote.is_away,
         messages_in=broker.traffic.messages_in,

@@ -28,10 +28,11 @@ async def name_nodes(broker: Broker, request: pb.NameNodesRequest) -> pb.NameNod
     ids = [id_bytes(id, "a node") for id in request.node]
     await broker.commits.wait_durable()
     found = await broker.commits.in_view(broker.store.view.places_of, ids)
-    return pb.NameNodesReply(names=map(_name, found))
+    return pb.NameNodesReply(names=map(node_name, found))
 
 
-def _name(place: NodePlace) -> pb.NodeName:
+def node_name(place: NodePlace) -> pb.NodeName:
+    """Return the name of a node in its instance."""
     return pb.NodeName(node=place.id, instance=place.instance, ordinal=place.ordinal)
 
 
@@ -67,7 +68,7 @@ async def _group_message(broker: Broker, group: Group, is_reader: bool) -> pb.Fa
         downstream=group.downstream,
         first=group.first,
         last=group.last,
-        example=_name(places[group.example]) if places else None,
+        example=node_name(places[group.example]) if places else None,
         example_message=bounded(group.message, LONGEST_REASON),
         raised_at="" if is_reader else await _raised_at(broker, group.example),
         instances=len(group.instances),

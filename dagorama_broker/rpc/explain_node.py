@@ -114,5 +114,6 @@ def _how(outcome: OutcomeRow | None) -> str:
         return "was cancelled" if outcome.state == State.CANCELLED else "failed"
     failure = Failure.unpacked(outcome.failure)
     said = headline(failure)
-    how = "was cancelled" if outcome.state == State.CANCELLED else f"failed after {failure.attempts} attempts"
+    tried = "1 attempt" if failure.attempts == 1 else f"{failure.attempts} attempts"
+    how = "was cancelled" if outcome.state == State.CANCELLED else f"failed after {tried}"
     return bounded(f"{how}: {said}" if said else how, LONGEST_REASON)

@@ -125,7 +125,7 @@ class GrantBuilder:
         if node.sources or self._source_counts.count:
             self._source_counts.put(place, len(node.sources))
             self._sources += [source.key for source in node.sources]
-        if node.failures is not None or self._runs.count:
+        if node.rare is not None or self._runs.count:
             self._runs.put(place, node.failures.failed_attempts if node.failures is not None else 0)
         if beside:
             self._beside.put(place, beside[0])

@@ -147,6 +147,8 @@ class InspectionService(pb_grpc.BrokerServicer):
     @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
         status = overview.status(self._broker, request)
+        if request.running:
+            await overview.name_running(self._broker, status, request.running)
         status.messages_in, status.messages_out = self._traffic.messages_in, self._traffic.messages_out
         return status
 

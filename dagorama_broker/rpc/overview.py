@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Generic, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import Role
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import WireProtocol
+from dagorama_broker.rpc.aggregates import node_name
 from dagorama_broker.rpc.explain import unschedulable_message
 from dagorama_broker.rpc.permissions import calls_of, may_read_logs
 from dagorama_broker.rpc.tokens import Token
@@ -18,6 +20,8 @@ from dagorama_broker.scheduler import FunctionQueue, Obstacle, Scheduler, Worker
 
 #: Entries, and bytes, of one list on a page.
 ENTRIES, BYTES = 1_000, 1 << 20
+#: Running nodes that one reply names.
+MOST_RUNNING = 1_000
 
 Key = TypeVar("Key", int, bytes, str)
 Entry = TypeVar("Entry", pb.WorkerInfo, pb.Unschedulable, pb.QueueInfo)
@@ -73,6 +77,21 @@ def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
         last_queue=named.last,
         more=workers.more or functions.more or named.more,
     )
+
+
+async def name_running(broker: Broker, status: pb.Status, most: int) -> None:
+    """Add to the workers of a status the nodes that they run, at most `most` in all."""
+    scheduler = broker.scheduler
+    slots = ((info, slot) for info in status.workers for slot in scheduler.workers[info.worker].slots if slot.held)
+    running = [
+        (info, node.key, node.queue.function.name, scheduler.running_since(node))
+        for info, slot in islice(slots, min(most, MOST_RUNNING))
+        for node, _ in islice(slot.held.values(), 1)
+    ]
+    places = await broker.commits.in_view(broker.store.view.places, [key for _, key, _, _ in running])
+    for info, key, function, started in running:
+        if (place := places.get(key)) is not None:  # a node whose creation is not stored as yet has no place
+            info.running.add(name=node_name(place), function=function, started=started)
 
 
 def _page(keys: Iterable[Key], after: Key, describe: Callable[[Key], Entry | None]) -> _Page[Key, Entry]:

@@ -8,9 +8,10 @@ from dagorama_broker.scheduler.demand import HORIZON, SOON, Demand, DemandLook, 
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenBack
 from dagorama_broker.scheduler.endings import RecentFailure, Tally
+from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
 from dagorama_broker.scheduler.mismatch import ReasonCode
-from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Slot, Worker
+from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
 from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue
 from dagorama_broker.scheduler.reasons import Cause, Reason

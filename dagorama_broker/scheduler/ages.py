@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.scheduler.queues import KEY_MASK, FunctionQueue
+from dagorama_broker.scheduler.places import KEY_MASK
+from dagorama_broker.scheduler.queues import FunctionQueue
 
 #: Notes of one queue; if there are more, every second one is dropped.
 MOST_NOTES = 2_000
@@ -88,7 +89,7 @@ class ReadyAges:
             return 0.0
         its = self._fresh[queue.number] = self._notes.get(queue.number) or _Notes(queue)
         first = self._first(queue)
-        its.add(None if first is None else queue.arrivals[-1], now)
+        its.add(None if first is None else queue.last_arrival, now)
         return its.age(first, now)
 
     def end(self) -> None:
@@ -126,11 +127,12 @@ class ReadyAges:
 
     def _first(self, queue: FunctionQueue) -> int | None:
         """Return the place that arrived first and is still queued; None: all that are known have left."""
-        arrivals = queue.arrivals
+        first = queue.first_arrival()
         if len(queue) != queue.ready:
-            while arrivals and not self._is_queued(arrivals[0], queue):
-                arrivals.popleft()
-        return arrivals[0] if arrivals else None
+            while first is not None and not self._is_queued(first, queue):
+                queue.pop_arrival()
+                first = queue.first_arrival()
+        return first
 
     def _is_queued(self, place: int, queue: FunctionQueue) -> bool:
         node = self._graph.nodes.get(place & KEY_MASK)

@@ -15,8 +15,9 @@ from dagorama_broker.model.domain import CANCELLATION, EagerState, Failure
 from dagorama_broker.model.queries import CreatedBlock, Live
 from dagorama_broker.model.rows import EagerAttemptRow, EagerBlockRow
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.instances import EagerAttempt, Instance, NodeBlock
 from dagorama_broker.scheduler.limits import Limits
-from dagorama_broker.scheduler.objects import EagerAttempt, Instance, Node, NodeBlock
+from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.staged_children import cost_of
 from dagorama_broker.scheduler.submission import SubmissionPlan

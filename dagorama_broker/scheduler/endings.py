@@ -205,7 +205,7 @@ class Endings(States):
         if self.made_with:
             self.made_with.pop(node.key, None)
             self.rebindings.pop(node.key, None)
-        if node.failures is not None:
+        if node.rare is not None and node.failures is not None:
             self.keep_failure(node.failures, None)
             node.failures = None
         self.effects.ended.append(node)

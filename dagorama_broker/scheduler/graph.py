@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dagorama_broker.model.domain import ENDED
 from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, LinkRow, NameRow, OutcomeRow, pack_keys
 from dagorama_broker.scheduler.endings import Endings
-from dagorama_broker.scheduler.objects import NONE, Instance, Node
+from dagorama_broker.scheduler.instances import Instance
+from dagorama_broker.scheduler.objects import NONE, Node
 from dagorama_broker.scheduler.requests import NewNodes, name_key
 from dagorama_broker.scheduler.transitions import COMPLETED, RESOLVING, WAITING
 

@@ -19,8 +19,9 @@ from dagorama_broker.model.rows import (
     WorkerNameRow,
 )
 from dagorama_broker.scheduler.effects import Effects
+from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import STEP
-from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
+from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.recording import NONE_SAMPLED, SAMPLED, Recording
 

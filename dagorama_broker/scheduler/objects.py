@@ -1,4 +1,4 @@
-"""Defines the scheduler's objects in memory: instances, nodes, workers. The scheduler owns and changes them."""
+"""Defines the scheduler's objects in memory: nodes, workers, pools. The scheduler owns and changes them."""
 
 from __future__ import annotations
 
@@ -6,82 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
-from dagorama_broker.model.domain import ENDED, EagerState, State, WireProtocol
+from dagorama_broker.model.domain import ENDED, State, WireProtocol
+from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
-from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head, rank
+from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head
 from dagorama_broker.scheduler.requests import WorkerInfo
-
-
-class Instance:
-    __slots__ = ("blocks", "failed", "id", "key", "live", "rank")
-
-    def __init__(self, key: int, id: bytes, failed: bool = False, priority: int = 0) -> None:
-        self.key = key
-        self.rank = rank(key, priority)  #: its place among instances: smaller goes first
-        self.id = id
-        self.live = 0  #: nodes that have not ended
-        self.failed = failed
-        self.blocks: list[NodeBlock] = []
-
-
-class NodeBlock:
-    """Nodes that one node or client created with one message; the 16-byte ids of its nodes are computed, not stored."""
-
-    __slots__ = ("count", "digest", "eager_attempt", "first", "first_key", "instance", "origin")
-
-    def __init__(
-        self, origin: bytes, first: int, count: int, first_key: int, instance: Instance, digest: bytes = b""
-    ) -> None:
-        self.digest = digest  #: of what a client submitted
-        self.origin = origin
-        self.first = first
-        self.count = count
-        self.first_key = first_key
-        self.instance = instance
-        self.eager_attempt: EagerAttempt | None = None  #: set if an attempt of an eager function made it
-
-    def key_of(self, counter: int) -> int:
-        """Return the key of the node with this counter."""
-        return self.first_key + counter - self.first
-
-    def id_of(self, key: int) -> bytes:
-        """Return the 16-byte id of the node with this key."""
-        return self.origin + (self.first + key - self.first_key).to_bytes(4, "big")
-
-
-class EagerAttempt:
-    """The children of one attempt that are cancelled if an attempt fails: this one, or one that made its node."""
-
-    __slots__ = (
-        "attempt",
-        "blocks",
-        "children",
-        "cost",
-        "eager_state",
-        "function",
-        "instances",
-        "node",
-        "nodes",
-        "origin",
-        "parent",
-        "root",
-        "size",
-    )
-
-    def __init__(self, attempt: int, node: int, function: str, parent: EagerAttempt | None) -> None:
-        self.attempt = attempt
-        self.node = node  #: key of the node whose attempt it is
-        self.function = function  #: name of the function that it runs
-        self.parent = parent  #: the attempt that made that node
-        self.root = parent  #: the same, or the attempt that it depends on now
-        self.eager_state = EagerState.OPEN
-        self.blocks: dict[tuple[bytes, int, int], NodeBlock] = {}  #: by origin, first counter and count
-        self.children: list[EagerAttempt] = []  #: completed attempts whose children depend on this one
-        self.origin = b""  #: of its children in the instance of its node
-        self.instances: set[int] = set()  #: keys of the instances of its children
-        self.nodes = 0
-        self.size = 0  #: bytes of arguments that this broker has received
-        self.cost = 0  #: bytes of memory that making them took
 
 
 class FailureCounts:
@@ -109,6 +38,19 @@ class Reservation:
 
 
 NONE: frozenset[int] = frozenset()
+
+
+class RareFacts:
+    """What few nodes have; an object of its own, so that a million of them do not take the memory."""
+
+    __slots__ = ("failures", "root_cause", "tolerates")
+
+    def __init__(self) -> None:
+        self.tolerates = NONE
+        self.root_cause: Node | None = None
+        self.failures: FailureCounts | None = None
+
+
 #: Value of `Node.pending` for a node that is made and has not begun to wait for its sources.
 UNSTARTED = -1
 
@@ -121,17 +63,15 @@ class Node:
         "block",
         "consumers",
         "dependents",
-        "failures",
         "instance",
         "key",
         "pending",
         "queue",
+        "rare",
         "refs",
-        "root_cause",
         "slot",
         "sources",
         "state",
-        "tolerates",
     )
 
     def __init__(
@@ -147,11 +87,44 @@ class Node:
         self.pending = 0  #: sources (WAITING) or promises (RESOLVING) that have not ended
         self.consumers = 0  #: unfinished nodes that will be given its value
         self.sources: tuple[Node, ...] = ()
-        self.tolerates: frozenset[int] = NONE  #: keys of sources whose failure it takes as a value
         self.refs: tuple[Node, ...] = ()  #: promises in its value
         self.dependents: list[Node] | None = None  #: nodes that wait for it
-        self.root_cause: Node | None = None  #: the upstream node that failed first; None: the node itself
-        self.failures: FailureCounts | None = None
+        self.rare: RareFacts | None = None
+
+    @property
+    def tolerates(self) -> frozenset[int]:
+        """The keys of sources whose failure it takes as a value."""
+        return NONE if self.rare is None else self.rare.tolerates
+
+    @tolerates.setter
+    def tolerates(self, keys: frozenset[int]) -> None:
+        if keys or self.rare is not None:
+            self._with_rare().tolerates = keys
+
+    @property
+    def root_cause(self) -> Node | None:
+        """The upstream node that failed first; None: the node itself."""
+        return None if self.rare is None else self.rare.root_cause
+
+    @root_cause.setter
+    def root_cause(self, node: Node | None) -> None:
+        if node is not None or self.rare is not None:
+            self._with_rare().root_cause = node
+
+    @property
+    def failures(self) -> FailureCounts | None:
+        """The counts of its failed attempts; None: it had none."""
+        return None if self.rare is None else self.rare.failures
+
+    @failures.setter
+    def failures(self, counts: FailureCounts | None) -> None:
+        if counts is not None or self.rare is not None:
+            self._with_rare().failures = counts
+
+    def _with_rare(self) -> RareFacts:
+        if self.rare is None:
+            self.rare = RareFacts()
+        return self.rare
 
     @property
     def unfinished_sources(self) -> list[Node]:

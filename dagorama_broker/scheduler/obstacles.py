@@ -12,7 +12,8 @@ from itertools import chain
 from dagorama_broker.model.domain import ENDED
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.effects import Obstacle
-from dagorama_broker.scheduler.objects import Instance, Node, Worker
+from dagorama_broker.scheduler.instances import Instance
+from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, RESOLVING, WAITING
 

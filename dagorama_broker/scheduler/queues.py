@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
-from itertools import chain, takewhile
 
 from dagorama_broker.model.domain import Function
+from dagorama_broker.scheduler.places import KEY_BITS, Places
 from dagorama_broker.scheduler.run_times import UNCOUNTED, FunctionFigures, RunTimeEstimate
-
-KEY_BITS = 48
-KEY_MASK = (1 << KEY_BITS) - 1
 
 #: Larger than each place: the queue is not among the heads.
 UNLISTED = 1 << 127
@@ -20,17 +16,12 @@ UNLISTED = 1 << 127
 LOWEST, HIGHEST = -128, 127
 
 
-def rank(instance: int, priority: int = 0) -> int:
-    """Return an instance's place in the order of instances: by priority and creation; smaller goes first."""
-    return instance - (priority << KEY_BITS)
-
-
 def order(instance: int, key: int, priority: int = 0) -> int:
     """Return a node's place in the order of nodes: by instance, priority and creation; smaller goes first."""
     return (instance << 8 | HIGHEST - priority) << KEY_BITS | key
 
 
-class FunctionQueue:
+class FunctionQueue(Places):
     """The queued nodes of one function, or of one concurrency key of it.
 
     A node that leaves before its turn keeps its place until its turn comes: while there are more places than queued
@@ -39,8 +30,6 @@ class FunctionQueue:
 
     __slots__ = (
         "__weakref__",
-        "_late",
-        "_line",
         "_of",
         "can_fuse",
         "claimed",
@@ -69,6 +58,7 @@ class FunctionQueue:
     def __init__(
         self, id: int, function: Function, key: str = "", number: int = 0, base: FunctionQueue | None = None
     ) -> None:
+        super().__init__()
         self.id = id  #: the function's
         self.function = function
         self.key = key  #: concurrency key; empty: none
@@ -91,8 +81,6 @@ class FunctionQueue:
             base.run_time if base is not None else RunTimeEstimate(function.is_async)
         )  #: the function's
         self.figures: FunctionFigures = base.figures if base is not None else UNCOUNTED  #: the function's
-        self._line: deque[int] = deque()  # places in their order
-        self._late: list[int] = []  # heap of places that came after a younger one
         self.emptied = 0  #: how many times all places were removed
         self.ready = 0  #: nodes in state QUEUED
         self.claimed = 0  #: nodes in state CLAIMED
@@ -103,10 +91,6 @@ class FunctionQueue:
         # Of a concurrency key's queue: its part of `keyed_available`, and the place at which `heads` has it.
         self.counted = 0
         self.listed = UNLISTED
-
-    def __len__(self) -> int:
-        """Return the number of places, including places of nodes that have left."""
-        return len(self._line) + len(self._late)
 
     @property
     def base(self) -> FunctionQueue:
@@ -151,46 +135,10 @@ class FunctionQueue:
             self.listed = place
             heappush(self.base.heads, (place, self.number, self))
 
-    def push(self, place: int) -> None:
-        """Add a place."""
-        line = self._line
-        if line and place < line[-1]:
-            heappush(self._late, place)
-        else:
-            line.append(place)
-
-    def first(self) -> int:
-        """Return the oldest place; there must be one."""
-        line, late = self._line, self._late
-        return late[0] if late and (not line or late[0] < line[0]) else line[0]
-
-    def pop(self) -> int:
-        """Remove the oldest place; return the key of its node."""
-        line, late = self._line, self._late
-        place = heappop(late) if late and (not line or late[0] < line[0]) else line.popleft()
-        return place & KEY_MASK
-
-    @property
-    def arrivals(self) -> deque[int]:
-        """Places in the order of their arrival. The oldest node is among them, unless nodes left before their turn.
-
-        A place that comes after a younger one is not among them: the younger one is, and stays for longer.
-        """
-        return self._line
-
-    def holds(self, instance: int) -> bool:
-        """Return whether the queue has a place of this instance, by its rank. Looks at all places."""
-        return any(place >> KEY_BITS + 8 == instance for place in chain(self._line, self._late))
-
-    def ahead_of(self, place: int) -> int:
-        """Return the number of older places, including places of nodes that have left. Looks at all of them."""
-        return sum(1 for other in takewhile(place.__gt__, self._line)) + sum(map(place.__gt__, self._late))
-
     def clear(self) -> None:
         """Remove all places."""
         self.emptied += 1
-        self._line.clear()
-        self._late.clear()
+        super().clear()
 
 
 #: The oldest place of a queue, the queue's number (so that ties do not compare queues), and the queue.

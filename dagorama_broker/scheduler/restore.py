@@ -8,8 +8,9 @@ from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import EndedNode, Failed, Live
 from dagorama_broker.model.rows import ProgressRow, unpack_keys
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.names import FIRST
-from dagorama_broker.scheduler.objects import NONE, FailureCounts, Instance, Node, NodeBlock
+from dagorama_broker.scheduler.objects import NONE, FailureCounts, Node
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, FAILED, RESOLVING, WAITING
 
@@ -83,27 +84,36 @@ def _rebuild_nodes(
     graph: Graph, live: Live, blocks: Iterable[NodeBlock], resolving: Mapping[int, EndedNode]
 ) -> list[tuple[float, Node]]:
     progress, pauses = {row.key: row for row in live.progress}, []
+    is_plain = not (live.rebindings or live.keys)
+    of_function, enter = graph.queue_by_id, graph.take_up
     blocks = iter(blocks)
-    block = next(blocks, None)
-    for row in live.nodes:
-        while block is not None and block.first_key + block.count <= row.key:
-            block = next(blocks, None)
+    block, end = None, 0
+    for key, _, function, _ in live.nodes:
+        while key >= end:
+            block = next(blocks)
+            end = block.first_key + block.count
         assert block is not None
-        queue, trouble = queue_of_row(graph, live, row.key, row.function), progress.get(row.key)
-        left = _pause_left(graph, trouble) if trouble is not None else 0.0
-        state = RESOLVING if row.key in resolving else BACKOFF if left > 0.0 else WAITING
-        node = Node(row.key, block.instance, queue, block, state)
-        graph.take_up(node)
-        if trouble is not None:
-            node.failures = FailureCounts(trouble.failed_attempts, trouble.crashes, trouble.worker_losses)
-            node.failures.lost_attempt = trouble.lost_attempt
-            graph.keep_failure(node.failures, trouble.failure)
-            node.attempt = trouble.attempt
-        if state is BACKOFF:
-            graph.trouble(node).retry_at = graph.now + left
-            graph.trouble(node).pause = left
+        queue = of_function[function] if is_plain else queue_of_row(graph, live, key, function)
+        node = Node(key, block.instance, queue, block, RESOLVING if key in resolving else WAITING)
+        trouble = progress.get(key)
+        if trouble is not None and (left := _take_up_trouble(graph, node, trouble)):
             pauses.append((graph.now + left, node))
+        enter(node)
     return pauses
+
+
+def _take_up_trouble(graph: Graph, node: Node, row: ProgressRow) -> float:
+    """Set the failed attempts of a node; return the seconds until its next attempt, if it is in BACKOFF."""
+    counts = node.failures = FailureCounts(row.failed_attempts, row.crashes, row.worker_losses)
+    counts.lost_attempt = row.lost_attempt
+    graph.keep_failure(counts, row.failure)
+    node.attempt = row.attempt
+    left = _pause_left(graph, row)
+    if node.state is RESOLVING or left <= 0.0:
+        return 0.0
+    node.state = BACKOFF
+    counts.retry_at, counts.pause = graph.now + left, left
+    return left
 
 
 def _pause_left(graph: Graph, row: ProgressRow) -> float:
@@ -112,19 +122,23 @@ def _pause_left(graph: Graph, row: ProgressRow) -> float:
 
 
 def _rebuild_edges(graph: Graph, live: Live, resolving: Mapping[int, EndedNode], ended: Mapping[int, Node]) -> None:
-    waiting = []
-    for row in live.nodes:
-        node = graph.nodes[row.key]
-        value = resolving.get(row.key)
-        keys = unpack_keys(row.sources if value is None else value.refs)
-        others = tuple([graph.nodes.get(abs(key)) or ended[abs(key)] for key in keys])
+    bad: dict[Node, Node] = {}
+    nodes = list(graph.nodes.values())
+    for node, (key, _, _, sources) in zip(nodes, live.nodes, strict=True):
+        if not sources and key not in resolving:
+            continue
+        value = resolving.get(key)
+        keys = unpack_keys(sources if value is None else value.refs)
+        others = tuple([graph.nodes.get(abs(other)) or ended[abs(other)] for other in keys])
         if value is not None:
             node.refs = others
         else:
             node.sources = others
-            node.tolerates = frozenset(-key for key in keys if key < 0) or NONE
-        waiting.append((node, graph.wait_for(node, others)))
+            node.tolerates = frozenset(-other for other in keys if other < 0) or NONE
+        failed = graph.wait_for(node, others)
+        if failed is not None:
+            bad[node] = failed
     # All are connected before any moves, because a node that ends at once notifies its dependents.
-    for node, bad in waiting:
+    for node in nodes:
         if node.state is WAITING or node.state is RESOLVING:
-            graph.settle(node, bad)
+            graph.settle(node, bad.get(node))

@@ -16,8 +16,9 @@ from dagorama_broker.model.rows import InstanceEnd, NodeBlockRow, RetriedRow, un
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.eager import cancellation
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.names import block_with
-from dagorama_broker.scheduler.objects import NONE, FailureCounts, Instance, Node, NodeBlock
+from dagorama_broker.scheduler.objects import NONE, FailureCounts, Node
 from dagorama_broker.scheduler.restore import ended_nodes, queue_of_row
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, QUEUED, RESOLVING, WAITING
 

@@ -19,8 +19,9 @@ from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.endings import RecentFailure
+from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.limits import Limits, Timing
-from dagorama_broker.scheduler.objects import Instance, Node
+from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.obstacles import left_behind
 from dagorama_broker.scheduler.reasons import Cause, Reason, Situation, causes_of, reasons_of
 from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind, rebind_deployed

@@ -15,8 +15,9 @@ from dagorama_broker.model.rows import (
     pack_keys,
 )
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.names import FIRST, block_with, node_id, refuse_overlaps
-from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
+from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.transitions import WAITING
@@ -292,7 +293,8 @@ class SubmissionPlan:
 
 def _packed_sources(node: Node) -> bytes:
     """Return the packed keys of a node's sources; negative if the node takes their failure as a value."""
-    sources, tolerates = node.sources, node.tolerates
+    sources = node.sources
     if not sources:
         return b""
+    tolerates = node.tolerates
     return pack_keys([-source.key if source.key in tolerates else source.key for source in sources])

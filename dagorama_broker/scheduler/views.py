@@ -15,9 +15,10 @@ from dagorama_broker.scheduler.ages import ReadyAges
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.demand import DemandLook
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.names import FIRST
-from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Worker
+from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.obstacles import Explainer
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, code_of, rebindable

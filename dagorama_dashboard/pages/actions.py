@@ -51,6 +51,11 @@ ACTIONS = {
     ),
     "delete": Action("Delete", "Delete", "Ended instances are removed with their values and logs.", True),
     "drain": Action("DrainWorker", "Drain", "The worker finishes what it runs, takes nothing more, and leaves.", True),
+    "rebind": Action(
+        "Rebind", "Run with the deployed code",
+        "Nodes that no worker's code fits run with the code that the workers have now. The key of this machine signs"
+        " for it.",
+    ),
     "pause": Action(
         "PauseQueue", "Pause", "Workers get no nodes of the queue until it is resumed. Running nodes go on."
     ),
@@ -64,10 +69,11 @@ class Target(NamedTuple):
     action: str
     instances: tuple[bytes, ...] = ()
     node: bytes = b""
-    name: str = ""  #: of a queue; the hexadecimal id of a worker
+    name: str = ""  #: of a queue or a function; the hexadecimal id of a worker
     search: str = ""  #: all instances that match
     state: str = ""
     is_search: bool = False
+    only_nodes: bool = False  #: of these instances, only the failed nodes that match
 
 
 def _target(fields: Form) -> Target:
@@ -80,8 +86,9 @@ def _target(fields: Form) -> Target:
     except ValueError:
         raise RequestRejected("an id in the request is not one of an instance or a node") from None
     return Target(
-        action, instances, node, fields.get("name"), fields.get("q"), fields.get("state"), bool(fields.get("all"))
-    )
+        action, instances, node, fields.get("name"), fields.get("q"), fields.get("state"), bool(fields.get("all")),
+        fields.get("only") == "nodes",
+    )  # fmt: skip
 
 
 async def history(look: Look) -> Content:
@@ -140,13 +147,16 @@ def _fits(action: str, info: pb.InstanceInfo) -> bool:
 async def _subject(look: Look, target: Target, count: int) -> str:
     if target.action in ("pause", "resume"):
         return f"the queue {target.name or 'without a name'}"
+    if target.action == "rebind":
+        return f"the nodes of {target.name}"
     if target.action == "drain":
         return f"the worker {look.query('label') or target.name}"
     if target.node:
         return f"one node of the instance {UUID(bytes=target.instances[0])}" if target.instances else "one node"
     if target.is_search:
         what = f" that match {target.search!r}" if target.search else ""
-        return f"{pluralize(count, 'instance', 'instances')}{what}"
+        instances = pluralize(count, "instance", "instances")
+        return f"the failed nodes of {instances}{what}" if target.only_nodes else f"{instances}{what}"
     if len(target.instances) != 1:
         return pluralize(len(target.instances), "instance", "instances")
     info = await look.ask("GetInstance", pb.GetInstanceRequest(instance=target.instances[0]))
@@ -180,13 +190,17 @@ async def _cancel(look: Look, target: Target) -> str:
 
 async def _retry(look: Look, target: Target) -> str:
     new_code = target.action == "retry-new-code"
-    if new_code and not look.site.settings.new_code:
-        raise RequestRejected("this dashboard was not started with --new-code")
+    if new_code:
+        _require_new_code(look)
 
     async def retry(id: bytes) -> tuple[int, list[str]]:
         asked = pb.RetryRequest(instance=id, new_code=new_code, patience=CODE_SECONDS)
         if target.node:
             asked.node.append(target.node)
+        if target.only_nodes:
+            asked.node.extend(await _matching_nodes(look, target, id))
+            if not asked.node:  # they run again already; a request that names none means all
+                return 0, []
         if new_code:
             retried = retried_of(await look.viewer.in_thread(signing.retry, asked))
         else:
@@ -198,6 +212,36 @@ async def _retry(look: Look, target: Target) -> str:
     warnings = list(dict.fromkeys(warning for _, some in done for warning in some))
     text = f"{pluralize(nodes, 'node runs or waits', 'nodes run or wait')} again" if nodes else "Nothing to retry"
     return ". ".join([text, *warnings[:3]])
+
+
+async def _matching_nodes(look: Look, target: Target, id: bytes) -> list[bytes]:
+    """Return the failed nodes of an instance that match a search."""
+    search = search_of(target.search).request
+    asked = pb.ListNodesRequest(
+        instance=id, states=[pb.FAILED], function=search.function, error=search.error, limit=1_000
+    )  # fmt: skip
+    found: list[bytes] = []
+    while True:
+        reply = await look.ask("ListNodes", asked)
+        found += [info.node for info in reply.nodes]
+        if not reply.more:
+            return found
+        asked.after = reply.more
+
+
+async def _rebind(look: Look, target: Target) -> str:
+    _require_new_code(look)
+    reply, _ = await look.viewer.in_thread(signing.rebind, pb.RebindRequest(function=target.name))
+    text = f"{pluralize(reply.rebound, 'node runs', 'nodes run')} with the deployed code"
+    left = [
+        f"{pluralize(each.queued, 'node', 'nodes')} still cannot run: {each.reason}" for each in reply.unschedulable
+    ]
+    return ". ".join([text, *left[:3]])
+
+
+def _require_new_code(look: Look) -> None:
+    if not look.site.settings.new_code:
+        raise RequestRejected("this dashboard was not started with --new-code")
 
 
 async def _delete(look: Look, target: Target) -> str:
@@ -226,7 +270,7 @@ async def _pause(look: Look, target: Target) -> str:
 
 
 _PERFORMERS: dict[str, Callable[[Look, Target], Awaitable[str]]] = {
-    "cancel": _cancel, "retry": _retry, "retry-new-code": _retry, "delete": _delete, "drain": _drain,
+    "cancel": _cancel, "retry": _retry, "retry-new-code": _retry, "delete": _delete, "drain": _drain, "rebind": _rebind,
     "pause": _pause, "resume": _pause,
 }  # fmt: skip
 

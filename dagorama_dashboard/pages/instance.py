@@ -53,12 +53,15 @@ async def instance(look: Look) -> Content:
     if view not in VIEWS:
         raise RequestRejected(f"there is no view {view!r}; choose one of {', '.join(VIEWS)}")
     info = await look.ask("GetInstance", pb.GetInstanceRequest(instance=id))
-    progress, failures, why = await asyncio.gather(
+    progress, failures, why, result = await asyncio.gather(
         _progress(look, id),
         look.recent("ListFailures", pb.ListFailuresRequest(instance=id, limit=MOST_FAILURES), 2.0)
         if info.failed
         else _nothing(),
         look.recent("ExplainNode", pb.ExplainNodeRequest(instance=id), 2.0) if info.stuck else _nothing(),
+        look.recent("GetNode", pb.GetNodeRequest(instance=id, node=info.entry), 60.0)
+        if info.entry_state == pb.COMPLETED
+        else _nothing(),
     )
     table = await _table(look, id) if view == "table" else None
     return Content(
@@ -68,7 +71,7 @@ async def instance(look: Look) -> Content:
             "info": info, "id": f"{UUID(bytes=id)}", "view": view, "views": VIEWS, "failures": failures, "why": why,
             "functions": progress.functions, "reports": progress.reports, "table": table, "filters": FILTERS,
             "nodes": [sum(counts) for counts in zip(*(each.nodes for each in progress.functions), strict=True)],
-            "node": look.number("node"),
+            "node": look.number("node"), "result": result,
         },
         section="instances",
     )  # fmt: skip

@@ -13,6 +13,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.errors import FailedAttempt, NotFound
 from dagorama.models.state import State
 from dagorama_dashboard.pages.instance import instance_id, ordinals
+from dagorama_dashboard.shown.formats import duration
 from dagorama_dashboard.web.look import Look
 from dagorama_dashboard.web.rendering import Content
 
@@ -67,9 +68,23 @@ async def node(look: Look) -> Content:
             "is_done": State(info.state) is State.COMPLETED,
             "names": names, "sources": sources, "attempts": attempts_of(details),
             "is_running": State(info.state) is State.CLAIMED, "has_ended": info.state >= State.COMPLETED,
+            "rules": rules_of(info.function),
         },
         section="instances",
     )  # fmt: skip
+
+
+def rules_of(function: pb.Function) -> list[tuple[str, str]]:
+    """Return the names and values of the rules that the decorator of a function has set."""
+    rules = [
+        ("attempts at most", f"{function.retry.max_attempts}" if function.retry.max_attempts else ""),
+        ("time limit", duration(function.timeout) if function.timeout else ""),
+        ("queued at most", duration(function.queue_timeout) if function.queue_timeout else ""),
+        ("runs at once, at most", f"{function.max_concurrency}" if function.max_concurrency else ""),
+        ("delay", duration(function.delay) if function.delay else ""),
+        ("priority", f"{function.priority}" if function.priority else ""),
+    ]
+    return [(name, value) for name, value in rules if value]
 
 
 def attempts_of(details: pb.NodeDetails) -> list[Attempt]:

@@ -15,13 +15,15 @@ MOST_FAILURES = 50
 POINTS = 300
 #: Slots of a worker that are drawn; the rest is a number.
 MOST_SLOTS = 64
+#: Running nodes that are named on the page of workers, and of them on the card of one worker.
+MOST_RUNNING, ON_A_CARD = 500, 8
 #: Pages of the status that are read: thousands of workers or queues.
 MOST_PAGES = 20
 
 
-async def whole_status(look: Look) -> pb.Status:
-    """Return the status with its lists, which arrive in pages."""
-    asked = pb.GetStatusRequest()
+async def whole_status(look: Look, running: int = 0) -> pb.Status:
+    """Return the status with its lists, which arrive in pages, and the names of this many running nodes."""
+    asked = pb.GetStatusRequest(running=running)
     found: pb.Status
     found = page = await look.recent("GetStatus", asked, 0.4)
     if not page.more:
@@ -33,6 +35,7 @@ async def whole_status(look: Look) -> pb.Status:
             break
         asked.after_worker, asked.after_function = page.last_worker, page.last_function
         asked.after_queue = page.last_queue
+        asked.running = max(0, running - sum(len(worker.running) for worker in whole.workers))
         page = await look.ask("GetStatus", asked)
         whole.workers.extend(page.workers)
         whole.queues.extend(page.queues)
@@ -43,9 +46,9 @@ async def whole_status(look: Look) -> pb.Status:
 
 async def workers(look: Look) -> Content:
     """Return the workers that are connected."""
-    status = await whole_status(look)
+    status = await whole_status(look, MOST_RUNNING)
     found = sorted(status.workers, key=lambda worker: (worker.name, worker.worker))
-    values = {"workers": found, "most_slots": MOST_SLOTS, "status": status}
+    values = {"workers": found, "most_slots": MOST_SLOTS, "on_a_card": ON_A_CARD, "status": status}
     return Content("workers.html", "Workers", values, section="workers")
 
 

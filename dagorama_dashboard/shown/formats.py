@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import time
 from typing import NamedTuple
 from uuid import UUID
 
+from dagorama.api.broker_pb2 import FailureGroup
 from dagorama.client.display.tables import duration_text
 from dagorama.models.state import State
+
+#: Characters at which the shared parts of the messages of a group end, or a search does.
+_DETAILS = re.compile('[…"]')
+#: Characters that the messages of a group must share to be found by them, and that a search for them has.
+SHORTEST_SHARED, LONGEST_SHARED = 4, 200
 
 
 class Shown(NamedTuple):
@@ -110,7 +117,16 @@ def module(name: str) -> str:
     return name.rpartition(":")[0]
 
 
+def failure_search(group: FailureGroup) -> str:
+    """Return the search for instances with nodes of a group: by function, and by what their messages share."""
+    shared = max(_DETAILS.split(group.message), key=len).strip()[:LONGEST_SHARED]
+    error = shared if len(shared) >= SHORTEST_SHARED else group.type
+    terms = {"function": group.function, "error": error}
+    return " ".join(f'{key}:"{text}"' for key, text in terms.items() if text and '"' not in text)
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "number": number, "rate": rate, "duration": duration, "age": age, "ago": ago, "iso": iso, "clock": clock,
     "size": size, "uuid": uuid, "short": short, "label": function_label, "module": module,
+    "search": failure_search,
 }  # fmt: skip

@@ -22,7 +22,7 @@ from dagorama.values.keys import SigningKey, new_key
 from dagorama.values.signing import Keyring
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
-from tests.support.worker_command import await_that, unservable, worker
+from tests.support.worker_command import await_that, old_of_two, unservable, worker
 from tests.support.workers import launch_workers
 
 WAIT = 60
@@ -181,15 +181,6 @@ def test_a_report_that_holds_an_old_failure_says_so_and_is_made_again_downstream
         assert resolve(instance, promise, timeout=WAIT) == "2 of 2"
         assert "old failures" not in run("list")
         assert instance.retry(promise, downstream=True) == 0
-
-
-def old_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> Any:
-    """Write two versions of a module into the folders "old" and "new", and import the old one."""
-    for folder, text in (("old", old), ("new", new)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(str(tmp_path / "old"))
-    return importlib.import_module(name)
 
 
 def test_a_function_that_was_repaired_runs_what_failed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ def test_every_setting_is_shown_with_its_default() -> None:
     found = shown()
     clients = {setting for process, setting in found if process == "client and worker"}
     assert {f"DAGORAMA_{field.name.upper()}" for field in fields(Settings)} <= clients
+    documented = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    _, _, page = documented.partition("\n## Clients and workers\n")
+    assert clients == set(re.findall(r"^\| `(DAGORAMA_\w+)` \|", page.partition("\n## ")[0], re.MULTILINE))
     brokers = {setting for process, setting in found if process == "broker"}
     assert brokers == {setting_of(field).variable for field in fields(BrokerSettings)}
     assert {origin for _, origin in found.values()} == {"default"}
     assert found["broker", "DAGORAMA_PORT"] == (50051, "default")
-    documented = (ROOT / "docs" / "reference" / "settings.md").read_text()
     assert {setting for _, setting in found if f"`{setting}`" not in documented} == set()
 
 

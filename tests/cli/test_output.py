@@ -9,6 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from dagorama.cli.base import fail
 from dagorama.cli.output import Answer, Output, cut_note, document, print_out, utc_text
 from dagorama.client.display.tables import MAX_CELL_CHARACTERS, table
 from dagorama.settings import no_color
@@ -58,6 +59,21 @@ def test_cells_are_cut_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> No
     assert long in table(("reason",), [(long,)])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert f"{'x' * (MAX_CELL_CHARACTERS - 3)}..." in table(("reason",), [(long,)])
+
+
+def test_nothing_that_a_node_wrote_controls_the_terminal_of_the_reader(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = "ValueError: \x1b]0;title\x07\tred\x1b[31m\r\n\u202enext"
+    answer = Answer(error, {"reason": error}, error)
+    assert "\x1b]0;title" in shown(answer, Output.TABLE, capsys)[0], "files and pipes get what was written"
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    escaped = "ValueError: \\x1b]0;title\\x07\tred\\x1b[31m\\x0d\n\\u202enext\n"
+    assert shown(answer, Output.TABLE, capsys) == (escaped, escaped)
+    with pytest.raises(SystemExit):
+        fail(error, 1)
+    assert capsys.readouterr().err == f"dagorama: {escaped}"
 
 
 def test_a_note_says_how_much_was_cut() -> None:

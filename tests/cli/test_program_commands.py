@@ -91,7 +91,7 @@ def test_all_keys_are_documented(ran: Ran) -> None:
     found = keys_of([
         data("failures"), data("graph", ran.failed), data("run", f"{FLOWS}:Recursive", 1), data("config", "show"),
         data("show", ran.failed), data("show", f"{ran.short}/4"), data("explain", f"{ran.short}/4"),
-        data("keys", "list"),
+        data("keys", "list"), *map(json.loads, invoke("watch", ran.failed, "-o", "json").stdout.splitlines()),
     ])  # fmt: skip
     assert {key for key in found if f"`{key.removesuffix('_utc')}`" not in documented} == set()
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from collections.abc import Iterator
+from io import StringIO
 
-from dagorama.client.display.progress import rows, seconds_left, summary
+import pytest
+from rich.console import Console
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.cli.activity import queue_data, show_activity
+from dagorama.cli.output import Output
+from dagorama.cli.watch import progress_data
+from dagorama.client.connection import Connection
+from dagorama.client.display.progress import rich_table, rows, seconds_left, summary
 from dagorama.client.display.tables import duration_text
 from dagorama.models.progress import FunctionProgress, Progress
 from dagorama.models.state import State
@@ -36,6 +46,40 @@ def test_several_functions_have_a_sum_and_others_are_counted() -> None:
     assert found[-2] == ("in all", "3 of 5", "1", "1", "", "", "1 min 1 s")
     assert found[-1][0] == "3 more functions"
     assert {len(row) for row in found} == {7}
+
+
+def test_a_line_of_json_says_how_many_functions_are_not_in_it() -> None:
+    assert progress_data("id", progress(pages(1, 1, 1), left_out=3))["left_out"] == 3
+
+
+def test_names_are_shown_as_they_are_and_control_no_terminal() -> None:
+    function = FunctionProgress("m:D.\x1b[31m[red]page", {State.QUEUED: 1})
+    drawn = Console(file=StringIO(), width=120)
+    with drawn.capture() as written:
+        drawn.print(rich_table("3f9a", Progress((function,), "m:[bold]\x1b[2J", 100.0, None, False), None))
+    assert "m:[bold]\\x1b[2J  3f9a" in written.get()
+    assert "D.\\x1b[31m[red]page" in written.get()
+
+
+class Watched(Connection):
+    """Tells of a queue that a person has paused."""
+
+    def __init__(self) -> None:
+        """Connect to no broker."""
+
+    def watch_queues(self, queue: str = "") -> Iterator[pb.Activity]:
+        paused = pb.QueueInfo(queue="mail", queued=3, paused_since=1_700_000_000.0, paused_by="ops")
+        yield pb.Activity(queues=[paused], nodes=[0] * len(State), workers=1, slots=2)
+
+
+def test_a_paused_queue_is_shown_with_the_name_of_who_paused_it(capsys: pytest.CaptureFixture[str]) -> None:
+    show_activity(Watched(), "", Output.TABLE)
+    assert "mail   3       -        -        paused by ops\n" in capsys.readouterr().out
+    show_activity(Watched(), "", Output.JSON)
+    (queue,) = json.loads(capsys.readouterr().out)["queues"]
+    assert (queue["paused_since"], queue["paused_by"]) == (1_700_000_000.0, "ops")
+    (reply,) = Watched().watch_queues()
+    assert queue_data(reply.queues[0]).items() <= queue.items()
 
 
 def test_the_summary_says_what_is_known_so_far_and_how_it_ended() -> None:

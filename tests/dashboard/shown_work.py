@@ -33,3 +33,16 @@ class Lonely(DAGDefinition):
     @dagorama(queue_name=f"queue {HOSTILE}", taint_name="gpu").syncfn
     def entrypoint(self) -> int:
         return 1
+
+
+#: A module in two versions, whose function has other code in each.
+DEPLOYED_BEFORE = """
+from dagorama import DAGDefinition, dagorama
+
+
+class Deployed(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self) -> int:
+        return 1
+"""
+DEPLOYED_NOW = DEPLOYED_BEFORE.replace("return 1", "return 2")

@@ -245,6 +245,16 @@ def test_a_reader_can_do_nothing_and_is_told_so(waiting: tuple[Guarded, str], fi
     assert "does not allow this" in guarded.pages.page(f"/confirm?action={fields['action']}&id={instance}")
 
 
+@pytest.mark.parametrize("action", ["retry-new-code", "rebind"])
+def test_a_reader_signs_nothing_where_others_may(waiting: tuple[Guarded, str], action: str) -> None:
+    guarded, instance = waiting
+    with dashboard(guarded.broker.host, guarded.broker.port, new_code=True) as pages:
+        pages.sign_in(guarded.tokens["reader"])
+        page = pages.done(action=action, id=instance, name="work:Task.entrypoint")
+    assert 'class="notice bad"' in page
+    assert "role" in page
+
+
 def test_buttons_are_drawn_for_what_the_token_allows(waiting: tuple[Guarded, str]) -> None:
     guarded, instance = waiting
     for role, cancels, pauses in (("reader", False, False), ("client", True, False), ("admin", True, True)):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from html import unescape
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from dagorama import DAGDefinition, DAGInstance, dagorama, start
+from dagorama import DAGDefinition, DAGInstance, dagorama, resolve, start
+from dagorama.api.broker_pb2 import NodeInfo
 from dagorama.client.connection import connection
 from dagorama.models.state import State
 from tests.dashboard.serving import Dashboard, dashboard
+from tests.dashboard.shown_work import DEPLOYED_BEFORE, DEPLOYED_NOW
 from tests.support.brokers import launch_broker
+from tests.support.worker_command import WAIT, await_that, old_of_two, worker
 from tests.support.workers import launch_workers
 
 
@@ -21,6 +28,26 @@ class Simple(DAGDefinition):
     def entrypoint(self, path: str) -> str:
         with open(path) as file:
             return file.read()
+
+
+class Pair(DAGDefinition):
+    """Two nodes fail, each with an error of its own."""
+
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> int:
+        return self.both(self.one(number), self.other(number))
+
+    @dagorama().syncfn
+    def one(self, number: int) -> int:
+        raise ValueError(f'no "answer" to question {number}')
+
+    @dagorama().syncfn
+    def other(self, number: int) -> int:
+        raise KeyError(number)
+
+    @dagorama().syncfn
+    def both(self, one: int, other: int) -> int:
+        return one + other
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +69,12 @@ def run() -> None:
             worker.join()
 
 
+def nodes_of(id: str) -> Sequence[NodeInfo]:
+    return connection().list_nodes(UUID(id).bytes)
+
+
 def state_of(id: str) -> State:
-    instance = bytes.fromhex(id.replace("-", ""))
-    return State(connection().list_nodes(instance)[0].state)
+    return State(nodes_of(id)[0].state)
 
 
 def test_an_instance_is_cancelled_after_a_question_that_names_it(pages: Dashboard) -> None:
@@ -117,7 +147,37 @@ def test_without_new_code_the_dashboard_signs_nothing(pages: Dashboard) -> None:
         id = made()
         run()
         assert "retry-new-code" not in plain.page(f"/instances/{id}")
-        assert "was not started with --new-code" in plain.done(action="retry-new-code", id=id)
+        for fields in ({"action": "retry-new-code", "id": id}, {"action": "rebind", "name": "m:C.f"}):
+            assert "was not started with --new-code" in plain.done(**fields)
+
+
+def test_the_nodes_of_a_group_of_failures_run_again_and_no_others(pages: Dashboard) -> None:
+    ids = [f"{start(Pair())(number)[0].instance_id}" for number in (1, 2)]
+    run()
+    (group,) = [each for each in pages.page("/failures").split("<article") if "Pair.one" in each]
+    assert '<span class="count">2' in group
+    form = group.partition("<form")[2].partition("</form>")[0]
+    fields = {name: unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', form)}
+    assert "the failed nodes of 2 instances that match" in pages.get("/confirm", params=fields).text
+    assert "again" in pages.done(**fields)
+    for id in ids:
+        states = {node.function.name.rpartition(".")[2]: State(node.state) for node in nodes_of(id)}
+        assert (states["one"], states["other"]) == (State.QUEUED, State.FAILED)
+    assert "no instance was chosen" in pages.done(**fields), "nothing of the group has failed any more"
+
+
+def test_nodes_that_no_workers_code_fits_run_with_the_deployed_code(
+    pages: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = old_of_two(tmp_path, monkeypatch, "deployed_twice", DEPLOYED_BEFORE, DEPLOYED_NOW)
+    instance, promise = old.Deployed()()
+    with worker(path=tmp_path / "new"):
+        await_that(lambda: "Run with the deployed code" in pages.page("/queues"))
+        function = "deployed_twice:Deployed.entrypoint"
+        question = pages.page(f"/confirm?action=rebind&name={function}")
+        assert f"Run with the deployed code the nodes of {function}?" in question
+        assert "1 node runs with the deployed code" in pages.done(action="rebind", name=function)
+        assert resolve(instance, promise, timeout=WAIT) == 2
 
 
 def test_an_ended_instance_is_deleted_and_the_list_is_shown(pages: Dashboard) -> None:

@@ -380,6 +380,7 @@ def test_workers_get_the_flags_of_the_pool_and_the_access_of_its_process(monkeyp
     monkeypatch.delenv("DAGORAMA_PORT", raising=False)
     monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", "secret")
     monkeypatch.setenv("DAGORAMA_STORE", "postgresql://of-a-broker")
+    monkeypatch.setenv("DAGORAMA_VALUES_PATIENCE", "5")
     made = PoolOptions("p", include_queues=("a",), tolerations=("FPGA",), imports=("app",)).with_gpu(True)
     worker = made.worker(lifetime=600)
     assert " ".join(worker.flags()) == (
@@ -390,5 +391,6 @@ def test_workers_get_the_flags_of_the_pool_and_the_access_of_its_process(monkeyp
     assert kept == {
         "DAGORAMA_HOST": "broker.example.org", "DAGORAMA_PORT": "50051", "DAGORAMA_AUTH_TOKEN": "secret"
     }  # fmt: skip
+    assert worker.environment["DAGORAMA_VALUES_PATIENCE"] == "5"
     assert "DAGORAMA_STORE" not in worker.environment
     assert "secret" not in repr(worker)

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from dagorama.errors import SettingsError
-from dagorama.settings import Settings, described_settings
+from dagorama.settings import Settings
+from dagorama.settings.listing import described_settings
 
 
 @pytest.mark.parametrize(

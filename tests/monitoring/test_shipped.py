@@ -23,6 +23,7 @@ from tests.support.worker_grants import call
 ROOT = Path(__file__).parents[2]
 BOARD = ROOT / "deploy" / "grafana" / "dagorama.json"
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
+MONITOR = ROOT / "docs" / "how-to" / "monitor.md"
 REFERENCE = ROOT / "docs" / "reference" / "metrics.md"
 #: Metrics of the library that makes the text.
 PROCESS = "process_"
@@ -122,6 +123,11 @@ def test_each_alert_has_a_severity_and_says_what_to_do(rules: list[Any]) -> None
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert rule["annotations"]["summary"]
         assert rule["annotations"]["description"]
+
+
+def test_the_page_lists_exactly_the_alerts_that_exist(rules: list[Any]) -> None:
+    listed = re.findall(r"^\| `(Dagorama\w+)` \|", MONITOR.read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(rule["alert"] for rule in rules)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool of Prometheus is not installed")

@@ -39,9 +39,9 @@ async def test_each_node_is_explained_as_it_stands(served: Served) -> None:
     ]  # fmt: skip
     await worker.durable(await worker.fail(given, message="boom"))
     failed, followed = [await explained(served, dag, counter) for counter in (0, 2)]
-    assert (codes(failed), failed.reasons[0].text) == (["failed"], "it failed after 1 attempts: ValueError: boom")
+    assert (codes(failed), failed.reasons[0].text) == (["failed"], "it failed after 1 attempt: ValueError: boom")
     assert (codes(followed), list(followed.reasons[0].node)) == (["failed_source"], [dag.id(0)])
-    assert followed.reasons[0].text == "a node that it depends on failed after 1 attempts: ValueError: boom"
+    assert followed.reasons[0].text == "a node that it depends on failed after 1 attempt: ValueError: boom"
     await served.stub.Cancel(pb.CancelRequest(instance=dag.instance))
     assert codes(await explained(served, dag, 1)) == ["cancelled"]
 

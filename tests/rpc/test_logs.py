@@ -319,6 +319,7 @@ async def test_a_full_disk_drops_logs_with_a_count_and_is_warned_of_once(
         pieces = await read(served, dag)
         assert texts(pieces) == ["kept"]
         assert sum(each.left_out for each in pieces) == 3 * len("lost")
+        assert served.broker.logs.bytes_dropped == 3 * len("lost")
     warnings = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert [each.getMessage() for each in warnings] == [
         "logs of nodes are dropped, the work goes on: store.logs: the disk is full"
@@ -339,7 +340,9 @@ async def test_a_slow_disk_bounds_what_waits(
     pieces = await read(served, dag)
     kept = len(texts(pieces))
     assert 0 < kept < 20
-    assert sum(each.left_out for each in pieces) in ((101 - kept) * 100, (100 - kept) * 100 + 3)
+    left_out = sum(each.left_out for each in pieces)
+    assert left_out in ((101 - kept) * 100, (100 - kept) * 100 + 3)
+    assert served.broker.logs.bytes_dropped == left_out
 
 
 async def test_the_bound_is_a_setting(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dagorama.api import broker_pb2 as pb
-from tests.support.raw import Dag, Served, submit
+from tests.support.raw import FUNCTION, Dag, Served, submit
 
 KEYS, FUNCTIONS = 5_000, 2_500
 MESSAGE = 4 << 20
@@ -37,3 +37,20 @@ async def test_the_pages_have_each_function_and_queue_once(served: Served) -> No
             after_worker=status.last_worker, after_function=status.last_function, after_queue=status.last_queue
         )
     assert sorted(names) == sorted(queues) == [f"work:Task.f{number:05}" for number in range(FUNCTIONS)]
+
+
+async def test_running_nodes_are_named_as_far_as_they_are_asked_for(served: Served) -> None:
+    dag = Dag()
+    worker = await served.worker(slots=2)
+    await submit(served.stub, dag.submission(b"a", b"b", b"c"))
+    await worker.node()
+    await worker.node()
+    (info,) = (await served.status()).workers
+    assert not info.running
+    (info,) = (await served.stub.GetStatus(pb.GetStatusRequest(running=1))).workers
+    assert len(info.running) == 1
+    (info,) = (await served.stub.GetStatus(pb.GetStatusRequest(running=9))).workers
+    assert [(each.name.instance, each.name.ordinal, each.function) for each in info.running] == [
+        (dag.instance, ordinal, FUNCTION.name) for ordinal in (1, 2)
+    ]
+    assert all(each.started > 1_600_000_000 for each in info.running)

@@ -29,6 +29,23 @@ class TestCredit:
         hand.complete("n0", us=50)
         assert 250 <= len(hand.held) <= WINDOW_US / 50
 
+    def test_runs_that_failed_are_measured_too(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn(*nodes(1_000))
+        hand.fail("n0", microseconds=50)
+        assert 250 <= len(hand.held) <= WINDOW_US / 50
+        hand.fail("n1", microseconds=2_000_000)
+        assert len(hand.held) < 1_000
+        for name in list(hand.held):
+            hand.fail(name, microseconds=2_000_000)
+        assert len(hand.held) == 1
+
+    def test_a_failure_whose_run_time_is_unknown_teaches_nothing(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn(*nodes(100))
+        hand.fail("n0")
+        assert len(hand.held) == 1
+
     def test_a_function_that_costs_nothing_is_not_held_without_end(self, driver: SchedulerDriver) -> None:
         hand = driver.worker()
         driver.spawn(*nodes(3_000))

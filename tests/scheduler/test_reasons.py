@@ -201,38 +201,77 @@ def test_causes_that_were_not_all_looked_at_say_so(driver: SchedulerDriver) -> N
 
 # --- what is said agrees with what is done ----------------------------------------------------------------
 
+KINDS = (
+    WORK, GPU, function("few", max_concurrency=2), function("many"), function("keyed", max_concurrency=1),
+    function("waits", is_async=True), function("late", delay=5.0), function("signed", key_id="other"),
+    retrying(2, 60.0), function("first", queue="many", priority=1),
+)  # fmt: skip
+#: Codes of nodes that a worker holds.
+HELD = (C.RUNNING, C.BEHIND_RUNNING, C.WITH_SOURCE)
 
-def some_nodes(driver: SchedulerDriver, chance: random.Random) -> list[str]:
-    kinds = [WORK, GPU, function("few", max_concurrency=2), function("many"), function("keyed", max_concurrency=1)]
-    names = []
-    for number in range(chance.randint(1, 12)):
-        of = chance.choice(kinds)
+
+def some_nodes(driver: SchedulerDriver, chance: random.Random, most: int) -> None:
+    for number in range(chance.randint(0, most)):
+        name, of = f"n{len(driver.ids)}", chance.choice(KINDS)
         key = f" @{chance.choice('xy')}" if of.name == "keyed" else ""
-        names.append(f"n{number}")
-        driver.spawn(f"n{number}{key}", of=of)
-    return names
+        dependent = [f"{name}-after <- {name}"] if number % 4 == 3 else []
+        driver.spawn(f"{name}{key}", *dependent, of=of, priority=chance.choice([0, 0, 3]))
 
 
 def some_workers(driver: SchedulerDriver, chance: random.Random) -> None:
-    for number in range(chance.randint(0, 3)):
+    for number in range(len(driver.hands), chance.randint(0, 3)):
         tolerations = chance.choice([set[str](), {"GPU"}])
         excluded = chance.choice([set[str](), set[str](), {"many"}])
-        driver.worker(f"w{number}", chance.randint(1, 2), tolerations=tolerations, exclude_queues=excluded)
+        keys = chance.choice([{KEY}, {KEY, "other"}])
+        slots = chance.randint(1, 2)
+        driver.worker(f"w{number}", slots, tolerations=tolerations, exclude_queues=excluded, key_ids=keys)
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_a_queued_node_is_granted_by_the_next_step_if_and_only_if_nothing_blocks_it(seed: int) -> None:
+def a_day(driver: SchedulerDriver, chance: random.Random) -> None:
+    """Let workers run some nodes, fail some, return some and leave, and let people pause queues."""
+    for queue in driver.scheduler.function_queues.values():
+        if chance.random() < 0.5:
+            queue.run_time.measured(chance.choice([10, 1_000_000]))
+    for hand in list(driver.hands.values()):
+        for name in list(hand.held)[: chance.randint(0, 2)]:
+            match chance.randrange(4):
+                case 0:
+                    hand.fail(name)
+                case 1:
+                    why, key, attempt = "it has other code", driver.key(name), hand.held[name]
+                    driver.scheduler.give_back(hand.worker, key, attempt, why, driver.now, code=C.OTHER_CODE)
+                    hand._answered(name, attempt)
+                case _:
+                    hand.complete(name)
+        if chance.random() < 0.1:
+            hand.drain()
+    if chance.random() < 0.3:
+        driver.scheduler.pause(chance.choice(["work", "many", "keyed"]), "")
+    if chance.random() < 0.2:
+        driver.crash()
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_node_is_granted_by_the_next_step_if_and_only_if_nothing_blocks_it(seed: int) -> None:
     chance, driver = random.Random(seed), SchedulerDriver()
+    some_workers(driver, chance)
+    some_nodes(driver, chance, 6)
+    a_day(driver, chance)
     with driver.at_once():
         some_workers(driver, chance)
-        names = some_nodes(driver, chance)
+        some_nodes(driver, chance, 12)
+        names = [name for name in driver.ids if driver.is_unfinished(name)]
+        before = {name: driver.state(name) for name in names}
+        said = {name: codes(driver, name) for name in names}
         blocked = {name: is_blocked(reasons(driver, name)) for name in names}
-        ahead = {name: C.BEHIND in codes(driver, name) for name in names}
     for name in names:
-        is_granted = driver.state(name) is not State.QUEUED
-        if blocked[name]:
-            assert not is_granted, name
-        elif not ahead[name]:
-            assert is_granted, name
+        is_held = driver.state(name) is State.CLAIMED
+        if before[name] is not State.QUEUED:
+            assert (said[name][0] in HELD) == (before[name] is State.CLAIMED), name
+            assert is_held == (before[name] is State.CLAIMED) or codes(driver, name) == [C.WITH_SOURCE], name
+        elif blocked[name]:
+            assert not is_held, name
+        elif C.BEHIND not in said[name]:
+            assert is_held, name
         else:
-            assert is_granted or is_blocked(reasons(driver, name)), name
+            assert is_held or is_blocked(reasons(driver, name)), name

@@ -29,7 +29,8 @@ from dagorama_broker.scheduler import Node, Scheduler, Slot, Worker, assignment,
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.scheduler.queues import KEY_MASK, FunctionQueue
+from dagorama_broker.scheduler.places import KEY_MASK, Places
+from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.queues import order as right_order
 from dagorama_broker.scheduler.staged_children import StagedChildren
 from dagorama_broker.scheduler.submission import SubmissionPlan
@@ -196,10 +197,13 @@ def _(give_back: Any) -> Any:
 @mutant("FIFO tie random", (FunctionQueue, "pop"))
 def _(pop: Any) -> Any:
     def any_of_them(self: FunctionQueue) -> int:
-        if len(self._line) == self.ready > 1 and not self._late:
-            place = random.choice(self._line)
-            self._line.remove(place)
-            return place & KEY_MASK
+        if len(self) == self.ready > 1 and not self._late:
+            places = [place for run in self._ranges() for place in range(*run)]
+            chosen = places.pop(random.randrange(len(places)))
+            Places.clear(self)
+            for place in places:
+                self.push(place)
+            return chosen & KEY_MASK
         return int(pop(self))
 
     return any_of_them

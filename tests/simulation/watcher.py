@@ -578,7 +578,7 @@ class Watcher:
             "claims": scheduler.claims.claimed,
             "staged": scheduler.staged,
             "expiries": graph.expires_at,
-            "arguments": broker.payloads.arguments.kept,
+            "arguments": range(broker.payloads.arguments.size),
             "values": {key: 1 for key in broker.payloads.values.kept if key not in broker.recent},
             "watches": broker.watching._watches,
             "rebindings": graph.rebindings,

@@ -34,7 +34,7 @@ from dagorama_broker.model.rows import (
     WorkerNameRow,
 )
 from dagorama_broker.store.checksums import row_sum
-from dagorama_broker.store.sql.restore import NODES_QUERY, PROGRESS_QUERY
+from dagorama_broker.store.sql.restore import NODES_QUERY, OUTCOMES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.sqlite import connection as connection_module
 from dagorama_broker.store.sqlite.connection import connect, translate_sqlite_errors
 from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_SCHEMA, FIRST_VERSION, LATEST_VERSION
@@ -616,7 +616,7 @@ def test_a_node_that_is_gone_from_an_unfinished_instance_is_an_error(path: Path)
 # --- starts ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("query", [NODES_QUERY, PROGRESS_QUERY], ids=["nodes", "progress"])
+@pytest.mark.parametrize("query", [NODES_QUERY, OUTCOMES_QUERY, PROGRESS_QUERY], ids=["nodes", "outcomes", "progress"])
 def test_a_start_looks_at_nothing_that_ended_with_its_instance(path: Path, query: str) -> None:
     with opened(path), closing(sqlite3.connect(path)) as connection:
         plan = [step[3] for step in connection.execute("EXPLAIN QUERY PLAN " + query)]

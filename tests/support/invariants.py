@@ -9,7 +9,8 @@ from dagorama_broker.model.rows import unpack_keys
 from dagorama_broker.scheduler import DemandQuery, Node, ReadyAges, ReasonCode, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
-from dagorama_broker.scheduler.queues import FunctionQueue, order, rank
+from dagorama_broker.scheduler.places import rank
+from dagorama_broker.scheduler.queues import FunctionQueue, order
 from dagorama_broker.scheduler.reasons import is_blocked
 from tests.support.driver import SchedulerDriver
 
@@ -92,7 +93,7 @@ def place(node: Node, rank: int) -> int:
 
 
 def places(queue: FunctionQueue) -> set[int]:
-    return {*queue._line, *queue._late}
+    return {*(place for run in queue._ranges() for place in range(*run)), *queue._late}
 
 
 def claims_are_held_once(scheduler: Scheduler) -> None:

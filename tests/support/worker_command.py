@@ -1,5 +1,6 @@
 """The `worker` command as a process, and what the broker says of the workers."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from dagorama.client.connection import connection
 
@@ -38,3 +42,12 @@ def await_that(condition: Callable[[], bool]) -> None:
 def unservable() -> list[str]:
     """Return why nodes have no worker."""
     return [each.reason for each in connection().get_status().unschedulable]
+
+
+def old_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> Any:
+    """Write two versions of a module into the folders "old" and "new", and import the old one."""
+    for folder, text in (("old", old), ("new", new)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path / "old"))
+    return importlib.import_module(name)

@@ -12,7 +12,7 @@ from html import escape
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from dagorama.client.display.tables import duration_text, report_text, table
+from dagorama.client.display.tables import duration_text, harmless, report_text, table
 from dagorama.models.progress import FunctionProgress, Progress
 
 if TYPE_CHECKING:
@@ -140,11 +140,11 @@ def rich_table(name: str, progress: Progress, left: float | None) -> Table:
     from rich.text import Text
 
     caption = Text("\n".join([summary(progress), *report_lines(progress)]))
-    drawn = Table(title=f"{progress.definition}  {name}", caption=caption, title_justify="left")
+    drawn = Table(title=Text(f"{harmless(progress.definition)}  {name}"), caption=caption, title_justify="left")
     for head in HEADS:
         drawn.add_column(head, justify="left" if head == "function" else "right", no_wrap=head != "function")
     for row in rows(progress, left):
-        cells = [Text(cell) for cell in row]
+        cells = [Text(harmless(cell)) for cell in row]
         cells[4].stylize("bold red" if row[4] else "")
         cells[2].stylize("green" if row[2] else "")
         drawn.add_row(*cells)

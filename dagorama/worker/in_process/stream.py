@@ -9,14 +9,16 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
-
-import grpc
+from typing import TYPE_CHECKING
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.connection import Connection
 from dagorama.errors import BrokerError
 from dagorama.logging import get_logger
 from dagorama.worker.supervisor.session import FINAL, MAX_RECONNECT_PAUSE_S, Backoff, Held, Session
+
+if TYPE_CHECKING:
+    import grpc
 
 CLOSE_TIMEOUT_S = 2.0  #: time for the stream to end
 
@@ -73,6 +75,8 @@ class ThreadedStream:
     # --- in its thread --------------------------------------------------------------------------------
 
     def _live(self) -> None:
+        import grpc  # after the connection, which sets what grpc prints
+
         backoff = Backoff(cap=MAX_RECONNECT_PAUSE_S)
         while not self.closing:
             try:

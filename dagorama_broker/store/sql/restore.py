@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
@@ -20,10 +18,13 @@ _UNFINISHED_BLOCKS = (
     "FROM instances i INDEXED BY unfinished_instances CROSS JOIN node_blocks r ON r.instance = i.key"
     " CROSS JOIN {table} t ON t.key BETWEEN r.first_key AND r.first_key + r.size - 1 {more} WHERE i.ended IS NULL"
 )
-NODES_QUERY = (
-    "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.root_cause, o.ended,"
-    " o.microseconds, o.worker, o.refs "
-) + _UNFINISHED_BLOCKS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
+NODES_QUERY = ("SELECT t.key, t.chk, t.instance, t.function, t.sources " + _UNFINISHED_BLOCKS).format(
+    table="nodes", more=""
+)
+OUTCOMES_QUERY = (
+    "SELECT t.key, t.chk, t.state, t.attempt, t.root_cause, t.ended, t.microseconds, t.worker, t.refs "
+    + _UNFINISHED_BLOCKS
+).format(table="outcomes", more="")
 PROGRESS_QUERY = (
     "SELECT t.key, t.failed_attempts, t.crashes, t.worker_losses, t.retry_at, t.failure, t.pause, t.attempt,"
     " t.lost_attempt, t.chk "
@@ -46,11 +47,11 @@ def read_live(reader: Reader) -> Live:
     blocks = list(reader.blocks("WHERE instance IN (SELECT key FROM instances WHERE ended IS NULL) ORDER BY first_key"))
     nodes, resolving = _unfinished(connection, blocks)
     still = {row.key for row in reader.outcome_heads(resolving.keys()) if row.state == State.RESOLVING}
-    nodes = sorted([*nodes, *(resolving[key] for key in still)])
+    nodes = sorted([*nodes, *(resolving[key] for key in still)]) if still else sorted(nodes)
     sources = {key for node in nodes if node.sources for key in unpack_sources(node.sources)}
     ended = reader.ended_and_named(sources | still)
     unfinished = {node.instance for node in nodes}
-    rebound = _rebound(connection, {node.key for node in nodes})
+    rebound = _rebound(connection, nodes)
     instances = [each for each in reader.instances("WHERE ended IS NULL ORDER BY key") if each.row.key in unfinished]
     return Live(
         functions=list(reader.functions()),
@@ -78,23 +79,32 @@ def read_live(reader: Reader) -> Live:
 
 def _unfinished(connection: Connection, blocks: list[NodeBlockRow]) -> tuple[list[LiveNode], dict[int, LiveNode]]:
     """Return the nodes without an outcome, in order, and the nodes whose outcome was RESOLVING when they completed."""
+    ended, waiting = _outcome_keys(connection)
     nodes: list[LiveNode] = []
     resolving: dict[int, LiveNode] = {}
     seen = 0
-    for key, chk, instance, function, sources, outcome_chk, *outcome in connection.execute(NODES_QUERY):
+    for key, chk, instance, function, sources in connection.execute(NODES_QUERY):
         seen += 1
         if node_sum(key, instance, function, sources) != chk >> 32:
             raise damaged("nodes", key)
-        if outcome_chk is None:
-            nodes.append(LiveNode(key, instance, function, sources))
-        elif outcome_sum(key, *outcome) != outcome_chk >> 32:
-            raise damaged("outcomes", key)
-        elif outcome[0] == State.RESOLVING:
+        if key in waiting:
             resolving[key] = LiveNode(key, instance, function, sources)
+        elif key not in ended:
+            nodes.append(LiveNode(key, instance, function, sources))
     expected = sum(block.size for block in blocks)
     if seen != expected:
         raise StoreError(f"table nodes is damaged: unfinished instances have {expected} nodes and {seen} are there")
     return nodes, resolving
+
+
+def _outcome_keys(connection: Connection) -> tuple[set[int], set[int]]:
+    """Return the keys of the nodes of unfinished instances that have ended, and of those with an outcome RESOLVING."""
+    ended, resolving = set[int](), set[int]()
+    for key, chk, *outcome in connection.execute(OUTCOMES_QUERY):
+        if outcome_sum(key, *outcome) != chk >> 32:
+            raise damaged("outcomes", key)
+        (resolving if outcome[0] == State.RESOLVING else ended).add(key)
+    return ended, resolving
 
 
 def _progress(connection: Connection, nodes: list[LiveNode]) -> list[ProgressRow]:
@@ -121,8 +131,10 @@ def _traces(connection: Connection) -> dict[int, str]:
     return traces
 
 
-def _rebound(connection: Connection, unfinished: Collection[int]) -> list[ReboundRow]:
-    return [row for row in checked(connection.execute(REBOUND_QUERY)) if row.key in unfinished]
+def _rebound(connection: Connection, nodes: list[LiveNode]) -> list[ReboundRow]:
+    rows = list(checked(connection.execute(REBOUND_QUERY)))
+    unfinished = {node.key for node in nodes} if rows else set()
+    return [row for row in rows if row.key in unfinished]
 
 
 def _paused(connection: Connection) -> list[PausedQueueRow]:

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from dagorama.client.connection import connection
 from dagorama_broker.launch import LaunchedBroker
+from tests.dashboard.browser.graph_page import AXE
 from tests.dashboard.serving import Dashboard, dashboard
 from tests.support.brokers import launch_broker
 from tests.support.workers import launch_workers
@@ -44,3 +45,17 @@ def board() -> Iterator[Board]:
 def page(new_page: Callable[..., Page]) -> Page:
     """A page of 1280 by 800 pixels."""
     return new_page()
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe finds wrong with the page."""
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{each['id']}: {[node['target'] for node in each['nodes']]}: {each['help']}" for each in found]
+
+
+def assert_well_made(page: Page) -> None:
+    """Let axe look at a page, light and dark."""
+    page.evaluate(AXE.read_text())
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert violations(page) == []

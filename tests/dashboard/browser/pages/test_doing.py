@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.browser.pages.conftest import Board
+from dagorama import resolve
+from tests.dashboard.browser.pages.conftest import Board, assert_well_made
 from tests.dashboard.browser.pages.work import Reading, ended, listening, speaker, started
-from tests.dashboard.shown_work import Lonely
+from tests.dashboard.shown_work import DEPLOYED_BEFORE, DEPLOYED_NOW, Lonely
+from tests.support.worker_command import WAIT, old_of_two, worker
 from tests.support.workers import launch_workers
 
 
@@ -21,6 +23,7 @@ def do(page: Page, action: str, notice: str) -> None:
 
 def confirm(page: Page, notice: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text("?")
+    assert_well_made(page)
     page.locator("form[action='/do'] button").click()
     expect(page.locator(".notice[role=status]")).to_contain_text(notice)
 
@@ -63,6 +66,53 @@ def test_one_node_is_retried_from_its_page(board: Board, page: Page, tmp_path: P
     path.write_text("text")
     do(page, "Retry", "again")
     state(page, "done")
+
+
+def test_the_nodes_of_a_group_of_failures_are_retried(board: Board, page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "a group of its own"
+    ids = [ended(Reading(), f"{path}") for _ in range(2)]
+    page.goto(board.at("/failures"))
+    group = page.locator(".group", has_text="FileNotFoundError").filter(has_text="Reading.read")
+    path.write_text("text")
+    group.get_by_role("button", name="Retry", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Retry the failed nodes of")
+    confirm(page, "run or wait again")
+    for id in ids:
+        page.goto(board.at(f"/instances/{id}"))
+        state(page, "completed")
+
+
+def test_chosen_instances_are_retried_and_deleted(board: Board, page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    ids = [ended(Reading(), f"{path}", kind="again") for _ in range(2)]
+    path.write_text("text")
+    for action, notice in (("Retry chosen", "run or wait again"), ("Delete chosen", "2 instances deleted")):
+        page.goto(board.at("/instances?q=label:kind=again"))
+        page.get_by_label("Choose all on this page").check()
+        page.get_by_role("button", name=action).click()
+        confirm(page, notice)
+        expect(page.locator(f"#i{ids[0]} .state.done")).to_have_count(1 if action == "Retry chosen" else 0)
+
+
+def test_nodes_of_old_code_run_with_the_deployed_code(
+    board: Board, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = old_of_two(tmp_path, monkeypatch, "deployed_on_a_page", DEPLOYED_BEFORE, DEPLOYED_NOW)
+    instance, promise = old.Deployed()()
+    with worker(path=tmp_path / "new"):
+        page.goto(board.at("/queues"))
+        row = page.locator("tr", has_text="deployed_on_a_page")
+        row.get_by_role("button", name="Run with the deployed code").click()
+        confirm(page, "1 node runs with the deployed code")
+        assert resolve(instance, promise, timeout=WAIT) == 2
+
+
+def test_the_stack_of_a_running_node_is_shown(board: Board, page: Page, tmp_path: Path) -> None:
+    with speaker(tmp_path) as other_end:
+        page.goto(board.at(f"/instances/{listening(other_end)}/2"))
+        page.get_by_role("link", name="Stack now").click()
+        expect(page.locator(".trace")).to_contain_text("in listen")
+        assert_well_made(page)
 
 
 def test_one_node_is_cancelled_from_its_page(board: Board, page: Page) -> None:

@@ -48,6 +48,17 @@ def test_the_log_of_a_running_node_arrives_line_by_line_and_once(board: Board, p
     assert page.evaluate(IS_MARKED)
 
 
+def test_the_page_of_workers_names_what_they_run(board: Board, page: Page, tmp_path: Path) -> None:
+    opened(page, board.at("/workers"))
+    with speaker(tmp_path) as other_end:
+        id = listening(other_end)
+        link = page.get_by_role("link", name=f"Listening.listen {id[:8]}/2")
+        expect(link).to_have_attribute("href", f"/instances/{id}/2")
+        other_end.stop()
+        expect(link).to_have_count(0)
+    assert page.evaluate(IS_MARKED)
+
+
 def test_a_log_begins_again_with_the_node(board: Board, page: Page, tmp_path: Path) -> None:
     id = ended(Reading(), f"{tmp_path / 'file'}")
     opened(page, board.at(f"/instances/{id}/2"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.dashboard.browser.graph_page import AXE
-from tests.dashboard.browser.pages.conftest import Board
+from tests.dashboard.browser.pages.conftest import Board, assert_well_made, violations
 from tests.dashboard.browser.pages.work import Speaker, ended, listening, speaker, started
 from tests.dashboard.shown_work import HOSTILE, Lonely, Shapes
 
@@ -78,10 +78,24 @@ def test_a_page_is_well_made(
     assert violations(page) == []
 
 
-def violations(page: Page) -> list[str]:
-    """Return what axe finds wrong with the page."""
-    found = page.evaluate("axe.run()")["violations"]
-    return [f"{each['id']}: {[node['target'] for node in each['nodes']]}: {each['help']}" for each in found]
+@pytest.mark.parametrize(
+    ("asked", "notice"),
+    [("action=resume&name=never-paused", "notice"), (f"action=drain&name={'00' * 16}", "notice bad")],
+    ids=["done", "refused"],
+)
+def test_the_notice_after_an_action_is_well_made(board: Board, page: Page, asked: str, notice: str) -> None:
+    page.goto(board.at(f"/confirm?{asked}&next=/queues"))
+    page.locator("form[action='/do'] button").click()
+    expect(page.locator(".notice")).to_have_class(notice)
+    assert_well_made(page)
+
+
+def test_the_list_of_keys_is_well_made(board: Board, page: Page) -> None:
+    page.goto(board.at("/workers"))
+    page.wait_for_load_state()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert_well_made(page)
 
 
 def test_what_users_have_written_runs_nothing(board: Board, places: dict[str, str], page: Page) -> None:

@@ -1,0 +1,111 @@
+"""Caches the arguments of unfinished nodes, those of nodes that were made together as one block of bytes.
+
+A million queued nodes have a million small envelopes: as an object and an entry of a dict each, they take three times
+the memory of their bytes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Container, Iterable
+from itertools import accumulate
+
+from dagorama_broker.engine.payload_cache import PayloadCache, Read
+from dagorama_broker.model.rows import NodeRow
+
+#: Envelopes of one pack, and their bytes, at most: it is freed when the last of them is dropped.
+LARGEST, MOST_BYTES = 256, 64 << 10
+#: Envelopes that are packed, at least.
+LEAST = 8
+
+
+class _Pack:
+    """Envelopes of nodes with consecutive keys."""
+
+    __slots__ = ("_ends", "_here", "_joined", "end", "first", "left")
+
+    def __init__(self, first: int, envelopes: list[bytes]) -> None:
+        self.first, self.end = first, first + len(envelopes)
+        self.left = len(envelopes)  #: envelopes that have not been dropped
+        self._joined = b"".join(envelopes)
+        self._ends = array("I", accumulate(map(len, envelopes), initial=0))
+        self._here = bytearray(b"\x01") * len(envelopes)
+
+    def __len__(self) -> int:
+        return len(self._joined)
+
+    def get(self, key: int) -> bytes | None:
+        place = key - self.first
+        return self._joined[self._ends[place] : self._ends[place + 1]] if self._here[place] else None
+
+    def drop(self, key: int) -> None:
+        place = key - self.first
+        self.left -= self._here[place]
+        self._here[place] = 0
+
+
+class ArgumentCache(PayloadCache):
+    """Caches arguments by node key."""
+
+    def __init__(self, most: int, read: Read) -> None:
+        super().__init__(most, read)
+        self._packs: list[_Pack] = []  # in the order of their keys
+        self._firsts: list[int] = []  # their first keys
+        self._last: _Pack | None = None  # the pack that was used last
+
+    def __contains__(self, key: int) -> bool:
+        return self.find(key) is not None
+
+    def keep_rows(self, rows: Iterable[NodeRow], nodes: Container[int]) -> None:
+        """Add the arguments of those rows whose keys are in `nodes`, as far as there is room."""
+        first, run, size = 0, list[bytes](), 0
+        for key, _, _, _, arguments in rows:
+            if key not in nodes:
+                continue
+            if key != first + len(run) or len(run) == LARGEST or size + len(arguments) > MOST_BYTES:
+                self._add(first, run)
+                first, run, size = key, [], 0
+            run.append(arguments)
+            size += len(arguments)
+        self._add(first, run)
+
+    def _add(self, first: int, run: list[bytes]) -> None:
+        if len(run) < LEAST:
+            for key, envelope in enumerate(run, first):
+                self.keep(key, envelope)
+            return
+        pack = _Pack(first, run)
+        if self.size + len(pack) <= self.most:
+            place = bisect_right(self._firsts, first)
+            self._packs.insert(place, pack)
+            self._firsts.insert(place, first)
+            self.size += len(pack)
+
+    def find(self, key: int) -> bytes | None:
+        pack = self._pack_of(key) if key not in self.kept else None
+        return self.kept.get(key) if pack is None else pack.get(key)
+
+    def drop(self, key: int) -> None:
+        if key in self.kept:
+            super().drop(key)
+            return
+        pack = self._pack_of(key)
+        if pack is None:
+            return
+        pack.drop(key)
+        if not pack.left:
+            place = bisect_right(self._firsts, pack.first) - 1
+            del self._packs[place], self._firsts[place]
+            self.size -= len(pack)
+            self._last = None
+
+    def _pack_of(self, key: int) -> _Pack | None:
+        pack = self._last
+        if pack is not None and pack.first <= key < pack.end:
+            return pack
+        place = bisect_right(self._firsts, key) - 1
+        if place < 0 or key >= self._packs[place].end:
+            return None
+        self._last = self._packs[place]
+        return self._last
