@@ -557,6 +557,7 @@ class Hello(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
     SHOWS_STACKS_FIELD_NUMBER: _builtins.int
+    FUSES_JOINS_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """1"""
     worker: _builtins.bytes
@@ -572,6 +573,8 @@ class Hello(_message.Message):
     """
     shows_stacks: _builtins.bool
     """it answers `stacks`"""
+    fuses_joins: _builtins.bool
+    """it reads `more_fused`"""
     @_builtins.property
     def include_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -612,10 +615,11 @@ class Hello(_message.Message):
         secret: _builtins.bytes = ...,
         grants: _abc.Iterable[Global___HeldGrant] | None = ...,
         shows_stacks: _builtins.bool = ...,
+        fuses_joins: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "grants", b"grants", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "secret", b"secret", "shows_stacks", b"shows_stacks", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "fuses_joins", b"fuses_joins", "grants", b"grants", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "secret", b"secret", "shows_stacks", b"shows_stacks", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1131,6 +1135,8 @@ class GrantBody(_message.Message):
     MADE_WITH_FIELD_NUMBER: _builtins.int
     VALUE_ID_FIELD_NUMBER: _builtins.int
     FUSED_SOURCE_FIELD_NUMBER: _builtins.int
+    MORE_FUSED_COUNT_FIELD_NUMBER: _builtins.int
+    MORE_FUSED_FIELD_NUMBER: _builtins.int
     REBINDINGS_FIELD_NUMBER: _builtins.int
     REBINDING_FIELD_NUMBER: _builtins.int
     TRACES_FIELD_NUMBER: _builtins.int
@@ -1202,6 +1208,14 @@ class GrantBody(_message.Message):
         """
 
     @_builtins.property
+    def more_fused_count(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each node the number of its other sources of that kind, and their keys; the list of numbers may be shorter.
+        Sent only to workers that say `fuses_joins`.
+        """
+
+    @_builtins.property
+    def more_fused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
     def rebindings(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedRebinding]:
         """The rebindings that allow nodes of this grant to be run by other code than they were made with, each once; and for
         each node 1 + the index of its own among them. 0, or the list is shorter: none, and such a node is not run.
@@ -1247,6 +1261,8 @@ class GrantBody(_message.Message):
         made_with: _abc.Iterable[_builtins.str] | None = ...,
         value_id: _abc.Iterable[_builtins.bytes] | None = ...,
         fused_source: _abc.Iterable[_builtins.int] | None = ...,
+        more_fused_count: _abc.Iterable[_builtins.int] | None = ...,
+        more_fused: _abc.Iterable[_builtins.int] | None = ...,
         rebindings: _abc.Iterable[Global___SignedRebinding] | None = ...,
         rebinding: _abc.Iterable[_builtins.int] | None = ...,
         traces: _abc.Iterable[_builtins.str] | None = ...,
@@ -1256,7 +1272,7 @@ class GrantBody(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "failed_attempts", b"failed_attempts", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "link", b"link", "linked", b"linked", "made_with", b"made_with", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "trace", b"trace", "traces", b"traces", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "failed_attempts", b"failed_attempts", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "link", b"link", "linked", b"linked", "made_with", b"made_with", "more_fused", b"more_fused", "more_fused_count", b"more_fused_count", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "trace", b"trace", "traces", b"traces", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -182,4 +182,5 @@ def worker_info_of(hello: pb.Hello) -> WorkerInfo:
         hello.until == pb.IDLE,
         frozenset(id.hex() for id in hello.key_ids),
         is_proven=bool(hello.secret),
+        fuses_joins=hello.fuses_joins,
     )

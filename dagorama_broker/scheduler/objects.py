@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
-from dagorama_broker.model.domain import State, WireProtocol
+from dagorama_broker.model.domain import ENDED, State, WireProtocol
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
 from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head
@@ -125,6 +125,11 @@ class Node:
         if self.rare is None:
             self.rare = RareFacts()
         return self.rare
+
+    @property
+    def unfinished_sources(self) -> list[Node]:
+        """Its sources that have not ended."""
+        return [source for source in self.sources if source.state not in ENDED]
 
 
 class Slot:
