@@ -11,15 +11,18 @@ from hashlib import sha256 as sha256_of
 from itertools import count
 from pathlib import Path
 from stat import S_ISREG
+from threading import Lock
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.descriptors import shortage
-from dagorama_broker.store.folders import WatchedFolder, list_folder, make_folder, sync_folder
+from dagorama_broker.store.folders import WatchedFolder, list_folder, make_folder, make_folders, sync_folder
 from dagorama_broker.store.graces import Graces
 
 CHUNK = 1 << 20
 #: The file by which a client recognizes the folder.
 WORD = "shared"
+#: The folders that values are in, by the first byte of their SHA-256.
+FOLDERS = [f"{number:02x}" for number in range(256)]
 _NAME = re.compile("[0-9a-f]{64}")
 _CLIENTS_OWN = re.compile("[0-9a-f]{32}")
 
@@ -39,6 +42,7 @@ class LargeFiles:
         self._damaged: set[bytes] = set()
         self._waiting: dict[str, float] = {}  # files of clients, and since when they were seen in `unfinished`
         self._one_moves = self._graces.lock
+        self._makes_folders, self._has_folders = Lock(), False
         self._watched = WatchedFolder(folder, "large values")
 
     def check_folder(self) -> None:
@@ -182,6 +186,13 @@ class LargeFiles:
         name = sha256.hex()
         return self.folder / name[:2] / name
 
+    def _make_folders(self) -> None:
+        """Make the folders of all values with the first one: later values, which may be many, sync none of them."""
+        with self._makes_folders:
+            if not self._has_folders:
+                make_folders(self.folder, FOLDERS)
+                self._has_folders = True
+
     def _write(self, file: Path, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         seen, length = sha256_of(), 0
         with self._saying_what_failed():
@@ -201,7 +212,7 @@ class LargeFiles:
 
     def _move_in(self, unfinished: Path, sha256: bytes) -> None:
         file = self._file(sha256)
-        make_folder(file.parent)
+        self._make_folders()
         with self._one_moves:  # `collect` runs either before this, or finds that the grace period has started again
             self._graces.restart(sha256)
             os.replace(unfinished, file)

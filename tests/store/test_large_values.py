@@ -235,6 +235,16 @@ def test_the_folder_is_known_by_a_word_in_it_that_only_this_user_reads(files: La
     assert files.share()[1] != word
 
 
+def test_the_first_value_makes_the_folders_of_all(shared: LargeFiles) -> None:
+    assert not shared.keep(NAME, len(CONTENT), GIVEN)
+    assert [each.name for each in shared.folder.iterdir() if each.is_dir()] == ["unfinished"]
+    given(shared)
+    assert shared.keep(NAME, len(CONTENT), GIVEN)
+    folders = sorted(each.name for each in shared.folder.iterdir() if each.is_dir() and each.name != "unfinished")
+    assert folders == [f"{number:02x}" for number in range(256)]
+    assert (shared.folder / "ab").stat().st_mode & 0o777 == 0o700
+
+
 def test_what_a_client_has_written_becomes_the_value(shared: LargeFiles) -> None:
     file = given(shared)
     assert shared.keep(NAME, len(CONTENT), GIVEN)
