@@ -2063,8 +2063,13 @@ class GetSharedFolderReply(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
     SOCKET_FIELD_NUMBER: _builtins.int
+    TAKES_NAMED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     nonce: _builtins.str
+    takes_named: _builtins.bool
+    """A complete and synced file of `unfinished` named by its SHA-256, in hexadecimal digits, becomes the value when a
+    submission or report names it.
+    """
     @_builtins.property
     def socket(self) -> Global___LocalSocket: ...
     def __init__(
@@ -2073,10 +2078,11 @@ class GetSharedFolderReply(_message.Message):
         path: _builtins.str = ...,
         nonce: _builtins.str = ...,
         socket: Global___LocalSocket | None = ...,
+        takes_named: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["socket", b"socket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "path", b"path", "socket", b"socket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "path", b"path", "socket", b"socket", "takes_named", b"takes_named"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from dagorama.api import broker_pb2
 from dagorama.api.contract import ORIGIN_BYTES
-from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, put_through_connection
+from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, leave_for_submission
 from dagorama.context import OVER, attempt_here
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.graph.constructor_arguments import packed
@@ -76,11 +76,11 @@ class ImmediateScope:
     ) -> DAGPromise[Any]:
         owner = instance.instance_id.bytes
         if self._definition is not None:
-            self._constructor, self._definition = packed(self._definition, put_through_connection), None
+            self._constructor, self._definition = packed(self._definition, leave_for_submission), None
         key = None if function.key_of is None else function.key_of(args, kwargs)
         encoded = encode_call(
             args, kwargs, function.function,
-            large_from=LARGE_FROM, put_large=put_through_connection, constructor=self._constructor,
+            large_from=LARGE_FROM, put_large=leave_for_submission, constructor=self._constructor,
         )  # fmt: skip
         _refuse_strangers(encoded, owner, function, place)
         run = NodeBatch(owner, *self._new_id())
@@ -183,7 +183,7 @@ class InstanceScope(_BatchScope):
         instance: bytes,
         hand_over: Callable[[NodeBatch], None] = submit,
         large_from: int = LARGE_FROM,
-        put_large: PutLarge = put_through_connection,
+        put_large: PutLarge = leave_for_submission,
         ring: Keyring | None = None,
     ) -> None:
         run = NodeBatch(instance, instance[:ORIGIN_BYTES], ring=ring)
@@ -214,7 +214,7 @@ class AttemptScope(_BatchScope):
         self,
         instance: bytes,
         large_from: int = LARGE_FROM,
-        put_large: PutLarge = put_through_connection,
+        put_large: PutLarge = leave_for_submission,
         ring: Keyring | None = None,
     ) -> None:
         super().__init__(instance, None, large_from, put_large, ring)

@@ -157,7 +157,7 @@ class WorkerStreams:
 def values_folder(config: WorkerConfig) -> pb.GetSharedFolderReply:
     """Return where clients on the same machine find large values."""
     path, word = config.values_folder
-    return pb.GetSharedFolderReply(path=path, nonce=word)
+    return pb.GetSharedFolderReply(path=path, nonce=word, takes_named=bool(path))
 
 
 def worker_info_of(hello: pb.Hello) -> WorkerInfo:
