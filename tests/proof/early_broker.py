@@ -7,6 +7,7 @@ A weaker broker uses keys again that it has granted and not stored.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from threading import Event, Semaphore, Thread
 from typing import Any
@@ -17,6 +18,7 @@ from tests.support.raw import serving
 
 
 async def serve(store: str) -> None:
+    values = os.environ.get("DAGORAMA_VALUES", "")  # PostgreSQL needs a folder for them
     holds, passes = Event(), Semaphore(0)
 
     def obey() -> None:
@@ -24,7 +26,7 @@ async def serve(store: str) -> None:
             (passes.release if line.strip() == "go" else holds.set)()
             print("heard", flush=True)
 
-    async with serving(Settings(port=0, store=store, reconnect_wait=2.0)) as served:
+    async with serving(Settings(port=0, store=store, values=values, reconnect_wait=2.0)) as served:
         commit = served.broker.store.commit
 
         def held_up(changes: Any) -> None:
