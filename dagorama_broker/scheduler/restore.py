@@ -94,26 +94,26 @@ def _rebuild_nodes(
             end = block.first_key + block.count
         assert block is not None
         queue = of_function[function] if is_plain else queue_of_row(graph, live, key, function)
-        node = Node(key, block.instance, queue, block, RESOLVING if key in resolving else WAITING)
         trouble = progress.get(key)
-        if trouble is not None and (left := _take_up_trouble(graph, node, trouble)):
+        left = _pause_left(graph, trouble) if trouble is not None and key not in resolving else 0.0
+        state = RESOLVING if key in resolving else BACKOFF if left > 0.0 else WAITING
+        node = Node(key, block.instance, queue, block, state)
+        if trouble is not None:
+            _take_up_trouble(graph, node, trouble, left)
+        if state is BACKOFF:
             pauses.append((graph.now + left, node))
         enter(node)
     return pauses
 
 
-def _take_up_trouble(graph: Graph, node: Node, row: ProgressRow) -> float:
-    """Set the failed attempts of a node; return the seconds until its next attempt, if it is in BACKOFF."""
+def _take_up_trouble(graph: Graph, node: Node, row: ProgressRow, left: float) -> None:
+    """Set the failed attempts of a node; `left`: the seconds until its next attempt, if it is in BACKOFF."""
     counts = node.failures = FailureCounts(row.failed_attempts, row.crashes, row.worker_losses)
     counts.lost_attempt = row.lost_attempt
     graph.keep_failure(counts, row.failure)
     node.attempt = row.attempt
-    left = _pause_left(graph, row)
-    if node.state is RESOLVING or left <= 0.0:
-        return 0.0
-    node.state = BACKOFF
-    counts.retry_at, counts.pause = graph.now + left, left
-    return left
+    if node.state is BACKOFF:
+        counts.retry_at, counts.pause = graph.now + left, left
 
 
 def _pause_left(graph: Graph, row: ProgressRow) -> float:
