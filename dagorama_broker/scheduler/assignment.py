@@ -197,7 +197,8 @@ def _follower(source: Node, pool: Pool) -> Node | None:
     for node in islice(source.dependents or (), LOOKED_AT):
         if (
             node.state is WAITING and node.pending == 1 and node.failures is None
-            and node.queue.can_fuse and not node.queue.base.is_paused and pool.may_run(node.queue)
+            and node.queue.can_fuse and node.delay is None
+            and not node.queue.base.is_paused and pool.may_run(node.queue)
         ):  # fmt: skip
             return node
     return None
