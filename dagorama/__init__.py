@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagorama.calls.delayed import at as at
+    from dagorama.calls.delayed import later as later
     from dagorama.calls.instance_start import start as start
     from dagorama.calls.resource import resource as resource
     from dagorama.client.completed import as_completed as as_completed
@@ -106,6 +108,7 @@ _HOMES = {
             "ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
         ),
         "dagorama.graph.submission": "batch",
+        "dagorama.calls.delayed": "at later",
         "dagorama.calls.instance_start": "start",
         "dagorama.calls.resource": "resource",
         "dagorama.models.events": "EventKind Gap InstanceEnded NodeEvent",

@@ -22,10 +22,10 @@ from dagorama.context import current_attempt
 from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import given_to_new, note_assigned, note_constructed, remade
 from dagorama.graph.definitions import entry_promise, instantiate
+from dagorama.graph.immediate_scope import CallScope, ImmediateScope
 from dagorama.graph.launch import Launch
 from dagorama.graph.launch import generate_instance_id as generate_instance_id
 from dagorama.graph.reserved import OF_INSTANCES, check_class, refusal
-from dagorama.graph.scope import CallScope, ImmediateScope
 from dagorama.graph.start_options import check_id
 from dagorama.models import instance_type, stored
 from dagorama.models.instance_type import InstanceType, is_bindable, is_data_descriptor, on_class

@@ -310,6 +310,9 @@ class Nodes(_message.Message):
     TOLERANT_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    DELAYED_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     origin: _builtins.bytes
@@ -358,6 +361,18 @@ class Nodes(_message.Message):
     def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """for each node, 1 + its index in `keys`, 0: none; empty: no node has one"""
 
+    @_builtins.property
+    def delayed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the nodes that start later than they could: their indexes, ascending"""
+
+    @_builtins.property
+    def delay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """for each of these, the least seconds between being ready and the first run"""
+
+    @_builtins.property
+    def not_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """for each of these, seconds since 1970 before which it does not start; 0: none"""
+
     def __init__(
         self,
         *,
@@ -374,11 +389,14 @@ class Nodes(_message.Message):
         tolerant: _abc.Iterable[_builtins.int] | None = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
         key: _abc.Iterable[_builtins.int] | None = ...,
+        delayed: _abc.Iterable[_builtins.int] | None = ...,
+        delay: _abc.Iterable[_builtins.float] | None = ...,
+        not_before: _abc.Iterable[_builtins.float] | None = ...,
         trace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "delay", b"delay", "delayed", b"delayed", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "not_before", b"not_before", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2739,6 +2757,8 @@ class NodeInfo(_message.Message):
     CREATOR_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     failed_attempts: _builtins.int
@@ -2770,6 +2790,9 @@ class NodeInfo(_message.Message):
     """id of the node whose attempt created it; empty: a client did"""
     ordinal: _builtins.int
     """its place among the nodes of its instance in the order of creation; the first is 1"""
+    delay: _builtins.float
+    """as in Nodes, as long as it has not ended; 0: none"""
+    not_before: _builtins.float
     @_builtins.property
     def function(self) -> Global___Function: ...
     @_builtins.property
@@ -2803,10 +2826,12 @@ class NodeInfo(_message.Message):
         creator: _builtins.bytes = ...,
         ordinal: _builtins.int = ...,
         report: Global___NodeReport | None = ...,
+        delay: _builtins.float = ...,
+        not_before: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "ordinal", b"ordinal", "reason", b"reason", "report", b"report", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "delay", b"delay", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "not_before", b"not_before", "ordinal", b"ordinal", "reason", b"reason", "report", b"report", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,6 +16,7 @@ from dagorama.client.worker_thread import in_thread
 from dagorama.code_signature import calculate_function_hash, keep_source
 from dagorama.definition import ENTRY_CODE, DAGDefinition, DAGInstance
 from dagorama.errors import NotInInstance
+from dagorama.graph.delays import Delay
 from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.options import KeyOf, Options, check_key_names_a_parameter
 from dagorama.models import stored
@@ -36,8 +37,8 @@ class DecoratedFunction:
     """A decorated function with its options. Its pickle contains the hash of its code."""
 
     __slots__ = (
-        "_has_greedy", "_hash", "_key_of", "_last", "_shapes", "_signature", "_specs",
-        "function", "is_async", "options",
+        "_hash", "_key_of", "_last", "_shapes", "_signature", "_specs",
+        "function", "has_greedy", "is_async", "options",
     )  # fmt: skip
 
     def __init__(self, function: FunctionType, options: Options, known_hash: tuple[str, str] | None = None) -> None:
@@ -49,7 +50,7 @@ class DecoratedFunction:
         self.options = options
         self.is_async = iscoroutinefunction(function)
         code = function.__code__
-        self._has_greedy = GREEDY in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        self.has_greedy = GREEDY in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         # Set at the first call, because a function that is being unpickled does not have its defaults yet.
         self._signature: Signature | None = None
         self._hash = known_hash
@@ -58,27 +59,35 @@ class DecoratedFunction:
         self._specs: WeakKeyDictionary[type[DAGDefinition], FunctionSpec] = WeakKeyDictionary()
         self._last: tuple[type[DAGDefinition] | None, FunctionSpec | None] = (None, None)
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Any:
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType, delay: Delay | None = None) -> Any:
         """Return the promise of a new node, or the result of the function if it runs here (`greedy_execution`)."""
-        if kwargs and not self._has_greedy and kwargs.pop(GREEDY, False):
+        if kwargs and not self.has_greedy and kwargs.pop(GREEDY, False):
             return self.function(self._instance(args), *args[1:], **kwargs)
         instance, spec, rest, kwargs, place = self._described(args, kwargs, frame)
-        return instance._dagorama_scope.call(instance, spec, rest, kwargs, place)
+        return instance._dagorama_scope.call(instance, spec, rest, kwargs, place, delay)
 
-    def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Coroutine[Any, Any, Any]:
+    def call_async(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType, delay: Delay | None = None
+    ) -> Coroutine[Any, Any, Any]:
         """Return a coroutine that creates the node and returns its promise, or the coroutine of the function itself."""
-        if kwargs and not self._has_greedy and kwargs.pop(GREEDY, False):
+        if kwargs and not self.has_greedy and kwargs.pop(GREEDY, False):
             result: Coroutine[Any, Any, Any] = self.function(self._instance(args), *args[1:], **kwargs)
             return result
-        return self._promise(*self._described(args, kwargs, frame))
+        return self._promise(*self._described(args, kwargs, frame), delay)
 
     async def _promise(
-        self, instance: DAGInstance, spec: FunctionSpec, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place
+        self,
+        instance: DAGInstance,
+        spec: FunctionSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: Place,
+        delay: Delay | None,
     ) -> DAGPromise[Any]:
         scope = instance._dagorama_scope
         if scope.asks_the_broker:
-            return await in_thread(scope.call, instance, spec, args, kwargs, place)
-        return scope.call(instance, spec, args, kwargs, place)
+            return await in_thread(scope.call, instance, spec, args, kwargs, place, delay)
+        return scope.call(instance, spec, args, kwargs, place, delay)
 
     def _described(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> _Call:
         instance = self._instance(args)

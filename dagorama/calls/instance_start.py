@@ -17,6 +17,7 @@ from dagorama.context import batch_here
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within, run_entry, set_scope
 from dagorama.errors import InstanceExists, NotFound, RequestRejected
 from dagorama.graph.definitions import entry_promise
+from dagorama.graph.delays import TWICE, Delay
 from dagorama.graph.launch import Launch
 from dagorama.graph.scope import attempt_scope
 from dagorama.graph.start_options import Started, StartedInstance, StartOptions, start_options, started_with
@@ -76,16 +77,28 @@ def start(definition: Any, *, id: str | None = None, labels: Mapping[str, str] |
     """
     if not isinstance(definition, DAGDefinition):
         raise TypeError(f"start() takes an object of a DAGDefinition, and was given {definition!r}")
-    return _Start(definition, start_options(id, labels, priority))
+    return DefinitionStart(definition, start_options(id, labels, priority))
 
 
-class _Start:
+class DefinitionStart:
     """A definition that is about to be called."""
 
     def __init__(self, definition: DAGDefinition, options: StartOptions) -> None:
         self._definition = definition
         self._options = options
         self._key = class_name(type(definition)), options.id
+
+    def after(self, delay: Delay) -> DefinitionStart:
+        """Return the same start after a delay. Raises ValueError if it has one, or the entry point is no node."""
+        entry = getattr(type(self._definition), "entrypoint", None)
+        if not hasattr(entry, "original_fn"):
+            raise ValueError(
+                f"the entry point of {self._key[0]} is not decorated: it runs where it is called, so that it cannot"
+                " be delayed; decorate it with @dagorama, or delay the calls that it makes"
+            )
+        if self._options.delay is not None:
+            raise ValueError(TWICE.format(name=self._key[0]))
+        return DefinitionStart(self._definition, replace(self._options, delay=delay))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         entry = type(self._definition).entrypoint

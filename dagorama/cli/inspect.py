@@ -246,6 +246,8 @@ def node_data(node: broker_pb2.NodeInfo, instance: bytes) -> dict[str, object]:
         "ended_at": node.ended or None,
         "run_seconds": run_seconds(node.microseconds),
         "retry_at": node.retry_at or None,
+        "delay": node.delay or None,
+        "not_before": node.not_before or None,
         "root_cause": uuid_text(node.root_cause),
         "reason": node.reason or None,
         "report": node.report.message if node.HasField("report") else None,

@@ -73,6 +73,8 @@ def _facts(
         ("worker", info.worker),
         ("reports", _report(info.report) if info.HasField("report") else ""),
         ("retry at", time_text(info.retry_at)),
+        ("delay", f"{info.delay:g} s after it is ready" if info.delay else ""),
+        ("not before", time_text(info.not_before)),
         ("root cause", names[info.root_cause] if info.root_cause else ""),
         ("reason", info.reason),
         ("arguments", f"{details.argument_bytes} bytes"),

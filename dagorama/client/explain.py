@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from time import localtime, strftime
+from time import localtime, strftime, time
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2
@@ -126,7 +126,9 @@ def _of_one(reply: broker_pb2.ExplainReply) -> str:
 
 
 def _time(seconds: float) -> str:
-    return strftime("%H:%M:%S", localtime(seconds))
+    """Return the local time, with the date if it is not within half a day."""
+    form = "%H:%M:%S" if abs(seconds - time()) < 43_200 else "%Y-%m-%d %H:%M:%S"
+    return strftime(form, localtime(seconds))
 
 
 # --- workers that this process has launched ----------------------------------------------------------

@@ -12,9 +12,10 @@ from dagorama.client.worker_thread import in_thread
 from dagorama.errors import PromiseMisuse, WrongInstance
 from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import packed
+from dagorama.graph.immediate_scope import CallScope, ImmediateScope
 from dagorama.graph.node_batch import NodeBatch
 from dagorama.graph.reserved import check_attributes
-from dagorama.graph.scope import CallScope, ImmediateScope, InstanceScope, attempt_scope
+from dagorama.graph.scope import InstanceScope, attempt_scope
 from dagorama.graph.start_options import StartOptions
 from dagorama.graph.submission import submit
 from dagorama.models.outcome import Outcome

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dagorama.api import broker_pb2
 from dagorama.api.contract import LARGE, MESSAGE_LIMIT, MESSAGE_TARGET, ORIGIN_BYTES, PARTS
 from dagorama.errors import NotInInstance, RequestRejected
+from dagorama.graph.delays import DELAY_BYTES, Delay, add_delays
 from dagorama.user_code.class_code import read_text
 from dagorama.values.codec import Encoded
 from dagorama.values.envelope import SIGNATURE_BYTES, large_values
@@ -99,8 +100,8 @@ class NodeBatch:
     """
 
     __slots__ = (
-        "_arguments", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates", "first",
-        "instance", "origin", "trace",
+        "_arguments", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates", "delays",
+        "first", "instance", "origin", "trace",
     )  # fmt: skip
 
     def __init__(self, instance: bytes, origin: bytes, first: int = 0, ring: Keyring | None = None) -> None:
@@ -116,6 +117,7 @@ class NodeBatch:
         # By position, because few nodes have any.
         self._tolerant: dict[int, Sequence[int]] = {}
         self._keys: dict[int, str] = {}
+        self.delays: dict[int, Delay] = {}  #: of nodes that have one, by position
         self._lock = threading.Lock()
         self._closed = False
 
@@ -133,8 +135,8 @@ class NodeBatch:
         """Return the function of the node at this position."""
         return self._specs[position]
 
-    def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None) -> int:
-        """Add a node with a concurrency key, and return its counter.
+    def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None, delay: Delay | None = None) -> int:
+        """Add a node with a concurrency key and a delay, and return its counter.
 
         Raises RequestRejected for a node that is too large for a message.
         """
@@ -158,6 +160,8 @@ class NodeBatch:
                 self._tolerant[position] = encoded.tolerant
             if key is not None:
                 self._keys[position] = key
+            if delay is not None:
+                self.delays[position] = delay
             return self.first + position
 
     def _spared(self, refs: Sequence[bytes]) -> int:
@@ -186,6 +190,8 @@ class NodeBatch:
     def _weight(self, position: int) -> int:
         tolerant = self._tolerant.get(position, ()) if self._tolerant else ()
         weight = _weight(self._arguments[position], self._refs[position], tolerant)
+        if position in self.delays:
+            weight += DELAY_BYTES
         return weight + KEY_BYTES * len(self._keys.get(position, "")) if self._keys else weight
 
     def to_message(self, functions: FunctionTable, start: int = 0, stop: int | None = None) -> broker_pb2.Nodes:
@@ -212,6 +218,8 @@ class NodeBatch:
             message.tolerant.extend(self._tolerated(start, stop))
         if self._keys:
             self._add_keys(message, start, stop)
+        if self.delays:
+            add_delays(message, self.delays, start, stop)
         return message
 
     def _add_keys(self, message: broker_pb2.Nodes, start: int, stop: int) -> None:

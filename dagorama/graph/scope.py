@@ -1,29 +1,29 @@
 """Scopes: the targets of decorated calls, which become nodes and are submitted together.
 
-The rule: a scope records calls and never runs one. In a client, an instance has a InstanceScope while its entry point
-runs and a ImmediateScope afterwards; in a running node, an instance has the AttemptScope of the attempt.
+The rule: a scope records calls and never runs one. In a client, an instance has an InstanceScope while its entry point
+runs and an ImmediateScope afterwards; in a running node, an instance has the AttemptScope of the attempt.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from itertools import count
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from dagorama.api import broker_pb2
 from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, leave_for_submission
 from dagorama.context import OVER, attempt_here
-from dagorama.errors import NotInInstance, WrongInstance
-from dagorama.graph.constructor_arguments import packed
+from dagorama.errors import NotInInstance
+from dagorama.graph.delays import Delay
+from dagorama.graph.immediate_scope import refuse_strangers
 from dagorama.graph.node_batch import Binding, FunctionSpec, NodeBatch
 from dagorama.graph.start_options import Started, StartOptions
 from dagorama.graph.submission import submit
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
-from dagorama.values.codec import Encoded, encode, encode_call
+from dagorama.values.codec import encode, encode_call
 from dagorama.values.out_of_band import PutLarge
 from dagorama.values.signing import Keyring
 
@@ -31,69 +31,6 @@ from dagorama.values.signing import Keyring
 FORKED = "in a fork of the process that runs the node, and would be lost; call it in the node's own process"
 #: Held while a scope gets its batch of nodes, and while it is closed.
 _changing = threading.Lock()
-
-
-class CallScope(Protocol):
-    """The target of the decorated calls of an instance."""
-
-    @property
-    def asks_the_broker(self) -> bool:
-        """Whether each call waits for the broker, so that async code should make it in a thread."""
-        ...
-
-    def call(
-        self,
-        instance: InstanceRef,
-        function: FunctionSpec,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        place: Place,
-    ) -> DAGPromise[Any]:
-        """Create the node of a call that was made at `place`; return its promise."""
-        ...
-
-
-class ImmediateScope:
-    """Calls of a client on an instance that exists: each one is submitted by itself."""
-
-    __slots__ = ("_constructor", "_definition", "_ids")
-
-    asks_the_broker = True
-
-    def __init__(self, definition: object | None, constructor: bytes | ValueRef | None = None) -> None:
-        """Set the packed `constructor` of each call, or a `definition` whose arguments are packed at the first call."""
-        self._ids: tuple[int, bytes, Iterator[int]] | None = None
-        self._definition = definition
-        self._constructor = constructor
-
-    def call(
-        self,
-        instance: InstanceRef,
-        function: FunctionSpec,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        place: Place,
-    ) -> DAGPromise[Any]:
-        owner = instance.instance_id.bytes
-        if self._definition is not None:
-            self._constructor, self._definition = packed(self._definition, leave_for_submission), None
-        key = None if function.key_of is None else function.key_of(args, kwargs)
-        encoded = encode_call(
-            args, kwargs, function.function,
-            large_from=LARGE_FROM, put_large=leave_for_submission, constructor=self._constructor,
-        )  # fmt: skip
-        _refuse_strangers(encoded, owner, function, place)
-        run = NodeBatch(owner, *self._new_id())
-        counter = run.add(function, encoded, key)
-        submit(run)
-        return DAGPromise._made(run.origin, counter, owner, function.name, args, kwargs, place)
-
-    def _new_id(self) -> tuple[bytes, int]:
-        ids = self._ids
-        # A forked child must not create the same ids.
-        if ids is None or ids[0] != os.getpid():
-            ids = self._ids = os.getpid(), os.urandom(ORIGIN_BYTES), count()
-        return ids[1], next(ids[2])
 
 
 #: Called with a batch that has grown, and the number of added bytes of arguments.
@@ -131,6 +68,7 @@ class _BatchScope:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         place: Place,
+        delay: Delay | None = None,
     ) -> DAGPromise[Any]:
         if self._closed:
             raise NotInInstance(f"{function.name} was called at {place[0]}:{place[1]} {self._closed}")
@@ -142,11 +80,11 @@ class _BatchScope:
             large_from=self._large_from, put_large=self.put_large, constructor=self.constructor,
         )  # fmt: skip
         if encoded.refs:
-            _refuse_strangers(encoded, self._instance, function, place)
+            refuse_strangers(encoded, self._instance, function, place)
         run = self._run
         if run is None:
             run = self._first_run(function)
-        counter = run.add(function, encoded, key)
+        counter = run.add(function, encoded, key, delay)
         if self.on_growth is not None:
             self.on_growth(run, len(encoded.envelope))
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
@@ -197,6 +135,8 @@ class InstanceScope(_BatchScope):
         if options is not None:
             creates.name, creates.digest, creates.priority = options.id, options.digest, options.priority
             creates.labels.update(options.labels)
+            if options.delay is not None:
+                self._run.delays[0] = options.delay
         self._hand_over(self._run)
 
 
@@ -287,13 +227,3 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _refuse_strangers(encoded: Encoded, owner: bytes, function: FunctionSpec, place: Place) -> None:
-    """Raise WrongInstance if a promise of another instance is among the arguments."""
-    for promise in encoded.promises:
-        if promise._instance_bytes is not None and promise._instance_bytes != owner:
-            raise WrongInstance(
-                f"{function.name} was called at {place[0]}:{place[1]} with a promise of another instance: "
-                f"{promise!r}; resolve() it first, or make both calls in one instance"
-            )

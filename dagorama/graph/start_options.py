@@ -16,6 +16,7 @@ from dagorama.api.contract import (
     MOST_LABELS,
 )
 from dagorama.graph.constructor_arguments import constructor_bytes
+from dagorama.graph.delays import Delay
 from dagorama.values.digest import stable_digest
 
 
@@ -27,6 +28,7 @@ class StartOptions:
     labels: Mapping[str, str]
     priority: int
     digest: bytes = b""  #: of what the instance is started with, if it has an id
+    delay: Delay | None = None  #: of its entry point
 
 
 class StartedInstance(NamedTuple):

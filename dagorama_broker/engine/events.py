@@ -124,7 +124,8 @@ class EventFeed:
         failures = {row.key: row.failure for row in changes.outcomes if row.failure is not None}
         for row in changes.progress:
             node = self._scheduler.nodes.get(row.key)
-            if node is not None and node.instance.key in self._readers:
+            # A node that was never granted is delayed, not retried.
+            if node is not None and row.attempt and node.instance.key in self._readers:
                 self._put(node, EventKind.RETRIED, now, max(1, row.failed_attempts), row.failure, row.retry_at)
         for node in effects.ended:
             if node.instance.key in self._readers:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import (
     EagerAttemptRow,
@@ -84,6 +85,7 @@ class Live:
     next_worker: int = 1
     traces: dict[int, str] = field(default_factory=dict)  #: trace contexts of traced `blocks`, by their first keys
     paused: list[PausedQueueRow] = field(default_factory=list)
+    delays: dict[int, NodeDelay] = field(default_factory=dict)  #: of `nodes` that have one, by key
 
 
 class FoundNode(NamedTuple):
@@ -268,3 +270,4 @@ class Failed:
     #: nodes that were given what one of these returned, or its failure, and wait for the promises that they returned
     resolving: set[int] = field(default_factory=set)
     rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `rebound`, by the node's key
+    delays: dict[int, NodeDelay] = field(default_factory=dict)  #: of `nodes` that have one, by key

@@ -8,6 +8,7 @@ from struct import pack, unpack
 from typing import NamedTuple
 
 from dagorama_broker.model.actions import ActionRow
+from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
 
 
@@ -251,6 +252,7 @@ class Changes:
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
     keys: list[KeyRow] = field(default_factory=list)
+    delays: list[DelayRow] = field(default_factory=list)
     eager_attempts: list[EagerAttemptRow] = field(
         default_factory=list
     )  #: a later row of an attempt replaces an earlier one

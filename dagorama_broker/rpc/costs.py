@@ -11,7 +11,7 @@ from collections.abc import Sized
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.errors import InvalidArgument
-from dagorama_broker.scheduler import staged_cost
+from dagorama_broker.scheduler import DELAY, staged_cost
 
 #: Bytes that each takes in addition to its content, from the message to the commit.
 MESSAGE, FUNCTION, RUN, NODE, REFERENCE, ID = 500, 600, 1_500, 1_000, 60, 120
@@ -64,7 +64,7 @@ def _of_columns(nodes: pb.Nodes) -> int:
     count = max(len(nodes.function), len(nodes.arguments))
     ids = len(nodes.foreign) + len(nodes.keys) + len(nodes.large)
     numbers = len(nodes.source) + len(nodes.tolerant) + len(nodes.source_count) + len(nodes.key)
-    return NODE * count + REFERENCE * numbers + ID * ids
+    return NODE * count + REFERENCE * numbers + ID * ids + DELAY * len(nodes.delayed)
 
 
 def of_wait(request: pb.WaitRequest) -> int:
@@ -80,4 +80,5 @@ def of_ids(ids: Sized) -> int:
 def of_children(nodes: pb.Nodes) -> int:
     """Return the bytes that children of an attempt will take while they are staged."""
     ids = len(nodes.foreign) + len(nodes.keys) + len(nodes.large)
-    return staged_cost(len(nodes.function), len(nodes.source) + len(nodes.tolerant), ids, nodes.ByteSize())
+    size = nodes.ByteSize() + DELAY * len(nodes.delayed)
+    return staged_cost(len(nodes.function), len(nodes.source) + len(nodes.tolerant), ids, size)

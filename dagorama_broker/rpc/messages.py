@@ -9,8 +9,9 @@ from itertools import accumulate, islice
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import InvalidArgument
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import Function
-from dagorama_broker.rpc.fields import check_name, check_references, check_trace, id_bytes, sha256_bytes
+from dagorama_broker.rpc.fields import check_delays, check_name, check_references, check_trace, id_bytes, sha256_bytes
 from dagorama_broker.rpc.functions import function_of
 from dagorama_broker.rpc.marks import start_of
 from dagorama_broker.scheduler import NewNodes
@@ -75,6 +76,8 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
         raise InvalidArgument("a block of nodes tolerates the failure of a source that it does not name")
     for sha256 in nodes.large:
         sha256_bytes(sha256)
+    if nodes.delayed or nodes.delay or nodes.not_before:
+        check_delays(nodes)
     if nodes.trace:
         check_trace(nodes.trace)
 
@@ -100,7 +103,14 @@ def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> Ne
         _weight(nodes),
         nodes.trace,
         start_of(nodes.creates) if creates is not None else None,
+        _delays(nodes) if nodes.delayed else None,
     )
+
+
+def _delays(nodes: pb.Nodes) -> dict[int, NodeDelay]:
+    """Return the delays of the nodes that have one, by their places."""
+    columns = zip(nodes.delayed, nodes.delay, nodes.not_before, strict=True)
+    return {place: NodeDelay(seconds, until) for place, seconds, until in columns}
 
 
 def _digest_of(functions: blake2b, nodes: pb.Nodes) -> bytes:

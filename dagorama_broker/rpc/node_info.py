@@ -91,6 +91,8 @@ class NodeInfos:
             info.started = self._scheduler.running_since(node)
             if (report := self._broker.reports.of_node(node)) is not None:
                 info.report.CopyFrom(report_message(report))
+        if node.delay is not None:
+            info.delay, info.not_before = node.delay
         trouble = node.failures
         if trouble is not None:
             info.failed_attempts, info.crashes, info.worker_losses = (

@@ -20,9 +20,10 @@ from dagorama_broker.scheduler.recording import Recording
 from dagorama_broker.scheduler.requests import NewNodes, Start, WorkerInfo, name_key
 from dagorama_broker.scheduler.retry import Retried
 from dagorama_broker.scheduler.scheduler import Scheduler
-from dagorama_broker.scheduler.staged_children import staged_cost
+from dagorama_broker.scheduler.staged_children import DELAY, staged_cost
 
 __all__ = [
+    "DELAY",
     "DEPLOYED",
     "HIGHEST",
     "HORIZON",

@@ -164,7 +164,7 @@ class Assigner:
             return None
         for node in islice(source.dependents or (), LOOKED_AT):
             if (
-                node.state is WAITING and node.failures is None
+                node.state is WAITING and (node.rare is None or (node.failures is None and node.delay is None))
                 and node.queue.can_fuse and not node.queue.base.is_paused and pool.may_run(node.queue)
                 and (node.pending == 1 or self._holds_sources(slot, node, before))
             ):  # fmt: skip

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import ENDED, State, WireProtocol
+from dagorama_broker.model.rows import pack_keys
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
 from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head
@@ -28,6 +30,11 @@ class FailureCounts:
         self.pause = 0.0  #: seconds of that BACKOFF
         self.note = ""  #: the reason of that BACKOFF, if it is neither a failure nor a delay; not stored
 
+    @property
+    def attempts(self) -> int:
+        """The attempts that have failed or were lost."""
+        return self.failed_attempts + self.crashes + self.worker_losses
+
 
 @dataclass(eq=False, slots=True)
 class Reservation:
@@ -43,12 +50,13 @@ NONE: frozenset[int] = frozenset()
 class RareFacts:
     """What few nodes have; an object of its own, so that a million of them do not take the memory."""
 
-    __slots__ = ("failures", "root_cause", "tolerates")
+    __slots__ = ("delay", "failures", "root_cause", "tolerates")
 
     def __init__(self) -> None:
         self.tolerates = NONE
         self.root_cause: Node | None = None
         self.failures: FailureCounts | None = None
+        self.delay: NodeDelay | None = None
 
 
 #: Value of `Node.pending` for a node that is made and has not begun to wait for its sources.
@@ -120,6 +128,23 @@ class Node:
     def failures(self, counts: FailureCounts | None) -> None:
         if counts is not None or self.rare is not None:
             self._with_rare().failures = counts
+
+    @property
+    def delay(self) -> NodeDelay | None:
+        """When it starts at the earliest, if its call said so."""
+        return None if self.rare is None else self.rare.delay
+
+    @delay.setter
+    def delay(self, delay: NodeDelay | None) -> None:
+        if delay is not None or self.rare is not None:
+            self._with_rare().delay = delay
+
+    def packed_sources(self) -> bytes:
+        """Return the packed keys of its sources; negative if it takes their failure as a value."""
+        if not self.sources:
+            return b""
+        tolerates = self.tolerates
+        return pack_keys([-source.key if source.key in tolerates else source.key for source in self.sources])
 
     def _with_rare(self) -> RareFacts:
         if self.rare is None:

@@ -275,9 +275,8 @@ class Outcomes(Children):
     def _failure_of(self, node: Node, type: str, text: str, worker: Worker | None) -> Failure:
         """Return a failure that no exception has caused, with the failed attempts before it."""
         trouble = self.graph.trouble(node)
-        attempts = trouble.failed_attempts + trouble.crashes + trouble.worker_losses
         ended, name = self.graph.now + self.graph.wall, "" if worker is None else worker.info.name
-        failure = Failure(node.queue.function.name, type, text, "", b"", attempts, ended=ended, worker=name)
+        failure = Failure(node.queue.function.name, type, text, "", b"", trouble.attempts, ended=ended, worker=name)
         return failure.after(trouble.failure)
 
     def _fail(self, node: Node, failure: Failure, worker: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from dagorama_broker.model.delays import AT_ONCE
 from dagorama_broker.model.domain import ENDED, WireProtocol
 from dagorama_broker.scheduler.assignment import has_room, stale_at
 from dagorama_broker.scheduler.claims import Claims
@@ -60,7 +61,7 @@ def reasons_of(claims: Claims, node: Node, situation: Situation) -> list[Reason]
     if node.state is WAITING or node.state is RESOLVING:
         return [_missing(node)]
     if node.state is BACKOFF:
-        return [_pause(node)]
+        return [_pause(node, claims.graph.wall)]
     if node.state is CLAIMED:
         return [_claim(node)]
     return list(_queued(claims, node, situation))
@@ -99,16 +100,16 @@ def _missing(node: Node) -> Reason:
     return Reason(code, f"{text} not ended", node.pending, tuple(islice(missing, MOST_NAMED)))
 
 
-def _pause(node: Node) -> Reason:
-    failures = node.failures
+def _pause(node: Node, wall: float) -> Reason:
+    failures, delay = node.failures, node.delay or AT_ONCE
     assert failures is not None
-    tried = failures.failed_attempts + failures.crashes + failures.worker_losses
-    if failures.note or not (tried or node.queue.function.delay):
+    tried, of_function = failures.attempts, node.queue.function.delay
+    if failures.note or not (tried or of_function or node.delay):
         why = f": {failures.note}" if failures.note else ""  # a restart of the broker forgets it
         text = f"its worker gave it back, and it is granted again soon{why}"
         return Reason(ReasonCode.BACKOFF, text, tried, until=failures.retry_at)
     if not tried:
-        text = f"it runs {node.queue.function.delay:g} s after it is ready (delay)"
+        text = delay.reason(of_function, failures.retry_at + wall)
         return Reason(ReasonCode.DELAY, text, until=failures.retry_at)
     policy = node.queue.function.retry
     of = f" of {policy.max_attempts}" if policy is not None and failures.failed_attempts else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import Function, WireProtocol
 
 
@@ -45,6 +46,7 @@ class NewNodes:
     weight: int = 0  #: nodes and references, roughly what making them costs
     trace: str = ""  #: trace context of what creates them; empty: they are not traced
     start: Start | None = None  #: the options of the instance, if this makes it and has any
+    delays: Mapping[int, NodeDelay] | None = None  #: of nodes that have one, by their places
 
     @property
     def count(self) -> int:

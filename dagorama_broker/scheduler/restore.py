@@ -49,7 +49,7 @@ def queue_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> 
 
 
 def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
-    """Fill an empty graph; return the nodes in BACKOFF with the time of their next attempt."""
+    """Fill an empty graph; return the nodes in BACKOFF with the time of their next attempt, which may be over."""
     graph.paused = {row.queue: row for row in live.paused}
     for row in live.functions:
         graph.enter_queue(graph.plan_queue(row.id, row.function))
@@ -83,7 +83,7 @@ def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:
 def _rebuild_nodes(
     graph: Graph, live: Live, blocks: Iterable[NodeBlock], resolving: Mapping[int, EndedNode]
 ) -> list[tuple[float, Node]]:
-    progress, pauses = {row.key: row for row in live.progress}, []
+    progress, delays, pauses = {row.key: row for row in live.progress}, live.delays, []
     is_plain = not (live.rebindings or live.keys)
     of_function, enter = graph.queue_by_id, graph.take_up
     blocks = iter(blocks)
@@ -94,31 +94,37 @@ def _rebuild_nodes(
             end = block.first_key + block.count
         assert block is not None
         queue = of_function[function] if is_plain else queue_of_row(graph, live, key, function)
-        trouble = progress.get(key)
-        left = _pause_left(graph, trouble) if trouble is not None and key not in resolving else 0.0
-        state = RESOLVING if key in resolving else BACKOFF if left > 0.0 else WAITING
+        row = progress.get(key)
+        state = RESOLVING if key in resolving else BACKOFF if row is not None and row.retry_at else WAITING
         node = Node(key, block.instance, queue, block, state)
-        if trouble is not None:
-            _take_up_trouble(graph, node, trouble, left)
-        if state is BACKOFF:
-            pauses.append((graph.now + left, node))
+        if key in delays:
+            node.delay = delays[key]
+        if row is not None:
+            counts = _take_up_trouble(graph, node, row)
+            if state is BACKOFF:
+                counts.pause = _pause_left(graph, node, row)
+                counts.retry_at = graph.now + counts.pause
+                pauses.append((counts.retry_at, node))
         enter(node)
     return pauses
 
 
-def _take_up_trouble(graph: Graph, node: Node, row: ProgressRow, left: float) -> None:
-    """Set the failed attempts of a node; `left`: the seconds until its next attempt, if it is in BACKOFF."""
+def _take_up_trouble(graph: Graph, node: Node, row: ProgressRow) -> FailureCounts:
+    """Set the failed attempts of a node, and return them."""
     counts = node.failures = FailureCounts(row.failed_attempts, row.crashes, row.worker_losses)
     counts.lost_attempt = row.lost_attempt
     graph.keep_failure(counts, row.failure)
     node.attempt = row.attempt
-    if node.state is BACKOFF:
-        counts.retry_at, counts.pause = graph.now + left, left
+    return counts
 
 
-def _pause_left(graph: Graph, row: ProgressRow) -> float:
-    """Return the seconds until the next attempt: never more than the pause, even if the wall clock jumped."""
-    return min(row.retry_at - graph.wall - graph.now, row.pause) if row.retry_at else 0.0
+def _pause_left(graph: Graph, node: Node, row: ProgressRow) -> float:
+    """Return the seconds until the next attempt.
+
+    They are never more than the pause, even if the wall clock jumped, unless the node waits for a date.
+    """
+    left = max(0.0, row.retry_at - graph.wall - graph.now)
+    return left if node.delay is not None and node.delay.ends(row.retry_at) else min(left, row.pause)
 
 
 def _rebuild_edges(graph: Graph, live: Live, resolving: Mapping[int, EndedNode], ended: Mapping[int, Node]) -> None:

@@ -156,6 +156,7 @@ def _take_up(graph: Graph, failed: Failed) -> list[Node]:
             block = next(blocks)
         queue = queue_of_row(graph, failed, row.key, row.function)
         node = Node(row.key, instances[row.instance], queue, block, State(row.state))
+        node.delay = failed.delays.get(row.key)
         graph.take_up(node)
         nodes.append(node)
     return nodes

@@ -12,6 +12,7 @@ from itertools import islice
 
 from dagorama_broker.errors import ResourceExhausted
 from dagorama_broker.model.actions import ActionRow
+from dagorama_broker.model.delays import CLOSE
 from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.model.queries import Failed, StoredInstance
 from dagorama_broker.model.rows import Changes, PausedQueueRow, RemovedRow
@@ -48,6 +49,8 @@ class Scheduler(Workers):
     def at(self, now: float, wall: float) -> None:
         """Set the time, before other verbs are called; `now` is monotonic."""
         self.graph.now, self.graph.wall = now, wall
+        if abs(wall - self.graph.followed) > CLOSE:
+            self.graph.follow_wall()
 
     def tick(self, now: float) -> float | None:
         """Do what is due and grant nodes; return when to call it again (None: at the next change)."""

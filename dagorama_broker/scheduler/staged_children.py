@@ -12,7 +12,7 @@ from dagorama_broker.scheduler.submission import SubmissionPlan
 from dagorama_broker.scheduler.transitions import RESOLVING
 
 #: Bytes that each takes in addition to its content while it is staged.
-RUN, NODE, REFERENCE, ID = 600, 150, 40, 60
+RUN, NODE, REFERENCE, ID, DELAY = 600, 150, 40, 60, 600
 
 
 def staged_cost(nodes: int, references: int, ids: int, content: int) -> int:
@@ -24,7 +24,8 @@ def cost_of(block: NewNodes) -> int:
     """Return the bytes that a block takes in memory while it is staged."""
     references = _entries(block.sources) + _entries(block.tolerant)
     ids = len(block.foreign) + len(block.large)
-    return staged_cost(block.count, references, ids, sum(map(len, block.arguments)))
+    content = sum(map(len, block.arguments)) + DELAY * len(block.delays or ())
+    return staged_cost(block.count, references, ids, content)
 
 
 def _entries(columns: Iterable[Sized] | None) -> int:

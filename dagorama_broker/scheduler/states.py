@@ -40,6 +40,7 @@ class States(Names):
         self.delayed: dict[int, FunctionQueue] = {}  #: queues with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; ended ones since the start of this broker
         self.pauses: list[tuple[float, int]] = []  #: heap of (when, key) of nodes in BACKOFF
+        self.followed = 0.0  #: `wall` when the pauses of nodes that start at a date were last computed
         self.expiries: list[tuple[float, int]] = []  #: heap of (when, key) of queued nodes with a queue timeout
         self.expires_at: dict[int, float] = {}  #: of nodes that are queued now
         self.failures_size = 0  #: bytes of failures of unfinished nodes
@@ -219,10 +220,33 @@ class States(Names):
 
     def _make_ready(self, node: Node) -> None:
         """Queue or pause a node whose sources have all completed."""
-        if node.queue.function.delay:
-            self.pause(node, node.queue.function.delay)
+        seconds = node.queue.function.delay
+        if node.rare is not None:
+            if node.delay is not None:
+                seconds = node.delay.pause(seconds, self.now + self.wall)
+            if node.failures is not None and node.failures.attempts:
+                seconds = 0.0  # it was ready before
+        if seconds > 0.0:
+            self.pause(node, seconds)
         else:
             self.queue(node)
+
+    def follow_wall(self) -> None:
+        """Move the ends of pauses that end at a date: the clock was set, or the machine has slept."""
+        before, self.followed = self.followed, self.wall
+        for _, key in list(self.pauses):
+            node = self.nodes.get(key)
+            if node is None or node.state is not BACKOFF or node.delay is None:
+                continue
+            trouble = self.trouble(node)
+            if not node.delay.ends(trouble.retry_at + before):
+                continue
+            ready = trouble.retry_at - trouble.pause
+            earliest = min(trouble.retry_at, ready + node.queue.function.delay)
+            when = max(node.delay.until - self.wall, earliest)
+            if when != trouble.retry_at:
+                trouble.retry_at, trouble.pause = when, when - ready
+                heappush(self.pauses, (when, key))
 
     def due(self, now: float) -> Iterator[Node]:
         """Take nodes whose pause is over out of the heap, and yield them."""

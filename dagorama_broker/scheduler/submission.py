@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from dagorama_broker.errors import Conflict, InvalidArgument, NotFound
+from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
 from dagorama_broker.model.rows import (
     InstanceEnd,
@@ -12,7 +13,6 @@ from dagorama_broker.model.rows import (
     LargeRow,
     NodeBlockRow,
     NodeRow,
-    pack_keys,
 )
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
@@ -119,6 +119,8 @@ class SubmissionPlan:
             portion = self._queues_of(new, queues, start)
             self.nodes += [Node(key, instance, queue, block) for key, queue in enumerate(portion, first_key + start)]
             yield len(portion) + 1
+        for place, delay in (new.delays or {}).items():
+            self.nodes[first_key - self._first_key + place].delay = delay
 
     def _queue_of(self, function: Function) -> FunctionQueue:
         """Return the queue of a function. A new one is only planned: a plan that is refused leaves none behind."""
@@ -244,7 +246,7 @@ class SubmissionPlan:
         graph.counts[WAITING] += len(nodes)
         graph.nodes.update([(node.key, node) for node in nodes])
         changes.nodes += [
-            NodeRow(node.key, instance_key, node.queue.id, _packed_sources(node), bytes)
+            NodeRow(node.key, instance_key, node.queue.id, node.packed_sources(), bytes)
             for node, bytes in zip(
                 nodes, arguments[start:end] if start or end < block.count else arguments, strict=True
             )
@@ -253,6 +255,8 @@ class SubmissionPlan:
             if node.queue.key:
                 graph.register_keyed(node)
                 changes.keys.append(KeyRow(node.key, node.queue.key))
+            if node.rare is not None and node.rare.delay is not None:
+                changes.delays.append(DelayRow(node.key, *node.rare.delay))
         return nodes
 
     def publish(self, creator: int) -> None:
@@ -289,12 +293,3 @@ class SubmissionPlan:
         changes.large += [LargeRow(block.first_key, sha256) for sha256 in new.large]
         if new.trace:
             graph.keep_trace(block.first_key, new.trace)
-
-
-def _packed_sources(node: Node) -> bytes:
-    """Return the packed keys of a node's sources; negative if the node takes their failure as a value."""
-    sources = node.sources
-    if not sources:
-        return b""
-    tolerates = node.tolerates
-    return pack_keys([-source.key if source.key in tolerates else source.key for source in sources])

@@ -32,9 +32,12 @@ class Workers(Outcomes):
 
     def restore(self, live: Live, now: float, wall: float) -> None:
         """Load what an earlier broker left; `wall` is what to add to `now` for seconds since 1970."""
-        self.graph.now, self.graph.wall = now, wall
+        self.graph.now, self.graph.wall, self.graph.followed = now, wall, wall
         for when, node in rebuild(self.graph, live):
-            heappush(self.graph.pauses, (when, node.key))
+            if when <= now:
+                self._end_pause(node)
+            else:
+                heappush(self.graph.pauses, (when, node.key))
         self.graph.last_stored = live.next_node - 1
         if self.claims.epoch > 1:
             self.graph.next_node += KEYS_LEFT_OUT

@@ -88,6 +88,12 @@ def clock(moment: float) -> str:
     return datetime.fromtimestamp(moment).astimezone().strftime("%H:%M:%S.%f")[:-3] if moment else ""
 
 
+def due(moment: float) -> str:
+    """Return the local time of a moment to come, with the date if it is not within half a day."""
+    form = "%H:%M:%S" if abs(moment - time()) < 43_200 else "%Y-%m-%d %H:%M:%S"
+    return datetime.fromtimestamp(moment).astimezone().strftime(form) if moment else ""
+
+
 def size(count: int) -> str:
     """Return a number of bytes with its unit."""
     value = float(count)
@@ -127,6 +133,7 @@ def failure_search(group: FailureGroup) -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     "number": number, "rate": rate, "duration": duration, "age": age, "ago": ago, "iso": iso, "clock": clock,
+    "due": due,
     "size": size, "uuid": uuid, "short": short, "label": function_label, "module": module,
     "search": failure_search,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from dagorama.client.explain import ended_workers, reasons, reporting
 from tests.support.recording_broker import RecordingBroker
 
 AT = 1_700_000_000.0
-TIME = strftime("%H:%M:%S", localtime(AT))
+TIME = strftime("%Y-%m-%d %H:%M:%S", localtime(AT))
 ONE = {b"n" * 16: b"i" * 16}
 
 

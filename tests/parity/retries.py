@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dagorama import (
@@ -13,8 +14,10 @@ from dagorama import (
     Failure,
     RetryLater,
     StaticRetry,
+    at,
     current,
     dagorama,
+    later,
     outcome,
     resolve,
     retry_failed,
@@ -213,6 +216,30 @@ class Delayed(DAGDefinition):
 @story
 def a_delayed_node_runs(stage: Stage) -> None:
     assert stage.told(*Delayed()()) == 1
+
+
+class Postponed(DAGDefinition):
+    @dagorama
+    def entrypoint(self) -> int:
+        return self.plus(later(self.one, SHORT)(), at(self.one, datetime.now(UTC) + timedelta(seconds=SHORT))())
+
+    @dagorama
+    def one(self) -> int:
+        return 1
+
+    @dagorama
+    def plus(self, first: int, second: int) -> int:
+        return first + second
+
+
+@story
+def single_calls_are_delayed(stage: Stage) -> None:
+    assert stage.told(*Postponed()()) == 2
+
+
+@story
+def an_instance_is_started_later(stage: Stage) -> None:
+    assert stage.told(*later(Postponed(), SHORT)()) == 2
 
 
 # --- retries by hand ----------------------------------------------------------------------------------

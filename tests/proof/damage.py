@@ -25,6 +25,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.errors import StoreError
+from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.rows import Changes, InstanceEnd, KeyRow
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard
@@ -55,6 +56,7 @@ def changes_of(memory: MemoryStore) -> Changes:
         functions=list(tables.functions.values()), blocks=list(tables.blocks), nodes=list(tables.nodes.values()),
         instances=[stored.row for stored in tables.instances.values()], outcomes=list(tables.outcomes.values()),
         progress=list(tables.progress.values()), keys=[KeyRow(*row) for row in tables.concurrency_keys.items()],
+        delays=[DelayRow(key, *delay) for key, delay in tables.delays.items()],
         workers_joined=list(tables.workers.items()),
     )  # fmt: skip
     changes.instance_ends = [InstanceEnd(key, stored.ended, stored.failed) for key, stored in tables.instances.items()]

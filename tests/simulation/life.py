@@ -19,7 +19,7 @@ from dagorama_testing.loop import START
 from tests.support.records import begun
 
 from .client import SimulatedClient
-from .loop import Clock, Host, Livelock, SimulatedLoop, simulated
+from .loop import WALL, Clock, Host, Livelock, SimulatedLoop, simulated
 from .network import Network, Server
 from .person import SimulatedPerson
 from .programs import Plan, digest
@@ -320,6 +320,7 @@ class Life:
         self.watcher.note("healed")
         self.network.faulty = False
         self.loop.slow_disk, self.disk.fails_next = 1.0, ""
+        self.clock.wall = WALL - START  # somebody sets it right, while the broker runs
         for host in [self.host, *(peer.host for peer in self._peers())]:
             if host.stopped:
                 self.loop.resume(host)

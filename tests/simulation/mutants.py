@@ -21,6 +21,7 @@ from dagorama_broker.engine.sessions import Sessions
 from dagorama_broker.engine.waiters import Waiters
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import Unavailable
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc import service, work, work_messages
 from dagorama_broker.rpc.wait_messages import WaitMessages
@@ -251,6 +252,20 @@ def _(make_ready: Any) -> Any:
     return lambda self, node: self.queue(node)
 
 
+@mutant("delay of a call ignored", (NodeDelay, "pause"))
+def _(pause: Any) -> Any:
+    return lambda self, of_function, time: of_function
+
+
+@mutant("delay of a call forgotten on restart", (restore, "_rebuild_nodes"))
+def _(rebuild_nodes: Any) -> Any:
+    def forgetting(graph: Graph, live: Any, blocks: Any, resolving: Any) -> Any:
+        live.delays = {}
+        return rebuild_nodes(graph, live, blocks, resolving)
+
+    return forgetting
+
+
 @mutant("queue_timeout ignored", (Graph, "expired"))
 def _(expired: Any) -> Any:
     def unheeded(self: Graph, now: float) -> Iterator[Any]:
@@ -265,7 +280,7 @@ def _(expired: Any) -> Any:
 
 @mutant("retry time lost on restart", (restore, "_pause_left"))
 def _(pause_left: Any) -> Any:
-    return lambda graph, row: 0.0
+    return lambda graph, node, row: 0.0
 
 
 @mutant("retry forgotten on restart", (Scheduler, "restore"))

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
+from tests.simulation.loop import WALL
 
 ALWAYS = 1_000
 DEATHS = 3  #: that a node survives, and one less
@@ -53,6 +54,8 @@ class Program:
     children: list[Program] = field(default_factory=list)
     ahead: bool = False  #: its children are sent before its result
     returns: tuple[str, ...] = ()  #: promises in its value
+    later: float = 0.0  #: seconds that its call delays it
+    at: float = 0.0  #: seconds since the beginning before which it does not start, as its call says
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Plan:
             program.tolerates = tuple(source for source in program.sources if chance.random() < 0.25)
         if function == "keyed":
             program.key = chance.choice(("odd", "even"))
+        self._draw_delay(program)
         program.seconds = chance.choice((0.0005, 0.002, 0.01, 0.01, 0.1, 0.4, chance.choice((1.0, 3.0))))
         self._draw_trouble(chance, program)
         if depth < 2 and chance.random() < (0.3 if depth == 0 else 0.2):
@@ -131,6 +135,14 @@ class Plan:
             self.programs[program.name] = program
             made.append(program)
         return made
+
+    def _draw_delay(self, program: Program) -> None:
+        chance = random.Random(f"{self.seed}/{program.name}/delay")
+        kind = chance.random()
+        if kind < (0.2 if program.sources else 0.04):
+            program.later = chance.choice((0.4, 1.1, 2.5))
+        elif kind > 0.96:
+            program.at = chance.choice((2.0, 5.0, 9.0))
 
     def _draw_trouble(self, chance: random.Random, program: Program) -> None:
         trouble = chance.random()
@@ -242,8 +254,16 @@ def columns(programs: list[Program], first: int, origin_of: dict[str, bytes], or
         "origin": origin, "first": first, "function": [functions.index(program.function) for program in programs],
         "arguments": [b"\1\0" + name.encode() for name in names],
         "source_count": [len(program.sources) for program in programs], "source": references, "foreign": foreign,
-        "tolerant": tolerant, "keys": keys,
+        "tolerant": tolerant, "keys": keys, **_delays(programs),
         "key": [keys.index(program.key) + 1 if program.key else 0 for program in programs] if keys else [],
+    }  # fmt: skip
+
+
+def _delays(programs: list[Program]) -> dict[str, Any]:
+    delayed = [(place, program) for place, program in enumerate(programs) if program.later or program.at]
+    return {
+        "delayed": [place for place, _ in delayed], "delay": [program.later for _, program in delayed],
+        "not_before": [WALL + program.at if program.at else 0.0 for _, program in delayed],
     }  # fmt: skip
 
 

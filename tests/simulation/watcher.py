@@ -20,9 +20,10 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import ENDED, Failure, State, WireProtocol
 from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RetriedRow, unpack_keys
 from dagorama_broker.scheduler import Effects, Node, Worker
+from dagorama_testing.loop import START
 from tests.support import invariants
 
-from .loop import SimulatedLoop
+from .loop import WALL, SimulatedLoop
 from .programs import FUNCTIONS, Computation, Plan
 from .store import Disk
 
@@ -191,9 +192,9 @@ class Watcher:
             "granted once at a time",
             f"node {node.key} is granted while attempt {before} stands",
         )
+        earliest = self._earliest(node)
         self.attempts[attempt] = node.key, name
         self.latest[node.key] = attempt
-        earliest = self.not_before.get(self.names.get(node.key, ""), 0.0)
         self.require(
             self.wall_jumped or self.loop.now >= earliest - 1e-6,
             "not before its time",
@@ -204,6 +205,15 @@ class Watcher:
             queue = node.queue
             running = sum(o.queue is queue and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values())
             self.require(running <= most, "max_concurrency", f"{running} nodes of {queue.function.name} run at once")
+
+    def _earliest(self, node: Node) -> float:
+        """When it may be granted: a delay of its call begins when its sources have ended."""
+        name = self.names.get(node.key, "")
+        earliest, program = self.not_before.get(name, 0.0), self.plan.programs.get(name)
+        if program is None or not program.later or any(key == node.key for key, _ in self.attempts.values()):
+            return earliest
+        ends = [row.ended for source in program.sources if (row := self.seen.get(self.keys[source])) is not None]
+        return max(earliest, max(ends, default=0.0) - WALL + START + program.later if ends else 0.0)
 
     def _check_silence(self, broker: Broker) -> None:
         """Nobody counts as there who has not been heard for long."""
@@ -296,9 +306,11 @@ class Watcher:
         self.require(name not in self.keys, "made once", f"node {name} is made twice")
         self.names[key], self.keys[name] = name, key
         self.ids[name] = self.known[name] = self.disk.ids([key])[key]
-        delay = FUNCTIONS[self.plan.programs[name].function].delay
-        if delay:
-            self.not_before[name] = self.submitted_at.get(name, 0.0) + delay
+        program = self.plan.programs[name]
+        delay = max(FUNCTIONS[program.function].delay, program.later)
+        if delay or program.at:
+            at = START + program.at if program.at else 0.0
+            self.not_before[name] = max(self.submitted_at.get(name, 0.0) + delay, at)
 
     def _pauses(self, name: str, row: ProgressRow) -> None:
         """A run is on record as failed: the next one is after the pause."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dagorama_broker.model.delays import DelayRow, NodeDelay
 from dagorama_broker.model.rows import Changes, DraftRow, FunctionRow, KeyRow, ReboundRow
 from dagorama_broker.store import Store
 from tests.support.records import ORIGIN, PLAIN, instance_row, node, node_id, restart, run_row
@@ -15,7 +16,7 @@ def begun(store: Store, size: int = 4) -> None:
 
 
 def decided(store: Store) -> None:
-    store.commit(Changes(nodes=[node(3), node(4)], keys=[KeyRow(4, "k")]))
+    store.commit(Changes(nodes=[node(3), node(4)], keys=[KeyRow(4, "k")], delays=[DelayRow(3, 1.5, 0.0)]))
     store.commit(Changes(instances=[instance_row()], blocks=[run_row(0, 4, 1)], drafts_over=[1]))
 
 
@@ -25,7 +26,7 @@ def test_a_draft_that_is_decided_is_live_as_a_whole(store: Store) -> None:
     restart(store)
     live = store.live()
     assert [row.key for row in live.nodes] == [1, 2, 3, 4]
-    assert live.keys == {4: "k"}
+    assert (live.keys, live.delays) == ({4: "k"}, {3: NodeDelay(1.5)})
     assert store.arguments([2, 3]) == {2: b"arguments of 2", 3: b"arguments of 3"}
     assert live.next_node == 5
 
@@ -51,11 +52,12 @@ def test_a_start_deletes_what_a_crash_has_left_of_a_draft_and_its_keys_stay_used
 
 def test_what_is_given_up_is_gone_and_may_be_followed_by_another_draft(store: Store) -> None:
     begun(store)
-    store.commit(Changes(keys=[KeyRow(2, "k")], rebound=[ReboundRow(2, 1)]))
+    store.commit(Changes(keys=[KeyRow(2, "k")], delays=[DelayRow(2, 0.0, 7.0)], rebound=[ReboundRow(2, 1)]))
     store.commit(Changes(given_up=[DraftRow(1, 2)], drafts_over=[1]))
     restart(store)
     assert store.live().next_node == 3
     store.commit(Changes(drafts=[DraftRow(5, 6)], nodes=[node(5), node(6)]))
     store.commit(Changes(instances=[instance_row()], blocks=[run_row(0, 2, 5)], drafts_over=[5]))
     assert [row.key for row in store.live().nodes] == [5, 6]
+    store.commit(Changes(delays=[DelayRow(2, 1.0, 2.0)]))  # nothing is left of the first one
     assert store.live().keys == {}

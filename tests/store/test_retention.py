@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import EagerState, State
 from dagorama_broker.model.rows import (
     Changes,
@@ -218,7 +219,7 @@ def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
     changes = Changes(outcomes=[completed(1, 2, state=State.RESOLVING), completed(2)])
     changes.resolved = [ResolvedRow(1, int(State.COMPLETED), 0, 2.0)]
     changes.progress = [ProgressRow(2, 1, 0, 0, 0.0, b"why")]
-    changes.keys = [KeyRow(2, "key")]
+    changes.keys, changes.delays = [KeyRow(2, "key")], [DelayRow(2, 1.0, 0.0)]
     changes.traces = [TraceRow(1, "a context")]
     changes.large = [LargeRow(1, bytes(32))]
     changes.eager_attempts, changes.eager_blocks = [EagerAttemptRow(7, 1, 0, EagerState.ABORTED)], [EagerBlockRow(1, 7)]
@@ -231,7 +232,7 @@ def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
     again.functions, again.outcomes = [], [completed(1, 2, state=State.RESOLVING)]
     store.commit(again)  # under keys that no broker would use again: what was left would show
     live = store.live()
-    assert (live.progress, live.keys, live.traces) == ([], {}, {})
+    assert (live.progress, live.keys, live.delays, live.traces) == ([], {}, {}, {})
     assert dead(store, [1, 2]) == set()
     store.commit(
         Changes(eager_blocks=[EagerBlockRow(1, 8)], eager_attempts=[EagerAttemptRow(8, 2, 0, EagerState.OPEN)])

@@ -3,6 +3,7 @@
 import pytest
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.model.delays import DelayRow, NodeDelay
 from dagorama_broker.model.domain import EagerState, State
 from dagorama_broker.model.queries import (
     CreatedBlock,
@@ -52,7 +53,8 @@ FAILED, CANCELLED, RESOLVING, WAITING = map(int, (State.FAILED, State.CANCELLED,
 def names_what_failed(store: Store) -> None:
     """Node 1 returned the promise of 2, which failed; 3 waits for 1; 4 has completed; 5 was cancelled."""
     store.commit(graph(node(1), node(2, 4), node(3, 1), node(4), node(5)))
-    store.commit(Changes(outcomes=[completed(4), completed(1, 2, state=State.RESOLVING)], keys=[KeyRow(2, "k")]))
+    first = [completed(4), completed(1, 2, state=State.RESOLVING)]
+    store.commit(Changes(outcomes=first, keys=[KeyRow(2, "k")], delays=[DelayRow(3, 2.5, 1700000000.25)]))
     cancelled = failed(5)._replace(state=CANCELLED, failure=None)
     store.commit(Changes(
         outcomes=[failed(2), failed(3, root_cause=2), cancelled], resolved=[ResolvedRow(1, FAILED, 2, 1700000003.5)],
@@ -83,6 +85,7 @@ def test_all_that_failed_because_of_a_node_is_told_with_what_it_depends_on(store
         keys={2: "k"},
         rebound={},
         others={1},
+        delays={3: NodeDelay(2.5, 1700000000.25)},
     )
 
 

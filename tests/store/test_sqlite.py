@@ -34,6 +34,7 @@ from dagorama_broker.model.rows import (
     WorkerNameRow,
 )
 from dagorama_broker.store.checksums import row_sum
+from dagorama_broker.store.sql import restore as restore_module
 from dagorama_broker.store.sql.restore import NODES_QUERY, OUTCOMES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.sqlite import connection as connection_module
 from dagorama_broker.store.sqlite.connection import connect, translate_sqlite_errors
@@ -154,6 +155,7 @@ def test_a_store_of_the_first_version_is_migrated_at_the_start_and_keeps_its_row
     with monkeypatch.context() as older:
         older.setattr(connection_module, "MIGRATIONS", (FIRST_SCHEMA,))
         older.setattr(connection_module, "LATEST_VERSION", FIRST_VERSION)
+        older.setattr(restore_module, "_delays", lambda connection: {})  # it has no such table
         with opened(path) as store:
             store.commit(graph(node(1), node(2, 1)))
             before = store.live()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import chain, count
 
 from dagorama_broker.errors import FailedPrecondition
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import Failure, Function, Rebinding, RetryPolicy, State, WireProtocol
 from dagorama_broker.model.queries import Failed
 from dagorama_broker.model.rows import Changes, OutcomeRow
@@ -273,11 +274,18 @@ class SchedulerDriver:
     # --- making ---------------------------------------------------------------------------------------
 
     def spawn(
-        self, *nodes: str, of: Function = WORK, where: Mapping[str, Function] | None = None, priority: int = 0
+        self,
+        *nodes: str,
+        of: Function = WORK,
+        where: Mapping[str, Function] | None = None,
+        priority: int = 0,
+        delays: Mapping[str, NodeDelay] | None = None,
     ) -> bytes:
-        """A new instance; `where` has the functions of nodes that are not `of`."""
+        """A new instance; `where` has the functions of nodes that are not `of`, `delays` the delays of single nodes."""
         instance = self.fresh(16)
         block = self.run(instance, self.fresh(12), nodes, of, where or {})
+        names = [text.partition("<-")[0].partition("@")[0].strip() for text in nodes]
+        block.delays = {names.index(name): delay for name, delay in (delays or {}).items()}
         block.creates = ("work:Work", block.origin + bytes(4))
         block.start = Start(priority=priority) if priority else None
         self.submit(block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import EagerState, Function, State
 from dagorama_broker.model.queries import (
     CreatedBlock,
@@ -45,6 +46,7 @@ class Ledger:
         self.functions: dict[int, Function] = {}
         self.instances: dict[int, InstanceRow] = {}
         self.keys: dict[int, str] = {}
+        self.delays: dict[int, NodeDelay] = {}
         self.rebound: dict[int, int] = {}
         self.rebindings: dict[int, RebindingRow] = {}
         self.rebinding_of: dict[int, int] = {}  #: by node; 0: it needs none
@@ -79,7 +81,7 @@ class Ledger:
             assert not any(block.first_key <= key < block.first_key + block.size for block in self.blocks), (
                 "it was made"
             )
-            for rows in (self.nodes, self.keys, self.rebound, self.rebinding_of):
+            for rows in (self.nodes, self.keys, self.delays, self.rebound, self.rebinding_of):
                 rows.pop(key, None)
 
     # --- writing --------------------------------------------------------------------------------------
@@ -91,6 +93,7 @@ class Ledger:
             assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
             _once(self.instances, instance.key, instance)
         self.keys.update(changes.keys)
+        self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
         for end in changes.instance_ends:
             self.ends[end.key] = end
         for block in changes.blocks:
@@ -253,6 +256,7 @@ class Ledger:
             ],
             ended=[row for row in self.ended(awaited) if row.key not in own],
             keys={key: self.keys[key] for key in own if key in self.keys},
+            delays={key: self.delays[key] for key in own if key in self.delays},
             rebound={key: self.rebound[key] for key in own if key in self.rebound},
             rebindings=self.rebindings_of(own),
             others=others & instances,
@@ -339,6 +343,7 @@ class Ledger:
             ended=self.ended(key for row in nodes for key in (row.key, *map(abs, unpack_keys(row.sources)))),
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
             keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
+            delays={row.key: self.delays[row.key] for row in nodes if row.key in self.delays},
             rebound={row.key: self.rebound[row.key] for row in nodes if row.key in self.rebound},
             rebindings=self.rebindings_of(row.key for row in nodes),
             next_rebinding=max(self.rebindings, default=0) + 1,

@@ -48,6 +48,7 @@ def read_failed(tables: Tables, root_causes: Collection[int], more: Collection[i
         blocks=[block for block in tables.blocks if not own.isdisjoint(node_keys(block))],
         ended=[row for row in tables.ended_and_named(awaited) if row.key not in own],
         keys={key: tables.concurrency_keys[key] for key in own if key in tables.concurrency_keys},
+        delays={key: tables.delays[key] for key in own if key in tables.delays},
         rebound=tables.rebinds.functions_of(own),
         others={key for key in instances if _has_other_bad_end(tables, key, own, made)},
         made=made,

@@ -97,6 +97,7 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
             ended=self.ended([key for node in nodes for key in (node.key, *unpack_sources(node.sources))]),
             progress=[tables.progress[key] for key in keys if key in tables.progress],
             keys={key: tables.concurrency_keys[key] for key in keys if key in tables.concurrency_keys},
+            delays={key: tables.delays[key] for key in keys if key in tables.delays},
             rebound=tables.rebinds.functions_of(keys),
             workers=list(tables.workers.items()),
             failed={key for key in unfinished if tables.instances[key].failed},

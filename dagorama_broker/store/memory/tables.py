@@ -7,6 +7,7 @@ from typing import Any
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.actions import MOST_ACTIONS, ActionRow
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import EndedNode, StoredInstance
 from dagorama_broker.model.rows import (
@@ -46,6 +47,7 @@ class Tables:
         self.outcomes: dict[int, OutcomeRow] = {}
         self.progress: dict[int, ProgressRow] = {}
         self.concurrency_keys: dict[int, str] = {}
+        self.delays: dict[int, NodeDelay] = {}
         self.large = LargeValues()
         self.eager = EagerAttempts()
         self.rebinds = Rebinds()
@@ -112,6 +114,7 @@ class Tables:
         for large in changes.large:
             self.large.refer(large)
         self.concurrency_keys.update(changes.keys)
+        self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
         for eager_attempt in changes.eager_attempts:
             self.eager.put(eager_attempt)
         self.eager.creators.update(changes.eager_blocks)
@@ -206,6 +209,7 @@ class Tables:
         for key in range(nodes.first_key, nodes.last_key + 1):
             self.nodes.pop(key, None)
             self.concurrency_keys.pop(key, None)
+            self.delays.pop(key, None)
             self.rebinds.delete(key)
 
     # --- removal ----------------------------------------------------------------------------------
@@ -249,7 +253,8 @@ class Tables:
         return block.size - left + 1
 
     def _delete_node(self, key: int) -> None:
-        for table in (self.nodes, self.outcomes, self.progress, self.concurrency_keys, self.used_failures):
+        by_node = self.nodes, self.outcomes, self.progress, self.concurrency_keys, self.delays, self.used_failures
+        for table in by_node:
             table.pop(key, None)
         self.eager.delete_of(key)
         self.rebinds.delete(key)

@@ -186,7 +186,13 @@ CREATE TABLE larges (
 )
 """
 
+NODE_DELAYS = """
+CREATE TABLE node_delays (
+    key bigint PRIMARY KEY, chk bigint NOT NULL, seconds double precision NOT NULL, until double precision NOT NULL
+)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

@@ -72,13 +72,14 @@ RESOLVED = Table("resolved", ("key", "state", "root_cause", "ended", "chk"), "qq
 PROGRESS = Table("progress", ("key", *PROGRESS_COLUMNS), "qqqqdydqqq", replacing("key", PROGRESS_COLUMNS))
 LARGE = Table("large_refs", ("key", "sha256", "chk"), "qyq", "ON CONFLICT DO NOTHING")
 KEYS = Table("node_keys", ("key", "concurrency_key", "chk"), "qtq")
+DELAYS = Table("node_delays", ("key", "seconds", "until", "chk"), "qddq")
 NAMES = Table("instance_names", ("instance", "definition", "name", "digest", "chk"), "qttyq")
 LABELS = Table("labels", ("instance", "label", "value", "chk"), "qttq")
 
 #: The fields of `Changes` that `rows_of` writes.
 COVERED = frozenset(
     ("nodes", "outcomes", "blocks", "instances", "instance_ends", "resolved", "progress", "large", "keys", "names",
-     "labels")
+     "labels", "delays")
 )  # fmt: skip
 
 
@@ -96,6 +97,7 @@ def rows_of(changes: Changes) -> Iterator[tuple[Table, list[Row]]]:
         (KEYS, summed(changes.keys)),
         (NAMES, summed(changes.names)),
         (LABELS, summed(changes.labels)),
+        (DELAYS, summed(changes.delays)),
     )
     for table, rows in found:
         if listed := list(rows):

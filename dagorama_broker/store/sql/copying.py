@@ -103,6 +103,7 @@ TABLES = (
     _plain("large_refs", "key sha256", 2),
     _plain("larges", "sha256 length object kept"),
     _plain("node_keys", "key concurrency_key"),
+    _plain("node_delays", "key seconds until"),
     _plain("eager_attempts", "attempt node parent eager_state"),
     _plain("eager_blocks", "first_key attempt"),
     _plain("block_traces", "first_key trace"),

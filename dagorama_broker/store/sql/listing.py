@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.maps import LAST_KEY
 from dagorama_broker.model.queries import FunctionCount, StoredNode
 from dagorama_broker.model.rows import NodeBlockRow, ProgressRow
@@ -100,6 +101,13 @@ def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int])
     for key, value, chk in reader.by_keys(f"SELECT key, {column}, chk FROM {table} WHERE key IN", keys):
         check_row(table, key, chk, (key, value))
         yield key, value
+
+
+def read_delays(reader: Reader, keys: Collection[int]) -> Iterator[tuple[int, NodeDelay]]:
+    """Yield the keys of the nodes whose calls said when they start at the earliest."""
+    for *row, chk in reader.by_keys("SELECT key, seconds, until, chk FROM node_delays WHERE key IN", keys):
+        check_row("node_delays", row[0], chk, row)
+        yield row[0], NodeDelay(*row[1:])
 
 
 def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], int | None]:

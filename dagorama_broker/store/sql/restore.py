@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
 from dagorama_broker.model.rows import NodeBlockRow, PausedQueueRow, ProgressRow, ReboundRow
@@ -30,6 +31,7 @@ PROGRESS_QUERY = (
     " t.lost_attempt, t.chk "
 ) + _UNFINISHED_BLOCKS.format(table="progress", more="")
 KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_BLOCKS).format(table="node_keys", more="")
+DELAYS_QUERY = ("SELECT t.key, t.seconds, t.until, t.chk " + _UNFINISHED_BLOCKS).format(table="node_delays", more="")
 REBOUND_QUERY = ("SELECT t.key, t.function, t.rebinding, t.chk " + _UNFINISHED_BLOCKS).format(
     table="rebound_nodes", more=""
 )
@@ -61,6 +63,7 @@ def read_live(reader: Reader) -> Live:
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
         keys=_keys(connection),
+        delays=_delays(connection),
         rebound={row.key: row.function for row in rebound},
         workers=_workers(connection),
         failed={stored.row.key for stored in instances if stored.failed},
@@ -121,6 +124,14 @@ def _keys(connection: Connection) -> dict[int, str]:
         check_row("node_keys", key, chk, (key, concurrency_key))
         keys[key] = concurrency_key
     return keys
+
+
+def _delays(connection: Connection) -> dict[int, NodeDelay]:
+    delays = {}
+    for *row, chk in connection.execute(DELAYS_QUERY):
+        check_row("node_delays", row[0], chk, row)
+        delays[row[0]] = NodeDelay(*row[1:])
+    return delays
 
 
 def _traces(connection: Connection) -> dict[int, str]:

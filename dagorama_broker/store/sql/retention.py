@@ -22,8 +22,8 @@ from dagorama_broker.store.sql.store_reader import StoreReader
 
 #: Tables in which few nodes have rows, each with the column that holds the node's key.
 _RARE = (
-    ("resolved", "key"), ("progress", "key"), ("node_keys", "key"), ("rebound_nodes", "key"), ("used_failures", "key"),
-    ("eager_attempts", "node"), ("eager_blocks", "first_key"), ("block_traces", "first_key"),
+    ("resolved", "key"), ("progress", "key"), ("node_keys", "key"), ("node_delays", "key"), ("rebound_nodes", "key"),
+    ("used_failures", "key"), ("eager_attempts", "node"), ("eager_blocks", "first_key"), ("block_traces", "first_key"),
     ("large_refs", "key"),
 )  # fmt: skip
 _WHICH_HAVE_ROWS = "SELECT " + ", ".join(

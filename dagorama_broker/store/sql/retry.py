@@ -21,7 +21,7 @@ from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow, unpack_key
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_sources
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.eager import creator_rows, eager_attempt_rows, eager_states_of
-from dagorama_broker.store.sql.listing import beside_nodes, blocks_after
+from dagorama_broker.store.sql.listing import beside_nodes, blocks_after, read_delays
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import rebindings_of, rebound_rows
 
@@ -83,6 +83,7 @@ def read_failed(
         blocks=list(_read_blocks_of(reader, sorted(own))),
         ended=[ended[key] for key in sorted(ended) if key not in own],
         keys=dict(beside_nodes(reader, "node_keys", "concurrency_key", own)),
+        delays=dict(read_delays(reader, own)),
         rebound={row.key: row.function for row in rebound},
         others={key for key in instances if _has_other_bad_end(reader, key, own, made)},
         made=made,

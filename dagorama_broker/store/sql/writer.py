@@ -33,6 +33,7 @@ PROGRESS_COLUMNS = (
 )  # fmt: skip
 _PROGRESS = upsert("progress", "key", PROGRESS_COLUMNS)
 _LARGE = "INSERT INTO large_refs (key, sha256, chk) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_DELAYS = "INSERT INTO node_delays (key, seconds, until, chk) VALUES (?, ?, ?, ?)"
 _KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
 _EAGER_ATTEMPTS = upsert("eager_attempts", "attempt", ("node", "parent", "eager_state", "chk"))
 _EAGER_BLOCKS = "INSERT INTO eager_blocks (first_key, attempt, chk) VALUES (?, ?, ?)"
@@ -87,6 +88,8 @@ def _write_besides(connection: Connection, changes: Changes) -> None:
         many(_LARGE, summed(changes.large))
     if changes.keys:
         many(_KEYS, summed(changes.keys))
+    if changes.delays:
+        many(_DELAYS, summed(changes.delays))
     if changes.eager_attempts:
         many(
             _EAGER_ATTEMPTS,

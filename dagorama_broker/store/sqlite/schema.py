@@ -148,10 +148,14 @@ CREATE TABLE larges (
 ) WITHOUT ROWID
 """
 
+NODE_DELAYS = """
+CREATE TABLE node_delays (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, seconds REAL NOT NULL, until REAL NOT NULL)
+"""
+
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
 FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
-MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES)
+MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS)
 #: The version that all migrations make.
 LATEST_VERSION = FIRST_VERSION + len(MIGRATIONS) - 1

@@ -1,0 +1,97 @@
+"""The scope of an instance that exists: what every scope offers to decorated calls, and what each of them refuses.
+
+The rule: a call is submitted at once, by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, Protocol
+
+from dagorama.api.contract import ORIGIN_BYTES
+from dagorama.client.large_values import LARGE_FROM, leave_for_submission
+from dagorama.errors import WrongInstance
+from dagorama.graph.constructor_arguments import packed
+from dagorama.graph.delays import Delay
+from dagorama.graph.node_batch import FunctionSpec, NodeBatch
+from dagorama.graph.submission import submit
+from dagorama.models.promise import DAGPromise, InstanceRef, Place
+from dagorama.models.value_ref import ValueRef
+from dagorama.values.codec import Encoded, encode_call
+
+
+class CallScope(Protocol):
+    """The target of the decorated calls of an instance."""
+
+    @property
+    def asks_the_broker(self) -> bool:
+        """Whether each call waits for the broker, so that async code should make it in a thread."""
+        ...
+
+    def call(
+        self,
+        instance: InstanceRef,
+        function: FunctionSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: Place,
+        delay: Delay | None = None,
+    ) -> DAGPromise[Any]:
+        """Create the node of a call that was made at `place`; return its promise. It starts after `delay`."""
+        ...
+
+
+class ImmediateScope:
+    """Calls of a client on an instance that exists: each one is submitted by itself."""
+
+    __slots__ = ("_constructor", "_definition", "_ids")
+
+    asks_the_broker = True
+
+    def __init__(self, definition: object | None, constructor: bytes | ValueRef | None = None) -> None:
+        """Set the packed `constructor` of each call, or a `definition` whose arguments are packed at the first call."""
+        self._ids: tuple[int, bytes, Iterator[int]] | None = None
+        self._definition = definition
+        self._constructor = constructor
+
+    def call(
+        self,
+        instance: InstanceRef,
+        function: FunctionSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: Place,
+        delay: Delay | None = None,
+    ) -> DAGPromise[Any]:
+        owner = instance.instance_id.bytes
+        if self._definition is not None:
+            self._constructor, self._definition = packed(self._definition, leave_for_submission), None
+        key = None if function.key_of is None else function.key_of(args, kwargs)
+        encoded = encode_call(
+            args, kwargs, function.function,
+            large_from=LARGE_FROM, put_large=leave_for_submission, constructor=self._constructor,
+        )  # fmt: skip
+        refuse_strangers(encoded, owner, function, place)
+        run = NodeBatch(owner, *self._new_id())
+        counter = run.add(function, encoded, key, delay)
+        submit(run)
+        return DAGPromise._made(run.origin, counter, owner, function.name, args, kwargs, place)
+
+    def _new_id(self) -> tuple[bytes, int]:
+        ids = self._ids
+        # A forked child must not create the same ids.
+        if ids is None or ids[0] != os.getpid():
+            ids = self._ids = os.getpid(), os.urandom(ORIGIN_BYTES), count()
+        return ids[1], next(ids[2])
+
+
+def refuse_strangers(encoded: Encoded, owner: bytes, function: FunctionSpec, place: Place) -> None:
+    """Raise WrongInstance if a promise of another instance is among the arguments."""
+    for promise in encoded.promises:
+        if promise._instance_bytes is not None and promise._instance_bytes != owner:
+            raise WrongInstance(
+                f"{function.name} was called at {place[0]}:{place[1]} with a promise of another instance: "
+                f"{promise!r}; resolve() it first, or make both calls in one instance"
+            )
