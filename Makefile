@@ -35,6 +35,7 @@ PEERS := .venv-peers
 POOLS := .venv-pools
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+REWRITTEN := $(VENV)/.rewritten
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
@@ -65,10 +66,13 @@ slurm:
 	    apt-get install -y -qq slurmctld slurmd slurm-client munge > /dev/null 2>&1; } || \
 	  echo "Slurm is not installed: its tests are left out"
 
-# Rewrites the assertions of all tests once, instead of in each process of pytest. It only saves time: the tests that
-# follow collect again, and show an error of that.
-rewritten: $(INSTALLED_DEV)
+# Rewrites the assertions of all tests once, instead of in each process of pytest, if a test has changed. It only saves
+# time: the tests that follow collect again, and show an error of that.
+rewritten: $(REWRITTEN)
+
+$(REWRITTEN): $(INSTALLED_DEV) $(shell find tests -name '*.py')
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests --collect-only -q -n 0 > /dev/null || true
+	@touch $@
 
 # Without them, `make test` has moto's server only.
 test-objects: $(INSTALLED_DEV)
