@@ -39,7 +39,7 @@ REWRITTEN := $(VENV)/.rewritten
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test test-pools test-objects slurm redis rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
+.PHONY: demo check test tests test-pools test-objects slurm redis rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -49,9 +49,12 @@ check: lint compiled
 	$(PYTEST) -m "not slow" \
 	  --ignore tests/acceptance --ignore tests/proof $(PYTEST_ARGS)
 
+# pyright takes longest and is one process, so the tests start beside it when the other checks have passed.
 test: $(INSTALLED_DEV) compiled chromium
-	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS) rewritten
-	$(PYTEST) $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory -j 2 lint-pyright tests
+
+tests: lint-mypy lint-ruff lint-layers rewritten
+	MAKEFLAGS= $(PYTEST) $(PYTEST_ARGS)
 
 test-pools: $(VENV)/.made slurm
 	@test -x $(POOLS)/bin/python || $(BIN)/python -m venv $(POOLS)
