@@ -95,7 +95,7 @@ async def test_sixteen_thousand_instances_pass_through_in_flat_memory(
         assert next(ran) == INSTANCES
         await asyncio.sleep(0.1)
         holds_nothing(served.broker)
-        # The first rounds fill caches of the latest instances. Half of the instances follow, and what each would leave
-        # in memory shows in the blocks, if Python allocates it, and in the bytes.
-        assert blocks[-1] - blocks[4] < INSTANCES // 8, blocks
+        # The first rounds fill caches of the latest instances. What each of the others would leave in memory shows in
+        # the blocks, if Python allocates it, and in the bytes. A message that is on its way is there in some rounds.
+        assert min(blocks[-3:]) - min(blocks[4:7]) < INSTANCES // 8, blocks
         assert sizes[-1] - sizes[4] < 2 * MEBIBYTE, sizes
