@@ -1,4 +1,4 @@
-"""Caches the arguments of unfinished nodes, those of nodes that were made together as one block of bytes.
+"""Caches the arguments of unfinished nodes: if nodes were made together, their arguments are one block of bytes.
 
 A million queued nodes have a million small envelopes: as an object and an entry of a dict each, they take three times
 the memory of their bytes.
