@@ -48,7 +48,7 @@ NONE: frozenset[int] = frozenset()
 
 
 class RareFacts:
-    """Facts about few nodes. They are an object of their own, so that a million other nodes do not have fields for them."""
+    """Facts about few nodes, as an object of its own, so that a million other nodes do not have fields for them."""
 
     __slots__ = ("delay", "failures", "root_cause", "tolerates")
 
