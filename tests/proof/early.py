@@ -95,7 +95,7 @@ class Stage:
     def take(self) -> list[Given]:
         """Enter what the worker was granted since the last call."""
         given, self.worker.given = self.worker.given, []
-        self.ledger.proofs[len(self.ledger.proofs) :] = self.worker.grants
+        self.ledger.proofs += self.worker.grants
         self.worker.grants = []
         for node in given:
             self.ledger.take(node)
