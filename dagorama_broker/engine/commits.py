@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, ParamSpec, TypeVar
 
 from dagorama_broker.engine.clock import SYSTEM, Clock
@@ -27,8 +27,10 @@ Waiter = Callable[[Unavailable | None], None]
 CALL_AGAIN = "the broker is leaving; call again when it is back"
 #: Rows up to which a commit is short.
 FEW = 8
-#: Average seconds of a short commit up to which the disk is fast.
+#: Average seconds that a short commit waits for the disk, up to which the disk is fast.
 QUICK = 0.001
+#: Parts of the difference by which the average follows a commit that waited longer, and one that waited less.
+RISE, FALL = 0.3, 0.1
 
 
 class CommitExecutor(ThreadPoolExecutor):
@@ -45,7 +47,7 @@ class CommitExecutor(ThreadPoolExecutor):
         self._few = few
         self._jobs: list[Future[Any]] = []
         self.last_seconds = 0.0  #: of the last commit
-        self._seconds = QUICK  # average of short commits; the first ones show whether it is less
+        self._waits = QUICK  # average seconds that short commits wait; the first ones show whether it is less
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         job = super().submit(fn, *args, **kwargs)
@@ -54,16 +56,19 @@ class CommitExecutor(ThreadPoolExecutor):
 
     def may_commit_outside(self, changes: Changes) -> bool:
         """Return whether the caller should make this commit itself."""
-        return self._seconds < QUICK and self._is_short(changes) and all(job.done() for job in self._jobs)
+        return self._waits < QUICK and self._is_short(changes) and all(job.done() for job in self._jobs)
 
     def timed(self, commit: Callable[[Changes], None], changes: Changes) -> None:
         """Make a commit, in any thread, and measure it."""
-        start = perf_counter()
+        start, start_cpu = perf_counter(), thread_time()
         commit(changes)
         self.last_seconds = seconds = perf_counter() - start
         if self._is_short(changes):
-            # The average rises at once and falls slowly, because a blocked loop is worse than a switch of threads.
-            self._seconds = max(seconds, self._seconds * 0.9 + seconds * 0.1)
+            # The processor time of a commit is spent in either place, so that only its wait for the disk counts. One
+            # slow commit among quick ones is no slow disk, but one of many times QUICK is: the loop must not be
+            # blocked so long again, so that the average then rises above QUICK immediately.
+            more = seconds - (thread_time() - start_cpu) - self._waits
+            self._waits += more * (RISE if more > 0 else FALL)
 
     def _is_short(self, changes: Changes) -> bool:
         if not self._few or changes.removed or changes.retried or changes.functions_gone:

@@ -82,6 +82,36 @@ def test_a_slow_disk_sends_commits_to_the_thread_until_it_is_quick_again(
     assert thread.may_commit_outside(SHORT)
 
 
+def test_one_slow_commit_among_quick_ones_is_no_slow_disk(
+    thread: CommitExecutor, clock: Callable[[float], None]
+) -> None:
+    for seconds in (*[0.0002] * 20, 0.002):
+        clock(seconds)
+        thread.timed(lambda _: None, SHORT)
+    assert thread.may_commit_outside(SHORT)
+
+
+def test_processor_time_of_a_commit_does_not_count_for_it_is_spent_in_either_place(
+    thread: CommitExecutor, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = 0.0
+
+    def spend(seconds: float) -> Callable[[Changes], None]:
+        def commit(_: Changes) -> None:
+            nonlocal spent
+            spent += seconds
+
+        return commit
+
+    monkeypatch.setattr(commits, "thread_time", lambda: spent)
+    clock(0.003)
+    thread.timed(spend(0.0028), SHORT)
+    assert thread.may_commit_outside(SHORT)
+    thread.timed(spend(0.0), SHORT)
+    thread.timed(spend(0.0), SHORT)
+    assert not thread.may_commit_outside(SHORT)
+
+
 def test_a_long_commit_says_nothing_of_short_ones(thread: CommitExecutor, clock: Callable[[float], None]) -> None:
     clock(0.0002)
     thread.timed(lambda _: None, SHORT)
