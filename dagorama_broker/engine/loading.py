@@ -186,7 +186,7 @@ class Loading:
         scheduler, is_unwritten, id, origin = self._scheduler, self._commits.is_unwritten, block.instance, block.origin
         if scheduler.has_origin(origin) or id in scheduler.instances or is_unwritten(origin) or is_unwritten(id):
             return False
-        return known.is_new(id, origin)
+        return not self.looks.may_have(id, origin) or known.is_new(id, origin)
 
     def _is_made_empty(self, block: NewNodes, found: Loaded) -> bool:
         """Return whether an instance without nodes was made: it has left no run behind, so compare the instance."""

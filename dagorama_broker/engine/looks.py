@@ -91,7 +91,7 @@ class Looks:
 
     def __init__(self, commits: Commits) -> None:
         self.under_way: set[Look] = set()
-        self.used = UsedIds()  #: what need not be asked; empty if the store is near
+        self.used = UsedIds()  #: what need not be asked; empty if the store is near and large
         self._commits = commits
         self._store = commits.store
         self._gathering: Wanted | None = None  # what the next question is about
@@ -118,9 +118,13 @@ class Looks:
             self.under_way.discard(look)
 
     async def run(self) -> None:
-        """Learn which ids a store that is not near certainly lacks. Raises StoreError."""
-        if not self._store.near:
-            await self.used.fill(self._commits)
+        """Learn which ids the store certainly lacks. Raises StoreError."""
+        await self.used.fill(self._commits)
+
+    def may_have(self, instance: bytes, origin: bytes) -> bool:
+        """Return whether the store may know an instance or an origin of nodes. Ask it if this returns True."""
+        used = self.used
+        return not used.is_complete or instance in used or origin in used
 
     def without_asking(self, blocks: Iterable[NewNodes]) -> Look | None:
         """Return the facts about blocks whose ids were certainly never used; None: the store must be asked."""

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine import used_ids
 from dagorama_broker.engine.used_ids import UsedIds
 from tests.support.far_store import FarStore, distance
 from tests.support.raw import LEAF, Dag, Served, envelope, refused, serving, submit
@@ -83,6 +84,55 @@ async def test_what_an_earlier_broker_stored_is_recognized(tmp_path: Path) -> No
         other.origin = dag.origin
         with refused(grpc.StatusCode.ALREADY_EXISTS):
             await submit(served.stub, other.submission(b"a"))
+
+
+def asked_whether_new(served: Served, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return a list that gets each instance about which the store is asked whether it is new."""
+    store, asked = served.broker.store, list[bytes]()
+    is_new = store.is_new
+
+    def noting(instance: bytes, origin: bytes) -> bool:
+        asked.append(instance)
+        return is_new(instance, origin)
+
+    monkeypatch.setattr(store, "is_new", noting)
+    return asked
+
+
+@near
+async def test_a_near_store_is_asked_only_about_ids_that_it_may_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with serving(store=f"sqlite:///{tmp_path}/store.db") as served:
+        await served.until(lambda broker: broker.loading.looks.used.is_complete)
+        asked, dag = asked_whether_new(served, monkeypatch), Dag()
+        await submit(served.stub, dag.submission(b"a"))
+        assert asked == []
+        await served.until(lambda broker: not broker.commits.in_flight)
+        other = Dag()
+        other.instance = dag.instance
+        with refused(grpc.StatusCode.ALREADY_EXISTS):
+            await submit(served.stub, other.submission(b"b"))
+        assert sum((await served.status()).nodes) == 1
+
+
+@near
+async def test_a_large_near_store_is_asked_because_its_ids_are_not_read_at_each_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(used_ids, "MOST_NEAR", 3)
+    url = f"sqlite:///{tmp_path}/store.db"
+    async with serving(store=url) as served:
+        for _ in range(2):  # an instance and an origin each
+            await submit(served.stub, Dag().submission(b"a"))
+    async with serving(store=url) as served:
+        used = served.broker.loading.looks.used
+        await used.fill(served.broker.commits)
+        assert not used.is_complete
+        assert used._note not in served.broker.commits.observers
+        asked = asked_whether_new(served, monkeypatch)
+        await submit(served.stub, (dag := Dag()).submission(b"a"))
+        assert asked == [dag.instance]
 
 
 @pytest.mark.parametrize("distance", ["asked"], indirect=True)
