@@ -120,7 +120,6 @@ class Broker:
             commits.close()
 
     async def _step(self) -> None:
-        await asyncio.sleep(0)  # let calls that are ready to run join this commit
         self.see_time()
         if self.recorder is not None:
             self.recorder.begin_step()
@@ -151,8 +150,7 @@ class Broker:
         if not self.grants_ahead or not self.store.is_sure:
             return effects.granted
         granted, later = self._ahead.split(changes, effects)
-        self.sessions.grant(granted)
-        for _ in range(TURNS if granted else 0):
+        for _ in range(0 if self.sessions.grant(granted) else TURNS):
             await asyncio.sleep(0)
         return later
 
@@ -175,7 +173,10 @@ class Broker:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm = loop.call_at(when, self._ring)
-        await self.commits.changed.wait()
+        if self.commits.changed.is_set():
+            await asyncio.sleep(0)  # let calls that are ready to run join the next commit
+        else:
+            await self.commits.changed.wait()
 
     def _ring(self) -> None:
         self._alarm = None

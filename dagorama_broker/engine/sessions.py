@@ -29,27 +29,46 @@ class Sessions(dict[Worker, Session]):
             session.wake()
         return session
 
-    def grant(self, granted: Iterable[Granted]) -> None:
-        for grant in granted:
-            if (session := self.awake(grant.slot.worker)) is not None:
-                session.news.granted.append(grant)
+    def grant(self, granted: Iterable[Granted]) -> bool:
+        """Send grants; return whether all are sent already."""
+        return self._send(self._add(granted))
 
     def tell(self, effects: Effects, grants: Iterable[Granted]) -> None:
         """Tell workers what has been decided about them and their nodes; `grants`: what they were not told."""
-        self.grant(grants)
+        told = self._add(grants)
         for taken in effects.take_back:
-            if (session := self.awake(taken.slot.worker)) is not None:
+            if (session := self.get(taken.slot.worker)) is not None:
                 session.news.take_back.append(taken)
+                told[session] = None
         for worker, attempt in effects.refused:
-            if (session := self.awake(worker)) is not None:
+            if (session := self.get(worker)) is not None:
                 session.news.refused.append(attempt)
+                told[session] = None
         for worker, attempt in effects.cancelled:
-            if (session := self.awake(worker)) is not None:
+            if (session := self.get(worker)) is not None:
                 session.news.cancelled.append(attempt)
+                told[session] = None
         for worker in effects.done:
-            if (session := self.awake(worker)) is not None:
+            if (session := self.get(worker)) is not None:
                 session.news.done = True
                 session.news.left = effects.left[worker]
+                told[session] = None
+        self._send(told)
+
+    def _add(self, granted: Iterable[Granted]) -> dict[Session, None]:
+        """Add grants to the news; return the sessions that have some, in the order of their first ones."""
+        told: dict[Session, None] = {}
+        for grant in granted:
+            if (session := self.get(grant.slot.worker)) is not None:
+                session.news.granted.append(grant)
+                told[session] = None
+        return told
+
+    def _send(self, told: Iterable[Session]) -> bool:
+        are_sent = True
+        for session in told:
+            are_sent = session.send() and are_sent
+        return are_sent
 
     def hang_up_on_lost(self, scheduler: Scheduler) -> None:
         """End the streams of workers whose lease ran out: a client that neither sends nor reads would keep one."""

@@ -16,8 +16,9 @@ class Turn:
 
     __slots__ = ("_until",)
 
-    def __init__(self) -> None:
-        self._until = time.monotonic() + LONGEST
+    def __init__(self, longest: float = LONGEST) -> None:
+        """`longest`: seconds after which other calls run."""
+        self._until = time.monotonic() + longest
 
     @property
     def is_over(self) -> bool:

@@ -30,6 +30,8 @@ MOST_NEAR = 200_000
 class UsedIds:
     def __init__(self) -> None:
         self.is_complete = False  #: whether it has all ids of the store
+        self._tables: list[bytearray]
+        self._room: int
         self._clear()
 
     def __len__(self) -> int:

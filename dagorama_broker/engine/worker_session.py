@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from dagorama_broker.errors import BrokerRefusal
@@ -51,7 +51,10 @@ class Session:
         self.staged_since: dict[int, int] = {}  #: attempt -> first report that holds children of it
         self.shows_stacks = False
         self.leaving = False  #: it only waits for its acknowledgements
+        #: Sends the news in this turn of the loop, and returns whether it could; otherwise the session is woken.
+        self.send_now: Callable[[], bool] | None = None
         self._event = asyncio.Event()
+        self._is_waiting = False  # the task has sent all earlier news, and waits for more
         self._refusal: BrokerRefusal | None = None
         self._acknowledging: asyncio.TimerHandle | None = None
         self._breath_until = 0.0
@@ -78,6 +81,13 @@ class Session:
     def wake(self) -> None:
         """Send what has gathered."""
         self._event.set()
+
+    def send(self) -> bool:
+        """Send what has gathered; return whether it is sent already."""
+        if self.send_now is not None and self._is_waiting and not self._event.is_set() and self.send_now():
+            return True
+        self.wake()
+        return False
 
     def end(self, why: BrokerRefusal) -> None:
         """End the session, and send the worker the reason."""
@@ -117,7 +127,11 @@ class Session:
 
     async def next(self) -> PendingMessage:
         """Wait for news, and return all that has gathered. Raises what `end` was given."""
-        await self._event.wait()
+        self._is_waiting = True
+        try:
+            await self._event.wait()
+        finally:
+            self._is_waiting = False
         now = asyncio.get_running_loop().time()
         if now < self._breath_until:
             await asyncio.sleep(self._breath_until - now)
@@ -125,5 +139,9 @@ class Session:
         self._event.clear()
         if self._refusal is not None:
             raise self._refusal
+        return self.take()
+
+    def take(self) -> PendingMessage:
+        """Return all news that have gathered, and begin anew."""
         news, self.news = self.news, PendingMessage()
         return news

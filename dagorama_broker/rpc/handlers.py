@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.wire import BECOMES, FORMS, LARGE, has_too_many_parts
+
+T = TypeVar("T")
 
 #: Makers of handlers, by whether its requests and its replies are streams.
 _CREATORS = {
@@ -69,6 +71,85 @@ class Read:
     def read(self, memory: MemoryGuard | None, method: str, whose: str) -> Any:
         """Return the request."""
         return self.message
+
+
+@runtime_checkable
+class Handing(Protocol):
+    """The unread requests of a stream whose transport can hand them over as soon as they are read."""
+
+    def hand_to(self, take: Callable[[Unread], bool]) -> None:
+        """Hand requests to `take`, which returns whether it has taken one; the others come from the iterator."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Unread]: ...
+
+
+class HandedRequests:
+    """The requests of such a stream, each parsed when it is taken."""
+
+    def __init__(self, requests: Handing, read: Callable[[Unread], Any]) -> None:
+        self._requests = requests
+        self._iterator = aiter(requests)
+        self._read = read
+        self._left: Any = None  # a request that was parsed, and not taken
+
+    def hand_to(self, take: Callable[[Any], bool]) -> None:
+        """Hand requests to `take`, as `hand_over` does."""
+
+        def read_and_take(request: Unread) -> bool:
+            message = self._read(request)
+            is_taken = take(message)
+            self._left = None if is_taken else message
+            return is_taken
+
+        self._requests.hand_to(read_and_take)
+
+    def __aiter__(self) -> HandedRequests:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await anext(self._iterator)
+        message, self._left = self._left, None
+        return self._read(request) if message is None else message
+
+
+def hand_over(requests: AsyncIterator[T], take: Callable[[T], bool]) -> None:
+    """Hand the requests of a stream to `take` as soon as they are read, if its transport can do that.
+
+    `take` returns whether it has taken the request; otherwise the handler gets it from the iterator. It is called while
+    the handler waits for the next request.
+    """
+    if isinstance(requests, HandedRequests):
+        requests.hand_to(take)
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """The context of a call whose transport sends a reply at once."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the client reads what it is sent: only then may `write_now` be called."""
+        ...
+
+    def write_now(self, reply: Message) -> None:
+        """Send a reply in this turn of the loop. A handler that does so must not hold back an earlier one."""
+        ...
+
+
+def writer_of(context: object) -> Writer | None:
+    """Return the context of a call if its transport sends replies at once."""
+    return context if isinstance(context, Writer) else None
+
+
+def without_waiting(work: Coroutine[None, None, T]) -> T:
+    """Run a coroutine to its end in this turn of the loop. Raises RuntimeError if it awaits something."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    work.close()
+    raise RuntimeError("a coroutine that must not wait has waited")
 
 
 def unread(parse: Callable[[bytes], object]) -> Callable[[bytes], object]:

@@ -13,7 +13,7 @@ import grpc.aio
 
 from dagorama_broker.errors import BrokerRefusal, InvalidArgument
 from dagorama_broker.rpc.auth import TokenRegistry
-from dagorama_broker.rpc.handlers import Read, Unread, behavior_of, unread, with_behavior
+from dagorama_broker.rpc.handlers import HandedRequests, Handing, Read, Unread, behavior_of, unread, with_behavior
 from dagorama_broker.rpc.limits import CallLimiter
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import HEALTH, SCALER, caller, kind_of, sharer, sharer_of
@@ -130,6 +130,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     def _read(self, request: Any, method: str, whose: str) -> Any:
         """Return the request, or the stream of requests, as the handler expects it. Raise a BrokerRefusal."""
         if isinstance(request, AsyncIterable):
+            if isinstance(request, Handing):
+                return HandedRequests(request, lambda one: one.read(self._memory, method, whose))
             return self._each_read(request, method, whose)
         return request.read(self._memory, method, whose)
 

@@ -12,10 +12,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
+from contextvars import Context, copy_context
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import RETRY_AFTER
@@ -33,6 +34,8 @@ log = logging.getLogger("dagorama_broker")
 PEER = "ipv4:127.0.0.1:0"
 #: Bytes of unprocessed requests of one connection from which no more are read.
 UNREAD = 256 << 10
+#: Bytes of a request that may be handed over as soon as it is read: the loop does nothing else meanwhile.
+DIRECT = 64 << 10
 #: Seconds that a client has to complete a message that it has begun.
 PARTIAL = 10.0
 #: Seconds of silence after which a client is given up: as long as over gRPC. Clients send something more often.
@@ -68,7 +71,17 @@ class Aborted(Exception):
 
 
 class LocalContext:
-    """The context of a handler, in place of gRPC's."""
+    """The context of a handler, in place of gRPC's. It is a `Writer`."""
+
+    def __init__(self, connection: LocalConnection) -> None:
+        self._connection = connection
+
+    @property
+    def is_writable(self) -> bool:
+        return self._connection.is_writable
+
+    def write_now(self, reply: Message) -> None:
+        self._connection.write(reply)
 
     def peer(self) -> str:
         return PEER
@@ -84,19 +97,44 @@ class _Requests:
     def __init__(self, parse: Callable[[bytes], object], transport: asyncio.Transport) -> None:
         self._parse = parse
         self._transport = transport
-        self._unread: deque[bytes] = deque()
+        self._unread: deque[tuple[Unread, int]] = deque()
         self._size = 0
         self._is_over = False
         self._arrived = asyncio.Event()
+        self._is_awaited = False  # the handler has taken all that arrived, and waits for more
+        self._take: Callable[[Unread], bool] | None = None
+        self._context = Context()
+        self._error: Exception | None = None
         self.is_paused = False
 
+    def hand_to(self, take: Callable[[Unread], bool]) -> None:
+        """Hand small requests to `take`, in the present context, while the handler waits for the next one.
+
+        The switch to the task of the handler takes as long as most requests. If `take` returns False, the handler gets
+        the request from the iterator, and what it raises is raised there.
+        """
+        self._take, self._context = take, copy_context()
+
     def put(self, body: bytes) -> None:
-        self._unread.append(body)
+        request = Unread(body, self._parse)
+        if self._is_awaited and not self._unread and len(body) <= DIRECT and self._is_taken(request):
+            return
+        self._unread.append((request, len(body)))
         self._size += len(body)
         self._arrived.set()
         if self._size >= UNREAD and not self.is_paused:
             self.is_paused = True
             self._transport.pause_reading()
+
+    def _is_taken(self, request: Unread) -> bool:
+        if self._take is None or self._error is not None:
+            return False
+        try:
+            return self._context.run(self._take, request)
+        except Exception as error:
+            self._error = error
+            self._arrived.set()
+            return True
 
     def end(self) -> None:
         self._is_over = True
@@ -107,16 +145,22 @@ class _Requests:
 
     async def __anext__(self) -> Unread:
         while not self._unread:
+            if self._error is not None:
+                raise self._error
             if self._is_over:
                 raise StopAsyncIteration
             self._arrived.clear()
-            await self._arrived.wait()
-        body = self._unread.popleft()
-        self._size -= len(body)
+            self._is_awaited = True
+            try:
+                await self._arrived.wait()
+            finally:
+                self._is_awaited = False
+        request, size = self._unread.popleft()
+        self._size -= size
         if self.is_paused and self._size < UNREAD:
             self.is_paused = False
             self._transport.resume_reading()
-        return Unread(body, self._parse)
+        return request
 
 
 class LocalConnection(asyncio.Protocol):
@@ -210,9 +254,9 @@ class LocalConnection(asyncio.Protocol):
         refusal = pb.Refusal()
         try:
             call = self._host.door.stream(handler, method, token)
-            async with aclosing(call(self._requests, LocalContext())) as replies:
+            async with aclosing(call(self._requests, LocalContext(self))) as replies:
                 async for reply in replies:
-                    self._transport.write(frame(reply.SerializeToString()))
+                    self.write(reply)
                     if not self._writable.is_set():
                         await self._writable.wait()
         except Aborted as aborted:
@@ -225,6 +269,15 @@ class LocalConnection(asyncio.Protocol):
             log.exception("%s on the local socket could not be answered", method)
             refusal = pb.Refusal(status=grpc.StatusCode.UNKNOWN.value[0], message=f"Unexpected {error!r}")
         self._end(refusal)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the client is there, and reads what it is sent."""
+        return self._writable.is_set() and not self._transport.is_closing()
+
+    def write(self, reply: Message) -> None:
+        """Send a reply."""
+        self._transport.write(frame(reply.SerializeToString()))
 
     def _end(self, refusal: pb.Refusal) -> None:
         if self._transport.is_closing():

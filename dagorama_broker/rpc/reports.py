@@ -52,20 +52,38 @@ REASONS = {
 }
 
 
-async def take_report(broker: Broker, session: Session, report: pb.Report) -> None:
-    """Record what a slot reports. Raises InvalidArgument, which ends the session, if it cannot be read at all."""
+def read_results(report: pb.Report) -> pb.Results:
+    """Return what a report says. Raises InvalidArgument, which ends the session, if it cannot be read at all."""
     try:
-        results = pb.Results.FromString(report.body)
+        return pb.Results.FromString(report.body)
     except DecodeError:
         raise InvalidArgument("a report cannot be read") from None
-    session.heard_last = report.sequence
+
+
+def is_quick(broker: Broker, results: pb.Results) -> bool:
+    """Return whether results are few, and taking them awaits nothing: they name nothing that must be looked up."""
+    scheduler = broker.scheduler
+    if results.children or results.foreign or results.ref or not broker.store.near:
+        return False
+    staged = scheduler.staged_attempts
+    is_few = len(results.node) + len(results.failures) <= TOGETHER
+    return is_few and not any(attempt in staged for attempt in results.attempt)
+
+
+async def take_report(broker: Broker, session: Session, report: pb.Report) -> None:
+    """Record what a slot reports. Raises InvalidArgument, which ends the session, if it cannot be read at all."""
+    await take_results(broker, session, report.sequence, read_results(report), Turn())
+
+
+async def take_results(broker: Broker, session: Session, sequence: int, results: pb.Results, turn: Turn) -> None:
+    """Record what a slot reports, as number `sequence`. Raises InvalidArgument, which ends the session."""
+    session.heard_last = sequence
     if len(results.functions) > MOST_FUNCTIONS:
         raise InvalidArgument(f"a report names {len(results.functions)} functions; {MOST_FUNCTIONS:,} are allowed")
     if results.logs:
         take_logs(broker, session.worker, results.logs)  # before the outcomes, after which the nodes may be gone
     if results.reports:
         take_reports(broker, session.worker, results.reports)
-    turn = Turn()
     functions = functions_of(results.functions)
     for children in results.children:
         await _take_children(broker, session, children, functions)

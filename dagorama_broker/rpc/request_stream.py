@@ -20,6 +20,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CALL_AGAIN
 from dagorama_broker.errors import BrokerRefusal, InvalidArgument, StoreError, Unavailable
 from dagorama_broker.rpc import costs
+from dagorama_broker.rpc.handlers import Writer, hand_over
 from dagorama_broker.rpc.limits import CallLimiter, Kind, Place
 from dagorama_broker.rpc.memory_guard import MemoryGuard, Reservation
 from dagorama_broker.rpc.messages import weight_of
@@ -51,7 +52,7 @@ class RequestHandler:
         whose: str = "",
     ) -> None:
         """`runs_of` reads submissions at once, `read` large ones in slices; `whose` share of memory they take."""
-        self._broker = broker
+        self.broker = broker
         self._read_blocks_of = read_blocks_of
         self._read = read
         self._token = token
@@ -66,49 +67,54 @@ class RequestHandler:
         """
         if ask.HasField("wait"):
             check_role(self._token, f"{OURS}Wait")
-            cancel = wait_at_once(self._broker, ask.wait, over, more)
+            cancel = wait_at_once(self.broker, ask.wait, over, more)
             if cancel is None:
                 more(self._waited(ask.wait))
             return cancel
         check_role(self._token, f"{OURS}SubmitStream")
         cost = costs.of_small_submission(ask.submit)
-        if cost is None or self._broker.scheduler.limits.is_large(weight_of(ask.submit)):
+        if cost is None or self.broker.scheduler.limits.is_large(weight_of(ask.submit)):
             run(partial(self._submit_large, ask.submit))
             return None
         self._memory.check(cost, self._whose)
         runs = self._read_blocks_of([ask.submit])
-        if self._broker.submissions.submit_from_memory(runs):
-            self._broker.commits.mark_changed()
-            self._broker.commits.when_durable(partial(over, None))
+        if self.broker.submissions.submit_from_memory(runs):
+            self.broker.commits.mark_changed()
+            self.broker.commits.when_durable(partial(over, None))
         else:
             run(partial(self._submit, runs, cost))
         return None
 
-    def holding(self, message: pb.Requests) -> Reservation:
-        """Reserve memory while a message is processed. Raises Overloaded, which ends the stream."""
+    def receiving(self, message: pb.Requests) -> Reservation:
+        """Count a message, and reserve memory while it is processed. Raises Overloaded, which ends the stream."""
+        self.broker.traffic.messages_in += 1
         return self._memory.hold(costs.COPIES * message.ByteSize(), self._whose, is_small_ok=True)
 
     async def _waited(self, request: pb.WaitRequest) -> Replies:
         with self._memory.hold(costs.of_wait(request), self._whose, is_small_ok=True):
-            async with aclosing(wait_replies(self._broker, request)) as replies:
+            async with aclosing(wait_replies(self.broker, request)) as replies:
                 async for reply in replies:
                     yield reply
 
     async def _submit_large(self, request: pb.SubmitRequest) -> None:
         with self._memory.hold(await costs.of_submission(request), self._whose):
-            await self._broker.submissions.submit(await self._read([request]))
+            await self.broker.submissions.submit(await self._read([request]))
 
     async def _submit(self, runs: list[NewNodes], cost: int) -> None:
         with self._memory.hold(cost, self._whose):
-            await self._broker.submissions.submit(runs)
+            await self.broker.submissions.submit(runs)
 
 
 class RequestStream:
     """One open stream; `answers` may be called once."""
 
-    def __init__(self, answerer: RequestHandler, streams: CallLimiter, whose: str = "") -> None:
-        """`whose` share of the open calls the requests take."""
+    def __init__(
+        self, answerer: RequestHandler, streams: CallLimiter, whose: str = "", writer: Writer | None = None
+    ) -> None:
+        """`whose` share of the open calls the requests take; `writer`: of a transport that has one."""
         self._answerer = answerer
+        self._writer = writer
+        self._is_flushing = False
         self._streams = streams
         self._whose = whose
         self._own: int | None = None  # the request that counts as the stream itself
@@ -119,6 +125,7 @@ class RequestStream:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._leaving = False
+        self._listening: asyncio.Task[None] | None = None
 
     def leave(self) -> None:
         """Refuse new requests, because the broker leaves, and end the stream when the others are answered."""
@@ -127,7 +134,7 @@ class RequestStream:
 
     async def answers(self, asks: AsyncIterator[pb.Requests]) -> AsyncGenerator[pb.Responses, None]:
         """Yield answers until the client ends the stream and all is answered. Raises InvalidArgument or Unavailable."""
-        listening = asyncio.create_task(self._listen(asks))
+        self._listening = listening = asyncio.create_task(self._listen(asks))
         listening.add_done_callback(lambda _: self._changed.set())
         try:
             while True:
@@ -151,12 +158,22 @@ class RequestStream:
     # --- requests -------------------------------------------------------------------------------------
 
     async def _listen(self, asks: AsyncIterator[pb.Requests]) -> None:
+        hand_over(asks, self._take_now)
         async for message in asks:
-            with self._answerer.holding(message):
+            with self._answerer.receiving(message):
                 for ask in message.request:
                     while self._size >= MESSAGE_TARGET:  # do not read from a client that does not read its answers
                         await self._room_made()
                     self._take(ask)
+
+    def _take_now(self, message: pb.Requests) -> bool:
+        """Take a message unless the client does not read its answers; return whether it was taken."""
+        if self._size >= MESSAGE_TARGET:
+            return False
+        with self._answerer.receiving(message):
+            for ask in message.request:
+                self._take(ask)
+        return True
 
     def _take(self, ask: pb.Request) -> None:
         number, what = ask.number, ask.WhichOneof("what")
@@ -258,14 +275,28 @@ class RequestStream:
     def _say(self, answer: pb.Response) -> None:
         self._answers.response.append(answer)
         self._size += answer.ByteSize() + 4
-        self._changed.set()
+        if self._writer is None:
+            self._changed.set()
+        elif not self._is_flushing:
+            self._is_flushing = True
+            asyncio.get_running_loop().call_soon(self._flush, self._writer)
+
+    def _flush(self, writer: Writer) -> None:
+        """Send all answers that have gathered, which takes a switch of tasks less than `answers`."""
+        self._is_flushing = False
+        if self._size and writer.is_writable:
+            writer.write_now(self._taken())
+        else:
+            self._changed.set()
 
     def _taken(self) -> pb.Responses:
         """Return all answers that have gathered, for the next message."""
         answers, self._answers, self._size = self._answers, pb.Responses(), 0
+        self._answerer.broker.traffic.messages_out += 1
         self._room.set()
-        if self._leaving or not self._call_off:
-            self._changed.set()  # it may have been the last
+        is_ending = self._leaving or (self._listening is not None and self._listening.done())
+        if is_ending and not self._call_off:
+            self._changed.set()  # it was the last
         return answers
 
     async def _room_made(self) -> None:

@@ -12,16 +12,15 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.cancellation import cancel
 from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
-from dagorama_broker.engine.worker_session import BREATH
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc import costs, messages
 from dagorama_broker.rpc.control import delete_instance, drain_worker, pause_queue
 from dagorama_broker.rpc.explain import unschedulable_message
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
+from dagorama_broker.rpc.handlers import writer_of
 from dagorama_broker.rpc.inspection_service import InspectionService
 from dagorama_broker.rpc.large_values import ValueTransfers
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
-from dagorama_broker.rpc.local_call import LocalContext
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import caller, caller_name, sharer
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
@@ -110,17 +109,11 @@ class BrokerService(InspectionService):
         answerer = RequestHandler(
             self._broker, self._read_blocks_of, self._read_in_slices, caller.get(), self._memory, whose
         )
-        talk = RequestStream(answerer, self._streams, whose)
+        talk = RequestStream(answerer, self._streams, whose, writer_of(context))
         with self._broker.until_leaving(talk.leave):
-            async with aclosing(talk.answers(self._counted(request_iterator))) as answers:
+            async with aclosing(talk.answers(request_iterator)) as answers:
                 async for message in answers:
-                    self._traffic.messages_out += 1
                     yield message
-
-    async def _counted(self, messages: AsyncIterator[pb.Requests]) -> AsyncIterator[pb.Requests]:
-        async for message in messages:
-            self._traffic.messages_in += 1
-            yield message
 
     # --- workers --------------------------------------------------------------------------------------
 
@@ -128,8 +121,7 @@ class BrokerService(InspectionService):
     async def Work(
         self, request_iterator: AsyncIterator[pb.WorkerMessage], context: Context
     ) -> AsyncIterator[pb.BrokerMessage]:
-        breath = 0.0 if isinstance(context, LocalContext) else BREATH
-        async with aclosing(self._workers.answer(request_iterator, breath)) as answers:
+        async with aclosing(self._workers.answer(request_iterator, writer_of(context))) as answers:
             async for message in answers:
                 yield message
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
+from functools import partial
+from math import inf
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.proofs import PresentedGrant, check_secret
-from dagorama_broker.engine.worker_session import Session
+from dagorama_broker.engine.turns import Turn
+from dagorama_broker.engine.worker_session import BREATH, Session
 from dagorama_broker.errors import FailedPrecondition, InvalidArgument
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.rpc import work_messages
@@ -21,9 +24,17 @@ from dagorama_broker.rpc.fields import (
     check_worker_keys,
     id_bytes,
 )
+from dagorama_broker.rpc.handlers import Writer, hand_over, without_waiting
 from dagorama_broker.rpc.limits import WorkerConfig
 from dagorama_broker.rpc.permissions import caller, restrict
-from dagorama_broker.rpc.reports import take_death, take_report, take_return
+from dagorama_broker.rpc.reports import (
+    is_quick,
+    read_results,
+    take_death,
+    take_report,
+    take_results,
+    take_return,
+)
 from dagorama_broker.rpc.stacks import take_stacks
 from dagorama_broker.scheduler import WorkerInfo
 
@@ -35,17 +46,20 @@ class WorkerStreams:
         self._traffic = broker.traffic
 
     async def answer(
-        self, requests: AsyncIterator[pb.WorkerMessage], breath: float
+        self, requests: AsyncIterator[pb.WorkerMessage], writer: Writer | None = None
     ) -> AsyncGenerator[pb.BrokerMessage, None]:
         """Yield what a worker is sent, until it hangs up or is refused. Raises a BrokerRefusal.
 
-        `breath`: seconds between two messages, as of a Session.
+        `writer`: of the local transport. A message costs little there: none waits for more to send, and what needs
+        nothing but memory is taken in, and written, without a switch to the task of the call.
         """
         first = await anext(aiter(requests), None)
         if first is None or not first.HasField("hello"):
             raise InvalidArgument("a worker's first message is its hello")
-        session = self._welcome(first.hello, breath)
+        session = self._welcome(first.hello, BREATH if writer is None else 0.0)
         yield self._welcome_message()
+        if writer is not None:
+            session.send_now = partial(self._send_now, session, writer)
         reader = asyncio.create_task(self._read(session, first, requests))
         reader.add_done_callback(lambda _: session.wake())
         try:
@@ -63,7 +77,18 @@ class WorkerStreams:
             reader.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await reader
+            session.send_now = None
             self._goodbye(session)
+
+    def _send_now(self, session: Session, writer: Writer) -> bool:
+        """Write the news of a session if they need nothing but memory; return whether they are written."""
+        broker = self._broker
+        if session.over or not writer.is_writable or not work_messages.are_at_hand(broker, session.news):
+            return False
+        for message in without_waiting(_all(work_messages.messages(broker, session.take()))):
+            self._traffic.messages_out += 1
+            writer.write_now(message)
+        return True
 
     def _welcome(self, hello: pb.Hello, breath: float) -> Session:
         broker, scheduler = self._broker, self._broker.scheduler
@@ -121,12 +146,26 @@ class WorkerStreams:
     async def _read(self, session: Session, first: pb.WorkerMessage, rest: AsyncIterator[pb.WorkerMessage]) -> None:
         """Take the worker's messages until it hangs up. Raises a BrokerRefusal, which ends the session."""
         await self._take_in(session, first)
+        hand_over(rest, partial(self._take_now, session))
         async for message in rest:
             if message.HasField("hello"):
                 raise InvalidArgument("a worker says hello once, in its first message")
             await self._take_in(session, message)
 
-    async def _take_in(self, session: Session, message: pb.WorkerMessage) -> None:
+    def _take_now(self, session: Session, message: pb.WorkerMessage) -> bool:
+        """Take a message that needs nothing but memory; return whether it was taken. Raises a BrokerRefusal."""
+        if message.HasField("hello"):
+            return False
+        results = [read_results(report) for report in message.reports]
+        if not all(is_quick(self._broker, each) for each in results):
+            return False
+        without_waiting(self._take_in(session, message, results))
+        return True
+
+    async def _take_in(
+        self, session: Session, message: pb.WorkerMessage, results: Sequence[pb.Results] | None = None
+    ) -> None:
+        """`results`: of the reports, if they were read already, and are quick."""
         self._traffic.messages_in += 1
         broker, scheduler, worker = self._broker, self._broker.scheduler, session.worker
         if not scheduler.is_connected(worker):
@@ -134,8 +173,12 @@ class WorkerStreams:
                 "this worker was silent for longer than its lease and has been given up: connect again"
             )
         scheduler.record_contact(worker, broker.see_time())
-        for report in message.reports:
-            await take_report(broker, session, report)
+        if results is not None:
+            for report, each in zip(message.reports, results, strict=True):
+                await take_results(broker, session, report.sequence, each, Turn(inf))
+        else:
+            for report in message.reports:
+                await take_report(broker, session, report)
         for returned in message.returns:
             take_return(broker, worker, returned)
         for death in message.deaths:
@@ -152,6 +195,10 @@ class WorkerStreams:
         if message.reports or message.returns or message.deaths:
             settled = session.settled(scheduler.staged_attempts)
             broker.commits.when_durable(lambda error: None if error else session.acknowledge(settled))
+
+
+async def _all(messages: AsyncIterator[pb.BrokerMessage]) -> list[pb.BrokerMessage]:
+    return [message async for message in messages]
 
 
 def values_folder(config: WorkerConfig) -> pb.GetSharedFolderReply:

@@ -19,8 +19,27 @@ from dagorama_broker.scheduler import Granted, Node
 VALUES_AT_A_TIME = 512
 #: Bytes of grants from which a message is sent before more are gathered; one grant may add as much as two pieces.
 MESSAGE = MESSAGE_TARGET
+#: Grants of a message that is written at once, and sources of each of its nodes.
+AT_HAND = 64
 #: No sources.
 NONE: Sequence[int] = ()
+
+
+def are_at_hand(broker: Broker, news: PendingMessage) -> bool:
+    """Return whether the news hold few grants, and `messages` awaits nothing: all envelopes are in memory."""
+    if len(news.granted) > AT_HAND:
+        return False
+    arguments, values = broker.payloads.arguments, broker.payloads.values.kept
+    return all(
+        grant.node.key in arguments
+        and len(grant.node.sources) <= AT_HAND
+        and all(
+            source.state not in ENDED
+            or (source.state is State.COMPLETED and not source.refs and source.key in values and source.block)
+            for source in grant.node.sources
+        )
+        for grant in news.granted
+    )
 
 
 async def messages(broker: Broker, news: PendingMessage) -> AsyncIterator[pb.BrokerMessage]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextvars import Context, copy_context
 from typing import Any
 
 import grpc
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.rpc.handlers import HandedRequests
 from dagorama_testing.calls import UNAVAILABLE, Aborted, CallContext, rpc_error
 
 from .loop import HOST, Host, SimulatedLoop
@@ -96,6 +98,12 @@ class Pipe:
         self._waiter: asyncio.Future[None] | None = None
         self._last = 0.0
         self._error: BaseException | None = None
+        self._take: Callable[[bytes], bool] | None = None
+        self._context = Context()
+
+    def hand_to(self, take: Callable[[bytes], bool]) -> None:
+        """Hand what arrives to the reader at once while it waits, as the local transport does."""
+        self._take, self._context = take, copy_context()
 
     def put(self, item: bytes | None) -> None:
         if not HOST.get().alive:
@@ -107,6 +115,14 @@ class Pipe:
         network.loop.world_at(when, self._arrive, item)
 
     def _arrive(self, item: bytes | None) -> None:
+        is_awaited = not self._items and self._waiter is not None and not self._waiter.done() and self._error is None
+        if item is not None and is_awaited and self._take is not None and self._context[HOST].alive:
+            try:
+                if self._context.run(self._take, item):
+                    return
+            except Exception as error:
+                self.fail(error)
+                return
         self._items.append(item)
         self._wake()
 
@@ -149,7 +165,10 @@ class _Call:
             server.calls[self] = None
             self._handler = self.network.loop.on(server.host, self._serve(handle(server.service, self._requests(read))))
 
-    async def _requests(self, read: Any) -> AsyncIterator[Any]:
+    def _requests(self, read: Any) -> AsyncIterator[Any]:
+        return self._read(read)
+
+    async def _read(self, read: Any) -> AsyncIterator[Any]:
         while (data := await self.up.get()) is not None:
             self.link.heard_at = self.network.loop.now
             yield read(data)
@@ -206,15 +225,51 @@ class _Call:
                 self.network.loop.world_at(when, self._break_there)
 
 
+class _LocalContext(CallContext):
+    """The context of a call over the local transport."""
+
+    is_writable = True
+
+    def __init__(self, down: Pipe) -> None:
+        self._down = down
+
+    def write_now(self, reply: pb.BrokerMessage) -> None:
+        self._down.put(reply.SerializeToString())
+
+
+class _Unread:
+    """The requests of a call over the local transport, before they are parsed."""
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+
+    def hand_to(self, take: Callable[[Any], bool]) -> None:
+        def heard(data: bytes) -> bool:
+            self._call.link.heard_at = self._call.network.loop.now
+            return take(data)
+
+        self._call.up.hand_to(heard)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._call._read(lambda data: data)
+
+
 class WorkCall(_Call):
-    """The peer's end of `Work`, as grpc.aio has it."""
+    """The peer's end of `Work`, as grpc.aio has it, or as the local transport has it."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
         network = self.network
+        self._is_local = network.loop.chance.random() < 0.5
         network.loop.create_task(
-            self._open(lambda service, requests: service.Work(requests, CallContext()), pb.WorkerMessage.FromString)
+            self._open(lambda service, requests: service.Work(requests, self._context()), pb.WorkerMessage.FromString)
         )
+
+    def _context(self) -> CallContext:
+        return _LocalContext(self.down) if self._is_local else CallContext()
+
+    def _requests(self, read: Any) -> AsyncIterator[Any]:
+        return HandedRequests(_Unread(self), read) if self._is_local else super()._requests(read)
 
     async def write(self, message: pb.WorkerMessage) -> None:
         if self._error is not None:
