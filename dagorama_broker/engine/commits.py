@@ -7,6 +7,7 @@ commit runs go into the next.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,10 +28,10 @@ Waiter = Callable[[Unavailable | None], None]
 CALL_AGAIN = "the broker is leaving; call again when it is back"
 #: Rows up to which a commit is short.
 FEW = 8
-#: Average seconds that a short commit waits for the disk, up to which the disk is fast.
-QUICK = 0.001
-#: Parts of the difference by which the average follows a commit that waited longer, and one that waited less.
-RISE, FALL = 0.3, 0.1
+#: Seconds that a short commit waits for a fast disk, at most, and number of the last ones that show how fast it is.
+QUICK, LAST = 0.001, 8
+#: Seconds that the loop must not wait again soon, however fast the disk is usually.
+STALL = 0.025
 
 
 class CommitExecutor(ThreadPoolExecutor):
@@ -47,7 +48,8 @@ class CommitExecutor(ThreadPoolExecutor):
         self._few = few
         self._jobs: list[Future[Any]] = []
         self.last_seconds = 0.0  #: of the last commit
-        self._waits = QUICK  # average seconds that short commits wait; the first ones show whether it is less
+        self._waits: deque[float] = deque(maxlen=LAST)  # seconds that the last short commits have waited
+        self._is_fast = False  # the disk; the first commit shows whether it is
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         job = super().submit(fn, *args, **kwargs)
@@ -56,7 +58,7 @@ class CommitExecutor(ThreadPoolExecutor):
 
     def may_commit_outside(self, changes: Changes) -> bool:
         """Return whether the caller should make this commit itself."""
-        return self._waits < QUICK and self._is_short(changes) and all(job.done() for job in self._jobs)
+        return self._is_fast and self._is_short(changes) and all(job.done() for job in self._jobs)
 
     def timed(self, commit: Callable[[Changes], None], changes: Changes) -> None:
         """Make a commit, in any thread, and measure it."""
@@ -64,11 +66,11 @@ class CommitExecutor(ThreadPoolExecutor):
         commit(changes)
         self.last_seconds = seconds = perf_counter() - start
         if self._is_short(changes):
-            # The processor time of a commit is spent in either place, so that only its wait for the disk counts. One
-            # slow commit among quick ones is no slow disk, but one of many times QUICK is: the loop must not be
-            # blocked so long again, so that the average then rises above QUICK immediately.
-            more = seconds - (thread_time() - start_cpu) - self._waits
-            self._waits += more * (RISE if more > 0 else FALL)
+            # Processor time is spent in either place, so that only the wait for the disk counts. Other processes make it
+            # longer and never shorter, so that quick commits tell how fast the disk is: the second of the last ones.
+            self._waits.append(seconds - (thread_time() - start_cpu))
+            second = sorted(self._waits)[min(1, len(self._waits) - 1)]
+            self._is_fast = second < QUICK and max(self._waits) < STALL
 
     def _is_short(self, changes: Changes) -> bool:
         if not self._few or changes.removed or changes.retried or changes.functions_gone:

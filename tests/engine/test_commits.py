@@ -91,6 +91,24 @@ def test_one_slow_commit_among_quick_ones_is_no_slow_disk(
     assert thread.may_commit_outside(SHORT)
 
 
+def test_a_disk_that_stalls_once_does_not_stall_the_loop_again(
+    thread: CommitExecutor, clock: Callable[[float], None]
+) -> None:
+    for seconds in (*[0.0002] * 20, 0.1, *[0.0002] * 3):
+        clock(seconds)
+        thread.timed(lambda _: None, SHORT)
+    assert not thread.may_commit_outside(SHORT)
+
+
+def test_commits_that_wait_for_the_processor_do_not_make_the_disk_slow(
+    thread: CommitExecutor, clock: Callable[[float], None]
+) -> None:
+    for seconds in (0.004, 0.0002, 0.003, 0.002, 0.0004, 0.005):
+        clock(seconds)
+        thread.timed(lambda _: None, SHORT)
+    assert thread.may_commit_outside(SHORT)
+
+
 def test_processor_time_of_a_commit_does_not_count_for_it_is_spent_in_either_place(
     thread: CommitExecutor, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
