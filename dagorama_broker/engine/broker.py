@@ -8,12 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 
 from dagorama_broker.engine.ahead import Ahead
-from dagorama_broker.engine.clock import SYSTEM, Clock, advance_clock
+from dagorama_broker.engine.clock import SYSTEM, Alarm, Clock, advance_clock
 from dagorama_broker.engine.commits import CommitExecutor, Commits, notify
 from dagorama_broker.engine.drafts import Drafts
 from dagorama_broker.engine.functions import Functions
+from dagorama_broker.engine.gathering import Patience, Step, gather
 from dagorama_broker.engine.leadership import until_sure
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.logs import Logs
@@ -40,8 +42,6 @@ from dagorama_broker.store.protocol import Store
 
 log = logging.getLogger("dagorama_broker")
 
-#: Seconds after which the loop advances the clock even if nothing is due, so that it notices when it stood still.
-LONGEST_SLEEP = 5.0
 #: Workers that are remembered to have been told to leave.
 MOST_DRAINING = 10_000
 #: Turns of the event loop in which messages to workers are written and sent, before a commit that may block it.
@@ -66,6 +66,7 @@ class Broker:
         self.payloads = Payloads(cache_bytes, partial(in_store, store.arguments), partial(in_store, store.values))
         self.recent = RecentResults(self.payloads.values)
         self.grants_ahead = True  #: see `Ahead`
+        self.patience = Patience()  #: of commits, see `gathering`
         self._ahead = Ahead(scheduler, self.payloads)
         self.watching = Waiters()
         self.sessions = Sessions()
@@ -91,7 +92,7 @@ class Broker:
         self._returns: set[asyncio.Event] = set()
         self._when_leaving: set[Callable[[], None]] = set()
         self.tick_at: float | None = None  #: when something is due by the scheduler; None: at the next change
-        self._alarm: asyncio.TimerHandle | None = None  # wakes the loop when something is due
+        self._alarm = Alarm()
 
     # --- the loop -------------------------------------------------------------------------------------
 
@@ -109,50 +110,67 @@ class Broker:
                     if task.done() and not commits.stopping:
                         task.result()
                 if not commits.stopping:
-                    await self._sleep()
+                    wait = inf if self.tick_at is None else self.tick_at - self._clock.monotonic()
+                    await self._alarm.wait(commits.changed, wait)
         finally:
             commits.stopping = True
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._alarm is not None:
-                self._alarm.cancel()
+            self._alarm.cancel()
             commits.close()
 
     async def _step(self) -> None:
-        self.see_time()
-        if self.recorder is not None:
-            self.recorder.begin_step()
-        self.tick_at = self.scheduler.tick(self._clock.monotonic())
-        changes, effects = self.scheduler.drain()
-        waiting, grants = self.commits.take_waiting(), effects.granted
-        self.feeds.begin(effects)
+        step = self._decide()
         try:
-            if changes:
-                self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
-                self.commits.begin(changes)
-                grants = await self._grant_ahead(changes, effects)
-                await self._commit(changes)
+            if step.changes:
+                await self._begin(step, step)
+                await gather(step, self.commits, self.patience, partial(self._add_next, step))
+                await self._commit(step.changes)
             await until_sure(self.store, self.commits)
         except BaseException:
-            notify(waiting, Unavailable("the broker stops: its store could not be written"))
+            notify(step.waiting, Unavailable("the broker stops: its store could not be written"))
             raise
+        changes, effects = step.changes, step.effects
         self.feeds.take(changes, effects)
-        self._tell(effects, grants)  # before the waiters: messages to workers take longer than answers
-        notify(waiting, None)
+        self._tell(
+            effects, step.later if changes else effects.granted
+        )  # before the waiters: messages to workers take longer than answers
+        notify(step.waiting, None)
         if self.recorder is not None:
             self.recorder.end_step(changes, effects, self.commits.thread.last_seconds)
         self.sessions.hang_up_on_lost(self.scheduler)
         self.functions.look()
 
-    async def _grant_ahead(self, changes: Changes, effects: Effects) -> list[Granted]:
-        """Grant what need not wait for this commit; return what must."""
+    def _decide(self) -> Step:
+        """Let the scheduler decide; return what follows, and who waits for it."""
+        self.see_time()
+        if self.recorder is not None:
+            self.recorder.begin_step()
+        self.tick_at = self.scheduler.tick(self._clock.monotonic())
+        is_hurried = self.commits.is_hurried
+        step = Step(*self.scheduler.drain(), self.commits.take_waiting(), is_hurried=is_hurried)
+        self.feeds.begin(step.effects)
+        return step
+
+    async def _add_next(self, step: Step) -> None:
+        """Add what follows a step whose commit has not begun."""
+        more = self._decide()
+        step.join(more)
+        await self._begin(more, step)
+
+    async def _begin(self, new: Step, whole: Step) -> None:
+        """Keep what is new in a step, which is about to be committed, and grant what need not wait for that."""
+        self.payloads.take_in(new.changes, self.scheduler.nodes, self._is_wanted(new.effects))
+        self.commits.begin(whole.changes)
         if not self.grants_ahead or not self.store.is_sure:
-            return effects.granted
-        granted, later = self._ahead.split(changes, effects)
+            whole.later += new.effects.granted
+            return
+        waiting = {granted.slot for granted in whole.later}
+        granted, later = self._ahead.split(whole.changes, new.effects.granted, waiting)
+        whole.later += later
         for _ in range(0 if self.sessions.grant(granted) else TURNS):
             await asyncio.sleep(0)
-        return later
 
     async def _commit(self, changes: Changes) -> None:
         commits, thread = self.commits, self.commits.thread
@@ -163,24 +181,6 @@ class Broker:
             await commits.in_store(thread.timed, self.store.commit, changes)
         commits.end()
         self._ahead.committed(changes)
-
-    async def _sleep(self) -> None:
-        """Wait until something has changed or is due."""
-        loop = asyncio.get_running_loop()
-        wait = LONGEST_SLEEP if self.tick_at is None else max(0.0, self.tick_at - self._clock.monotonic())
-        when = loop.time() + min(wait, LONGEST_SLEEP)
-        if self._alarm is None or self._alarm.when() > when:  # one that comes too early does no harm
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = loop.call_at(when, self._ring)
-        if self.commits.changed.is_set():
-            await asyncio.sleep(0)  # let calls that are ready to run join the next commit
-        else:
-            await self.commits.changed.wait()
-
-    def _ring(self) -> None:
-        self._alarm = None
-        self.commits.changed.set()
 
     def stop(self) -> None:
         """End the loop after the commit of what has changed."""

@@ -1,11 +1,13 @@
-"""The clocks of the scheduler and of retention. A system clock that jumps makes nothing old at once.
+"""The clocks of the scheduler and of retention, and the timer of the loop.
 
-A clock that is put forward cannot be told from a long sleep of the machine, nor, across a restart, from a broker that
-was off for long. So time that did not pass while a broker ran counts only when the clock has stayed ahead for a while.
+A system clock that jumps makes nothing old at once. A clock that is put forward cannot be told from a long sleep of the
+machine, nor, across a restart, from a broker that was off for long. So time that did not pass while a broker ran counts
+only when the clock has stayed ahead for a while.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +20,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds that the clock has to stay ahead before it is trusted.
 BELIEVED_AFTER = 3_600.0
+#: Seconds after which the loop advances the clock even if nothing is due, so that it notices when it stood still.
+LONGEST_SLEEP = 5.0
 #: Seconds that the clock may be off without a warning; brokers note the time about once a minute.
 USUAL = 3_600.0
 
@@ -43,6 +47,35 @@ def advance_clock(scheduler: Scheduler, clock: Clock) -> float:
     now = clock.monotonic()
     scheduler.at(now, clock.time() - now)
     return now
+
+
+class Alarm:
+    """One timer, which is set again only if it would ring too late: one that rings too early does no harm."""
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def wait(self, changed: asyncio.Event, seconds: float) -> None:
+        """Wait until `changed` is set, which happens by itself after these seconds, or sooner."""
+        if changed.is_set():
+            await asyncio.sleep(0)  # let calls that are ready to run join the next commit
+            return
+        loop = asyncio.get_running_loop()
+        when = loop.time() + min(max(0.0, seconds), LONGEST_SLEEP)
+        if self._timer is None or self._timer.when() > when:
+            self.cancel()
+            self._timer = loop.call_at(when, self._ring, changed)
+        await changed.wait()
+
+    def _ring(self, changed: asyncio.Event) -> None:
+        self._timer = None
+        changed.set()
+
+    def cancel(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class RetentionClock:

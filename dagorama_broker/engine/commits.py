@@ -66,8 +66,8 @@ class CommitExecutor(ThreadPoolExecutor):
         commit(changes)
         self.last_seconds = seconds = perf_counter() - start
         if self._is_short(changes):
-            # Processor time is spent in either place, so that only the wait for the disk counts. Other processes make it
-            # longer and never shorter, so that quick commits tell how fast the disk is: the second of the last ones.
+            # Processor time is spent in either place, so that only the wait for the disk counts. Other processes make
+            # it longer and never shorter, so that quick commits tell how fast the disk is: the second of the last ones.
             self._waits.append(seconds - (thread_time() - start_cpu))
             second = sorted(self._waits)[min(1, len(self._waits) - 1)]
             self._is_fast = second < QUICK and max(self._waits) < STALL
@@ -99,6 +99,7 @@ class Commits:
         self._in_flight_ids: set[bytes] = set()
         #: Called with each commit that is durable, and with the ids and name keys that it has made.
         self.observers: set[Callable[[Changes, set[bytes]], None]] = set()
+        self.is_hurried = False  #: some of those who wait for the next commit have nothing else to wait for
         self._waiting: list[Waiter] = []  # for the next commit
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,9 +111,13 @@ class Commits:
             raise Unavailable(CALL_AGAIN)
         self.changed.set()
 
-    def when_durable(self, waiter: Waiter) -> None:
-        """Call `waiter` when the present state of the scheduler is durable, and sent. To be called after `touch`."""
+    def when_durable(self, waiter: Waiter, *, hurries: bool = True) -> None:
+        """Call `waiter` when the present state of the scheduler is durable, and sent. To be called after `touch`.
+
+        `hurries`: the caller has nothing else to wait for that would take longer.
+        """
         self._waiting.append(waiter)
+        self.is_hurried = self.is_hurried or hurries
 
     async def wait_durable(self) -> None:
         """Wait until the present state of the scheduler is durable, and sent. Raises Unavailable."""
@@ -190,7 +195,7 @@ class Commits:
 
     def take_waiting(self) -> list[Waiter]:
         """Return the waiters of the next commit, and begin a new list."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self.is_hurried = self._waiting, [], False
         return waiting
 
     def begin(self, changes: Changes) -> None:

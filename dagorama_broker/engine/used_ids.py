@@ -70,7 +70,7 @@ class UsedIds:
         self._room = _FIRST  # for this number of ids in the last table
 
     async def fill(self, commits: Commits) -> None:
-        """Read all ids of the store, and add all that is committed from now on. Forget those of a large near store."""
+        """Read all ids of the store, and add all that is committed from now on. Forget all if a near store is large."""
         commits.observers.add(self._note)
         after, turn, read = b"", Turn(), 0
         while ids := await commits.in_look(commits.store.used_ids, after, _PAGE):

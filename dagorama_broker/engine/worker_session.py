@@ -142,6 +142,6 @@ class Session:
         return self.take()
 
     def take(self) -> PendingMessage:
-        """Return all news that have gathered, and begin anew."""
+        """Return all news that have gathered, and begin again."""
         news, self.news = self.news, PendingMessage()
         return news

@@ -9,10 +9,8 @@ import asyncio
 import hmac
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from contextvars import Context, copy_context
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
 import grpc
@@ -22,8 +20,8 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import RETRY_AFTER
 from dagorama.api.frames import END, MESSAGE, PING, PROTOCOL, FrameError, FrameReader, frame, peer_user
 from dagorama_broker.errors import BrokerRefusal, ResourceExhausted, Unavailable
-from dagorama_broker.rpc.handlers import Unread
 from dagorama_broker.rpc.interceptor import AuthInterceptor
+from dagorama_broker.rpc.local_requests import LocalRequests
 from dagorama_broker.rpc.permissions import OURS
 from dagorama_broker.rpc.status import refusal_message
 from dagorama_broker.rpc.tokens import Token
@@ -32,10 +30,6 @@ log = logging.getLogger("dagorama_broker")
 
 #: The peer of a local call: it shares the limits of callers at the loopback address.
 PEER = "ipv4:127.0.0.1:0"
-#: Bytes of unprocessed requests of one connection from which no more are read.
-UNREAD = 256 << 10
-#: Bytes of a request that may be handed over as soon as it is read: the loop does nothing else meanwhile.
-DIRECT = 64 << 10
 #: Seconds that a client has to complete a message that it has begun.
 PARTIAL = 10.0
 #: Seconds of silence after which a client is given up: as long as over gRPC. Clients send something more often.
@@ -91,78 +85,6 @@ class LocalContext:
         raise Aborted(pb.Refusal(status=code.value[0], message=details, retry_after=retry_after))
 
 
-class _Requests:
-    """The requests of a call, as gRPC would give them to a handler."""
-
-    def __init__(self, parse: Callable[[bytes], object], transport: asyncio.Transport) -> None:
-        self._parse = parse
-        self._transport = transport
-        self._unread: deque[tuple[Unread, int]] = deque()
-        self._size = 0
-        self._is_over = False
-        self._arrived = asyncio.Event()
-        self._is_awaited = False  # the handler has taken all that arrived, and waits for more
-        self._take: Callable[[Unread], bool] | None = None
-        self._context = Context()
-        self._error: Exception | None = None
-        self.is_paused = False
-
-    def hand_to(self, take: Callable[[Unread], bool]) -> None:
-        """Hand small requests to `take`, in the present context, while the handler waits for the next one.
-
-        The switch to the task of the handler takes as long as most requests. If `take` returns False, the handler gets
-        the request from the iterator, and what it raises is raised there.
-        """
-        self._take, self._context = take, copy_context()
-
-    def put(self, body: bytes) -> None:
-        request = Unread(body, self._parse)
-        if self._is_awaited and not self._unread and len(body) <= DIRECT and self._is_taken(request):
-            return
-        self._unread.append((request, len(body)))
-        self._size += len(body)
-        self._arrived.set()
-        if self._size >= UNREAD and not self.is_paused:
-            self.is_paused = True
-            self._transport.pause_reading()
-
-    def _is_taken(self, request: Unread) -> bool:
-        if self._take is None or self._error is not None:
-            return False
-        try:
-            return self._context.run(self._take, request)
-        except Exception as error:
-            self._error = error
-            self._arrived.set()
-            return True
-
-    def end(self) -> None:
-        self._is_over = True
-        self._arrived.set()
-
-    def __aiter__(self) -> _Requests:
-        return self
-
-    async def __anext__(self) -> Unread:
-        while not self._unread:
-            if self._error is not None:
-                raise self._error
-            if self._is_over:
-                raise StopAsyncIteration
-            self._arrived.clear()
-            self._is_awaited = True
-            try:
-                await self._arrived.wait()
-            finally:
-                self._is_awaited = False
-        request, size = self._unread.popleft()
-        self._size -= size
-        if self.is_paused and self._size < UNREAD:
-            self.is_paused = False
-            self._transport.resume_reading()
-        return request
-
-
 class LocalConnection(asyncio.Protocol):
     """One connection, which carries one call."""
 
@@ -172,7 +94,7 @@ class LocalConnection(asyncio.Protocol):
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._frames = FrameReader(host.max_message)
-        self._requests: _Requests | None = None
+        self._requests: LocalRequests | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self.task: asyncio.Task[None] | None = None
@@ -236,7 +158,7 @@ class LocalConnection(asyncio.Protocol):
             self._end(refusal_message(refusal))
             return
         handler, parse = self._host.methods[hello.call]
-        self._requests = _Requests(parse, self._transport)
+        self._requests = LocalRequests(parse, self._transport)
         self._transport.write(frame(kind=PING))
         self.task = self._loop.create_task(self._answer(handler, name, token))
 

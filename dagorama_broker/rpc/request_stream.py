@@ -9,100 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import TypeAlias
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import MESSAGE_TARGET
-from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CALL_AGAIN
 from dagorama_broker.errors import BrokerRefusal, InvalidArgument, StoreError, Unavailable
-from dagorama_broker.rpc import costs
 from dagorama_broker.rpc.handlers import Writer, hand_over
 from dagorama_broker.rpc.limits import CallLimiter, Kind, Place
-from dagorama_broker.rpc.memory_guard import MemoryGuard, Reservation
-from dagorama_broker.rpc.messages import weight_of
-from dagorama_broker.rpc.permissions import OURS, check_role
+from dagorama_broker.rpc.request_handler import Replies, RequestHandler, Work
 from dagorama_broker.rpc.status import refusal_message
-from dagorama_broker.rpc.tokens import Token
-from dagorama_broker.rpc.wait import More, Over, wait_at_once, wait_replies
-from dagorama_broker.scheduler import NewNodes
 
 log = logging.getLogger("dagorama_broker")
-
-ReadBlocks = Callable[[list[pb.SubmitRequest]], list[NewNodes]]
-ReadMany = Callable[[list[pb.SubmitRequest]], Awaitable[list[NewNodes]]]
-Replies: TypeAlias = AsyncGenerator[pb.WaitReply, None]
-#: Begins the work of a request that takes a task.
-Work: TypeAlias = Callable[[], Coroutine[None, None, None]]
-
-
-class RequestHandler:
-    """Carries out the requests of one client."""
-
-    def __init__(
-        self,
-        broker: Broker,
-        read_blocks_of: ReadBlocks,
-        read: ReadMany,
-        token: Token | None,
-        memory: MemoryGuard,
-        whose: str = "",
-    ) -> None:
-        """`runs_of` reads submissions at once, `read` large ones in slices; `whose` share of memory they take."""
-        self.broker = broker
-        self._read_blocks_of = read_blocks_of
-        self._read = read
-        self._token = token
-        self._memory = memory
-        self._whose = whose
-
-    def begin(self, ask: pb.Request, over: Over, more: More, run: Callable[[Work], None]) -> Callable[[], None] | None:
-        """Carry out a request; return a function that cancels it if it takes no task and can be cancelled.
-
-        `over` is called when it is over; if it takes a task, `more` gets its replies, or `run` its work without
-        replies. Raises a BrokerRefusal.
-        """
-        if ask.HasField("wait"):
-            check_role(self._token, f"{OURS}Wait")
-            cancel = wait_at_once(self.broker, ask.wait, over, more)
-            if cancel is None:
-                more(self._waited(ask.wait))
-            return cancel
-        check_role(self._token, f"{OURS}SubmitStream")
-        cost = costs.of_small_submission(ask.submit)
-        if cost is None or self.broker.scheduler.limits.is_large(weight_of(ask.submit)):
-            run(partial(self._submit_large, ask.submit))
-            return None
-        self._memory.check(cost, self._whose)
-        runs = self._read_blocks_of([ask.submit])
-        if self.broker.submissions.submit_from_memory(runs):
-            self.broker.commits.mark_changed()
-            self.broker.commits.when_durable(partial(over, None))
-        else:
-            run(partial(self._submit, runs, cost))
-        return None
-
-    def receiving(self, message: pb.Requests) -> Reservation:
-        """Count a message, and reserve memory while it is processed. Raises Overloaded, which ends the stream."""
-        self.broker.traffic.messages_in += 1
-        return self._memory.hold(costs.COPIES * message.ByteSize(), self._whose, is_small_ok=True)
-
-    async def _waited(self, request: pb.WaitRequest) -> Replies:
-        with self._memory.hold(costs.of_wait(request), self._whose, is_small_ok=True):
-            async with aclosing(wait_replies(self.broker, request)) as replies:
-                async for reply in replies:
-                    yield reply
-
-    async def _submit_large(self, request: pb.SubmitRequest) -> None:
-        with self._memory.hold(await costs.of_submission(request), self._whose):
-            await self.broker.submissions.submit(await self._read([request]))
-
-    async def _submit(self, runs: list[NewNodes], cost: int) -> None:
-        with self._memory.hold(cost, self._whose):
-            await self.broker.submissions.submit(runs)
 
 
 class RequestStream:
@@ -164,18 +84,19 @@ class RequestStream:
                 for ask in message.request:
                     while self._size >= MESSAGE_TARGET:  # do not read from a client that does not read its answers
                         await self._room_made()
-                    self._take(ask)
+                    self._take(ask, hurries=not _waits(message))
 
     def _take_now(self, message: pb.Requests) -> bool:
         """Take a message unless the client does not read its answers; return whether it was taken."""
         if self._size >= MESSAGE_TARGET:
             return False
         with self._answerer.receiving(message):
+            hurries = not _waits(message)
             for ask in message.request:
-                self._take(ask)
+                self._take(ask, hurries=hurries)
         return True
 
-    def _take(self, ask: pb.Request) -> None:
+    def _take(self, ask: pb.Request, *, hurries: bool) -> None:
         number, what = ask.number, ask.WhichOneof("what")
         if what == "cancel":
             self._forget(number)
@@ -184,9 +105,9 @@ class RequestStream:
         elif number in self._call_off:
             raise InvalidArgument(f"ask {number} is not over yet, and another comes under the same number")
         else:
-            self._begin(ask)
+            self._begin(ask, hurries)
 
-    def _begin(self, ask: pb.Request) -> None:
+    def _begin(self, ask: pb.Request, hurries: bool) -> None:
         number = ask.number
         try:
             if self._leaving:
@@ -197,9 +118,8 @@ class RequestStream:
             return
         self._call_off[number] = _nothing
         try:
-            cancel = self._answerer.begin(
-                ask, partial(self._over, number), partial(self._more, number), partial(self._run, number)
-            )
+            over, more, run = partial(self._over, number), partial(self._more, number), partial(self._run, number)
+            cancel = self._answerer.begin(ask, over, more, run, hurries=hurries)
         except (BrokerRefusal, StoreError) as refusal:
             self._over(number, None, refusal)
             return
@@ -302,6 +222,11 @@ class RequestStream:
     async def _room_made(self) -> None:
         self._room.clear()
         await self._room.wait()
+
+
+def _waits(message: pb.Requests) -> bool:
+    """Return whether a client submits an instance, and waits for its value: both go in one message, in this order."""
+    return len(message.request) == 2 and message.request[1].HasField("wait")
 
 
 def _nothing() -> None:

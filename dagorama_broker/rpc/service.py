@@ -24,7 +24,8 @@ from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import caller, caller_name, sharer
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
-from dagorama_broker.rpc.request_stream import RequestHandler, RequestStream
+from dagorama_broker.rpc.request_handler import RequestHandler
+from dagorama_broker.rpc.request_stream import RequestStream
 from dagorama_broker.rpc.status import refusing
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.rpc.work import WorkerStreams, values_folder

@@ -44,5 +44,7 @@ def write(connection: sqlite3.Connection, changes: Changes) -> None:
         rows = ((*row, row_sum(row), 0, row_sum((row.key, None, 0))) for row in changes.instances)
         execute_rows(connection, _INSTANCES, 9, rows)
     if changes.instance_ends:
-        execute_rows(connection, _INSTANCE_ENDS, 4, map(end_row, changes.instance_ends))
+        # SQLite does not say which of several rows for one instance it takes.
+        ends = {end.key: end for end in changes.instance_ends}
+        execute_rows(connection, _INSTANCE_ENDS, 4, map(end_row, ends.values()))
     write_the_rare(connection, changes)
