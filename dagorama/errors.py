@@ -4,6 +4,7 @@ DagoramaError
 ├── PromiseMisuse (TypeError)              a promise was used as a value: fix the DAG
 │   └── PromiseAttribute (AttributeError)  an attribute of a promise was used: fix the DAG
 ├── NotPicklable (TypeError)               an argument or a result cannot be pickled: change that part
+├── TypeMismatch (TypeError)               a value does not fit the annotation of a JSON function: change one of both
 ├── ValueNotReadable                       an argument or a result cannot be read here: its class, or the bytes
 ├── UnverifiedValue                       it is unsigned, or its key is unknown here: set the signing keys
 ├── TamperedValue                          it was changed, or signed for another place: find out who did it
@@ -62,6 +63,10 @@ class PromiseAttribute(PromiseMisuse, AttributeError):
 
 class NotPicklable(DagoramaError, TypeError):
     """An argument or a result cannot be pickled, and the message names the part."""
+
+
+class TypeMismatch(DagoramaError, TypeError):
+    """A value does not fit its annotation, or the annotation has no JSON form, in a function with codec="json"."""
 
 
 class ValueNotReadable(DagoramaError):
