@@ -22,6 +22,7 @@ from dagorama.values.signing import ARGUMENTS, Keyring, code_text, function_dige
 
 if TYPE_CHECKING:
     from dagorama.graph.options import KeyOf, Options
+    from dagorama.values.json_calls import JsonFunction
 
 #: Bytes of nodes that fit into one unary call.
 UNARY_LIMIT = 2 * 1024 * 1024
@@ -48,6 +49,7 @@ class FunctionSpec:
     is_async: bool
     function: Callable[..., Any]  #: the undecorated function
     python_name: str  #: its `__name__` when its hash was computed
+    json: JsonFunction | None = None  #: its JSON types; None if its arguments and result are pickled
     digest: bytes = field(init=False)  #: the part of the signature of arguments that binds them to this function
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ _ANY = Anything()
 _LISTS: frozenset[Any] = frozenset({list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable})
 _SETS = {set: set, abc.Set: set, abc.MutableSet: set, frozenset: frozenset}
 _DICTS: frozenset[Any] = frozenset({dict, abc.Mapping, abc.MutableMapping})
-_ADVICE = "pass the plain data that it is made from, in a dataclass, or use codec=\"pickle\" for this function"
+_ADVICE = 'pass the plain data that it is made from, in a dataclass, or use codec="pickle" for this function'
 
 
 class Builder:
@@ -45,7 +45,9 @@ class Builder:
 
     def shape(self, annotation: Any) -> Shape:
         """Return the JSON type of an annotation. Raises Unsupported, and NameError for a text that names nothing."""
-        annotation = self._variables.get(annotation, annotation) if isinstance(annotation, typing.TypeVar) else annotation
+        annotation = (
+            self._variables.get(annotation, annotation) if isinstance(annotation, typing.TypeVar) else annotation
+        )
         if annotation in (Any, object):
             return _ANY
         try:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dagorama.values.json_types.misfit import Misfit, kind_of, key_step
+from dagorama.values.json_types.misfit import Misfit, key_step
 from dagorama.values.json_types.scalars import Float, Text
 from dagorama.values.json_types.shape import Definitions, Hole, Holes, Shape
 
@@ -197,7 +197,9 @@ def checked_object(found: dict[str, Any], holes: Holes | None) -> dict[str, Any]
     """Return the data of an object, unless readers would take it for a promise."""
     if holes is not None and len(found) == 1 and (PROMISE in found or OUTCOME in found):
         (key,) = found
-        raise Misfit(f"has the single key {key!r}, which stands for a promise in arguments and results: add another key")
+        raise Misfit(
+            f"has the single key {key!r}, which stands for a promise in arguments and results: add another key"
+        )
     return found
 
 

@@ -82,7 +82,8 @@ def _reason(error: Exception) -> str:
 def foreign_shape(kind: type) -> Shape | None:
     """Return the JSON type of a class of pydantic or msgspec; None for other classes."""
     pydantic, msgspec = sys.modules.get("pydantic"), sys.modules.get("msgspec")
-    if pydantic and (issubclass(kind, pydantic.BaseModel) or is_dataclass(kind) and hasattr(kind, "__pydantic_core_schema__")):
+    is_model = pydantic is not None and issubclass(kind, pydantic.BaseModel)
+    if is_model or (is_dataclass(kind) and hasattr(kind, "__pydantic_core_schema__")):
         return Foreign(kind, _by_pydantic(kind))
     if msgspec and issubclass(kind, msgspec.Struct):
         return Foreign(kind, _by_msgspec(kind))

@@ -52,7 +52,7 @@ class Record(Shape):
         """Return whether the names of the fields, and the fields with few values, fit."""
         if not self.required <= data.keys() <= self._fields.keys():
             return False
-        return all((type(data[name]), data[name]) in values for name, values in self.tags().items() if _single(data[name]))
+        return all(_is_one_of(data[name], values) for name, values in self.tags().items())
 
     def _read(self, data: dict[str, Any], holes: Holes | None) -> dict[str, Any]:
         """Return the values of an object by field."""
@@ -89,8 +89,8 @@ class Record(Shape):
         }  # fmt: skip
 
 
-def _single(data: object) -> bool:
-    return not isinstance(data, (list, dict))
+def _is_one_of(data: object, values: frozenset[Any]) -> bool:
+    return not isinstance(data, (list, dict)) and (type(data), data) in values
 
 
 class Dataclass(Record):

@@ -14,7 +14,15 @@ from dagorama.values.json_types.records import Record
 from dagorama.values.json_types.scalars import Float
 from dagorama.values.json_types.shape import Definitions, Hole, Holes, Shape, json_kind
 
-_KIND = {type(None): "null", bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+_KIND = {
+    type(None): "null",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
 
 
 class Union(Shape):
