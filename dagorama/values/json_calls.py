@@ -81,7 +81,7 @@ class JsonFunction:
         given = {name: self._argument(name, value, holes, TypedJson.value) for name, value in found.items()}
         if missing := [name for name in self._required if name not in given]:
             raise TypeMismatch(f"{self._name}(): argument {missing[0]!r} is missing")
-        bound = BoundArguments(self._signature, {name: given[name] for name in self._parameters if name in given})  # type: ignore[arg-type]  # any mapping in order
+        bound = BoundArguments(self._signature, {name: given[name] for name in self._parameters if name in given})
         return Called(bound.args, bound.kwargs)
 
     def _argument(
@@ -114,6 +114,10 @@ class JsonFunction:
             )
         return _sealed(to_bytes(data, what), holes.promises, large_from, put_large)
 
+    def result_text(self, value: object) -> str:
+        """Return a result that `encode_result` has taken as JSON, for people."""
+        return to_bytes(self._result.data(value, holes=_Holes())).decode()
+
     def result_of(self, data: object, fill: Sequence[object]) -> Any:
         """Return the value of JSON data of a result."""
         return self._result.value(data, f"the result of {self._name}", _Holes(fill))
@@ -137,9 +141,9 @@ class _Holes:
         return {PROMISE: self.promises.reduce(promise)[1][0]}
 
     def fill(self, hole: Hole, shape: Shape) -> Any:
-        found = self._fill[hole.index]
+        found = self._fill[hole.number]
         if isinstance(found, FailedSource) or not isinstance(found, JsonValue):
-            found = value_of_promise(self._fill, hole.index, hole.is_outcome)
+            found = value_of_promise(self._fill, hole.number, hole.is_outcome)
         try:
             # A value is written too, so that it arrives as if it had been passed instead of the promise.
             return shape.decode(found.data if isinstance(found, JsonValue) else shape.encode(found))

@@ -26,7 +26,7 @@ _SCALARS = scalars()
 _ANY = Anything()
 #: The first of them is used for values; abstract types stand for it.
 _LISTS: frozenset[Any] = frozenset({list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable})
-_SETS = {set: set, abc.Set: set, abc.MutableSet: set, frozenset: frozenset}
+_SETS: dict[Any, Any] = {set: set, abc.Set: set, abc.MutableSet: set, frozenset: frozenset}
 _DICTS: frozenset[Any] = frozenset({dict, abc.Mapping, abc.MutableMapping})
 _ADVICE = 'pass the plain data that it is made from, in a dataclass, or use codec="pickle" for this function'
 
@@ -122,7 +122,7 @@ class Builder:
         resolved = [self._variables.get(each, each) if isinstance(each, typing.TypeVar) else each for each in arguments]
         return dict(zip(getattr(origin, "__parameters__", ()), resolved, strict=False))
 
-    def _record(self, annotation: Any, origin: Any) -> Shape:
+    def _record(self, annotation: Any, origin: type[Any]) -> Shape:
         if is_dataclass(origin):
             shape: Record = Dataclass(origin)
             self._made[annotation] = shape

@@ -33,7 +33,8 @@ class Foreign(Shape):
     def __init__(self, kind: type, library: Library) -> None:
         super().__init__(kind.__qualname__)
         self._kind, self._library = kind, library
-        self._compares = kind.__eq__ is not object.__eq__
+        own_eq: object = kind.__eq__
+        self._compares = own_eq is not object.__eq__
         self.types = frozenset({kind})
         self.kinds = frozenset({"array" if getattr(_struct_config(kind), "array_like", False) else "object"})
 

@@ -21,7 +21,7 @@ class Plain(Shape):
 
     is_identity = True
 
-    def __init__(self, kind: type, json: str) -> None:
+    def __init__(self, kind: type[Any], json: str) -> None:
         super().__init__("None" if kind is NoneType else kind.__name__)
         self._kind = kind
         self.types = frozenset({kind})

@@ -21,7 +21,7 @@ Definitions = dict[str, Any]
 class Hole(NamedTuple):
     """The place of a promise in JSON data that were read."""
 
-    index: int
+    number: int  #: the index of the promise in the table of the envelope
     is_outcome: bool
 
 
