@@ -127,15 +127,9 @@ class NodeFailed(DagoramaError):
     ) -> None:
         # Attributes that are not in `args` are pickled with the attributes of the exception.
         super().__init__(function, attempts, type, message, traceback)
-        self.function = function
-        self.attempts = attempts
-        self.type = type
-        self.message = message
-        self.traceback = traceback
-        self.earlier = earlier
-        self.node_id = node_id
-        self.dependent = dependent
-        self.instance_id = instance_id
+        self.function, self.attempts, self.type = function, attempts, type
+        self.message, self.traceback, self.earlier = message, traceback, earlier
+        self.node_id, self.dependent, self.instance_id = node_id, dependent, instance_id
 
     @property
     def identifier(self) -> UUID | None:

@@ -149,13 +149,12 @@ class NodeBatch:
                 "reduce them in groups",
                 "INVALID_ARGUMENT",
             )
-        function = spec.digest
         with self._lock:
             if self._closed:
                 raise NotInInstance(f"{spec.name} was called while its node ended; call it before the node returns")
             position = len(self._specs)
             node = self.origin + (self.first + position).to_bytes(4, "big")
-            self._arguments.append(self._ring.sign(encoded.envelope, ARGUMENTS, self.instance, node, function))
+            self._arguments.append(self._ring.sign(encoded.envelope, ARGUMENTS, self.instance, node, spec.digest))
             self._specs.append(spec)
             self._refs.append(encoded.refs)
             if encoded.tolerant:
@@ -264,9 +263,8 @@ def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
 
 def submit_requests(runs: Iterable[NodeBatch]) -> list[broker_pb2.SubmitRequest]:
     """Return the messages of one submission, a single one if a unary call can hold it."""
-    requests: list[broker_pb2.SubmitRequest] = []
+    requests, pieces = list[broker_pb2.SubmitRequest](), list[broker_pb2.Nodes]()
     functions, size = FunctionTable(), 0
-    pieces: list[broker_pb2.Nodes] = []
     for run in runs:
         for start, stop in run.pieces(UNARY_LIMIT):
             nodes = run.to_message(functions, start, stop)

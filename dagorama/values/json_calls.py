@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import BoundArguments, Parameter, Signature, signature
+from struct import error as StructError
 from typing import Any, NamedTuple
 
 from dagorama.api.contract import JSON, REFS, SIGNED
@@ -141,6 +142,8 @@ class _Holes:
         return {PROMISE: self.promises.reduce(promise)[1][0]}
 
     def fill(self, hole: Hole, shape: Shape) -> Any:
+        if not 0 <= hole.number < len(self._fill):
+            raise Misfit("names a promise that its envelope does not have")
         found = self._fill[hole.number]
         if isinstance(found, FailedSource) or not isinstance(found, JsonValue):
             found = value_of_promise(self._fill, hole.number, hole.is_outcome)
@@ -188,7 +191,10 @@ def _data(envelope: bytes, fill: Sequence[object], what: str, get_large: GetLarg
         raise ValueNotReadable("its signature has not been checked")
     if not marks & JSON:
         raise ValueNotReadable("it is a pickle, and JSON is expected")
-    number = body(envelope)[0]
+    try:
+        number = body(envelope)[0]
+    except StructError as error:
+        raise ValueNotReadable("its table of promises is cut short") from error
     if len(fill) != number:
         raise ValueNotReadable(f"it holds {number} promises and {len(fill)} values were given for them")
     large = large_of(envelope)

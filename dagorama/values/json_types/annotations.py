@@ -128,7 +128,7 @@ class Builder:
             self._made[annotation] = shape
             shape.fields = self._dataclass_fields(origin)
             return shape
-        if typing.is_typeddict(origin):
+        if issubclass(origin, dict) and hasattr(origin, "__required_keys__"):  # also a TypedDict of typing_extensions
             shape = Typed(origin)
             self._made[annotation] = shape
             shape.fields = self._keys(origin)
@@ -160,12 +160,13 @@ class Builder:
         return found
 
     def _keys(self, kind: Any) -> dict[str, Field]:
-        required = kind.__required_keys__
         found = {}
         for name, hint in self._hints(kind).items():
+            is_required = name in kind.__required_keys__  # does not know marks in annotations that are texts
             while (origin := get_origin(hint)) in (typing.Required, typing.NotRequired) or "ReadOnly" in str(origin):
+                is_required = is_required if "ReadOnly" in str(origin) else origin is typing.Required
                 (hint,) = get_args(hint)
-            found[name] = Field(self.shape(hint), name in required)
+            found[name] = Field(self.shape(hint), is_required)
         return found
 
     def _members(self, kind: Any) -> list[tuple[str, Field]]:

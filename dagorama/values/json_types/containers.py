@@ -197,9 +197,7 @@ def checked_object(found: dict[str, Any], holes: Holes | None) -> dict[str, Any]
     """Return the data of an object, unless readers would take it for a promise."""
     if holes is not None and len(found) == 1 and (PROMISE in found or OUTCOME in found):
         (key,) = found
-        raise Misfit(
-            f"has the single key {key!r}, which stands for a promise in arguments and results: add another key"
-        )
+        raise Misfit(f"has the single key {key!r}, which marks a promise in arguments and results: add another")
     return found
 
 

@@ -60,13 +60,22 @@ class Foreign(Shape):
             raise Misfit(f"is not a {self.name} ({_reason(error)})") from error
 
     def schema(self, definitions: Definitions) -> dict[str, Any]:
-        def make(definitions: Definitions) -> dict[str, Any]:
-            found = self._library.schema()
-            for name, inner in found.pop("$defs", {}).items():
-                definitions.setdefault(name, inner)
-            return found
+        return defined(self, self._kind.__name__, definitions, self._schema)
 
-        return defined(self, self._kind.__name__, definitions, make)
+    def _schema(self, definitions: Definitions) -> dict[str, Any]:
+        """Return the library's schema; the ones that it refers to are added, under other names if theirs are taken."""
+        found = self._library.schema()
+        inner = found.pop("$defs", {})
+        own = found.get("$ref", "").rpartition("/")[2]
+        text = json.dumps({"": inner.get(own, found), **inner})
+        for name in [each for each in inner if definitions.get(each, inner[each]) != inner[each]]:
+            others = (f"{name}{number}" for number in range(2, len(definitions) + 3))
+            other = next(each for each in others if each not in definitions and each not in inner)
+            text = text.replace(f'"#/$defs/{name}"', f'"#/$defs/{other}"').replace(f'"{name}": ', f'"{other}": ', 1)
+        renamed: dict[str, Any] = json.loads(text)
+        whole: dict[str, Any] = renamed.pop("")
+        definitions.update(renamed)
+        return whole
 
 
 def _reason(error: Exception) -> str:
@@ -109,8 +118,7 @@ def _by_msgspec(kind: type) -> Library:
 
     def schema() -> dict[str, Any]:
         (found,), inner = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
-        own = found.get("$ref", "").rpartition("/")[2]
-        return {**inner.pop(own, found), "$defs": inner}
+        return {**found, "$defs": inner}
 
     return Library(msgspec.json.encode, decoder.decode, schema)
 
