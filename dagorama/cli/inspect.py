@@ -23,6 +23,7 @@ from dagorama.client.display.tables import (
     uuid_text,
 )
 from dagorama.models.state import State
+from dagorama.values.json_shown import promised_nodes
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
@@ -128,7 +129,8 @@ def show(
 def _node(broker: Connection, instance: bytes, id: bytes, arguments: bool) -> Answer:
     details = broker.get_node(instance, id, arguments=arguments, value=arguments)
     info = details.info
-    names = node_names(broker, [info.node, *info.sources, info.root_cause, info.creator])
+    near = [info.node, *info.sources, info.root_cause, info.creator, *promised_nodes(details.value)]
+    names = node_names(broker, near)
     return node_answer(broker, UUID(bytes=instance), details, node_data(info, instance), names)
 
 

@@ -15,6 +15,8 @@ from dagorama.values.envelope import content, flags, references, size_of
 
 #: The text of each value is truncated to this many characters.
 MOST_CHARACTERS = 4_000
+#: Promises of a result whose nodes are named.
+MOST_NAMED = 50
 
 _MARKS = ("$promise", "$outcome")
 
@@ -47,6 +49,14 @@ def shown_result(envelope: bytes, name: Callable[[bytes], str], most: int = MOST
         return None
     found = _read(envelope, name)
     return ShownJson("", found if isinstance(found, str) else _text(found.get("value"), most))
+
+
+def promised_nodes(envelope: bytes) -> list[bytes]:
+    """Return the ids of the nodes of promises in a JSON envelope, the first MOST_NAMED; none if it is not JSON."""
+    try:
+        return references(envelope)[:MOST_NAMED] if _is_json(envelope) else []
+    except DagoramaError:
+        return []
 
 
 def _is_json(envelope: bytes) -> bool:

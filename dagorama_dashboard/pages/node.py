@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import FailedAttempt, NotFound
 from dagorama.models.state import State
-from dagorama.values.json_shown import shown_arguments, shown_result
+from dagorama.values.json_shown import promised_nodes, shown_arguments, shown_result
 from dagorama_dashboard.pages.instance import instance_id, ordinals
 from dagorama_dashboard.shown.formats import duration
 from dagorama_dashboard.web.look import Look
@@ -59,6 +59,7 @@ async def node(look: Look) -> Content:
     info: pb.NodeInfo = details.info
     sources = list(info.sources[:MOST_SOURCES])
     near = {*sources, info.creator, info.root_cause, *(n for reason in why.reasons for n in reason.node)}
+    near |= set(promised_nodes(details.value))
     near |= {cause.node for cause in why.causes} | {n for cause in why.causes for r in cause.reasons for n in r.node}
     names = await ordinals(look, {each for each in near if each})
     number = look.request.path_params["node"]
