@@ -70,8 +70,8 @@ def dagorama(
       attempt fails, is cancelled, or its worker dies, unfinished child nodes are cancelled, and the next attempt makes
       new ones.
     - `codec`: "json" sends arguments and result as JSON, checked against the annotations of the method, which must be
-      complete; a value that does not fit raises TypeMismatch. The default is "pickle", or that of the class:
-      `class Orders(DAGDefinition, codec="json")`.
+      complete; a value that does not fit raises TypeMismatch. The default is "pickle", or the codec of
+      the class: `class Orders(DAGDefinition, codec="json")`.
     """
     if unknown := options.keys() - Options.names():
         raise TypeError(unexpected_option(min(unknown)))

@@ -41,7 +41,7 @@ class Options:
     delay: float = 0
     max_deaths: int | None = None
     stream_children: bool = False
-    codec: Codec | None = None  #: None: that of the class, which is pickle by default
+    codec: Codec | None = None  #: None: the codec of the class, which is pickle by default
 
     def __post_init__(self) -> None:
         _check_text(queue_name=self.queue_name, taint_name=self.taint_name)
@@ -83,12 +83,12 @@ _codecs: WeakKeyDictionary[type, Codec] = WeakKeyDictionary()
 
 
 def set_codec(cls: type, codec: Codec | None, frame: FrameType) -> None:
-    """Give the codec of a new class to the methods in its body that name none; without one, that of its bases counts.
+    """Give the codec of a new class, or else of its bases, to the methods in its body that name none.
 
     `frame` runs the code around the class. Raises ValueError for an unknown codec, TypeMismatch for a method whose
     annotations are not complete.
     """
-    chosen = codec or next((_codecs[base] for base in cls.__mro__[1:] if base in _codecs), None)
+    chosen: Codec | None = codec or next((_codecs[base] for base in cls.__mro__[1:] if base in _codecs), None)
     if chosen is None:
         return
     Options(codec=chosen)

@@ -47,5 +47,7 @@ def calling() -> None:
 
 
 class Wrong(DAGDefinition, codec="yaml"):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    @dagorama(codec="yaml")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    def entrypoint(self) -> None: ...
+    pass
+
+
+dagorama(codec="yaml")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -25,7 +25,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from dagorama.errors import TypeMismatch
@@ -166,7 +166,9 @@ def test_a_value_survives_with_its_types(annotation: Any, value: object, text: s
     data = form.encode(value)
     assert data.decode() == text
     again = form.decode(data)
-    assert (again, type(again), repr(again)) == (value, type(value), repr(value))
+    assert (again, type(again)) == (value, type(value))
+    if not isinstance(value, (set, frozenset)):  # in any order
+        assert repr(again) == repr(value)
 
 
 def test_a_float_takes_an_integer_and_stays_a_float() -> None:
@@ -344,6 +346,7 @@ def test_a_value_that_contains_itself_is_refused() -> None:
         json_type(Any).encode(value)
 
 
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 _DATA = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False)
     | some.text(some.characters(exclude_categories=["Cs"])),
@@ -351,12 +354,14 @@ _DATA = some.recursive(
 )  # fmt: skip
 
 
+@_PATIENT
 @given(_DATA)
 def test_any_json_data_survive(value: object) -> None:
     form = json_type(Any)
     assert repr(form.decode(form.encode(value))) == repr(value)
 
 
+@_PATIENT
 @given(some.timedeltas(), some.decimals(allow_nan=False, allow_infinity=False), some.binary())
 def test_durations_decimals_and_bytes_survive(duration: timedelta, number: Decimal, data: bytes) -> None:
     form = json_type(tuple[timedelta, Decimal, bytes])

@@ -2,8 +2,8 @@
 
 Neither library is imported before a class of it, or a constraint, is met.
 
-The rule: what the library has written is read back and compared, so that a model whose settings lose something is
-refused where it is sent.
+The rule: what the library has written is read back and compared. A model whose settings lose something is refused when
+it is sent.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class Foreign(Shape):
 
 def _reason(error: Exception) -> str:
     """Return what is wrong and where, without the values that errors of pydantic quote."""
-    listed = getattr(error, "errors", None)
-    if callable(listed):
-        first = listed(include_url=False, include_input=False, include_context=False)[0]
+    listed: Any = getattr(error, "errors", None)
+    if listed is not None and type(error).__module__.startswith("pydantic"):
+        first: Any = next(iter(listed(include_url=False, include_input=False, include_context=False)))
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
     if type(error).__module__.startswith("msgspec"):
         return str(error)

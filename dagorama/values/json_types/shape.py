@@ -1,4 +1,4 @@
-"""What every JSON type is: it turns values of one annotation into JSON data and back, and describes itself.
+"""The interface of JSON types: each turns values of one annotation into JSON data and back, and describes itself.
 
 JSON data are what `json.loads` returns: None, bool, int, float, str, list, and dict with str keys.
 
@@ -26,7 +26,7 @@ class Hole(NamedTuple):
 
 
 class Holes(Protocol):
-    """What happens to promises among the values: they are numbered when values are written, and filled when read."""
+    """The promises among the values: they are numbered when values are written, and filled when they are read."""
 
     def mark(self, promise: DAGPromise[Any]) -> dict[str, int]:
         """Return the JSON data that stand for a promise."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
+from dagorama.values.json_types.choices import Choice
 from dagorama.values.json_types.containers import Anything
 from dagorama.values.json_types.misfit import Misfit, Unsupported, kind_of
 from dagorama.values.json_types.records import Record
@@ -56,7 +57,7 @@ class Union(Shape):
         return self._first([member for member in members if _may_read(member, data)], "decode", data, holes)
 
     def _first(self, members: list[Shape], how: str, value: Any, holes: Holes | None) -> Any:
-        """Convert by the only member, or by the first of those that differ only in the values that they allow."""
+        """Convert by the only member, or by the first that allows the value."""
         for member in members[:-1]:
             try:
                 return getattr(member, how)(value, holes)
@@ -98,7 +99,7 @@ def _can_be_told_apart(one: Shape, other: Shape) -> bool:
         shared -= {"integer"}
     if not shared:
         return True
-    if hasattr(one, "values") and hasattr(other, "values"):
+    if isinstance(one, Choice) and isinstance(other, Choice):
         return not one.values.keys() & other.values.keys()
     if not isinstance(one, Record) or not isinstance(other, Record):
         return False
