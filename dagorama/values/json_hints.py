@@ -34,7 +34,9 @@ def local_names(function: Callable[..., Any], frame: FrameType | None) -> dict[s
     """Return the local names around the definition of a function, for annotations that are texts."""
     found: list[Mapping[str, Any]] = []
     while frame is not None:
-        if frame.f_globals is function.__globals__ and frame.f_locals is not frame.f_globals:
+        # Callers of the surrounding code may be in the same module, and their names mean nothing here.
+        is_around = function.__qualname__.startswith(f"{frame.f_code.co_qualname}.")
+        if is_around and frame.f_globals is function.__globals__ and frame.f_locals is not frame.f_globals:
             found.append(frame.f_locals)
         frame = frame.f_back
     return {name: value for names in reversed(found) for name, value in names.items()}

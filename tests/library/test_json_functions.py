@@ -352,6 +352,21 @@ def test_local_classes_are_found_in_annotations_that_are_texts() -> None:
     assert run_inline(Task(), Outer(Inner(1))) == Inner(1)
 
 
+def defined_elsewhere() -> Any:
+    class Task(DAGDefinition, codec="json"):
+        @dagorama
+        def entrypoint(self, item: Item) -> Item:
+            return item
+
+    return Task()
+
+
+def test_local_names_of_callers_do_not_count() -> None:
+    Item = int  # hides the class of the module here
+    assert Item("1") == 1
+    assert type(run_inline(defined_elsewhere(), globals()["Item"]("a", 1.0))) is globals()["Item"]
+
+
 def test_subclasses_inherit_the_codec_of_a_class_and_a_method_may_have_another() -> None:
     class Base(DAGDefinition, codec="json"):
         @dagorama

@@ -43,10 +43,6 @@ class Choice(Shape):
         if self.kinds != {"string"}:
             super().check_as_key()
 
-    def encode_key(self, value: Any) -> str:
-        text: str = self.encode(value)
-        return text
-
     def decode_key(self, text: str) -> Any:
         return self.decode(text)
 

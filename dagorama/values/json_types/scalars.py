@@ -112,10 +112,6 @@ class Text(Shape):
     def check_as_key(self) -> None:
         return
 
-    def encode_key(self, value: Any) -> str:
-        text: str = self.encode(value)
-        return text
-
     def decode_key(self, text: str) -> Any:
         return text
 

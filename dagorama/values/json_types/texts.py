@@ -37,10 +37,6 @@ class Written(Shape):
     def check_as_key(self) -> None:
         return
 
-    def encode_key(self, value: Any) -> str:
-        text: str = self.encode(value)
-        return text
-
     def decode_key(self, text: str) -> Any:
         try:
             return self._read(text)
