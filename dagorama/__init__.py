@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from dagorama.errors import RetryLater as RetryLater
     from dagorama.errors import SettingsError as SettingsError
     from dagorama.errors import TamperedValue as TamperedValue
+    from dagorama.errors import TypeMismatch as TypeMismatch
     from dagorama.errors import UnverifiedValue as UnverifiedValue
     from dagorama.errors import ValueNotReadable as ValueNotReadable
     from dagorama.errors import ValuesUnavailable as ValuesUnavailable
@@ -104,8 +105,8 @@ _HOMES = {
             "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "
             "DefinitionNotRegistered FailedAttempt FunctionNotFound InstanceExists NodeCancelled NodeFailed "
             "NotInInstance NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
-            "ResourceNotOpened ResultRejected RetryLater SettingsError TamperedValue UnverifiedValue NotFound "
-            "ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
+            "ResourceNotOpened ResultRejected RetryLater SettingsError TamperedValue TypeMismatch UnverifiedValue "
+            "NotFound ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
         ),
         "dagorama.graph.submission": "batch",
         "dagorama.calls.delayed": "at later",

@@ -14,6 +14,7 @@ from dagorama.calls.functions import DecoratedFunction
 from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:
+    from dagorama.graph.options import Codec
     from dagorama.models.method_types import NodeMethod
     from dagorama.retry import RetryConfiguration
 
@@ -39,6 +40,7 @@ def dagorama(
     delay: float = 0,
     max_deaths: int | None = None,
     stream_children: bool = False,
+    codec: Codec | None = None,
 ) -> Decorator: ...
 def dagorama(
     queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None, **options: Any
@@ -67,6 +69,9 @@ def dagorama(
     - `stream_children`: the child nodes of an attempt start while it still runs, not when it has returned. If the
       attempt fails, is cancelled, or its worker dies, unfinished child nodes are cancelled, and the next attempt makes
       new ones.
+    - `codec`: "json" sends arguments and result as JSON, checked against the annotations of the method, which must be
+      complete; a value that does not fit raises TypeMismatch. The default is "pickle", or the codec of
+      the class: `class Orders(DAGDefinition, codec="json")`.
     """
     if unknown := options.keys() - Options.names():
         raise TypeError(unexpected_option(min(unknown)))

@@ -25,6 +25,7 @@ from dagorama.graph.definitions import entry_promise, instantiate
 from dagorama.graph.immediate_scope import CallScope, ImmediateScope
 from dagorama.graph.launch import Launch
 from dagorama.graph.launch import generate_instance_id as generate_instance_id
+from dagorama.graph.options import set_codec
 from dagorama.graph.reserved import OF_INSTANCES, check_class, refusal
 from dagorama.graph.start_options import check_id
 from dagorama.models import instance_type, stored
@@ -33,6 +34,7 @@ from dagorama.models.promise import DAGPromise, as_uuid
 from dagorama.user_code.names import class_name
 
 if TYPE_CHECKING:
+    from dagorama.graph.options import Codec
     from dagorama.models.method_types import EntryOf, OnlyAny
     from dagorama.models.state import Retried
 
@@ -49,9 +51,11 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
     that node's result; the node may return its promise.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, codec: Codec | None = None, **kwargs: Any) -> None:
+        """Take the codec of the decorated methods in the class body that do not name one."""
         super().__init_subclass__(**kwargs)
         check_class(cls, own=(DAGDefinition,))
+        set_codec(cls, codec, sys._getframe(1))
         shipping.definitions.add(cls)
         if current_attempt.get() is not None:
             shipping.made_in_nodes.add(cls)

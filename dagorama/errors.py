@@ -4,6 +4,7 @@ DagoramaError
 ├── PromiseMisuse (TypeError)              a promise was used as a value: fix the DAG
 │   └── PromiseAttribute (AttributeError)  an attribute of a promise was used: fix the DAG
 ├── NotPicklable (TypeError)               an argument or a result cannot be pickled: change that part
+├── TypeMismatch (TypeError)               a value does not fit the annotation of a JSON function: change one of both
 ├── ValueNotReadable                       an argument or a result cannot be read here: its class, or the bytes
 ├── UnverifiedValue                       it is unsigned, or its key is unknown here: set the signing keys
 ├── TamperedValue                          it was changed, or signed for another place: find out who did it
@@ -64,6 +65,10 @@ class NotPicklable(DagoramaError, TypeError):
     """An argument or a result cannot be pickled, and the message names the part."""
 
 
+class TypeMismatch(DagoramaError, TypeError):
+    """A value does not fit its annotation, or the annotation has no JSON form, in a function with codec="json"."""
+
+
 class ValueNotReadable(DagoramaError):
     """The bytes of an argument or a result cannot be turned into an object here."""
 
@@ -122,15 +127,9 @@ class NodeFailed(DagoramaError):
     ) -> None:
         # Attributes that are not in `args` are pickled with the attributes of the exception.
         super().__init__(function, attempts, type, message, traceback)
-        self.function = function
-        self.attempts = attempts
-        self.type = type
-        self.message = message
-        self.traceback = traceback
-        self.earlier = earlier
-        self.node_id = node_id
-        self.dependent = dependent
-        self.instance_id = instance_id
+        self.function, self.attempts, self.type = function, attempts, type
+        self.message, self.traceback, self.earlier = message, traceback, earlier
+        self.node_id, self.dependent, self.instance_id = node_id, dependent, instance_id
 
     @property
     def identifier(self) -> UUID | None:

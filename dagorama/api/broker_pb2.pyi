@@ -3134,20 +3134,24 @@ class GetNodeRequest(_message.Message):
     INSTANCE_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     node: _builtins.bytes
     arguments: _builtins.bool
     """send the envelope of its arguments too"""
+    value: _builtins.bool
+    """send the envelope of its value too, if it has completed"""
     def __init__(
         self,
         *,
         instance: _builtins.bytes = ...,
         node: _builtins.bytes = ...,
         arguments: _builtins.bool = ...,
+        value: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "instance", b"instance", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "instance", b"instance", "node", b"node", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3164,6 +3168,7 @@ class NodeDetails(_message.Message):
     VALUE_BYTES_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     READY_AT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
     made_with: _builtins.str
     """the code that it was made with, as in GrantBody, if other code runs it"""
     argument_bytes: _builtins.int
@@ -3174,6 +3179,8 @@ class NodeDetails(_message.Message):
     """the envelope, if it was asked for"""
     ready_at: _builtins.float
     """seconds since 1970: when its last source ended, or it was created; 0: it still waits"""
+    value: _builtins.bytes
+    """the envelope, if it was asked for"""
     @_builtins.property
     def info(self) -> Global___NodeInfo: ...
     @_builtins.property
@@ -3190,10 +3197,11 @@ class NodeDetails(_message.Message):
         value_bytes: _builtins.int = ...,
         arguments: _builtins.bytes = ...,
         ready_at: _builtins.float = ...,
+        value: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument_bytes", b"argument_bytes", "arguments", b"arguments", "failure", b"failure", "info", b"info", "made_with", b"made_with", "ready_at", b"ready_at", "value_bytes", b"value_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument_bytes", b"argument_bytes", "arguments", b"arguments", "failure", b"failure", "info", b"info", "made_with", b"made_with", "ready_at", b"ready_at", "value", b"value", "value_bytes", b"value_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,23 +7,29 @@ to the scope of the instance.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from inspect import Signature, iscoroutinefunction, signature
+from sys import _getframe
 from types import FrameType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dagorama.client.worker_thread import in_thread
 from dagorama.code_signature import calculate_function_hash, keep_source
 from dagorama.definition import ENTRY_CODE, DAGDefinition, DAGInstance
-from dagorama.errors import NotInInstance
+from dagorama.errors import NotInInstance, TypeMismatch
 from dagorama.graph.delays import Delay
 from dagorama.graph.node_batch import FunctionSpec
-from dagorama.graph.options import KeyOf, Options, check_key_names_a_parameter
+from dagorama.graph.options import Codec, KeyOf, Options, check_key_names_a_parameter
 from dagorama.models import stored
 from dagorama.models.promise import DAGPromise, Place
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name, method_key
 from dagorama.user_code.names import decorated_method as decorated_method
+
+if TYPE_CHECKING:
+    from dagorama.values.json_calls import JsonFunction
+    from dagorama.values.json_hints import Hints
 
 GREEDY = "greedy_execution"
 #: The largest number of valid shapes of calls that are remembered for each function.
@@ -37,11 +43,18 @@ class DecoratedFunction:
     """A decorated function with its options. Its pickle contains the hash of its code."""
 
     __slots__ = (
-        "_hash", "_key_of", "_last", "_shapes", "_signature", "_specs",
-        "function", "has_greedy", "is_async", "options",
+        "_hash", "_hints", "_json", "_key_of", "_last", "_shapes", "_signature", "_specs",
+        "codec", "function", "has_greedy", "is_async", "options",
     )  # fmt: skip
 
-    def __init__(self, function: FunctionType, options: Options, known_hash: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        function: FunctionType,
+        options: Options,
+        known_hash: tuple[str, str] | None = None,
+        codec: Codec | None = None,
+        hints: Hints | None = None,
+    ) -> None:
         key = options.concurrency_key
         check_key_names_a_parameter(function, key)
         if known_hash is None:
@@ -58,6 +71,11 @@ class DecoratedFunction:
         self._shapes: set[object] = set()
         self._specs: WeakKeyDictionary[type[DAGDefinition], FunctionSpec] = WeakKeyDictionary()
         self._last: tuple[type[DAGDefinition] | None, FunctionSpec | None] = (None, None)
+        self.codec: Codec = codec or "pickle"
+        self._hints = hints
+        self._json: JsonFunction | None = None
+        if known_hash is None and options.codec == "json":
+            self.use_json(_getframe(1))
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType, delay: Delay | None = None) -> Any:
         """Return the promise of a new node, or the result of the function if it runs here (`greedy_execution`)."""
@@ -151,12 +169,48 @@ class DecoratedFunction:
             is_async=self.is_async,
             function=self.function,
             python_name=self.function.__name__,
+            json=self.json,
         )
 
     def forget(self, cls: type[DAGDefinition]) -> None:
         """Make the function for nodes of `cls` again at the next call, because its code has changed."""
         self._specs.pop(cls, None)
         self._last = (None, None)
+
+    # --- the codec
+
+    def use_json(self, frame: FrameType) -> None:
+        """Send arguments and results as JSON; `frame` runs the code around the function.
+
+        Raises TypeMismatch if an annotation is missing or has no JSON form. Names in annotations that do not exist yet
+        are looked up at the first call.
+        """
+        from dagorama.values.json_hints import check_annotated, hints_of, json_function, local_names
+
+        self.codec = "json"
+        check_annotated(self.function)
+        names = local_names(self.function, frame)
+        with suppress(NameError):
+            hints = hints_of(self.function, names)
+            self._json = json_function(self.function, hints, names)
+            self._hints = hints
+
+    @property
+    def json(self) -> JsonFunction | None:
+        """The JSON types of the function; None if its codec is pickle. Raises TypeMismatch."""
+        if self.codec == "pickle" or self._json is not None:
+            return self._json
+        from dagorama.values.json_hints import hints_of, json_function
+
+        try:
+            self._hints = self._hints or hints_of(self.function, {})
+            self._json = json_function(self.function, self._hints, {})
+        except NameError as error:
+            raise TypeMismatch(
+                f'{self.function.__qualname__} has codec="json", and its annotations name something that does'
+                f" not exist in its module ({error}): define that at the top level"
+            ) from None
+        return self._json
 
     @property
     def hash(self) -> str:
@@ -168,7 +222,10 @@ class DecoratedFunction:
 
     def __reduce__(self) -> tuple[Any, ...]:
         known = self.function.__name__, self.hash
-        return DecoratedFunction, (self.function, self.options, known)
+        if self.codec == "pickle":
+            return DecoratedFunction, (self.function, self.options, known)
+        # A function that is pickled by value does not bring the names in its annotations.
+        return DecoratedFunction, (self.function, self.options, known, self.codec, self._hints)
 
 
 def from_wrapper(wrapper: Callable[..., Any]) -> DecoratedFunction:

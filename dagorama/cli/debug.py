@@ -19,6 +19,7 @@ import click
 from dagorama.cli.base import TARGET, address_options, fail, node_names, node_reference, whole_ids
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import import_from_here, import_path_of_workers, in_user_code, print_user_traceback
+from dagorama.cli.output import say
 from dagorama.client.display.tables import pluralize
 from dagorama.settings import look_at
 
@@ -80,7 +81,8 @@ def _told(done: Rerun, call: Call, *, post_mortem: bool) -> ExitCode:
     if done.error is None:
         created = f"; it would have created {pluralize(done.created, 'node', 'nodes')}" if done.created else ""
         _say(f"the function returned{created}")
-        click.echo(repr(done.result))
+        json = call.work.target and call.work.target.json
+        say(repr(done.result) if json is None else json.result_text(done.result))
         return ExitCode.OK
     if isinstance(done.error, BdbQuit | KeyboardInterrupt):
         _say("left before the function ended")

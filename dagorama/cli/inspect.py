@@ -23,6 +23,7 @@ from dagorama.client.display.tables import (
     uuid_text,
 )
 from dagorama.models.state import State
+from dagorama.values.json_shown import promised_nodes
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
@@ -105,7 +106,10 @@ def _run_time(text: str | float) -> float:
     "--retried", "failed_attempts", is_flag=True, flag_value=1, type=int, default=0,
     help="Only nodes with a failed attempt.",
 )  # fmt: skip
-@click.option("--arguments", is_flag=True, help="Show the arguments of NODE; this needs the signing key.")
+@click.option(
+    "--arguments", is_flag=True,
+    help="Show the arguments of NODE, and its value if that is JSON; pickles need the signing key.",
+)  # fmt: skip
 @_LIMIT
 @named_command
 def show(
@@ -123,9 +127,10 @@ def show(
 
 
 def _node(broker: Connection, instance: bytes, id: bytes, arguments: bool) -> Answer:
-    details = broker.get_node(instance, id, arguments=arguments)
+    details = broker.get_node(instance, id, arguments=arguments, value=arguments)
     info = details.info
-    names = node_names(broker, [info.node, *info.sources, info.root_cause, info.creator])
+    near = [info.node, *info.sources, info.root_cause, info.creator, *promised_nodes(details.value)]
+    names = node_names(broker, near)
     return node_answer(broker, UUID(bytes=instance), details, node_data(info, instance), names)
 
 

@@ -1,26 +1,19 @@
-"""Show everything that is stored about one node, for `dagorama show INSTANCE NODE`.
-
-The rule: arguments are unpickled only after their signature was verified with a local key.
-"""
+"""Show everything that is stored about one node, for `dagorama show INSTANCE NODE`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from reprlib import Repr
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from dagorama.api import broker_pb2
 from dagorama.cli.base import Answer
+from dagorama.cli.values import argument_lines, value_lines
 from dagorama.client.display.tables import duration_text, key_values, report_text, run_seconds, time_text, uuid_text
-from dagorama.errors import DagoramaError, FailedAttempt, SettingsError
+from dagorama.errors import FailedAttempt
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
-
-#: The text of each argument is truncated to this many characters, and each container in it to MAX_ITEMS items.
-MAX_ARGUMENT_CHARACTERS = 1_000
-MAX_ITEMS = 20
 
 
 def node_answer(
@@ -33,9 +26,13 @@ def node_answer(
     """Return the details of a node; `data` is its JSON data in a list of nodes, and `names` are of all nodes in it."""
     info = details.info
     blocks = [key_values(_facts(instance, details, f"{data['state']}", names))]
-    arguments = _arguments(broker, instance, details, names) if details.arguments else None
-    if arguments is not None:
-        blocks.append("arguments:\n" + "\n".join(f"  {line}" for line in arguments))
+    arguments = argument_lines(broker, instance, details, names) if details.arguments else None
+    value = value_lines(details, names) if details.value else []
+    blocks += [
+        f"{name}:\n" + "\n".join(f"  {line}" for line in lines)
+        for name, lines in (("arguments", arguments), ("value", value or None))
+        if lines is not None
+    ]
     blocks += _failure_blocks(details, names)
     return Answer("\n\n".join(blocks), {
         **data, "instance": f"{instance}", "made_with": details.made_with.partition(" ")[0] or None,
@@ -43,7 +40,7 @@ def node_answer(
         "failure_of": uuid_text(details.failure.node) if details.HasField("failure") else None,
         "ready_at": details.ready_at or None,
         "argument_bytes": details.argument_bytes, "value_bytes": details.value_bytes if info.ended else None,
-        "arguments": arguments,
+        "arguments": arguments, "value": value or None,
     }, names=[f"{UUID(bytes=info.node)}"])  # fmt: skip
 
 
@@ -122,57 +119,3 @@ def _failure_blocks(details: broker_pb2.NodeDetails, names: Mapping[bytes, str])
         where = f", on {attempt['worker']}" if attempt["worker"] else ""
         more = f"{attempt['traceback']}".rstrip() or FailedAttempt(f"{attempt['type']}", "", "").address
         yield "\n".join(filter(None, [f"{which}{of}{where}: {reason}", more]))
-
-
-# --- arguments --------------------------------------------------------------------------------------------
-
-
-class _Promised:
-    """Placeholder for the value of a source, which is not fetched."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __repr__(self) -> str:
-        return f"<value of node {self._name}>"
-
-
-def _arguments(
-    broker: Connection, instance: UUID, details: broker_pb2.NodeDetails, names: Mapping[bytes, str]
-) -> list[str]:
-    """Return a line for each argument, or one line that says why the arguments cannot be shown."""
-    try:
-        args, kwargs = _opened(broker, instance, details, names)
-    except SettingsError:
-        raise
-    except DagoramaError as error:
-        return [f"cannot be shown: {error}"]
-    return [*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())]
-
-
-def _opened(
-    broker: Connection, instance: UUID, details: broker_pb2.NodeDetails, names: Mapping[bytes, str]
-) -> tuple[Sequence[object], Mapping[str, object]]:
-    """Verify and unpickle the arguments. Raises the errors of Keyring.open_arguments, and ValueNotReadable."""
-    from dagorama.client.large_values import BrokerValues
-    from dagorama.values.codec import decode_call
-    from dagorama.values.envelope import references
-    from dagorama.values.signing import code_text, function_digest, keyring
-
-    function = details.info.function
-    digest = function_digest(function.name, details.made_with or code_text(function.hash, function.class_code))
-    envelope = keyring().open_arguments(details.arguments, instance.bytes, details.info.node, digest)
-    fill = [_Promised(names.get(id, f"{UUID(bytes=id)}")) for id in references(envelope)]
-    return decode_call(envelope, fill, get_large=BrokerValues(broker).get)
-
-
-def _shown(value: object) -> str:
-    """Return the repr of a value, truncated, or a note if its repr() raises an exception."""
-    bounded = Repr()
-    bounded.maxstring = bounded.maxother = bounded.maxlong = MAX_ARGUMENT_CHARACTERS
-    bounded.maxlist = bounded.maxtuple = bounded.maxdict = bounded.maxset = bounded.maxfrozenset = MAX_ITEMS
-    try:
-        text = bounded.repr(value)
-    except Exception as error:
-        return f"<{type(value).__qualname__}, repr() raised {type(error).__name__}>"
-    return text if len(text) <= MAX_ARGUMENT_CHARACTERS else f"{text[:MAX_ARGUMENT_CHARACTERS]} ..."

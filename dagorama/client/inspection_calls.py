@@ -155,9 +155,11 @@ class InspectionCalls(ABC):
         (progress,) = self._ask(lambda timeout: list(self.stub.Watch(request, timeout=timeout)))
         return [sum(counts) for counts in zip(*(each.nodes for each in progress.functions), strict=True)]
 
-    def get_node(self, instance: bytes, node: bytes, *, arguments: bool = False) -> broker_pb2.NodeDetails:
-        """Return the record of one node, with the envelope of its arguments if `arguments` is true."""
-        request = broker_pb2.GetNodeRequest(instance=instance, node=node, arguments=arguments)
+    def get_node(
+        self, instance: bytes, node: bytes, *, arguments: bool = False, value: bool = False
+    ) -> broker_pb2.NodeDetails:
+        """Return the record of one node, with the envelopes of its arguments and its value if they are asked for."""
+        request = broker_pb2.GetNodeRequest(instance=instance, node=node, arguments=arguments, value=value)
         return self._ask(lambda timeout: self.stub.GetNode(request, timeout=timeout))
 
     def explain_node(self, instance: bytes, node: bytes = b"") -> broker_pb2.Explanation:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.client.large_values import LARGE_FROM, leave_for_submission
-from dagorama.errors import WrongInstance
+from dagorama.errors import TypeMismatch, WrongInstance
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.delays import Delay
 from dagorama.graph.node_batch import FunctionSpec, NodeBatch
@@ -20,6 +20,7 @@ from dagorama.graph.submission import submit
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
 from dagorama.values.codec import Encoded, encode_call
+from dagorama.values.out_of_band import PutLarge
 
 
 class CallScope(Protocol):
@@ -69,10 +70,7 @@ class ImmediateScope:
         if self._definition is not None:
             self._constructor, self._definition = packed(self._definition, leave_for_submission), None
         key = None if function.key_of is None else function.key_of(args, kwargs)
-        encoded = encode_call(
-            args, kwargs, function.function,
-            large_from=LARGE_FROM, put_large=leave_for_submission, constructor=self._constructor,
-        )  # fmt: skip
+        encoded = encoded_call(function, args, kwargs, LARGE_FROM, leave_for_submission, self._constructor)
         refuse_strangers(encoded, owner, function, place)
         run = NodeBatch(owner, *self._new_id())
         counter = run.add(function, encoded, key, delay)
@@ -85,6 +83,27 @@ class ImmediateScope:
         if ids is None or ids[0] != os.getpid():
             ids = self._ids = os.getpid(), os.urandom(ORIGIN_BYTES), count()
         return ids[1], next(ids[2])
+
+
+def encoded_call(
+    function: FunctionSpec,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    large_from: int,
+    put_large: PutLarge,
+    constructor: bytes | ValueRef | None,
+) -> Encoded:
+    """Return the arguments of a call in an envelope, by the codec of the function."""
+    if function.json is None:
+        return encode_call(
+            args, kwargs, function.function, large_from=large_from, put_large=put_large, constructor=constructor
+        )
+    if constructor is not None:
+        raise TypeMismatch(
+            f'{function.name} has codec="json", and the arguments that its definition was constructed with would be '
+            "sent as a pickle: pass them to the method, or use a definition without arguments"
+        )
+    return function.json.encode_call(args, kwargs, large_from=large_from, put_large=put_large)
 
 
 def refuse_strangers(encoded: Encoded, owner: bytes, function: FunctionSpec, place: Place) -> None:

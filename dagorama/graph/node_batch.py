@@ -22,6 +22,7 @@ from dagorama.values.signing import ARGUMENTS, Keyring, code_text, function_dige
 
 if TYPE_CHECKING:
     from dagorama.graph.options import KeyOf, Options
+    from dagorama.values.json_calls import JsonFunction
 
 #: Bytes of nodes that fit into one unary call.
 UNARY_LIMIT = 2 * 1024 * 1024
@@ -48,6 +49,7 @@ class FunctionSpec:
     is_async: bool
     function: Callable[..., Any]  #: the undecorated function
     python_name: str  #: its `__name__` when its hash was computed
+    json: JsonFunction | None = None  #: its JSON types; None if its arguments and result are pickled
     digest: bytes = field(init=False)  #: the part of the signature of arguments that binds them to this function
 
     def __post_init__(self) -> None:
@@ -147,13 +149,12 @@ class NodeBatch:
                 "reduce them in groups",
                 "INVALID_ARGUMENT",
             )
-        function = spec.digest
         with self._lock:
             if self._closed:
                 raise NotInInstance(f"{spec.name} was called while its node ended; call it before the node returns")
             position = len(self._specs)
             node = self.origin + (self.first + position).to_bytes(4, "big")
-            self._arguments.append(self._ring.sign(encoded.envelope, ARGUMENTS, self.instance, node, function))
+            self._arguments.append(self._ring.sign(encoded.envelope, ARGUMENTS, self.instance, node, spec.digest))
             self._specs.append(spec)
             self._refs.append(encoded.refs)
             if encoded.tolerant:
@@ -262,9 +263,8 @@ def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
 
 def submit_requests(runs: Iterable[NodeBatch]) -> list[broker_pb2.SubmitRequest]:
     """Return the messages of one submission, a single one if a unary call can hold it."""
-    requests: list[broker_pb2.SubmitRequest] = []
+    requests, pieces = list[broker_pb2.SubmitRequest](), list[broker_pb2.Nodes]()
     functions, size = FunctionTable(), 0
-    pieces: list[broker_pb2.Nodes] = []
     for run in runs:
         for start, stop in run.pieces(UNARY_LIMIT):
             nodes = run.to_message(functions, start, stop)

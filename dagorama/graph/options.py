@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import Signature, signature
-from types import FunctionType
-from typing import Any, TypeGuard
+from types import FrameType, FunctionType
+from typing import Any, Literal, TypeGuard
+from weakref import WeakKeyDictionary
 
 from dagorama.errors import PromiseMisuse
 from dagorama.models import stored
@@ -19,6 +20,8 @@ from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, che
 #: The largest number of bytes of a concurrency key.
 LONGEST_KEY = 512
 
+#: How arguments and results of a function are written.
+Codec = Literal["pickle", "json"]
 ConcurrencyKey = Callable[..., str] | str
 
 
@@ -38,6 +41,7 @@ class Options:
     delay: float = 0
     max_deaths: int | None = None
     stream_children: bool = False
+    codec: Codec | None = None  #: None: the codec of the class, which is pickle by default
 
     def __post_init__(self) -> None:
         _check_text(queue_name=self.queue_name, taint_name=self.taint_name)
@@ -50,6 +54,8 @@ class Options:
             raise ValueError(f"priority is {self.priority!r}: it must be a whole number; higher goes first")
         if not isinstance(self.stream_children, bool):
             raise ValueError(f"stream_children is {self.stream_children!r}: it must be True or False")
+        if self.codec not in (None, "pickle", "json"):
+            raise ValueError(f'codec is {self.codec!r}: it must be "json" or "pickle"')
         self._check_key()
 
     @classmethod
@@ -71,6 +77,26 @@ class Options:
             )
         if self.max_concurrency is None:
             raise ValueError("concurrency_key is given without max_concurrency, the number of nodes of one key")
+
+
+_codecs: WeakKeyDictionary[type, Codec] = WeakKeyDictionary()
+
+
+def set_codec(cls: type, codec: Codec | None, frame: FrameType) -> None:
+    """Give the codec of a new class, or else of its bases, to the methods in its body that name none.
+
+    `frame` runs the code around the class. Raises ValueError for an unknown codec, TypeMismatch for a method whose
+    annotations are not complete.
+    """
+    chosen: Codec | None = codec or next((_codecs[base] for base in cls.__mro__[1:] if base in _codecs), None)
+    if chosen is None:
+        return
+    Options(codec=chosen)
+    _codecs[cls] = chosen
+    for found in list(vars(cls).values()):
+        decorated = getattr(found, "_dagorama_decorated", None) if isinstance(found, FunctionType) else None
+        if decorated is not None and decorated.options.codec is None and chosen == "json":
+            decorated.use_json(frame)
 
 
 def unexpected_option(name: str) -> str:

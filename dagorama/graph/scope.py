@@ -17,13 +17,13 @@ from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, leave_for_subm
 from dagorama.context import OVER, attempt_here
 from dagorama.errors import NotInInstance
 from dagorama.graph.delays import Delay
-from dagorama.graph.immediate_scope import refuse_strangers
+from dagorama.graph.immediate_scope import encoded_call, refuse_strangers
 from dagorama.graph.node_batch import Binding, FunctionSpec, NodeBatch
 from dagorama.graph.start_options import Started, StartOptions
 from dagorama.graph.submission import submit
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
-from dagorama.values.codec import encode, encode_call
+from dagorama.values.codec import encode
 from dagorama.values.out_of_band import PutLarge
 from dagorama.values.signing import Keyring
 
@@ -75,10 +75,7 @@ class _BatchScope:
         if self.bound is not None:
             function = self.bound(function)
         key = None if function.key_of is None else function.key_of(args, kwargs)
-        encoded = encode_call(
-            args, kwargs, function.function,
-            large_from=self._large_from, put_large=self.put_large, constructor=self.constructor,
-        )  # fmt: skip
+        encoded = encoded_call(function, args, kwargs, self._large_from, self.put_large, self.constructor)
         if encoded.refs:
             refuse_strangers(encoded, self._instance, function, place)
         run = self._run

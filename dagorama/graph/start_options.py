@@ -85,7 +85,8 @@ def _check_text(text: str | None, what: str, least: int, most: int) -> str:
 def started_with(definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """Return the digest of the arguments of a definition and of a call of it, positional or by name.
 
-    Raises NotPicklable. Arguments that do not fit the entry point are left to the call, which raises TypeError.
+    Raises NotPicklable or TypeMismatch. Arguments that the entry point does not take are left to the call, which raises
+    TypeError.
     """
     entry = type(definition).entrypoint
     try:
@@ -93,4 +94,9 @@ def started_with(definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
         named: object = dict(list(given.items())[1:])
     except (TypeError, ValueError):
         named = (args, kwargs)
+    else:
+        decorated = entry.__dict__.get("_dagorama_decorated")
+        if decorated is not None and decorated.json is not None:
+            encoded = decorated.json.encode_call(args, kwargs)
+            named = (encoded.envelope, encoded.refs)
     return stable_digest((constructor_bytes(definition), named), "arguments")

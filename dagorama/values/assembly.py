@@ -3,9 +3,10 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol, TypeVar, cast
 
-from dagorama.errors import ValueNotReadable
+from dagorama.api.contract import JSON
+from dagorama.errors import FunctionNotFound, TypeMismatch, ValueNotReadable
 from dagorama.values.codec import decode
-from dagorama.values.envelope import references
+from dagorama.values.envelope import flags, references
 from dagorama.values.out_of_band import GetLarge
 
 K = TypeVar("K", bound=Hashable)
@@ -73,7 +74,21 @@ def _assemble(
             stack += missing
         else:
             fill = [values[other] for other in needed] if needed else ()
-            values[key] = decode(envelope, fill, what="value of a node", get_large=get_large)
+            values[key] = read_value(envelope, fill, get_large)
+
+
+def read_value(envelope: bytes, fill: Sequence[object] = (), get_large: GetLarge | None = None) -> object:
+    """Return the value in the envelope of a result, a pickle or JSON. Raises ValueNotReadable."""
+    if not flags(envelope) & JSON:
+        return decode(envelope, fill, what="value of a node", get_large=get_large)
+    from dagorama.values.json_calls import read_result
+
+    try:
+        return read_result(envelope, fill, get_large=get_large)
+    except TypeMismatch as error:
+        raise ValueNotReadable(f"the value of a node does not fit here: {error}") from error
+    except FunctionNotFound as error:
+        raise ValueNotReadable(f"the value of a node is JSON of a function that is not here: {error}") from error
 
 
 def _shown(key: object) -> str:

@@ -12,14 +12,14 @@ from math import inf
 from types import NoneType
 from typing import Any, NamedTuple, cast
 
-from dagorama.api.contract import LARGE, PARTS, SIGNED
+from dagorama.api.contract import JSON, LARGE, PARTS, SIGNED
 from dagorama.errors import BrokerError, PromiseMisuse, ValueNotReadable
 from dagorama.models import stored
 from dagorama.models.failure import Failure
 from dagorama.models.promise import DAGPromise
 from dagorama.models.value_ref import ValueRef
 from dagorama.values.by_value import PROTOCOL
-from dagorama.values.envelope import PLAIN, body, flags, large_of, parts_of, pickle_in, seal
+from dagorama.values.envelope import PLAIN, body, content, flags, large_of, parts_of, seal
 from dagorama.values.out_of_band import Buffer, GetLarge, OutOfBandReader, PutLarge, fetched, loads
 from dagorama.values.pickling import Promises, pickled
 
@@ -178,13 +178,15 @@ def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None)
     marks = flags(envelope)
     if marks & SIGNED:
         raise ValueNotReadable("its signature has not been checked")
+    if marks & JSON:
+        raise ValueNotReadable("it is JSON, which is never unpickled, and a pickle is expected")
     number, start = body(envelope)
     if len(fill) != number:
         raise ValueNotReadable(f"it holds {number} promises and {len(fill)} values were given for them")
     if not marks & (LARGE | PARTS):
         return loads(envelope[start:], None, _fills(fill))
     large = large_of(envelope)
-    data: Buffer = pickle_in(envelope) if large is None else fetched(*large, get_large)
+    data: Buffer = content(envelope) if large is None else fetched(*large, get_large)
     if not number and not marks & PARTS:
         return pickle.loads(data)
     return loads(data, OutOfBandReader(parts_of(envelope), get_large), _fills(fill))
@@ -198,6 +200,11 @@ def _fills(values: Sequence[object]) -> dict[tuple[str, str], Callable[..., obje
     if FailedSource in map(type, values):
         return {_PROMISE_VALUE: partial(_value, values), _OUTCOME_VALUE: partial(_outcome, values)}
     return {_PROMISE_VALUE: values.__getitem__, _OUTCOME_VALUE: values.__getitem__}
+
+
+def value_of_promise(values: Sequence[object], index: int, is_outcome: bool) -> object:
+    """Return the value of a promise; for a failed one, its Failure under outcome(). Raises ValueNotReadable."""
+    return _outcome(values, index) if is_outcome else _value(values, index)
 
 
 def _value(values: Sequence[object], index: int) -> object:

@@ -1,10 +1,10 @@
-"""The byte layout of envelopes: a header, a table of the promises inside, and a pickle.
+"""The byte layout of envelopes: a header, a table of the promises inside, and a pickle or JSON.
 
     byte 0   1, the version
-    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS
+    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON
     SIGNED   8-byte key id, 16-byte instance, 32-byte MAC; `signing` makes and checks it
     REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
-    body     the pickle; if LARGE, u64 length and SHA-256 of a pickle that is stored separately
+    body     the pickle, or if JSON a text in UTF-8; if LARGE, u64 length and SHA-256 of it, stored separately
     PARTS    for each large part outside the pickle: u64 length, SHA-256, u8 kind; then their number as u32
              (at the end, so that the digests can be read without the rest)
 
@@ -16,15 +16,28 @@ from struct import Struct, pack, unpack_from
 from struct import error as StructError
 from typing import Any, NamedTuple
 
-from dagorama.api.contract import COUNT_LAYOUT, ENVELOPE_VERSION, LARGE, ORIGIN_BYTES, PART_LAYOUT, PARTS, REFS, SIGNED
+from dagorama.api.contract import (
+    COUNT_LAYOUT,
+    ENVELOPE_VERSION,
+    JSON,
+    LARGE,
+    ORIGIN_BYTES,
+    PART_LAYOUT,
+    PARTS,
+    REFS,
+    SIGNED,
+)
 from dagorama.errors import ValueNotReadable
 from dagorama.models.promise import DAGPromise
 
-MARKS = SIGNED | LARGE | REFS | PARTS
+MARKS = SIGNED | LARGE | REFS | PARTS | JSON
 #: Bytes that a signature adds to an envelope.
 SIGNATURE_BYTES = 8 + 16 + 32
 #: Version and flags of an envelope that contains only a pickle.
 PLAIN = bytes([ENVELOPE_VERSION, 0])
+
+#: Version and flags of envelopes that contain only a pickle, or only JSON.
+WHOLE = frozenset({PLAIN, bytes([ENVELOPE_VERSION, JSON])})
 
 _U32 = Struct(COUNT_LAYOUT)
 _GROUP = Struct(f"<{ORIGIN_BYTES}sI")
@@ -82,25 +95,29 @@ def large_values(envelope: bytes) -> list[bytes]:
 
 
 def size_of(envelope: bytes) -> int:
-    """Return the number of bytes of the pickled value, including separately stored ones."""
+    """Return the number of bytes of the pickle or JSON, including separately stored ones."""
     large = large_of(envelope)
-    return (len(pickle_in(envelope)) if large is None else large[1]) + sum(part.length for part in parts_of(envelope))
+    return (len(content(envelope)) if large is None else large[1]) + sum(part.length for part in parts_of(envelope))
 
 
 def seal(
-    pickled: bytes, promises: Sequence[DAGPromise[Any]] = (), large: bytes | None = None, parts: Sequence[Part] = ()
+    pickled: bytes,
+    promises: Sequence[DAGPromise[Any]] = (),
+    large: bytes | None = None,
+    parts: Sequence[Part] = (),
+    kind: int = 0,
 ) -> bytes:
-    """Return the envelope of a pickle; `large` is its SHA-256 if it is stored separately."""
-    if not promises and large is None and not parts:
+    """Return the envelope of a pickle, or of JSON if `kind` is JSON; `large` is its SHA-256 if stored separately."""
+    if not promises and large is None and not parts and not kind:
         return PLAIN + pickled
-    marks = (REFS if promises else 0) | (LARGE if large is not None else 0) | (PARTS if parts else 0)
-    content = pickled if large is None else _LARGE.pack(len(pickled), large)
+    marks = kind | (REFS if promises else 0) | (LARGE if large is not None else 0) | (PARTS if parts else 0)
+    held = pickled if large is None else _LARGE.pack(len(pickled), large)
     trailer = [_PART.pack(*part) for part in parts] + [_U32.pack(len(parts))] if parts else []
-    return b"".join((bytes((ENVELOPE_VERSION, marks)), _table(promises) if promises else b"", content, *trailer))
+    return b"".join((bytes((ENVELOPE_VERSION, marks)), _table(promises) if promises else b"", held, *trailer))
 
 
-def pickle_in(envelope: bytes) -> memoryview:
-    """Return the pickle in an envelope that is not LARGE."""
+def content(envelope: bytes) -> memoryview:
+    """Return the pickle or JSON in an envelope that is not LARGE."""
     end = _trailer(envelope)[1] if flags(envelope) & PARTS else len(envelope)
     return memoryview(envelope)[body(envelope)[1] : end]
 
@@ -108,9 +125,9 @@ def pickle_in(envelope: bytes) -> memoryview:
 def _trailer(envelope: bytes) -> tuple[int, int]:
     """Return the number of parts in the table at the end, and its position."""
     count_at = len(envelope) - _U32.size
-    number = _U32.unpack_from(envelope, count_at)[0] if count_at >= _content(envelope) else 0
+    number = _U32.unpack_from(envelope, count_at)[0] if count_at >= _after_signature(envelope) else 0
     start = count_at - _PART.size * number
-    if start < _content(envelope):
+    if start < _after_signature(envelope):
         raise ValueNotReadable("the envelope's table of large parts is cut short")
     return number, start
 
@@ -134,7 +151,7 @@ def flags(envelope: bytes) -> int:
     return envelope[1]
 
 
-def _content(envelope: bytes) -> int:
+def _after_signature(envelope: bytes) -> int:
     """Return the position after header and signature."""
     return 2 + SIGNATURE_BYTES if flags(envelope) & SIGNED else 2
 
@@ -143,7 +160,7 @@ def _groups(envelope: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield origin, number of counters and their position, for each group of the table."""
     if not flags(envelope) & REFS:
         return
-    start = _content(envelope)
+    start = _after_signature(envelope)
     groups = _U32.unpack_from(envelope, start)[0]
     start += _U32.size
     for _ in range(groups):
@@ -154,7 +171,7 @@ def _groups(envelope: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def body(envelope: bytes) -> tuple[int, int]:
     """Return the number of promises in the table, and the position of the body."""
-    number, start = 0, _content(envelope) + (_U32.size if flags(envelope) & REFS else 0)
+    number, start = 0, _after_signature(envelope) + (_U32.size if flags(envelope) & REFS else 0)
     for _, count, counters in _groups(envelope):
         number, start = number + count, counters + 4 * count
     return number, start

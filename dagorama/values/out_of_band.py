@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from dagorama.errors import ValueNotReadable
 from dagorama.models import stored
 from dagorama.models.value_ref import ValueRef
-from dagorama.values.envelope import Part, large_of, parts_of, pickle_in
+from dagorama.values.envelope import Part, content, large_of, parts_of
 
 BYTES, BYTEARRAY, BUFFER, KEPT = range(4)
 #: The largest number of parts of one value; all others stay in the pickle.
@@ -81,7 +81,7 @@ class OutOfBandWriter:
         """Reduce a reference of put() to the value itself, for the dispatch table of the pickler."""
         large, parts = large_of(kept._envelope), parts_of(kept._envelope)
         if large is None:
-            data: bytes | int = bytes(pickle_in(kept._envelope))
+            data: bytes | int = bytes(content(kept._envelope))
         else:
             data = self._add_kept(Part(large[1], large[0], KEPT))
         return _put_value, (data, tuple((self._add_kept(part), part.kind) for part in parts))

@@ -170,13 +170,17 @@ def _has_ended(node: StoredNode) -> bool:
     return node.outcome is not None and node.outcome.state != State.RESOLVING
 
 
-async def node_details(broker: Broker, instance: bytes, id: bytes, arguments: bool) -> pb.NodeDetails:
-    """Return all that is known of a node, with its arguments if requested. Raise NotFound or InvalidArgument."""
+async def node_details(broker: Broker, instance: bytes, id: bytes, arguments: bool, with_value: bool) -> pb.NodeDetails:
+    """Return all that is known of a node, with its envelopes if requested. Raise NotFound or InvalidArgument."""
     with broker.lookups.holds.on(instance):
         found = await broker.lookups.find_node(instance, id)
         (node,) = await _read(broker, [found.key])
         (info,) = await NodeInfos(broker).infos([SeenNode(node, state_of(broker, node))])
-        return await _details(broker, node, found.function, info, arguments)
+        details = await _details(broker, node, found.function, info, arguments)
+        if with_value and State(info.state) is State.COMPLETED:
+            outcome = await broker.lookups.outcome(node.key)
+            details.value = (outcome.value if outcome is not None else None) or b""
+        return details
 
 
 async def _details(

@@ -58,9 +58,9 @@ class InspectionService(pb_grpc.BrokerServicer):
     @refusing
     async def GetNode(self, request: pb.GetNodeRequest, context: Context) -> pb.NodeDetails:
         instance, node = id_bytes(request.instance, "an instance"), id_bytes(request.node, "a node")
-        if request.arguments:
+        if request.arguments or request.value:
             refuse_reader(caller.get())
-        details = await inspect.node_details(self._broker, instance, node, request.arguments)
+        details = await inspect.node_details(self._broker, instance, node, request.arguments, request.value)
         return inspect.without_tracebacks(details) if is_reader(caller.get()) else details
 
     @refusing

@@ -148,10 +148,10 @@ def is_reader(token: Token | None) -> bool:
 
 
 def refuse_reader(token: Token | None) -> None:
-    """Raise PermissionDenied if the caller is a reader, who may not read the arguments of nodes."""
+    """Raise PermissionDenied if the caller is a reader, who may not read arguments and values of nodes."""
     if token is not None and is_reader(token):
         raise PermissionDenied(
-            f"the token {token.name!r} has the role reader, which may not read the arguments of nodes"
+            f"the token {token.name!r} has the role reader, which may not read arguments and values of nodes"
         )
 
 

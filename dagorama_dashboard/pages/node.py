@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import FailedAttempt, NotFound
 from dagorama.models.state import State
+from dagorama.values.json_shown import promised_nodes, shown_arguments, shown_result
 from dagorama_dashboard.pages.instance import instance_id, ordinals
 from dagorama_dashboard.shown.formats import duration
 from dagorama_dashboard.web.look import Look
@@ -50,16 +51,23 @@ async def node_ids(look: Look) -> tuple[bytes, bytes]:
 async def node(look: Look) -> Content:
     """Return the page of a node."""
     instance, id = await node_ids(look)
+    sees_values = look.may("Wait")
     details, why = await asyncio.gather(
-        look.ask("GetNode", pb.GetNodeRequest(instance=instance, node=id)),
+        look.ask("GetNode", pb.GetNodeRequest(instance=instance, node=id, arguments=sees_values, value=sees_values)),
         look.ask("ExplainNode", pb.ExplainNodeRequest(instance=instance, node=id)),
     )
     info: pb.NodeInfo = details.info
     sources = list(info.sources[:MOST_SOURCES])
     near = {*sources, info.creator, info.root_cause, *(n for reason in why.reasons for n in reason.node)}
+    near |= set(promised_nodes(details.value))
     near |= {cause.node for cause in why.causes} | {n for cause in why.causes for r in cause.reasons for n in r.node}
     names = await ordinals(look, {each for each in near if each})
     number = look.request.path_params["node"]
+
+    def name(source: bytes) -> str:
+        return f"{names[source]}" if source in names else f"{UUID(bytes=source)}"
+
+    arguments, value = shown_arguments(details.arguments, name), shown_result(details.value, name)
     return Content(
         "node.html",
         f"{info.function.name.rpartition(':')[2]} {instance.hex()[:8]}/{number}",
@@ -68,7 +76,7 @@ async def node(look: Look) -> Content:
             "is_done": State(info.state) is State.COMPLETED,
             "names": names, "sources": sources, "attempts": attempts_of(details),
             "is_running": State(info.state) is State.CLAIMED, "has_ended": info.state >= State.COMPLETED,
-            "rules": rules_of(info.function),
+            "rules": rules_of(info.function), "shown_arguments": arguments, "shown_value": value,
         },
         section="instances",
     )  # fmt: skip

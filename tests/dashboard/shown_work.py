@@ -13,10 +13,10 @@ class Shapes(DAGDefinition):
 
     @dagorama().syncfn
     def entrypoint(self, count: int, bad: int) -> int:
-        return self.total([self.measure(number, number == bad) for number in range(count)])
+        return self.total([self.measure(number, number == bad, HOSTILE) for number in range(count)])
 
-    @dagorama().syncfn
-    def measure(self, number: int, is_bad: bool) -> int:
+    @dagorama(codec="json").syncfn
+    def measure(self, number: int, is_bad: bool, label: str) -> int:
         print(f"measuring {number} {HOSTILE}\x1b[31m")
         if is_bad:
             raise ValueError(f"no area of {HOSTILE}")
@@ -30,9 +30,9 @@ class Shapes(DAGDefinition):
 class Lonely(DAGDefinition):
     """Runs nowhere, because no worker tolerates its taint."""
 
-    @dagorama(queue_name=f"queue {HOSTILE}", taint_name="gpu").syncfn
-    def entrypoint(self) -> int:
-        return 1
+    @dagorama(queue_name=f"queue {HOSTILE}", taint_name="gpu", codec="json").syncfn
+    def entrypoint(self, number: int = 0) -> int:
+        return number
 
 
 #: A module in two versions, whose function has other code in each.

@@ -219,7 +219,7 @@ def test_a_cookie_does_not_act_for_a_client_that_does_not_say_where_it_comes_fro
 
 @pytest.fixture
 def waiting(as_admin: Guarded) -> tuple[Guarded, str]:
-    instance, _ = start(Lonely())()
+    instance, _ = start(Lonely())(number=7531)
     return as_admin, f"{instance.instance_id}"
 
 
@@ -288,3 +288,10 @@ def test_other_machines_are_not_served_for_a_broker_without_tokens(bind: str) ->
         response = pages.get("/")
         assert response.status_code == 403
         assert "dagorama tokens new" in response.text
+
+
+def test_values_are_shown_to_those_who_may_wait_for_them(waiting: tuple[Guarded, str]) -> None:
+    guarded, instance = waiting
+    for role, sees in (("reader", False), ("listener", False), ("client", True), ("admin", True)):
+        guarded.pages.sign_in(guarded.tokens[role])
+        assert ("7531" in guarded.pages.page(f"/instances/{instance}/1")) is sees

@@ -139,6 +139,17 @@ def test_a_failure_that_no_code_has_raised_has_the_address_of_its_documentation_
     connection().close_stream()
 
 
+def test_a_node_of_a_json_function_shows_its_arguments_and_value(seen: Seen) -> None:
+    html = seen.pages.page(f"/instances/{seen.completed}/4")
+    assert "<img" not in html
+    page = unescape(html)
+    assert "signatures are not verified here" in page
+    for part in ("<dt>number</dt><dd><code>2<", "<dt>is_bad</dt><dd><code>false<", f'<dd><code>"{HOSTILE}"<',
+                 "<dt>value</dt><dd><code>4<"):  # fmt: skip
+        assert part in page
+    assert "signatures are not verified here" not in seen.pages.page(f"/instances/{seen.completed}/1"), "a pickle"
+
+
 def test_a_node_that_waits_says_why(seen: Seen) -> None:
     page = seen.pages.page(f"/instances/{seen.stuck}/1")
     assert "Why it is queued" in page

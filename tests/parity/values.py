@@ -197,3 +197,40 @@ def an_exception_may_be_a_value(stage: Stage) -> None:
     found = stage.told(*Raised()())
     stage.record[-1] = repr(found)  # exceptions are equal only to themselves
     assert isinstance(found, ValueError)
+
+
+class Billed(DAGDefinition, codec="json"):
+    @dagorama
+    def entrypoint(self, order: Order, rate: float = 1) -> dict[str, float | str]:
+        total = self.total([order, self.discount(order)], rate)
+        return {"total": total, "text": self.text(total)}
+
+    @dagorama
+    def discount(self, order: Order) -> Order:
+        return Order("discount", [-price / 2 for price in order.prices])
+
+    @dagorama(codec="pickle")
+    def total(self, orders: Any, rate: Any) -> Any:
+        return rate * sum(sum(order.prices) for order in orders)
+
+    @dagorama
+    def text(self, total: float) -> str:
+        return f"{total:.2f}"
+
+    @dagorama
+    def rounded(self, total: float) -> int:
+        return total  # type: ignore[return-value]
+
+
+@story
+def json_and_pickle_functions_take_each_others_values(stage: Stage) -> None:
+    assert stage.told(*Billed()(Order("a", [1.0, 2.5]), rate=2)) == {"total": 3.5, "text": "3.50"}
+
+
+@story
+def a_result_that_does_not_fit_its_annotation_fails_its_node(stage: Stage) -> None:
+    instance, promise = Billed()(Order("a", []))
+    stage.told(instance, promise)
+    found = stage.told(instance, instance.rounded(1.5))
+    assert isinstance(found, Failed)
+    assert (found.type, found.attempts) == ("dagorama.errors.TypeMismatch", 1)

@@ -203,11 +203,15 @@ async def test_a_reader_gets_neither_the_arguments_of_a_node_nor_its_tracebacks(
     async with guarded(tokens) as served:
         dag = await submit(served, tokens, FUNCTION)
         request = broker_pb2.GetNodeRequest(instance=dag.instance, node=dag.id(0), arguments=True)
-        with refused(DENIED, "may not read the arguments of nodes"):
+        with refused(DENIED, "may not read arguments and values of nodes"):
             await stubs(served, tokens["reader"]).GetNode(request)
         assert (await stubs(served, tokens["client"]).GetNode(request)).arguments
         request.arguments = False
         assert not (await stubs(served, tokens["reader"]).GetNode(request)).arguments
+        request.value = True
+        with refused(DENIED, "may not read arguments and values of nodes"):
+            await stubs(served, tokens["reader"]).GetNode(request)
+        request.value = False
         worker = await worker_of(served, tokens["worker"])
         await worker.durable(await worker.fail(await worker.node(), message="why", traceback="where"))
         failures = [(await stubs(served, tokens[role]).GetNode(request)).failure for role in ("reader", "client")]

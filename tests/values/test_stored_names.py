@@ -35,7 +35,7 @@ from dagorama.models.arguments import DAGArguments
 from dagorama.models.state import Unschedulable
 from dagorama.models.value_ref import ValueRef
 from dagorama.values.codec import encode, encode_call
-from dagorama.values.envelope import pickle_in, size_of
+from dagorama.values.envelope import content, size_of
 
 PROMISE: DAGPromise[int] = DAGPromise(identifier=UUID(int=1))
 NODE = UUID(int=2)
@@ -68,7 +68,7 @@ def names_in(pickled: bytes | memoryview) -> set[str]:
 
 
 def in_envelope(envelope: bytes) -> set[str]:
-    return names_in(pickle_in(envelope))
+    return names_in(content(envelope))
 
 
 def in_pickle(value: object) -> set[str]:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import REFS
+from dagorama.api.contract import JSON, REFS
 from dagorama.definition import DAGDefinition
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
 from dagorama.graph.definitions import definition_like
 from dagorama.graph.node_batch import Binding, binding
 from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
-from dagorama.values.assembly import decode_promised
+from dagorama.values.assembly import decode_promised, read_value
 from dagorama.values.codec import decode
 from dagorama.values.failures import failed_source
 from dagorama.values.out_of_band import GetLarge
 from dagorama.values.rebind import Wanted
 from dagorama.values.signing import Keyring, SignedValues, code_text, function_digest
+
+if TYPE_CHECKING:
+    from dagorama.values.json_calls import JsonFunction
 
 #: errors of a function that this process cannot run, and the reasons for which its nodes are given back then
 UNUSABLE_REASONS: dict[type[BaseException], pb.ReturnReason.ValueType] = {
@@ -39,6 +42,7 @@ class Target(NamedTuple):
     function: Callable[..., Any]
     retry: RetryConfiguration | None
     bound: Binding | None  #: gives called functions the code of the caller's class; None if they have it already
+    json: JsonFunction | None  #: reads its arguments and writes its result; None if they are pickled
 
 
 class Work:
@@ -92,7 +96,7 @@ class Work:
             )
         is_own = not self.class_code or self.class_code == spec.class_code
         bound = None if is_own else binding(self.class_code)
-        return Target(found.cls, found.decorated.function, found.decorated.options.retry, bound)
+        return Target(found.cls, found.decorated.function, found.decorated.options.retry, bound, spec.json)
 
 
 def definition_of(cls: type[DAGDefinition], constructor: bytes | None) -> DAGDefinition:
@@ -109,14 +113,28 @@ class Values(NamedTuple):
     signed: SignedValues
     failed: Mapping[bytes, bytes]  #: the serialized NodeFailure of nodes that have no value
 
-    def read(self, id: bytes, instance: bytes, get_large: GetLarge) -> object:
-        """Return a new copy of the value of a node, or a FailedSource if the node failed."""
+    def read(self, id: bytes, instance: bytes, get_large: GetLarge, as_json: bool = False) -> object:
+        """Return a new copy of the value of a node, or a FailedSource if the node failed.
+
+        With `as_json`, a value that was written as JSON is a JsonValue, unless it contains promises.
+        """
         if id in self.failed:
             return failed_source(self.failed[id], instance)
         envelope = self.signed.get_of(id, instance)
         if envelope is None or envelope[1] & REFS:
             return decode_promised(id, self.signed, get_large=get_large)
+        return read_whole(envelope, as_json, get_large)
+
+
+def read_whole(envelope: bytes, as_json: bool, get_large: GetLarge | None = None) -> object:
+    """Return the value in the envelope of a result without promises, or with `as_json` a JsonValue if it is JSON."""
+    if not envelope[1] & JSON:
         return decode(envelope, what="value of a node", get_large=get_large)
+    if not as_json:
+        return read_value(envelope, get_large=get_large)
+    from dagorama.values.json_calls import json_value
+
+    return json_value(envelope, get_large=get_large)
 
 
 class Call(NamedTuple):

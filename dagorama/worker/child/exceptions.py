@@ -12,6 +12,7 @@ from dagorama.errors import (
     DefinitionDiffers,
     ResourceNotOpened,
     TamperedValue,
+    TypeMismatch,
     ValuesUnavailable,
 )
 from dagorama.logging import get_logger
@@ -57,7 +58,7 @@ def _failure(ring: Keyring, call: Call, error: BaseException, microseconds: int)
     exception = signed_exception(error, lambda pickled: ring.sign(PLAIN + pickled, FAILURE, call.instance, call.id))
     failure = describe(error, call.node, call.attempt, microseconds, exception)
     final, later = retry_decision(call.work.target and call.work.target.retry, error)
-    failure.final = final or isinstance(error, (TamperedValue, DefinitionDiffers))
+    failure.final = final or isinstance(error, (TamperedValue, DefinitionDiffers, TypeMismatch))
     if later is not None:
         failure.retry_after = later
     _log(call, failure, later)

@@ -23,12 +23,12 @@ from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.scope import AttemptScope
 from dagorama.logging import get_logger
-from dagorama.values.codec import decode, decode_called, encode
-from dagorama.values.envelope import PLAIN, references
+from dagorama.values.codec import Encoded, decode_called, encode
+from dagorama.values.envelope import WHOLE, references
 from dagorama.values.rebind import check_rebinding
 from dagorama.values.signing import RESULT, keyring
 from dagorama.worker.child import process_state
-from dagorama.worker.child.call import Call, GrantReader, Target, Work, definition_of
+from dagorama.worker.child.call import Call, GrantReader, Target, Work, definition_of, read_whole
 from dagorama.worker.child.exceptions import Unchecked, report_exception, within
 from dagorama.worker.child.forks import forget_in_forks, leave
 from dagorama.worker.child.node_logging import log_completed
@@ -178,16 +178,21 @@ class Executor:
         except UnverifiedValue as error:
             raise Unchecked(str(error)) from None
         # Only after the signature was verified, because finding a function imports its module.
-        cls, function, _, scope.bound = call.work.target or self._load(call.work)
-        handed = self._handed(call.beside) if call.beside else NOTHING
+        cls, function, _, scope.bound, json = call.work.target or self._load(call.work)
+        as_json = json is not None
+        handed = self._handed(call.beside, as_json) if call.beside else NOTHING
         try:
             sources = references(arguments) if arguments[1] & REFS else ()
             fill = [
-                handed[id] if id in handed else call.values.read(id, call.instance, self._large.get) for id in sources
+                handed[id] if id in handed else call.values.read(id, call.instance, self._large.get, as_json)
+                for id in sources
             ]
         except UnverifiedValue as error:
             raise Unchecked(str(error)) from None
-        args, kwargs, constructor = decode_called(arguments, fill, function, get_large=self._large.get)
+        if json is not None:
+            args, kwargs, constructor = json.decode_call(arguments, fill, get_large=self._large.get)
+        else:
+            args, kwargs, constructor = decode_called(arguments, fill, function, get_large=self._large.get)
         if constructor is None:
             definition = call.work.definition or call.work.make_definition(cls)
         else:
@@ -218,17 +223,17 @@ class Executor:
                 f"the arguments of node {call.id.hex()} are not signed with the key that its caller announced"
             ) from None
 
-    def _handed(self, sources: Iterable[int]) -> dict[bytes, object]:
+    def _handed(self, sources: Iterable[int], as_json: bool) -> dict[bytes, object]:
         """Return new copies of the values of nodes that ran before in this process, by the nodes' ids."""
         self._handed_on.difference_update(sources)
         own = [self._own.pop(source) for source in sources]
-        return {id: decode(envelope, what="value of a node") for id, envelope in own}
+        return {id: read_whole(envelope, as_json) for id, envelope in own}
 
     # --- outcomes -----------------------------------------------------------------------------------
 
     def _ended(self, call: Call, scope: AttemptScope, result: object, started: int) -> int:
         try:
-            encoded = encode(result, "result", large_from=self.large_from, put_large=self._large.put)
+            encoded = self._encoded(call.work, result)
             envelope = self._ring.sign(encoded.envelope, RESULT, call.instance, call.id)
             if encoded.refs:
                 refuse_excess(encoded)
@@ -238,16 +243,22 @@ class Executor:
             leave()
         ended = monotonic_ns()
         microseconds = self._measured(call, started, ended)
-        if scope.runs or encoded.envelope[:2] != PLAIN:
+        if scope.runs or encoded.envelope[:2] not in WHOLE:
             signed = encoded._replace(envelope=envelope)
             self.outbox.completed_with(call.node, call.attempt, signed, scope, microseconds)
         else:
             self.outbox.completed(call.node, call.attempt, envelope, microseconds)
         if self._logs_nodes:
             log_completed(call, microseconds)
-        if self._handed_on and call.node in self._handed_on and encoded.envelope[:2] == PLAIN:
+        if self._handed_on and call.node in self._handed_on and encoded.envelope[:2] in WHOLE:
             self._own[call.node] = call.id, encoded.envelope
         return ended
+
+    def _encoded(self, work: Work, result: object) -> Encoded:
+        json = work.target and work.target.json
+        if json is None:
+            return encode(result, "result", large_from=self.large_from, put_large=self._large.put)
+        return json.encode_result(work.name, result, large_from=self.large_from, put_large=self._large.put)
 
     def _broke_off(
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
