@@ -3,6 +3,7 @@
     arguments   role, instance, node, and the name and code of their function
     results     role, instance, node
     failures    role, instance, node: the pickled exception of a failed node
+    schedules   role, schedule, and the name and code of the entry point: its arguments, each time that it starts
 
 Rebindings are signed too, but they are not envelopes: see `rebind`.
 
@@ -23,12 +24,13 @@ from hmac import compare_digest
 from typing import NamedTuple
 
 from dagorama.api.contract import ENVELOPE_VERSION, SIGNED
+from dagorama.api.firings import entry_node, firing_instance
 from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.settings import signing_keys
 from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, flags
 from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
 
-ARGUMENTS, RESULT, FAILURE, REBINDING = b"A", b"R", b"F", b"C"
+ARGUMENTS, RESULT, FAILURE, REBINDING, SCHEDULE = b"A", b"R", b"F", b"C", b"S"
 
 _ADVICE = "set DAGORAMA_SIGNING_KEYS to the same keys in the processes that write and read values"
 
@@ -91,6 +93,21 @@ class Keyring:
         """Return the arguments of a node, without their signature; raise what `open` raises."""
         opened = self._opened(envelope, ARGUMENTS + node + function, node, "arguments")
         _check_instance(envelope[_INSTANCE_AT:_MAC_AT], instance, "arguments", node)
+        return opened
+
+    def sign_schedule(self, envelope: bytes, schedule: bytes, function: bytes) -> bytes:
+        """Return arguments with a signature that is valid for all times of a schedule, given by its digest."""
+        return self.sign(envelope, SCHEDULE, schedule, b"", function)
+
+    def open_scheduled(self, envelope: bytes, instance: bytes, node: bytes, function: bytes, time: str) -> bytes:
+        """Return the arguments of an entry point that a schedule has started at a time, without their signature.
+
+        The node has to be the first one of the instance of that schedule and time. Raises what `open` raises.
+        """
+        opened = self._opened(envelope, SCHEDULE + function, node, "arguments")
+        _check_instance(firing_instance(envelope[_INSTANCE_AT:_MAC_AT], time), instance, "arguments", node)
+        if node != entry_node(instance):
+            raise TamperedValue(f"the arguments of node {node.hex()} are signed for the entry point of a schedule")
         return opened
 
     def sign_statement(self, statement: bytes, role: bytes) -> bytes:
