@@ -78,7 +78,7 @@ def next_time(times: Times, moment: float) -> float | None:
 
 
 def latest(times: Times, since: float, until: float, most: int) -> tuple[list[float], bool]:
-    """Return the last times after `since` and up to `until`, at least `most` if there are so many; and if there are more.
+    """Return the last times after `since` and up to `until`, at least `most` of them, and whether there are more.
 
     Times are looked for from `until` backwards, in longer and longer stretches, so that a broker which was off for
     years does not count all of them.
@@ -96,10 +96,7 @@ def due(times: Times, catch_up: CatchUp, since: float, now: float) -> Due:
     """Return for which of the times after `since` an instance is started `now`."""
     wanted = MOST_CAUGHT_UP if catch_up is CatchUp.ALL else 1
     found, more = latest(times, since, now, wanted)
-    if catch_up is CatchUp.NONE:
-        start = [time for time in found[-1:] if now - time <= ON_TIME]
-    else:
-        start = found[-wanted:]
+    start = [time for time in found[-wanted:] if catch_up is not CatchUp.NONE or now - time <= ON_TIME]
     return Due(start, len(found) - len(start), more)
 
 

@@ -1,35 +1,38 @@
-"""Defines schedules: which instance is started, when, and what happens to times that were missed or overlap."""
+"""Defines schedules: which instance is started, when, and how missed and overlapping times are treated."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+from dagorama_broker.model.domain import Function, RetryPolicy, WireProtocol
 
 #: Missed times of one schedule that are made up for at once.
 MOST_CAUGHT_UP = 100
 
 
 class Overlap(StrEnum):
-    """What a schedule does at its time while its last instance has not ended."""
+    """The rule for a time of a schedule whose last instance has not ended."""
 
-    SKIP = "skip"  #: starts nothing
-    QUEUE = "queue"  #: starts one instance as soon as the last one has ended
-    ALLOW = "allow"  #: starts another one
-    REPLACE = "replace"  #: cancels the last one, and starts another
+    SKIP = "skip"  #: start nothing
+    QUEUE = "queue"  #: start one instance as soon as the last one has ended
+    ALLOW = "allow"  #: start another one
+    REPLACE = "replace"  #: cancel the last one, and start another
 
 
 class CatchUp(StrEnum):
-    """What a schedule does about times at which no broker ran."""
+    """The rule for times of a schedule at which no broker ran."""
 
-    LAST = "last"  #: starts an instance for the last one
-    NONE = "none"  #: starts nothing
-    ALL = "all"  #: starts an instance for each of them, at most `MOST_CAUGHT_UP`
+    LAST = "last"  #: start an instance for the last one
+    NONE = "none"  #: start nothing
+    ALL = "all"  #: start an instance for each of them, at most `MOST_CAUGHT_UP`
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """The times of a schedule: those of a cron expression in a time zone, or one every so many seconds."""
+    """The times of a schedule: of a cron expression in a time zone, or at an interval."""
 
     cron: str = ""  #: five fields, or six with seconds first; empty: `every` counts
     zone: str = "UTC"  #: IANA name of the time zone in which `cron` is read
@@ -38,11 +41,11 @@ class Times:
 
 
 class ScheduleRow(NamedTuple):
-    """A schedule as it is stored."""
+    """A schedule as it is stored. A later row with the same name replaces it."""
 
     name: str  #: its id
     definition: str
-    function: int  #: of the entry point
+    function: bytes  #: the entry point, see `packed_function`
     arguments: bytes  #: an envelope, signed for this schedule
     cron: str
     zone: str
@@ -51,5 +54,22 @@ class ScheduleRow(NamedTuple):
     overlap: str
     catch_up: str
     paused: bool
-    fired: float  #: seconds since 1970: the last time that was decided about; none up to it is decided about again
+    fired: float  #: seconds since 1970: times up to this one were decided about
     instance: bytes = b""  #: of the last instance that it has started; empty: it has started none
+    waiting: float = 0.0  #: the time for which an instance starts when the last one has ended; 0: there is none
+
+    @property
+    def times(self) -> Times:
+        return Times(self.cron, self.zone, self.every, self.start)
+
+
+def packed_function(function: Function) -> bytes:
+    """Return a function as a schedule keeps it: its own row is dropped when no node names it."""
+    return json.dumps(asdict(function), sort_keys=True).encode()
+
+
+def unpacked_function(packed: bytes) -> Function:
+    """Return the function that `packed_function` has packed."""
+    fields = json.loads(packed)
+    retry = RetryPolicy(**fields["retry"]) if fields["retry"] is not None else None
+    return Function(**{**fields, "retry": retry, "protocol": WireProtocol(fields["protocol"])})

@@ -1,5 +1,7 @@
 """The signature of a schedule's arguments: good for each time of that schedule, as its entry point, and for no more."""
 
+from contextlib import suppress
+
 import pytest
 
 from dagorama.api.firings import entry_node, firing_instance, schedule_digest
@@ -39,10 +41,11 @@ def test_they_do_not_open_elsewhere() -> None:
         "other code": (instance, node, function_digest("module:Report.entrypoint", "other"), MONDAY),
         "no time": (instance, node, REPORT, ""),
     }
+    opened = []
     for what, where in others.items():
-        with pytest.raises(TamperedValue):
-            RING.open_scheduled(SIGNED, *where)
-            pytest.fail(what)
+        with suppress(TamperedValue):
+            opened.append((what, RING.open_scheduled(SIGNED, *where)))
+    assert opened == []
 
 
 def test_they_are_no_other_arguments_no_result_and_no_failure() -> None:

@@ -13,6 +13,7 @@ from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
+from dagorama_broker.store.sql.schedules import read_schedules
 
 # CROSS JOIN makes SQLite use this order of tables, so that it never reads what ended long ago.
 _UNFINISHED_BLOCKS = (
@@ -77,6 +78,7 @@ def read_live(reader: Reader) -> Live:
         paused=_paused(connection),
         next_worker=next_key(connection, "worker_names", "number"),
         traces=_traces(connection),
+        schedules=read_schedules(connection),
     )
 
 
