@@ -102,7 +102,7 @@ class Keyring:
     def open_scheduled(self, envelope: bytes, instance: bytes, node: bytes, function: bytes, time: str) -> bytes:
         """Return the arguments of an entry point that a schedule has started at a time, without their signature.
 
-        The node has to be the first one of the instance of that schedule and time. Raises what `open` raises.
+        The node must be the first one of the instance of that schedule and time. Raises what `open` raises.
         """
         opened = self._opened(envelope, SCHEDULE + function, node, "arguments")
         _check_instance(firing_instance(envelope[_INSTANCE_AT:_MAC_AT], time), instance, "arguments", node)

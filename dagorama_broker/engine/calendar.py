@@ -28,7 +28,7 @@ class Due(NamedTuple):
 
     start: list[float]  #: times for which an instance is started, oldest first
     left_out: int  #: missed times for which none is, as far as they were counted
-    more: bool  #: there were others before those that were counted
+    more: bool  #: there were others before the counted ones
 
 
 def check_times(times: Times) -> None:

@@ -17,7 +17,7 @@ LABEL = "schedule"
 
 
 class Decision(NamedTuple):
-    """What a schedule does now."""
+    """A decision about the times of a schedule that have come."""
 
     row: ScheduleRow  #: as it is stored from now on
     start: list[float]  #: times for which an instance is started, oldest first

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dagorama_broker.model.schedules import ScheduleRow
-from dagorama_broker.store.checksums import check_row, summed
+from dagorama_broker.store.checksums import SqlValue, check_row, summed
 from dagorama_broker.store.sql.connection import Connection, upsert
 
 _COLUMNS = (
@@ -21,13 +21,16 @@ def write_schedules(connection: Connection, rows: Sequence[ScheduleRow], gone: S
     if gone:
         connection.executemany("DELETE FROM schedules WHERE name = ?", ((name,) for name in gone))
     if rows:
-        plain = (row._replace(paused=int(row.paused), **_floats(row)) for row in rows)
-        connection.executemany(_WRITE, summed(plain))
+        connection.executemany(_WRITE, summed(map(_plain, rows)))
 
 
-def _floats(row: ScheduleRow) -> dict[str, float]:
-    """Return the numbers of a row as both databases return them, so that checksums agree."""
-    return {name: float(getattr(row, name)) for name in ("every", "start", "fired", "waiting")}
+def _plain(row: ScheduleRow) -> list[SqlValue]:
+    """Return a row with numbers as both databases return them, so that checksums agree."""
+    return [int(value) if isinstance(value, bool) else _float(value) for value in row]
+
+
+def _float(value: SqlValue) -> SqlValue:
+    return float(value) if isinstance(value, int) else value
 
 
 def read_schedules(connection: Connection) -> list[ScheduleRow]:
