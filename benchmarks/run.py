@@ -47,6 +47,7 @@ def _values(options: Namespace) -> Iterator[Row]:
     with serving() as served:
         yield from sizes.values(served, runs, "files that both sides see", "300")
         yield from sizes.shared(served, runs, "files that both sides see")
+        yield from sizes.handed_on(runs, "files that both sides see")
     with serving(DAGORAMA_SHARED_FILES="0") as served:
         yield from sizes.values(served, runs, "through the broker", "110")
 

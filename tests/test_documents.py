@@ -163,7 +163,10 @@ def test_every_error_has_its_place_in_the_index() -> None:
 
 
 def test_every_variable_of_the_environment_is_in_the_settings_and_every_setting_exists() -> None:
-    modules = ("dagorama/settings/__init__.py", "dagorama_broker/settings.py", "dagorama_dashboard/settings.py")
+    modules = (
+        *("dagorama/settings/__init__.py", "dagorama/settings/values.py"),
+        *("dagorama_broker/settings.py", "dagorama_dashboard/settings.py"),
+    )
     code = {name for module in modules for name in VARIABLE.findall((ROOT / module).read_text())}
     listed = set(re.findall(r"^\| `(DAGORAMA_\w+)`", (DOCS / "reference" / "settings.md").read_text(), re.MULTILINE))
     assert code - {"DAGORAMA_TLS"} == listed

@@ -48,3 +48,21 @@ def _shared(readers: int, block: bytes) -> float:
     total = instance.total(lengths)
     assert resolve(instance, total, timeout=120) == readers * len(block) + sum(range(readers))
     return perf_counter() - start
+
+
+def handed_on(runs: int, way: str, steps: int = 10, size: int = 64 * MIB) -> Iterator[Row]:
+    """Measure a pipeline: each node turns the block of the one before and hands it on."""
+    rates = [_handed_on(steps, os.urandom(size)) for _ in range(runs)]
+    yield row(f"values, {steps} nodes that hand {size // MIB} MiB on, {way}", rates, "MB/s")
+
+
+def _handed_on(steps: int, block: bytes) -> float:
+    start = perf_counter()
+    instance, _ = Blocks()()
+    promise = instance.turned(block)
+    for _ in range(steps - 1):
+        promise = instance.turned(promise)
+    found = resolve(instance, promise, timeout=600)
+    assert found == (block if steps % 2 == 0 else block[::-1])
+    # Each step reads and writes the block; the client writes it once and reads it once.
+    return 2 * (steps + 1) * len(block) / (perf_counter() - start) / 1e6

@@ -575,6 +575,7 @@ class Hello(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
     SHOWS_STACKS_FIELD_NUMBER: _builtins.int
+    FUSES_JOINS_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """1"""
     worker: _builtins.bytes
@@ -590,6 +591,8 @@ class Hello(_message.Message):
     """
     shows_stacks: _builtins.bool
     """it answers `stacks`"""
+    fuses_joins: _builtins.bool
+    """it reads `more_fused`"""
     @_builtins.property
     def include_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -630,10 +633,11 @@ class Hello(_message.Message):
         secret: _builtins.bytes = ...,
         grants: _abc.Iterable[Global___HeldGrant] | None = ...,
         shows_stacks: _builtins.bool = ...,
+        fuses_joins: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "grants", b"grants", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "secret", b"secret", "shows_stacks", b"shows_stacks", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "fuses_joins", b"fuses_joins", "grants", b"grants", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "secret", b"secret", "shows_stacks", b"shows_stacks", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1149,6 +1153,8 @@ class GrantBody(_message.Message):
     MADE_WITH_FIELD_NUMBER: _builtins.int
     VALUE_ID_FIELD_NUMBER: _builtins.int
     FUSED_SOURCE_FIELD_NUMBER: _builtins.int
+    MORE_FUSED_COUNT_FIELD_NUMBER: _builtins.int
+    MORE_FUSED_FIELD_NUMBER: _builtins.int
     REBINDINGS_FIELD_NUMBER: _builtins.int
     REBINDING_FIELD_NUMBER: _builtins.int
     TRACES_FIELD_NUMBER: _builtins.int
@@ -1220,6 +1226,14 @@ class GrantBody(_message.Message):
         """
 
     @_builtins.property
+    def more_fused_count(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each node the number of its other sources of that kind, and their keys; the list of numbers may be shorter.
+        Sent only to workers that say `fuses_joins`.
+        """
+
+    @_builtins.property
+    def more_fused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
     def rebindings(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedRebinding]:
         """The rebindings that allow nodes of this grant to be run by other code than they were made with, each once; and for
         each node 1 + the index of its own among them. 0, or the list is shorter: none, and such a node is not run.
@@ -1265,6 +1279,8 @@ class GrantBody(_message.Message):
         made_with: _abc.Iterable[_builtins.str] | None = ...,
         value_id: _abc.Iterable[_builtins.bytes] | None = ...,
         fused_source: _abc.Iterable[_builtins.int] | None = ...,
+        more_fused_count: _abc.Iterable[_builtins.int] | None = ...,
+        more_fused: _abc.Iterable[_builtins.int] | None = ...,
         rebindings: _abc.Iterable[Global___SignedRebinding] | None = ...,
         rebinding: _abc.Iterable[_builtins.int] | None = ...,
         traces: _abc.Iterable[_builtins.str] | None = ...,
@@ -1274,7 +1290,7 @@ class GrantBody(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "failed_attempts", b"failed_attempts", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "link", b"link", "linked", b"linked", "made_with", b"made_with", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "trace", b"trace", "traces", b"traces", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "failed_attempts", b"failed_attempts", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "link", b"link", "linked", b"linked", "made_with", b"made_with", "more_fused", b"more_fused", "more_fused_count", b"more_fused_count", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "trace", b"trace", "traces", b"traces", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2065,8 +2081,13 @@ class GetSharedFolderReply(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
     SOCKET_FIELD_NUMBER: _builtins.int
+    TAKES_NAMED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     nonce: _builtins.str
+    takes_named: _builtins.bool
+    """A complete and synced file of `unfinished` named by its SHA-256, in hexadecimal digits, becomes the value when a
+    submission or report names it.
+    """
     @_builtins.property
     def socket(self) -> Global___LocalSocket: ...
     def __init__(
@@ -2075,10 +2096,11 @@ class GetSharedFolderReply(_message.Message):
         path: _builtins.str = ...,
         nonce: _builtins.str = ...,
         socket: Global___LocalSocket | None = ...,
+        takes_named: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["socket", b"socket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "path", b"path", "socket", b"socket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "path", b"path", "socket", b"socket", "takes_named", b"takes_named"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
@@ -51,7 +51,7 @@ class BrokerValues:
         self.link = link
         self._objects = ObjectValues(link, patience)
         self._files: SharedFiles | None = None
-        self._has_looked = False
+        self._has_looked = self._takes_named = False
 
     def put(self, data: Buffer) -> bytes:
         """Store a value durably; return its SHA-256. Raises BrokerError."""
@@ -65,6 +65,37 @@ class BrokerValues:
         else:
             self._objects.put(data, digest)
         return digest
+
+    def leave(self, data: Buffer) -> bytes:
+        """Store a value for a submission that names it; return its SHA-256. Raises BrokerError.
+
+        The submission makes it known to the broker. A value that none names is deleted like others without references.
+        """
+        files = self._shared()
+        if files is None or not self._takes_named:
+            return self.put(data)
+        refuse_excess(len(data))
+        digest = sha256(data).digest()
+        try:
+            files.leave(digest, files.write(data, digest))
+        except OSError:  # the broker will report what is wrong with its disk
+            return self.put(data)
+        return digest
+
+    def send_left(self, digests: Iterable[bytes]) -> bool:
+        """Send values of `leave` that a submission has named in vain, because another broker has replaced theirs.
+
+        Return whether there were any. Raises BrokerError.
+        """
+        files, self._has_looked, has_sent = self._files, False, False
+        if files is None:
+            return False
+        for digest in digests:
+            if (found := files.left(digest)) is not None:
+                self.link.put_value(found, digest)
+                files.drop(digest.hex())
+                has_sent = True
+        return has_sent
 
     def get(self, digest: bytes) -> Buffer | Verified:
         """Return the value with this SHA-256; raise NotFound if there is none."""
@@ -104,6 +135,7 @@ class BrokerValues:
             raise
         except BrokerError:  # an older broker does not have this call, or the token does not allow it
             return None
+        self._takes_named = reply.takes_named
         return SharedFiles.found(reply.path, reply.nonce)
 
 
@@ -122,6 +154,11 @@ def broker_values() -> BrokerValues:
 def put_through_connection(data: Buffer) -> bytes:
     """Store a large value with the broker of the settings; return its SHA-256."""
     return broker_values().put(data)
+
+
+def leave_for_submission(data: Buffer) -> bytes:
+    """Store a large value for a submission to the broker of the settings; return its SHA-256."""
+    return broker_values().leave(data)
 
 
 # --- put() -----------------------------------------------------------------------------------------

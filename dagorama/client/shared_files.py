@@ -1,7 +1,8 @@
 """Large values as files in a folder of the broker on this machine: read and written without a message for their bytes.
 
 A value is the file ab/abcd..., named by the SHA-256 of its bytes. A new value is written to `unfinished` under a random
-name, and the broker is asked to move it to its place.
+name. Then the broker is asked to move it to its place, or the file is renamed to the SHA-256 and the broker moves it
+when a submission or report names the value.
 
 The rule: the folder is used only if this user owns it, no other user can enter it, and it contains the secret word that
 the broker has sent. A file is compared with its name before it is used.
@@ -73,6 +74,25 @@ class SharedFiles:
         finally:
             os.close(descriptor)
         return name
+
+    def leave(self, digest: bytes, name: str) -> None:
+        """Rename a file of `write` durably: the broker takes it when a submission or report names the value.
+
+        Raises OSError.
+        """
+        self.unfinished(name).replace(self.unfinished(digest.hex()))
+        self.drop(name)  # nothing is renamed if both are names of one file
+        descriptor = os.open(self.folder / UNFINISHED, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def left(self, digest: bytes) -> bytes | None:
+        """Return a value of `leave` that the broker has not taken."""
+        with suppress(OSError):
+            return self.unfinished(digest.hex()).read_bytes()
+        return None
 
     def unfinished(self, name: str) -> Path:
         return self.folder / UNFINISHED / name

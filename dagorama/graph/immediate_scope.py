@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from dagorama.api.contract import ORIGIN_BYTES
-from dagorama.client.large_values import LARGE_FROM, put_through_connection
+from dagorama.client.large_values import LARGE_FROM, leave_for_submission
 from dagorama.errors import WrongInstance
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.delays import Delay
@@ -67,11 +67,11 @@ class ImmediateScope:
     ) -> DAGPromise[Any]:
         owner = instance.instance_id.bytes
         if self._definition is not None:
-            self._constructor, self._definition = packed(self._definition, put_through_connection), None
+            self._constructor, self._definition = packed(self._definition, leave_for_submission), None
         key = None if function.key_of is None else function.key_of(args, kwargs)
         encoded = encode_call(
             args, kwargs, function.function,
-            large_from=LARGE_FROM, put_large=put_through_connection, constructor=self._constructor,
+            large_from=LARGE_FROM, put_large=leave_for_submission, constructor=self._constructor,
         )  # fmt: skip
         refuse_strangers(encoded, owner, function, place)
         run = NodeBatch(owner, *self._new_id())

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 from dagorama.client.connection import is_inline
-from dagorama.client.large_values import put_through_connection
+from dagorama.client.large_values import leave_for_submission
 from dagorama.client.worker_thread import in_thread
 from dagorama.errors import PromiseMisuse, WrongInstance
 from dagorama.graph import shipping
@@ -52,11 +52,11 @@ class Launch(Generic[InstanceT]):
         self.attempt = attempt_scope()
         if existing is not None:
             self.scope = InstanceScope(existing, lambda _: self._keep_calls())
-            put = put_through_connection if self.attempt is None else self.attempt.put_large
+            put = leave_for_submission if self.attempt is None else self.attempt.put_large
             self.scope.constructor = packed(definition, put)
         elif self.attempt is None:
             self.scope = InstanceScope(self.instance_id.bytes, self._hand_over)
-            self.scope.constructor = packed(definition, put_through_connection)
+            self.scope.constructor = packed(definition, leave_for_submission)
         else:
             self.scope = self.attempt.new_instance(self.instance_id.bytes)
             self.scope.constructor = packed(definition, self.attempt.put_large)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dagorama.api import broker_pb2
 from dagorama.api.contract import ORIGIN_BYTES
-from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, put_through_connection
+from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, leave_for_submission
 from dagorama.context import OVER, attempt_here
 from dagorama.errors import NotInInstance
 from dagorama.graph.delays import Delay
@@ -121,7 +121,7 @@ class InstanceScope(_BatchScope):
         instance: bytes,
         hand_over: Callable[[NodeBatch], None] = submit,
         large_from: int = LARGE_FROM,
-        put_large: PutLarge = put_through_connection,
+        put_large: PutLarge = leave_for_submission,
         ring: Keyring | None = None,
     ) -> None:
         run = NodeBatch(instance, instance[:ORIGIN_BYTES], ring=ring)
@@ -154,7 +154,7 @@ class AttemptScope(_BatchScope):
         self,
         instance: bytes,
         large_from: int = LARGE_FROM,
-        put_large: PutLarge = put_through_connection,
+        put_large: PutLarge = leave_for_submission,
         ring: Keyring | None = None,
     ) -> None:
         super().__init__(instance, None, large_from, put_large, ring)

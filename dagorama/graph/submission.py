@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dagorama.api import broker_pb2
 from dagorama.client.connection import connection
+from dagorama.client.large_values import broker_values
 from dagorama.context import batch_here, current_batch
+from dagorama.errors import NotFound
 from dagorama.graph.node_batch import NodeBatch, submit_requests
 from dagorama.graph.start_options import Started
 from dagorama.settings import traces
@@ -64,9 +67,19 @@ def submit(run: NodeBatch) -> None:
 
 def _send(runs: list[NodeBatch]) -> None:
     if not traces():
-        connection().submit(submit_requests(runs))
+        _submit(submit_requests(runs))
         return
     from dagorama.graph.tracing import sending
 
     with sending(runs):
-        connection().submit(submit_requests(runs))
+        _submit(submit_requests(runs))
+
+
+def _submit(requests: list[broker_pb2.SubmitRequest]) -> None:
+    try:
+        connection().submit(requests)
+    except NotFound:
+        large = [digest for request in requests for nodes in request.nodes for digest in nodes.large]
+        if not large or not broker_values().send_left(large):
+            raise
+        connection().submit(requests)

@@ -17,6 +17,8 @@ from dagorama.values.out_of_band import Buffer, Verified
 
 #: the file with the path of the broker's folder, if that is on this machine
 BROKER_FOLDER_FILE = "broker.folder"
+#: what follows the path there if the broker takes files that are named by their SHA-256; no path has a zero byte
+TAKES_NAMED = b"\0named"
 
 
 class SpoolValues:
@@ -41,7 +43,7 @@ class SpoolValues:
 
     def get(self, digest: bytes) -> Verified:
         """Return a value. Raises ValueNotReadable if it does not exist or does not match its hash."""
-        files = brokers_files(self._folder)
+        files = _brokers_files(self._folder)[0]
         if files is not None and (found := files.get(digest)) is not None:
             return found
         try:
@@ -60,13 +62,16 @@ class SpoolValues:
 
     def _leave(self, data: Buffer, digest: bytes) -> bool:
         """Write a value durably to the broker's folder, and return whether that was possible."""
-        files = brokers_files(self._folder)
+        files, takes_named = _brokers_files(self._folder)
         if files is None:
             return False
         with suppress(OSError):
             name = self._waiting.get(digest)
-            if name is None or not files.unfinished(name.hex()).exists():
-                self._waiting[digest] = bytes.fromhex(files.write(data, digest))
+            if name is None or not files.unfinished(digest.hex() if takes_named else name.hex()).exists():
+                written = files.write(data, digest)
+                if takes_named:
+                    files.leave(digest, written)
+                self._waiting[digest] = bytes.fromhex(written)
             return True
         return False
 
@@ -76,11 +81,15 @@ def path_of(folder: Path, digest: bytes) -> Path:
     return folder / digest.hex()
 
 
-def brokers_files(folder: Path) -> SharedFiles | None:
-    """Return the broker's folder; None if the supervisor has not found it on this machine."""
+def _brokers_files(folder: Path) -> tuple[SharedFiles | None, bool]:
+    """Return the broker's folder, and whether it takes files by their SHA-256.
+
+    The folder is None if the supervisor has not found it on this machine.
+    """
     with suppress(OSError):
-        return SharedFiles(Path(os.fsdecode((folder / BROKER_FOLDER_FILE).read_bytes())))
-    return None
+        path, mark, _ = (folder / BROKER_FOLDER_FILE).read_bytes().partition(TAKES_NAMED)
+        return SharedFiles(Path(os.fsdecode(path))), bool(mark)
+    return None, False
 
 
 def write_whole(path: Path, data: Buffer) -> None:

@@ -73,6 +73,7 @@ class GrantBuilder:
         # Of the whole grant, and taken piece by piece.
         self._source_counts, self._runs, self._beside, self._made_with = _Rare(0), _Rare(0), _Rare(0), _Rare("")
         self._ref_counts, self._rebinding, self._trace = _Rare(0), _Rare(0), _Rare(0)
+        self._more_beside_counts = _Rare(0)
         self._start_piece()
 
     def _start_piece(self) -> None:
@@ -85,6 +86,7 @@ class GrantBuilder:
         self._ids: list[bytes] = []
         self._arguments: list[bytes] = []
         self._sources: list[int] = []
+        self._more_beside: list[int] = []
         self._value_nodes: list[int] = []
         self._value_ids: list[bytes] = []
         self._envelopes: list[bytes] = []
@@ -98,11 +100,11 @@ class GrantBuilder:
         self,
         granted: Granted,
         arguments: bytes,
-        beside: int = 0,
+        beside: Sequence[int] = (),
         made_with: str = "",
         rebinding: RebindingRow | None = None,
     ) -> None:
-        """Add a node and its arguments. Add its values before it, except for the value of the source `beside`.
+        """Add a node and its arguments. Add its values before it, except for values of the sources `beside`.
 
         `made_with`: the code that it was made with, if it is bound to other code; `rebinding`: the permission for that.
         """
@@ -126,7 +128,10 @@ class GrantBuilder:
         if node.rare is not None or self._runs.count:
             self._runs.put(place, node.failures.failed_attempts if node.failures is not None else 0)
         if beside:
-            self._beside.put(place, beside)
+            self._beside.put(place, beside[0])
+            if len(beside) > 1:
+                self._more_beside_counts.put(place, len(beside) - 1)
+                self._more_beside += beside[1:]
         if made_with or self._made_with.count:
             self._made_with.put(place, made_with)
         if rebinding is not None:
@@ -233,6 +238,8 @@ class GrantBuilder:
             made_with=self._made_with.take(),
             value_id=self._value_ids,
             fused_source=self._beside.take(),
+            more_fused_count=self._more_beside_counts.take(),
+            more_fused=self._more_beside,
             rebindings=self._rebindings,
             rebinding=self._rebinding.take(),
             traces=self._traces,

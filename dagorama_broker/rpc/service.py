@@ -30,7 +30,7 @@ from dagorama_broker.rpc.status import refusing
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.rpc.work import WorkerStreams, values_folder
 from dagorama_broker.scheduler import NewNodes
-from dagorama_broker.store.large_values import is_clients_own
+from dagorama_broker.store.value_files import is_clients_own
 
 Context = grpc.aio.ServicerContext[object, object]
 

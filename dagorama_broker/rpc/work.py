@@ -157,7 +157,7 @@ class WorkerStreams:
 def values_folder(config: WorkerConfig) -> pb.GetSharedFolderReply:
     """Return where clients on the same machine find large values."""
     path, word = config.values_folder
-    return pb.GetSharedFolderReply(path=path, nonce=word)
+    return pb.GetSharedFolderReply(path=path, nonce=word, takes_named=bool(path))
 
 
 def worker_info_of(hello: pb.Hello) -> WorkerInfo:
@@ -182,4 +182,5 @@ def worker_info_of(hello: pb.Hello) -> WorkerInfo:
         hello.until == pb.IDLE,
         frozenset(id.hex() for id in hello.key_ids),
         is_proven=bool(hello.secret),
+        fuses_joins=hello.fuses_joins,
     )

@@ -19,6 +19,8 @@ from dagorama_broker.scheduler import Granted, Node
 VALUES_AT_A_TIME = 512
 #: Bytes of grants from which a message is sent before more are gathered; one grant may add as much as two pieces.
 MESSAGE = MESSAGE_TARGET
+#: No sources.
+NONE: Sequence[int] = ()
 
 
 async def messages(broker: Broker, news: PendingMessage) -> AsyncIterator[pb.BrokerMessage]:
@@ -50,7 +52,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
         node = grant.node
         if not _stands(grant):
             continue  # it was returned, or its worker is gone, since envelopes were read
-        index, beside = grant.slot.index, 0
+        index, beside = grant.slot.index, NONE
         builder = builders.get(index)
         if builder is None:
             prove = partial(broker.proofs.of, grant.slot.worker.info.id)
@@ -96,9 +98,9 @@ def _stands(granted: Granted) -> bool:
     return node.attempt == granted.attempt and node.state is State.CLAIMED
 
 
-def _beside(node: Node) -> int:
-    """Return the key of the unfinished source that a node was claimed together with; 0: none."""
-    return next((source.key for source in node.sources if source.state not in ENDED), 0) if node.pending else 0
+def _beside(node: Node) -> Sequence[int]:
+    """Return the keys of the unfinished sources that a node was claimed together with."""
+    return [source.key for source in node.unfinished_sources] if node.pending else NONE
 
 
 def _needed(node: Node) -> list[Node]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import islice
 from math import ceil, inf
 
-from dagorama_broker.model.domain import WireProtocol
+from dagorama_broker.model.domain import ENDED, WireProtocol
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.effects import Granted, TakenBack
 from dagorama_broker.scheduler.graph import LOOKED_AT
 from dagorama_broker.scheduler.objects import Node, Pool, Slot
 from dagorama_broker.scheduler.queues import FunctionQueue, order
-from dagorama_broker.scheduler.run_times import OVERLAP, WINDOW_US
+from dagorama_broker.scheduler.run_times import OVERLAP, SHORT_US, WINDOW_US
 from dagorama_broker.scheduler.transitions import WAITING
 
 #: Seconds without a report after which unstarted nodes of a slot may be granted to others.
@@ -21,6 +21,8 @@ STALE = 0.010
 
 #: Functions up to which the even share of a slot is computed: if there are more, there is enough for all slots.
 MANY = 1_000
+#: Sources up to which a node may be claimed together with several of them.
+MOST_JOINED = 64
 #: Nodes that one step grants; the rest is granted in the next.
 MOST = 5_000
 
@@ -104,15 +106,15 @@ class Assigner:
 
     def _fill(self, slot: Slot, menu: _Candidates, now: float) -> bool:
         """Grant a slot its share, as far as the window allows. Return whether there may be more for other slots."""
-        graph, pool, granted = self.graph, menu.pool, 0
+        graph, pool, granted, before = self.graph, menu.pool, 0, self.claims.last_attempt
         head, next_best = pool.oldest(graph.head), pool.next_best()
         if head is None:
             return False
-        share = menu.next_share()
+        share, short_us = menu.next_share(), SHORT_US
         del (pool.partially_free if slot.held else pool.idle)[slot]
         if now >= stale_at(slot):
             return True  # a granted node would wait; the slot has room again when it reports
-        while head is not None and granted < share:
+        while head is not None and (granted < share or head[2].run_time.short_us <= short_us):
             queue = head[2]
             if not has_room(slot, queue):
                 break
@@ -121,8 +123,9 @@ class Assigner:
             node = graph.nodes[queue.pop()]
             graph.effects.granted.append(Granted(slot, node, self.claims.claim(slot, node)))
             granted += 1
+            short_us -= queue.run_time.short_us
             if node.dependents:
-                self._send_along(slot, pool, node)
+                self._send_along(slot, pool, node, before)
             if (
                 queue.ready
                 and not (queue.limit or queue.key or queue.heads)
@@ -139,15 +142,53 @@ class Assigner:
         self._left -= granted
         return True
 
-    def _send_along(self, slot: Slot, pool: Pool, source: Node) -> None:
-        """Grant the dependent that waits for nothing else together with a node, and so on, within the window."""
+    def _send_along(self, slot: Slot, pool: Pool, source: Node, before: int) -> None:
+        """Grant a dependent that waits for nothing but nodes of this grant, and one of that, and so on.
+
+        `before`: the last attempt before this grant.
+        """
         while True:
-            node = _follower(source, pool)
+            node = self._follower(source, slot, pool, before)
             if node is None or not has_room(slot, node.queue):
                 return
-            attempt = self.claims.claim_fused(source, node)
+            attempt = self.claims.claim_fused(slot, node)
             self.graph.effects.granted.append(Granted(slot, node, attempt))
             source = node
+
+    def _follower(self, source: Node, slot: Slot, pool: Pool, before: int) -> Node | None:
+        """Return a dependent that may be claimed together with a node: they run in one process, one after the other.
+
+        Nodes with failed attempts are granted alone, so that a death or a loss tells which node caused it.
+        """
+        if source.queue.is_async or source.failures is not None:
+            return None
+        for node in islice(source.dependents or (), LOOKED_AT):
+            if (
+                node.state is WAITING and (node.rare is None or (node.failures is None and node.delay is None))
+                and node.queue.can_fuse and not node.queue.base.is_paused and pool.may_run(node.queue)
+                and (node.pending == 1 or self._holds_sources(slot, node, before))
+            ):  # fmt: skip
+                return node
+        return None
+
+    def _holds_sources(self, slot: Slot, node: Node, before: int) -> bool:
+        """Return whether this grant has all unfinished sources of a node, and no other node goes along with them.
+
+        `before`: the last attempt before this grant. The process has not kept values of nodes that were granted then.
+        """
+        if not 0 < node.pending <= len(node.sources) <= MOST_JOINED or not slot.worker.info.fuses_joins:
+            return False
+        fused, held = self.claims.fused, 0
+        for source in reversed(node.sources):  # the last one is usually granted last
+            if source.state in ENDED:
+                continue
+            if (
+                source.slot is not slot or source.attempt <= before or source.attempt in fused
+                or source.queue.is_async or source.failures is not None or not _is_told_at_once(source, node)
+            ):  # fmt: skip
+                return False
+            held += 1
+        return held == node.pending
 
     # --- taking back ----------------------------------------------------------------------------------
 
@@ -187,21 +228,8 @@ def has_room(slot: Slot, queue: FunctionQueue) -> bool:
     return not slot.sync_us or slot.sync_us + queue.run_time.cost_us <= WINDOW_US
 
 
-def _follower(source: Node, pool: Pool) -> Node | None:
-    """Return a dependent that may be claimed together with a node: both run in one process, one after the other.
-
-    Nodes with failed attempts are granted alone, so that a death or a loss tells which node caused it.
-    """
-    if source.queue.is_async or source.failures is not None:
-        return None
-    for node in islice(source.dependents or (), LOOKED_AT):
-        if (
-            node.state is WAITING and node.pending == 1 and node.failures is None
-            and node.queue.can_fuse and node.delay is None
-            and not node.queue.base.is_paused and pool.may_run(node.queue)
-        ):  # fmt: skip
-            return node
-    return None
+def _is_told_at_once(source: Node, node: Node) -> bool:
+    return any(dependent is node for dependent in islice(source.dependents or (), LOOKED_AT))
 
 
 def stale_at(slot: Slot) -> float:

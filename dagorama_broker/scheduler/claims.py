@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
-from dagorama_broker.model.domain import ENDED, WireProtocol
+from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.eager import EagerAttempts
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
@@ -134,14 +134,14 @@ class Claims(Offers):
             else:  # it waits behind another, or began later than it was granted
                 heappush(self.overruns, (max(due, now + slot.worker.lease), attempt))
 
-    def claim_fused(self, source: Node, node: Node) -> int:
-        """Claim a node that waits for nothing except `source` for the slot that holds the source.
+    def claim_fused(self, slot: Slot, node: Node) -> int:
+        """Claim a node for the slot that holds all unfinished sources of the node.
 
-        The claim is void if the source ends without a value of its own, or leaves that slot.
+        The claim is void if one of them ends without a value of its own, or leaves that slot.
         """
-        assert source.slot is not None
-        self.fused[source.attempt] = node
-        return self.claim(source.slot, node)
+        for source in node.unfinished_sources:
+            self.fused[source.attempt] = node
+        return self.claim(slot, node)
 
     def unfuse(self, source: Node) -> list[int]:
         """Move the chain of nodes that were claimed together with this one to WAITING; return their attempts."""
@@ -210,8 +210,8 @@ class Claims(Offers):
 
     def _take_out(self, node: Node) -> Slot:
         if node.pending:
-            (source,) = (source for source in node.sources if source.state not in ENDED)
-            self.fused.pop(source.attempt, None)
+            for source in node.unfinished_sources:
+                self.fused.pop(source.attempt, None)
         slot = node.slot
         assert slot is not None
         held, attempt = slot.held, node.attempt

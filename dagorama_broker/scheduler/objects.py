@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
 from dagorama_broker.model.delays import NodeDelay
-from dagorama_broker.model.domain import State, WireProtocol
+from dagorama_broker.model.domain import ENDED, State, WireProtocol
 from dagorama_broker.model.rows import pack_keys
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
@@ -150,6 +150,11 @@ class Node:
         if self.rare is None:
             self.rare = RareFacts()
         return self.rare
+
+    @property
+    def unfinished_sources(self) -> list[Node]:
+        """Its sources that have not ended."""
+        return [source for source in self.sources if source.state not in ENDED]
 
 
 class Slot:

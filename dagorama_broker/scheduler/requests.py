@@ -69,6 +69,7 @@ class WorkerInfo:
     leave_when_idle: bool = False
     key_ids: frozenset[str] = frozenset()  #: signing keys that it holds, in hexadecimal
     is_proven: bool = True  #: it has proven that the id is its own
+    fuses_joins: bool = False  #: it runs a node right after several sources of it that are granted with it
     owner: str = ""  #: name of the token with which it connected; empty: none
 
     def takes(self, queue: str) -> bool:

@@ -8,6 +8,8 @@ from dagorama_broker.model.domain import State
 OVERHEAD_US = 15
 #: Microseconds of work that a slot may hold; more would bend the order of nodes too much.
 WINDOW_US = 20_000
+#: Microseconds of work that one slot is granted before others get a share: a message to another slot takes as long.
+SHORT_US = 500.0
 #: Async nodes that one child process overlaps.
 OVERLAP = 100
 #: Entries of a histogram: one for each bit length of a 64-bit number.
@@ -17,21 +19,28 @@ BIT_LENGTHS = 65
 class RunTimeEstimate:
     """Estimates how long attempts of a function take."""
 
-    __slots__ = ("_is_async", "cost_us", "mean_us")
+    __slots__ = ("_is_async", "cost_us", "mean_us", "short_us")
 
     def __init__(self, is_async: bool) -> None:
         self._is_async = is_async
         self.mean_us: float | None = None  #: measured run time; None: the function has never run
         self.cost_us = self._cost()  #: what a node adds to a slot's work
+        #: what a node adds to a slot's work if its run is no outlier: about the median; async nodes are never short
+        self.short_us = float(WINDOW_US)
 
     def measured(self, microseconds: int) -> None:
         """Add a run time to the mean, which rises fast and falls slowly: granting too little is the smaller fault."""
         mean = self.mean_us
         if mean is None:
             self.mean_us = float(microseconds)
+            median = self.mean_us or 1.0
         else:
             self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
+            median = self.short_us - OVERHEAD_US
+            median *= 1.25 if microseconds > median else 0.8
         self.cost_us = self._cost()
+        if not self._is_async:
+            self.short_us = median + OVERHEAD_US
 
     def _cost(self) -> int:
         """Return the estimate. An unknown function fills the window; async nodes do not wait for one another."""

@@ -22,7 +22,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 REASONS: dict[tuple[State, State], str] = {
     (WAITING, QUEUED): "all sources completed",
-    (WAITING, CLAIMED): "sent along with the one source it waits for",
+    (WAITING, CLAIMED): "sent along with all sources it waits for",
     (WAITING, BACKOFF): "all sources completed, its delay begins",
     (WAITING, FAILED): "a source failed",
     (WAITING, CANCELLED): "cancelled",
@@ -33,7 +33,7 @@ REASONS: dict[tuple[State, State], str] = {
     (CLAIMED, RESOLVING): "returned promises",
     (CLAIMED, BACKOFF): "failed, attempts left; its workers are lost often; or its large values are away",
     (CLAIMED, QUEUED): "worker lost, or given back",
-    (CLAIMED, WAITING): "the source it was sent along with has no value for it",
+    (CLAIMED, WAITING): "a source it was sent along with has no value for it",
     (CLAIMED, FAILED): "failed, no attempts left",
     (CLAIMED, CANCELLED): "cancelled",
     (RESOLVING, COMPLETED): "its promises are kept",

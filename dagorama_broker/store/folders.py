@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -61,6 +62,17 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
     sync_folder(folder.parent)
+
+
+def make_folders(folder: Path, names: Iterable[str]) -> None:
+    """Create folders in a folder, as `make_folder` does, and sync them together."""
+    make_folder(folder)
+    existing = set(os.listdir(folder))
+    missing = [name for name in names if name not in existing]
+    for name in missing:
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
+    if missing:
+        sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256 as sha256_of
 from itertools import count
 from pathlib import Path
-from stat import S_ISREG
+from threading import Lock
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.descriptors import shortage
-from dagorama_broker.store.folders import WatchedFolder, list_folder, make_folder, sync_folder
+from dagorama_broker.store.folders import WatchedFolder, list_folder, make_folder, make_folders, sync_folder
 from dagorama_broker.store.graces import Graces
+from dagorama_broker.store.value_files import is_clients_own, is_same, is_whole, names_below, sha256_in, write_all
 
 CHUNK = 1 << 20
 #: The file by which a client recognizes the folder.
 WORD = "shared"
-_NAME = re.compile("[0-9a-f]{64}")
-_CLIENTS_OWN = re.compile("[0-9a-f]{32}")
+#: The folders that values are in, by the first byte of their SHA-256.
+FOLDERS = [f"{number:02x}" for number in range(256)]
 
 
 class LargeFiles:
@@ -39,6 +39,7 @@ class LargeFiles:
         self._damaged: set[bytes] = set()
         self._waiting: dict[str, float] = {}  # files of clients, and since when they were seen in `unfinished`
         self._one_moves = self._graces.lock
+        self._makes_folders, self._has_folders = Lock(), False
         self._watched = WatchedFolder(folder, "large values")
 
     def check_folder(self) -> None:
@@ -50,12 +51,18 @@ class LargeFiles:
         self._watched.close()
 
     def sweep(self) -> None:
-        """Delete what an earlier broker was writing when it died, but not files of clients, who may still use them."""
+        """Delete what an earlier broker was writing when it died, but not files of clients, who may still use them.
+
+        Those that `take` would take become values, because what names them may be recorded already.
+        """
         self.check_folder()
         with self._saying_what_failed():
-            for name in list_folder(self._unfinished):
+            names = list_folder(self._unfinished)
+            for name in names:
                 if not is_clients_own(name):
                     (self._unfinished / name).unlink()
+        for sha256 in filter(None, map(sha256_in, names)):
+            self.take(sha256)
 
     def put(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         """Store a value; return its SHA-256 and length. Replace a file of equal content, which may be damaged.
@@ -96,7 +103,7 @@ class LargeFiles:
             file.unlink(missing_ok=True)
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                _write_all(descriptor, word.encode())
+                write_all(descriptor, word.encode())
             finally:
                 os.close(descriptor)
         return str(self.folder), word
@@ -112,7 +119,7 @@ class LargeFiles:
         with self._saying_what_failed():
             if sha256 not in self._damaged and self._restart_grace(file, sha256, length):
                 sync_folder(file.parent)  # the file may have been created just now
-            elif given is not None and _is_whole(given, length) and not _is_same(given, file):
+            elif given is not None and is_whole(given, length) and not is_same(given, file):
                 self._move_in(given, sha256)
             else:
                 return False
@@ -121,9 +128,24 @@ class LargeFiles:
         self.check_folder()
         return True
 
+    def take(self, sha256: bytes) -> bool:
+        """Return whether a value is stored; if it is not, a client's file in `unfinished` with its name becomes it.
+
+        The client has synced the file and its name. The move is not synced: if it is lost, `sweep` repeats it.
+        """
+        file, given = self._file(sha256), self._unfinished / sha256.hex()
+        if not is_whole(given, 0):
+            return file.is_file()
+        with self._saying_what_failed():
+            if (file.is_file() and sha256 not in self._damaged) or is_same(given, file):
+                given.unlink(missing_ok=True)
+            else:
+                self._move(given, sha256)
+        return True
+
     def _restart_grace(self, file: Path, sha256: bytes, length: int) -> bool:
         with self._one_moves:
-            if not _is_whole(file, length):
+            if not is_whole(file, length):
                 return False
             self._graces.restart(sha256)
         return True
@@ -182,6 +204,13 @@ class LargeFiles:
         name = sha256.hex()
         return self.folder / name[:2] / name
 
+    def _make_folders(self) -> None:
+        """Make the folders of all values with the first one: later values, which may be many, sync none of them."""
+        with self._makes_folders:
+            if not self._has_folders:
+                make_folders(self.folder, FOLDERS)
+                self._has_folders = True
+
     def _write(self, file: Path, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         seen, length = sha256_of(), 0
         with self._saying_what_failed():
@@ -192,7 +221,7 @@ class LargeFiles:
                 seen.update(chunk)
                 length += len(chunk)
                 with self._saying_what_failed():
-                    _write_all(descriptor, chunk)
+                    write_all(descriptor, chunk)
             with self._saying_what_failed():
                 os.fsync(descriptor)
         finally:
@@ -200,13 +229,16 @@ class LargeFiles:
         return seen.digest(), length
 
     def _move_in(self, unfinished: Path, sha256: bytes) -> None:
+        self._move(unfinished, sha256)
+        sync_folder(self._file(sha256).parent)
+
+    def _move(self, unfinished: Path, sha256: bytes) -> None:
         file = self._file(sha256)
-        make_folder(file.parent)
+        self._make_folders()
         with self._one_moves:  # `collect` runs either before this, or finds that the grace period has started again
             self._graces.restart(sha256)
             os.replace(unfinished, file)
             self._damaged.discard(sha256)
-        sync_folder(file.parent)
 
     def _read(self, sha256: bytes) -> Iterator[bytes]:
         file, seen, chunk = self._file(sha256), sha256_of(), b""
@@ -239,35 +271,3 @@ class LargeFiles:
             yield
         except OSError as error:
             raise StoreError(f"large values in {self.folder}: {shortage(error) or error.strerror or error}") from error
-
-
-def names_below(folder: Path) -> Iterator[bytes]:
-    """Yield the names of the values in a folder, without unfinished files and files of other programs."""
-    for inner in list_folder(folder):
-        for name in list_folder(folder / inner):
-            if _NAME.fullmatch(name):
-                yield bytes.fromhex(name)
-
-
-def is_clients_own(name: str) -> bool:
-    """Return whether a file in `unfinished` may be a client's, by its name."""
-    return _CLIENTS_OWN.fullmatch(name) is not None
-
-
-def _is_whole(file: Path, length: int) -> bool:
-    try:
-        found = file.lstat()
-    except FileNotFoundError:
-        return False
-    return S_ISREG(found.st_mode) and length in (0, found.st_size)
-
-
-def _is_same(file: Path, other: Path) -> bool:
-    """Return whether these are two names of one file; renaming one to the other would do nothing."""
-    return other.exists() and file.samefile(other)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.folders import make_folder, sync_folder
-from dagorama_broker.store.large_values import CHUNK, names_below
+from dagorama_broker.store.large_values import CHUNK
+from dagorama_broker.store.value_files import names_below
 
 
 def copy_values(source: Path, target: Path) -> None:

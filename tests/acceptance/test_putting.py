@@ -74,6 +74,8 @@ def test_arrays_arrive_unchanged_and_writable(store: Path) -> None:
     assert (found == array * 2).all()
     found[0, 0] = 1
     assert values_in(store) == {sha256(array.tobytes()).hexdigest(), sha256((array * 2).tobytes()).hexdigest()}
+    unfinished = store / "unfinished"
+    assert not unfinished.exists() or not os.listdir(unfinished)
 
 
 def test_what_was_put_once_is_stored_once_and_given_to_many(store: Path) -> None:
@@ -115,3 +117,19 @@ def test_a_result_that_was_ready_while_the_broker_was_dead_arrives(
         broker.restart()
         assert (resolve(instance, promise, timeout=60) == 7).all()
     assert len(values_in(tmp_path / "store.values")) == 1
+
+
+@pytest.mark.parametrize("socket", ["0", "1"])
+def test_values_are_sent_again_if_another_broker_has_replaced_the_one_whose_folder_they_are_in(
+    socket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of a killed broker stays, and a client that has not noticed yet leaves values there."""
+    monkeypatch.setenv("DAGORAMA_LOCAL_SOCKET", socket)
+    array = np.arange(MIB, dtype=np.float64)
+    with launch_broker(port=0, store=f"sqlite:///{tmp_path / 'first'}") as first:
+        put(array)
+        port = first.port
+    with launch_broker(port=port, store=f"sqlite:///{tmp_path / 'second'}"), launch_workers(1):
+        instance, _ = Arrays()()
+        assert (resolve(instance, instance.doubled(array + 1), timeout=60) == (array + 1) * 2).all()
+    assert not list((tmp_path / "first.values" / "unfinished").iterdir())

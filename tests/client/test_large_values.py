@@ -150,3 +150,53 @@ def test_a_write_that_fails_leaves_nothing(folder: Path, monkeypatch: pytest.Mon
 def test_in_messages_too_what_is_kept_already_is_not_sent_again(broker: RecordingBroker) -> None:
     assert broker_values().put(DATA) == broker_values().put(DATA) == NAME
     assert broker.uploads == 1
+
+
+# --- values that a submission names ------------------------------------------------------------------
+
+
+def test_a_value_for_a_submission_is_left_under_its_name(broker: RecordingBroker, folder: Path) -> None:
+    assert broker.folder is not None
+    broker.folder.takes_named = True
+    assert broker_values().leave(DATA) == NAME
+    assert [file.name for file in (folder / "unfinished").iterdir()] == [NAME.hex()]
+    assert (folder / "unfinished" / NAME.hex()).read_bytes() == DATA
+    assert not broker.kept
+
+
+def test_a_value_that_exists_is_left_under_a_second_name(broker: RecordingBroker, folder: Path) -> None:
+    assert broker.folder is not None
+    broker.folder.takes_named = True
+    broker_values().put(DATA)
+    for _ in range(2):
+        assert broker_values().leave(DATA) == NAME
+        assert [file.name for file in (folder / "unfinished").iterdir()] == [NAME.hex()]
+        assert (folder / "unfinished" / NAME.hex()).samefile(file_of(folder))
+
+
+def test_an_earlier_broker_is_asked_to_keep_each_value(broker: RecordingBroker, folder: Path) -> None:
+    assert broker_values().leave(DATA) == NAME
+    assert file_of(folder).read_bytes() == DATA
+    assert len(broker.kept) == 1
+    assert not list((folder / "unfinished").iterdir())
+
+
+def test_a_value_for_a_submission_is_sent_if_it_cannot_be_left(broker: RecordingBroker, folder: Path) -> None:
+    assert broker.folder is not None
+    broker.folder.takes_named = True
+    (folder / "unfinished").rmdir()
+    assert broker_values().leave(DATA) == NAME
+    assert broker.large == {NAME: DATA}
+
+
+def test_a_value_that_was_left_with_an_earlier_broker_is_sent_to_the_next(
+    broker: RecordingBroker, folder: Path
+) -> None:
+    assert broker.folder is not None
+    broker.folder.takes_named = True
+    broker_values().leave(DATA)
+    assert not broker_values().send_left([sha256(b"other").digest()])
+    assert broker_values().send_left([NAME])
+    assert broker.large == {NAME: DATA}
+    assert not list((folder / "unfinished").iterdir())
+    assert not broker_values().send_left([NAME])

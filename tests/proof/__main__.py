@@ -40,6 +40,7 @@ PARTS = (
          ("-m", "tests.simulation", "--life", "aging", "--seeds", "500")),
     Part("chaos", "real processes killed and stopped", ("benchmarks/chaos.py", "--kills", "12", "--nodes", "2500")),
     Part("power loss", "writes and syncs cut off anywhere", ("-m", "tests.proof.power", "--cuts", "120")),
+    Part("early grants", "broker killed between a grant and its commit", ("-m", "tests.proof.early")),
     Part("database", "server killed, connections cut, brokers replaced", ("-m", "tests.proof.postgres")),
     Part("scheduler", "anything in any order (hypothesis)", (*PYTEST, "tests/scheduler"),
          (("SCHEDULER_EXAMPLES", "200"),)),

@@ -76,10 +76,22 @@ async def test_a_node_comes_along_with_the_one_source_that_it_waits_for(served: 
     first = await worker.node()
     await worker.complete(first, value=b"first")
     second, join, after = await worker.nodes(3)
-    assert (second.beside, join.beside, after.beside) == (0, second.key, join.key)
+    assert (second.beside, join.beside, after.beside) == ((), (second.key,), (join.key,))
     assert join.values == {first.key: envelope(b"first")}
     await worker.durable(await worker.report(results(second, join, after)))
     assert await served.states(dag.instance, dag.id(2), dag.id(3)) == [pb.COMPLETED, pb.COMPLETED]
+
+
+async def test_a_node_comes_along_with_several_sources_if_the_worker_says_that_it_can(served: Served) -> None:
+    dag = Dag()
+    await submit(served.stub, dag.submission(b"first"))
+    worker = await served.worker(fuses_joins=True)
+    await worker.complete(await worker.node())
+    columns: dict[str, Any] = {"source_count": [0, 0, 0, 3, 0, 2], "source": [0, 1, 2, 3, 4]}
+    await submit(served.stub, Dag().submission(b"a", b"b", b"c", b"join", b"d", b"top", **columns))
+    a, b, c, join, d, top = await worker.nodes(6)
+    assert [node.beside for node in (a, b, c, d)] == [()] * 4
+    assert (join.beside, top.beside) == ((a.key, b.key, c.key), (join.key, d.key))
 
 
 async def test_a_node_comes_with_the_values_that_its_sources_name(served: Served) -> None:

@@ -131,12 +131,37 @@ class TestShares:
     def test_what_is_ready_is_spread_evenly(self, driver: SchedulerDriver, ready: int, expected: list[int]) -> None:
         hand = driver.worker("measures")
         driver.spawn("first")
-        hand.complete("first", us=50)
+        hand.complete("first", us=1_000)
         hand.drain()
         driver.hands.clear()
         hands = [driver.worker(name) for name in ("one", "two", "three")]
         driver.spawn(*nodes(ready))
         assert sorted((len(hand.held) for hand in hands), reverse=True) == expected
+
+    @pytest.mark.parametrize(("us", "expected"), [(50, [7, 2, 0]), (5, [9, 0, 0]), (400, [3, 3, 3])])
+    def test_what_takes_less_than_a_message_is_not_spread(
+        self, driver: SchedulerDriver, us: int, expected: list[int]
+    ) -> None:
+        hands = [driver.worker(name) for name in ("one", "two", "three")]
+        driver.spawn("first")
+        next(hand for hand in hands if hand.held).complete("first", us=us)
+        driver.spawn(*nodes(9))
+        assert sorted((len(hand.held) for hand in hands), reverse=True) == expected
+
+    def test_a_run_that_took_long_once_does_not_spread_it(self, driver: SchedulerDriver) -> None:
+        hands = [driver.worker(name) for name in ("one", "two")]
+        for us in (50, 50, 10_000):
+            driver.spawn("before")
+            next(hand for hand in hands if hand.held).complete("before", us=us)
+        driver.spawn(*nodes(4))
+        assert sorted(len(hand.held) for hand in hands) == [0, 4]
+
+    def test_async_nodes_are_spread(self, driver: SchedulerDriver) -> None:
+        hands = [driver.worker(name) for name in ("one", "two")]
+        driver.spawn("first", of=ASYNC)
+        next(hand for hand in hands if hand.held).complete("first", us=50)
+        driver.spawn(*nodes(4), of=ASYNC)
+        assert [len(hand.held) for hand in hands] == [2, 2]
 
     def test_who_holds_nothing_comes_before_who_has_room(self, driver: SchedulerDriver) -> None:
         busy = driver.worker("busy")

@@ -1,11 +1,14 @@
-"""Dependents sent along with the one source that they wait for: claims that count once that has completed."""
+"""Dependents sent along with the sources that they wait for: claims that count once these have completed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from dagorama_broker.scheduler.assignment import MOST_JOINED, STALE
 from dagorama_broker.scheduler.run_times import WINDOW_US
-from tests.support.driver import Hand, SchedulerDriver, function
+from tests.support.driver import WORK, Hand, SchedulerDriver, function
 
 FAST = 50
 
@@ -61,8 +64,59 @@ class TestWhatGoesAlong:
         assert driver.states("b", "c") == ["CLAIMED", "CLAIMED"]
         assert {driver.holders()["b"], driver.holders()["c"]} == {"one", "two"}
 
+    def test_a_join_goes_along_with_sources_that_one_slot_is_granted(self, driver: SchedulerDriver) -> None:
+        hands = [driver.worker("one"), driver.worker("two")]
+        measured(driver, *hands)
+        driver.spawn("a", "b", "c", "join <- a b c", "after <- join")
+        holder = next(hand for hand in hands if hand.held)
+        assert list(holder.held) == ["a", "b", "c", "join", "after"]
+        for name in list(holder.held):
+            assert holder.complete(name, us=FAST)
+            assert not driver.effects.granted
+
+    def test_joins_of_joins_go_along(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b", "c", "d", "left <- a b", "right <- c d", "top <- left right")
+        assert list(hand.held) == ["a", "b", "left", "c", "d", "right", "top"]
+
+    def test_a_join_waits_if_its_sources_are_in_two_slots(self, driver: SchedulerDriver) -> None:
+        hands = [driver.worker("one"), driver.worker("two")]
+        driver.spawn("first")
+        next(hand for hand in hands if hand.held).complete("first", us=2_000)
+        driver.spawn("a", "b", "join <- a b")
+        assert sorted(list(hand.held) for hand in hands) == [["a"], ["b"]]
+
+    def test_a_join_waits_for_a_source_of_an_earlier_grant(self, driver: SchedulerDriver, hand: Hand) -> None:
+        """Its value may be on the way already, and the process has not kept it."""
+        instance = driver.fresh(16)
+        driver.submit(replace(driver.run(instance, driver.fresh(12), ["a"], WORK), creates=("work:Work", b"")))
+        assert list(hand.held) == ["a"]
+        driver.add(instance, "b", "join <- a b")
+        assert list(hand.held) == ["a", "b"]
+
+    def test_a_join_waits_if_one_of_its_sources_is_async(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b", "join <- a b", where={"b": function("other", is_async=True)})
+        assert "join" not in hand.held
+
+    def test_one_of_two_joins_goes_along(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b", "one <- a b", "two <- a b")
+        assert list(hand.held) == ["a", "b", "one"]
+        for name in ("a", "b", "one"):
+            assert hand.complete(name, us=FAST)
+        assert hand.complete("two", us=FAST)
+
+    def test_a_join_of_very_many_goes_by_itself(self, driver: SchedulerDriver, hand: Hand) -> None:
+        heads = [f"n{number}" for number in range(MOST_JOINED + 1)]
+        driver.spawn(*heads, f"join <- {' '.join(heads)}")
+        assert list(hand.held) == heads
+
+    def test_a_worker_that_does_not_know_of_joins_is_granted_none_along(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker(fuses_joins=False)
+        measured(driver, hand)
+        driver.spawn("a", "b", "join <- a b", "c", "after <- c")
+        assert list(hand.held) == ["a", "b", "c", "after"]
+
     def test_a_join_waits_for_its_last_source_only(self, driver: SchedulerDriver) -> None:
-        hand = driver.worker(slots=2)
+        hand = driver.worker(slots=2, fuses_joins=False)
         measured(driver, hand)
         with driver.at_once():
             driver.spawn("a", "b", "join <- a b")
@@ -162,6 +216,111 @@ class TestWhenItIsVoid:
         hand.fail("a")
         assert not driver.is_visible("never seen")
         assert not driver.scheduler.staged
+
+
+class TestWhenAJoinIsVoid:
+    @pytest.fixture
+    def attempt(self, driver: SchedulerDriver, hand: Hand) -> int:
+        """Return the attempt of a node that goes along with the sources a, b and c."""
+        driver.spawn("a", "b", "c", "join <- a b c", "after <- join")
+        assert list(hand.held) == ["a", "b", "c", "join", "after"]
+        return hand.held["join"]
+
+    @pytest.mark.parametrize("bad", ["a", "b", "c"])
+    def test_one_source_fails(self, driver: SchedulerDriver, hand: Hand, attempt: int, bad: str) -> None:
+        for name in "abc":
+            assert hand.fail(name) if name == bad else hand.complete(name, us=FAST)
+        assert driver.states("join", "after") == ["FAILED", "FAILED"]
+        assert driver.root_cause("after") == bad
+        assert not hand.complete("join", attempt=attempt)
+
+    @pytest.mark.parametrize("bad", ["a", "b", "c"])
+    def test_one_source_is_given_back(self, driver: SchedulerDriver, hand: Hand, attempt: int, bad: str) -> None:
+        with driver.at_once():
+            assert hand.give_back(bad)
+            assert not hand.complete("join", attempt=attempt), "it ran on a value that is not recorded"
+            assert driver.states("join", "after") == ["WAITING", "WAITING"]
+        others = [name for name in "abc" if name != bad]
+        for name in [*others, bad]:
+            assert hand.complete(name, us=FAST)
+        assert not hand.complete("join", attempt=attempt)
+        assert hand.complete("join", us=FAST)
+        assert hand.complete("after", us=FAST)
+
+    def test_one_source_returns_promises(self, driver: SchedulerDriver, hand: Hand, attempt: int) -> None:
+        hand.complete("a", us=FAST)
+        hand.make("b", "child")
+        hand.complete("b", "child", us=FAST)
+        assert driver.states("a", "b", "c", "join") == ["COMPLETED", "RESOLVING", "CLAIMED", "WAITING"]
+        assert not hand.complete("join", attempt=attempt)
+        hand.complete("c", us=FAST)
+        hand.complete("child", us=FAST)
+        assert driver.states("b", "join") == ["COMPLETED", "CLAIMED"]
+
+    def test_a_result_before_the_last_source_is_refused(
+        self, driver: SchedulerDriver, hand: Hand, attempt: int
+    ) -> None:
+        """Case 5: not ready."""
+        hand.complete("a", us=FAST)
+        hand.complete("b", us=FAST)
+        assert not hand.complete("join")
+        assert driver.states("c", "join", "after") == ["CLAIMED", "WAITING", "WAITING"]
+        hand.complete("c", us=FAST)
+        assert hand.complete("join")
+
+    def test_one_source_is_cancelled(self, driver: SchedulerDriver, hand: Hand, attempt: int) -> None:
+        told = [hand.held[name] for name in ("b", "join", "after")]
+        driver.cancel("b")
+        assert driver.states("b", "join", "after") == ["CANCELLED"] * 3
+        assert hand.cancelled == told
+        assert hand.complete("a", us=FAST)
+        assert hand.complete("c", us=FAST)
+
+    def test_it_takes_a_failure_of_one_source_as_a_value_by_itself(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b", "join <- a? b")
+        attempt = hand.held["join"]
+        hand.fail("a")
+        assert not hand.complete("join", attempt=attempt)
+        hand.complete("b", us=FAST)
+        assert hand.complete("join", us=FAST)
+
+    def test_it_is_not_reclaimed_beside_another_run_of_one_source(
+        self, driver: SchedulerDriver, hand: Hand, attempt: int
+    ) -> None:
+        old = dict(hand.held)
+        hand.complete("a", us=FAST)
+        hand.complete("c", us=FAST)
+        driver.crash()
+        driver.wait(3.0)
+        other = driver.worker("other")
+        other.complete("b", us=FAST)
+        other.vanish()
+        hand.held = {name: old[name] for name in ("b", "join", "after")}
+        hand.connect()
+        assert set(hand.refused) >= {old["b"], attempt}
+
+    def test_it_is_reclaimed_once_all_its_sources_are_on_record(
+        self, driver: SchedulerDriver, hand: Hand, attempt: int
+    ) -> None:
+        for name in "abc":
+            hand.complete(name, us=FAST)
+        driver.crash()
+        hand.connect()
+        assert hand.held["join"] == attempt
+
+    def test_an_idle_slot_takes_it_apart_if_a_source_takes_longer_than_it_used_to(
+        self, driver: SchedulerDriver, hand: Hand, attempt: int
+    ) -> None:
+        idle = driver.worker("idle")
+        driver.wait(STALE)
+        assert hand.asked_back == ["b", "c", "join", "after"]
+        with driver.at_once():
+            for name in hand.asked_back:
+                hand.give_back(name)
+        assert (list(hand.held), list(idle.held)) == (["a"], ["b", "c"])
+        for holder, name in ((idle, "b"), (idle, "c"), (hand, "a")):
+            assert holder.complete(name, us=FAST)
+        assert driver.states("join", "after") == ["CLAIMED", "CLAIMED"]
 
 
 class TestTrouble:

@@ -26,7 +26,7 @@ from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc import service, work, work_messages
 from dagorama_broker.rpc.wait_messages import WaitMessages
 from dagorama_broker.rpc.work import WorkerStreams
-from dagorama_broker.scheduler import Scheduler, Worker, assignment, rebind, restore, states, workers
+from dagorama_broker.scheduler import Node, Scheduler, Slot, Worker, assignment, rebind, restore, states, workers
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.graph import Graph
@@ -621,3 +621,28 @@ def _(go_on: Any) -> Any:
 @mutant("what went along stands though its source has no value", (Claims, "unfuse"))
 def _(void: Any) -> Any:
     return lambda self, source: []
+
+
+@mutant("what went along with several sources stands though one of them has no value", (Claims, "claim_fused"))
+def _(claim_fused: Any) -> Any:
+    def with_one(self: Claims, slot: Slot, node: Node) -> int:
+        self.fused[node.unfinished_sources[-1].attempt] = node
+        return self.claim(slot, node)
+
+    return with_one
+
+
+@mutant("a node goes along with sources that another slot holds", (assignment.Assigner, "_holds_sources"))
+def _(holds: Any) -> Any:
+    def held_anywhere(self: assignment.Assigner, slot: Slot, node: Node, before: int) -> bool:
+        others = [source for source in node.unfinished_sources if source.attempt in self.claims.fused]
+        return not others and all(source.state is State.CLAIMED for source in node.unfinished_sources)
+
+    return held_anywhere
+
+
+@mutant("a node goes along with some of its sources", (assignment.Assigner, "_holds_sources"))
+def _(holds: Any) -> Any:
+    return lambda self, slot, node, before: (
+        not any(source.attempt in self.claims.fused for source in node.unfinished_sources)
+    )

@@ -77,8 +77,11 @@ class Plan:
         """Nodes of one run, in order; `earlier` are nodes that they may wait for."""
         chance = random.Random(f"{self.seed}/{prefix}")
         made: list[Program] = []
-        if chance.random() < 0.3:
+        shape = chance.random()
+        if shape < 0.3:
             return self._draw_chain(chance, prefix, count + 2, earlier)
+        if shape < 0.5:
+            return self._draw_joins(chance, prefix, count + 4, earlier)
         for number in range(count):
             others = earlier + [program.name for program in made]
             made.append(self._draw(chance, f"{prefix}{number}", others, 0))
@@ -113,6 +116,24 @@ class Plan:
             self.programs[program.name] = program
             made.append(program)
             before = [program.name]
+        return made
+
+    def _draw_joins(self, chance: random.Random, prefix: str, count: int, earlier: list[str]) -> list[Program]:
+        """Quick nodes, and after each few of them one that they go along with; some wait for what takes its time."""
+        made: list[Program] = []
+        heads: list[str] = []
+        for number in range(count):
+            sources = tuple(heads) if len(heads) > chance.choice((1, 1, 2)) else ()
+            program = Program(f"{prefix}{number}", "quick", sources, seconds=0.0001)
+            heads = [program.name] if sources and chance.random() < 0.5 else [] if sources else [*heads, program.name]
+            if not sources and earlier and chance.random() < 0.2:
+                program.sources = (chance.choice(earlier),)
+            program.tolerates = tuple(source for source in sources if chance.random() < 0.1)
+            self._draw_trouble(chance, program)
+            if made and not sources and chance.random() < 0.1:
+                program.returns = (chance.choice([*earlier, *(other.name for other in made)]),)
+            self.programs[program.name] = program
+            made.append(program)
         return made
 
     def _draw_delay(self, program: Program) -> None:

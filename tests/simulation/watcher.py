@@ -441,7 +441,7 @@ class Watcher:
         for source in program.sources:
             row = self.seen.get(self.keys.get(source, 0))
             ended = (row is not None and State(row.state) in ENDED) or source in self.answered
-            beside = self.given_names.get(given.beside) == source
+            beside = any(self.given_names.get(key) == source for key in given.beside)
             self.require(ended or beside, "sources first", f"{name} is given out before {source} has ended")
 
         self._check_code(given, function.hash)

@@ -38,7 +38,7 @@ class Given:
     values: dict[int, bytes]
     refs: Mapping[int, Sequence[int]]
     failed: frozenset[int]
-    beside: int = 0  #: the source that it is sent along with: its value is that of the run here
+    beside: Sequence[int] = ()  #: the sources that it is sent along with: their values are those of the runs here
     made_with: str = ""
     rebinding: pb.SignedRebinding | None = None
 
@@ -49,6 +49,10 @@ def read_grant(body: bytes) -> list[Given]:
     refs = dict(zip(read.value_node, _split(read.value_ref, read.value_ref_count, len(read.value)), strict=True))
     sources = _split(read.source, read.source_count, len(read.node))
     failed = frozenset(read.failed)
+    more = _split(read.more_fused, read.more_fused_count, 0)
+    beside = [
+        (source, *(more[at] if at < len(more) else ())) if source else () for at, source in enumerate(read.fused_source)
+    ]
     return [
         Given(
             key,
@@ -62,7 +66,7 @@ def read_grant(body: bytes) -> list[Given]:
             values,
             refs,
             failed,
-            read.fused_source[at] if at < len(read.fused_source) else 0,
+            beside[at] if at < len(beside) else (),
             read.made_with[at] if read.made_with else "",
             [None, *read.rebindings][read.rebinding[at] if at < len(read.rebinding) else 0],
         )
@@ -87,6 +91,7 @@ class Child:
         self.answered: list[Given] = []
         self.flushing = False
         self.own: dict[int, str] = {}  #: values of runs here that have no promises, by node
+        self.had: set[int] = set()  #: nodes that it was given
 
     @property
     def state(self) -> Held:
@@ -102,6 +107,10 @@ class Child:
         body, self.pieces = b"".join(self.pieces), []
         for given in read_grant(body):
             self.worker.watcher.given_to(self.worker.name, self.worker.hello, given)
+            self.worker.watcher.require(
+                self.had.issuperset(given.beside), "sources first", f"{given.name} goes along with what is not here"
+            )
+            self.had.add(given.key)
             self.held[given.attempt] = given
         self.go_on()
 
@@ -111,8 +120,8 @@ class Child:
         for attempt, given in list(self.held.items()):
             if attempt in self.running or (sync_runs and (given.beside or not given.function.is_async)):
                 continue
-            if given.beside and given.beside not in self.own:
-                self.take_back([attempt])  # the run here has left no value for it
+            if any(source not in self.own for source in given.beside):
+                self.take_back([attempt])  # a run here has left no value for it
                 continue
             if not given.function.hash:
                 self.take_back([attempt], pb.CODE_MISMATCH, DEPLOYED)
@@ -205,7 +214,7 @@ class Child:
         """A source's value with its promises kept, from what came with the grant."""
         if source in given.failed:
             return "failed"
-        if source == given.beside:
+        if source in given.beside:
             return self.own[source]
         envelope = given.values.get(source)
         if envelope is None:
@@ -289,6 +298,7 @@ class SimulatedWorker:
             tolerations=tolerations,
             exclude_queues=exclude,
             key_ids=RING.ids,
+            fuses_joins=True,
         )
         self.session = Session(self.hello)
         self.children = [Child(self, number) for number in range(slots)]

@@ -235,6 +235,16 @@ def test_the_folder_is_known_by_a_word_in_it_that_only_this_user_reads(files: La
     assert files.share()[1] != word
 
 
+def test_the_first_value_makes_the_folders_of_all(shared: LargeFiles) -> None:
+    assert not shared.keep(NAME, len(CONTENT), GIVEN)
+    assert [each.name for each in shared.folder.iterdir() if each.is_dir()] == ["unfinished"]
+    given(shared)
+    assert shared.keep(NAME, len(CONTENT), GIVEN)
+    folders = sorted(each.name for each in shared.folder.iterdir() if each.is_dir() and each.name != "unfinished")
+    assert folders == [f"{number:02x}" for number in range(256)]
+    assert (shared.folder / "ab").stat().st_mode & 0o777 == 0o700
+
+
 def test_what_a_client_has_written_becomes_the_value(shared: LargeFiles) -> None:
     file = given(shared)
     assert shared.keep(NAME, len(CONTENT), GIVEN)
@@ -323,3 +333,76 @@ def test_what_a_client_has_written_before_a_restart_can_be_asked_for_after_it(sh
     assert [file.name for file in (shared.folder / "unfinished").iterdir()] == [GIVEN]
     assert later.keep(NAME, len(CONTENT), GIVEN)
     assert read(later) == CONTENT
+
+
+# --- files that become values when something names them ----------------------------------------------
+
+
+def left(files: LargeFiles, content: bytes = CONTENT) -> Path:
+    file = files.folder / "unfinished" / NAME.hex()
+    file.write_bytes(content)
+    return file
+
+
+def test_a_file_that_is_named_by_its_sha256_becomes_the_value(shared: LargeFiles) -> None:
+    assert not shared.take(NAME)
+    file = left(shared)
+    assert shared.take(NAME)
+    assert read(shared) == CONTENT
+    assert not file.exists()
+    assert shared.take(NAME)
+
+
+def test_such_a_file_goes_if_its_value_is_stored_already(shared: LargeFiles) -> None:
+    shared.put([CONTENT])
+    before = file_of(shared).stat().st_ino
+    file = left(shared)
+    assert shared.take(NAME)
+    assert file_of(shared).stat().st_ino == before
+    assert not file.exists()
+
+
+def test_such_a_file_replaces_a_value_that_was_found_damaged(shared: LargeFiles) -> None:
+    shared.put([CONTENT])
+    file_of(shared).write_bytes(b"x" * len(CONTENT))
+    with pytest.raises(StoreError, match="is damaged"):
+        read(shared)
+    os.link(file_of(shared), shared.folder / "unfinished" / NAME.hex())
+    assert shared.take(NAME)  # a second name of the damaged file
+    left(shared)
+    assert shared.take(NAME)
+    assert read(shared) == CONTENT
+
+
+def test_a_link_with_such_a_name_leads_nowhere(shared: LargeFiles, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(CONTENT)
+    (shared.folder / "unfinished" / NAME.hex()).symlink_to(tmp_path / "elsewhere")
+    assert not shared.take(NAME)
+
+
+def test_such_a_file_goes_after_the_grace_if_nothing_names_it(shared: LargeFiles) -> None:
+    file = left(shared)
+    shared.empty(60.0)
+    assert file.exists()
+    shared.empty(-1.0)
+    assert not file.exists()
+
+
+def test_the_next_broker_takes_such_a_file_because_a_record_may_name_it(shared: LargeFiles) -> None:
+    """A power loss may undo the move of a file, and not the commit after it."""
+    file = left(shared)
+    later = LargeFiles(shared.folder)
+    later.sweep()
+    assert not file.exists()
+    assert read(later) == CONTENT
+    later.collect(60.0, 1, never, never)
+    assert later.has(NAME)
+
+
+def test_a_value_that_was_taken_and_not_named_goes_after_the_grace(shared: LargeFiles) -> None:
+    left(shared)
+    assert shared.take(NAME)
+    shared.collect(60.0, 1, never, never)
+    assert shared.has(NAME)
+    shared.collect(0.0, 1, never, never)
+    assert not shared.has(NAME)

@@ -489,7 +489,7 @@ class SchedulerDriver:
 
     def worker(self, name: str = "worker", slots: int = 1, **rules: object) -> Hand:
         rules = {key: frozenset(value) if isinstance(value, set) else value for key, value in rules.items()}
-        rules.setdefault("key_ids", frozenset({KEY}))
+        rules = {"key_ids": frozenset({KEY}), "fuses_joins": True, **rules}
         return Hand(self, WorkerInfo(name.encode().ljust(16, b"."), name, slots, **rules))  # type: ignore[arg-type]  # its fields
 
     # --- looking --------------------------------------------------------------------------------------

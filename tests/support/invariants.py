@@ -133,11 +133,12 @@ def eager_attempts_have_their_attempt(driver: SchedulerDriver) -> None:
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
     claims = scheduler.claims
-    beside = {
-        node: next(s for s in node.sources if s.state not in ENDED) for node in claims.claimed.values() if node.pending
-    }
-    assert {source.attempt: node for node, source in beside.items()} == claims.fused
-    for node, source in beside.items():
+    beside = [
+        (node, s) for node in claims.claimed.values() if node.pending for s in node.sources if s.state not in ENDED
+    ]
+    assert {source.attempt: node for node, source in beside} == claims.fused
+    assert len(claims.fused) == len(beside), "one node goes along with each"
+    for node, source in beside:
         assert source.state is State.CLAIMED
         assert source.slot is node.slot
         held = list(node.slot.held) if node.slot else []
@@ -157,7 +158,7 @@ def nobody_waits_for_what_has_ended(scheduler: Scheduler) -> None:
         unfinished = [other for other in others if other.state not in ENDED]
         assert node.pending == len(unfinished) + unnotified[node]
         if node.state is State.CLAIMED:
-            assert node.pending <= 1, "but for the one that it was sent along with"
+            assert node.pending == len(unfinished), "but for the ones that it was sent along with"
         else:
             assert bool(node.pending) == (node.state in (State.WAITING, State.RESOLVING))
         for other in unfinished:

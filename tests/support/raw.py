@@ -215,7 +215,7 @@ class Given(NamedTuple):
     refs: dict[int, tuple[int, ...]]
     run: int
     made_with: str = ""  #: hash of the code that it was made with, if other code has rebound it
-    beside: int = 0  #: the source whose value does not come, since it is granted before
+    beside: Sequence[int] = ()  #: the sources whose values do not come, since they are granted before
     rebinding: pb.SignedRebinding | None = None  #: what allows other code to run it
 
 
@@ -226,12 +226,15 @@ def read_grant(slot: int, body: bytes) -> list[Given]:
     counts = read.value_ref_count or [0] * len(read.value_node)
     refs = dict(zip(read.value_node, _split(read.value_ref, counts), strict=True))
     sources = _split(read.source, read.source_count or [0] * len(read.node))
+    none = [0] * len(read.node)
+    first, more = [*read.fused_source, *none], _split(read.more_fused, [*read.more_fused_count, *none])
+    beside = [(first[place], *more[place]) if first[place] else () for place in range(len(none))]
     return [
         Given(
             key, read.attempt[place], slot, read.id[place], read.instances[read.instance[place]],
             read.functions[read.function[place]], read.arguments[place], sources[place], values, ids, refs,
             read.failed_attempts[place] if read.failed_attempts else 0, read.made_with[place] if read.made_with else "",
-            read.fused_source[place] if place < len(read.fused_source) else 0,
+            beside[place],
             ([None, *read.rebindings])[read.rebinding[place] if place < len(read.rebinding) else 0],
         )
         for place, key in enumerate(read.node)

@@ -427,6 +427,51 @@ def test_a_fused_node_is_given_back_if_its_source_was_taken_back(tmp_path: Path)
     assert (list(along.results.node), along.returned) == ([], [along.node])
 
 
+def run_with_join(folder: Path, *sources: Wanted, taken_back: int | None = None) -> tuple[list[object], list[int], int]:
+    """Run nodes and one that takes the values of all; return the values, what is given back, and the last one's key."""
+    ran = Ran(folder)
+    named = [source._replace(id=promise(number).node_id) for number, source in enumerate(sources)]
+    places = range(len(named))
+    body = body_of([*named, Wanted("echo", [[promise(place) for place in places]], sources=places)])
+    *keys, node = body.node
+    body.source[:] = keys
+    body.fused_source.extend([0] * len(keys) + [keys[0]])
+    body.more_fused_count.extend([0] * len(keys) + [len(keys) - 1])
+    body.more_fused.extend(keys[1:])
+    calls = ran.executor.prepare(body.SerializeToString())
+    for place, each in enumerate(calls):
+        if place == taken_back:
+            ran.executor.skip(each)
+        else:
+            ran.executor.run(each, monotonic_ns())
+    ran.executor.outbox.flush()
+    results, returned = pb.Results(), list[int]()
+    for kind, outcome in ran.outcomes:
+        if kind == Kind.RESULTS:
+            results.MergeFromString(outcome.body)
+        else:
+            returned += pb.Return.FromString(outcome.body).node
+    assert not ran.executor._own
+    assert not ran.executor._handed_on
+    return values_of(results), returned, node
+
+
+def test_a_node_sent_along_takes_the_values_of_several_sources_from_here(tmp_path: Path) -> None:
+    values, returned, _ = run_with_join(tmp_path, call("echo", "a"), call("echo", "b"), call("echo", "c"))
+    assert values == ["a", "b", "c", ["a", "b", "c"]]
+    assert not returned
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_it_is_given_back_if_one_of_several_has_no_value_here(tmp_path: Path, place: int) -> None:
+    sources = [call("echo", "a"), call("echo", "b"), call("echo", "c")]
+    _, returned, node = run_with_join(tmp_path, *sources, taken_back=place)
+    assert returned == [node]
+    sources[place] = call("fail", "no luck")
+    values, returned, node = run_with_join(tmp_path, *sources)
+    assert (len(values), returned) == (2, [node])
+
+
 def test_a_node_without_a_hash_is_given_back_with_that_of_the_code_that_is_here(ran: Ran) -> None:
     returned = ran.returned(Wanted("echo", [1], hash=""))
     assert (returned.reason, returned.hash) == (pb.CODE_MISMATCH, Wanted("echo").function.hash)

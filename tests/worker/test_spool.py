@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
+from dagorama.api import broker_pb2 as pb
+from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.client.shared_files import SharedFiles
 from dagorama.errors import RequestRejected, ValueNotReadable
 from dagorama.worker.spool_files import SpoolValues
 from dagorama.worker.supervisor.spool import Spool
+from dagorama.worker.supervisor.transfers import Transfers
 
 
 def test_what_one_process_puts_another_gets(tmp_path: Path) -> None:
@@ -85,3 +89,21 @@ def test_what_a_dead_child_left_is_counted_or_removed(tmp_path: Path) -> None:
     spool.count_unreported(pid=77)
     assert whole not in spool
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("takes_named", [True, False])
+async def test_what_a_child_has_written_waits_for_the_report_if_the_broker_takes_it(
+    tmp_path: Path, takes_named: bool
+) -> None:
+    folder = tmp_path / "values"
+    (folder / "unfinished").mkdir(parents=True)
+    folder.chmod(0o700)
+    (folder / "shared").write_text("word")
+    spool, values = Spool(tmp_path / "spool"), SpoolValues(tmp_path / "spool")
+    transfers = Transfers(BrokerStub(grpc.aio.insecure_channel("localhost:1")), spool)
+    transfers.share(pb.GetSharedFolderReply(path=str(folder), nonce="word", takes_named=takes_named))
+    digest = values.put(b"value" * 100)
+    [name] = values.take_waiting([digest]).values()
+    assert transfers.is_left(name) is takes_named
+    assert not transfers.is_left(b"")  # it is not in the broker's folder
+    assert [file.name for file in (folder / "unfinished").iterdir()] == [(digest if takes_named else name).hex()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
@@ -131,7 +131,7 @@ class Call(NamedTuple):
     values: Values
     runs: int = 0  #: earlier attempts that failed
     made_with: str = ""  #: the `code_text` that its arguments were signed for; empty if it is the code of `work`
-    beside: int = 0  #: a source that runs here before it, and whose value is passed on in memory; 0 for none
+    beside: Sequence[int] = ()  #: sources that run here before it, and whose values are passed on in memory
     rebinding: pb.SignedRebinding | None = None  #: allows `work` to run it although it was made with other code
     trace: str = ""  #: the trace context of what created it; empty: it is not traced
     links: Sequence[str] = ()  #: the trace contexts of the attempts that its sources come from, as far as known
@@ -162,7 +162,7 @@ class GrantReader:
         columns = zip(
             grant.node, grant.attempt, grant.function, grant.id, grant.instance, grant.arguments,
             grant.failed_attempts or repeat(0, count), grant.made_with or repeat("", count),
-            chain(grant.fused_source, repeat(0, count - len(grant.fused_source))),
+            chain(_fused(grant), repeat((), count - len(grant.fused_source))),
             chain(grant.rebinding, repeat(0, count - len(grant.rebinding))), strict=True,
         )  # fmt: skip
         values, rebindings = self._values(grant), [None, *grant.rebindings]
@@ -201,6 +201,14 @@ class GrantReader:
         if work is None:
             work = self._works[key] = Work(function)
         return work
+
+
+def _fused(grant: pb.GrantBody) -> Iterator[Sequence[int]]:
+    """Yield for each node, up to the last one that has any, its sources that are granted with it."""
+    more = iter(grant.more_fused)
+    counts = chain(grant.more_fused_count, repeat(0))
+    for source, count in zip(grant.fused_source, counts, strict=False):
+        yield (source, *islice(more, count)) if source else ()
 
 
 def _traced(calls: list[Call], grant: pb.GrantBody) -> list[Call]:

@@ -7,7 +7,7 @@ of its own, then encode the result and the child nodes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context, copy_context
 from inspect import isawaitable
 from logging import INFO
@@ -35,6 +35,7 @@ from dagorama.worker.child.node_logging import log_completed
 from dagorama.worker.child.outbox import Outbox, refuse_excess
 from dagorama.worker.run_times import RunTimes
 
+NOTHING: Mapping[bytes, object] = {}
 _MAX_MICROSECONDS = 2**32 - 1  # the most that a message can hold, 71 minutes
 
 
@@ -76,6 +77,7 @@ class Executor:
         """Return the nodes of a serialized GrantBody in order, without running user code or unpickling anything."""
         grant = pb.GrantBody.FromString(body)
         self._handed_on.update(key for key in grant.fused_source if key)
+        self._handed_on.update(grant.more_fused)
         return self._grants.calls(grant)
 
     def look_again(self) -> None:
@@ -86,13 +88,13 @@ class Executor:
 
     def skip(self, call: Call) -> None:
         """Forget a call that was taken back before it started."""
-        if call.beside:
-            self._handed_on.discard(call.beside)
-            self._own.pop(call.beside, None)
+        for source in call.beside:
+            self._handed_on.discard(source)
+            self._own.pop(source, None)
 
-    def _lacks_its_source(self, call: Call) -> bool:
-        """Give the node back and return True if the source that ran before it has left no value in memory."""
-        if call.beside in self._own:
+    def _lacks_a_source(self, call: Call) -> bool:
+        """Give the node back and return True if a source that ran before it has left no value in memory."""
+        if all(source in self._own for source in call.beside):
             return False
         self.skip(call)
         self.outbox.returned(call.node, call.attempt, pb.UNSTARTED, "")
@@ -100,7 +102,7 @@ class Executor:
 
     def run(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """Run a sync function. Return the end time in monotonic nanoseconds; `started` is the start time."""
-        if call.beside and self._lacks_its_source(call):
+        if call.beside and self._lacks_a_source(call):
             return monotonic_ns()
         self.last = call
         scope = self._scope(call)
@@ -177,7 +179,7 @@ class Executor:
             raise Unchecked(str(error)) from None
         # Only after the signature was verified, because finding a function imports its module.
         cls, function, _, scope.bound = call.work.target or self._load(call.work)
-        handed = self._handed(call.beside) if call.beside else {}
+        handed = self._handed(call.beside) if call.beside else NOTHING
         try:
             sources = references(arguments) if arguments[1] & REFS else ()
             fill = [
@@ -216,11 +218,11 @@ class Executor:
                 f"the arguments of node {call.id.hex()} are not signed with the key that its caller announced"
             ) from None
 
-    def _handed(self, source: int) -> dict[bytes, object]:
-        """Return a new copy of the value of a node that ran before in this process, by the node's id."""
-        self._handed_on.discard(source)
-        id, envelope = self._own.pop(source)
-        return {id: decode(envelope, what="value of a node")}
+    def _handed(self, sources: Iterable[int]) -> dict[bytes, object]:
+        """Return new copies of the values of nodes that ran before in this process, by the nodes' ids."""
+        self._handed_on.difference_update(sources)
+        own = [self._own.pop(source) for source in sources]
+        return {id: decode(envelope, what="value of a node") for id, envelope in own}
 
     # --- outcomes -----------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ class TracedExecutor(Executor):
         own = tracing.tracer()
         if own is None:
             return None
-        texts = [*call.links, *filter(None, [self._contexts.pop(call.beside, "") if call.beside else ""])]
+        texts = [*call.links, *filter(None, [self._contexts.pop(source, "") for source in call.beside])]
         return own.start_span(
             f"process {call.work.queue}", tracing.from_text(call.trace), SpanKind.CONSUMER, _attributes(call),
             tracing.links(texts), start_time=time_ns(),

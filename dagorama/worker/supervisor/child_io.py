@@ -9,11 +9,12 @@ from typing import NamedTuple
 from dagorama.api import broker_pb2 as pb
 from dagorama.settings import captures_logs
 from dagorama.worker.frames import Kind, unpack_outcome
+from dagorama.worker.supervisor.forwarder import Forwarder
 from dagorama.worker.supervisor.outputs import Outputs
 from dagorama.worker.supervisor.session import Held, Session
 from dagorama.worker.supervisor.slot import Slot
 from dagorama.worker.supervisor.spool import Spool
-from dagorama.worker.supervisor.transfers import Forwarder, Transfers
+from dagorama.worker.supervisor.transfers import Transfers
 
 MAX_UNACKNOWLEDGED_BYTES = 64 << 20  #: children are not read while the broker has more results to acknowledge
 

@@ -55,6 +55,7 @@ def hello(options: WorkerOptions, key_ids: Sequence[bytes], slots: int, until: p
         slots=slots,
         until=until,
         shows_stacks=True,
+        fuses_joins=True,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from dagorama.client.shared_files import SharedFiles
-from dagorama.worker.spool_files import BROKER_FOLDER_FILE, path_of, write_whole
+from dagorama.worker.spool_files import BROKER_FOLDER_FILE, TAKES_NAMED, path_of, write_whole
 
 MAX_SPOOL_BYTES = 2 << 30  #: above this size unused values are removed; values in use always stay
 
@@ -47,11 +47,14 @@ class Spool:
             self._sizes.move_to_end(digest)
         return digest in self._sizes
 
-    def show(self, files: SharedFiles | None) -> None:
-        """Tell the children the path of the broker's folder, or with None that it is not on this machine."""
+    def show(self, files: SharedFiles | None, takes_named: bool = False) -> None:
+        """Tell the children the path of the broker's folder, or with None that it is not on this machine.
+
+        `takes_named`: the broker takes files there that are named by their SHA-256.
+        """
         named = self.folder / BROKER_FOLDER_FILE
         if files is not None:
-            write_whole(named, os.fsencode(files.folder))
+            write_whole(named, os.fsencode(files.folder) + (TAKES_NAMED if takes_named else b""))
         else:
             named.unlink(missing_ok=True)
 

@@ -1,19 +1,15 @@
 """Transfer large values between the spool and the broker, a few at a time.
 
-A transfer is retried until it succeeds or the broker refuses the value. A report that names a refused value is changed:
-the attempts that need the value fail, the other attempts keep their results. If an object store does not answer for
-DAGORAMA_VALUES_PATIENCE, the attempts are given back uncounted instead, and so are, after some seconds, nodes whose
-values cannot be fetched.
+A transfer is retried until it succeeds or the broker refuses the value. If an object store does not answer for
+DAGORAMA_VALUES_PATIENCE, it is given up, and so is, after some seconds, the transfer of a value that nodes need.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,10 +25,8 @@ from dagorama.client.status import broker_error
 from dagorama.errors import BrokerOverloaded, BrokerUnavailable, ValuesUnavailable
 from dagorama.logging import get_logger
 from dagorama.settings import shared_files
-from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.supervisor.object_transfers import ObjectTransfers, Patience, ValueLost
-from dagorama.worker.supervisor.reduced_reports import split_by_value, waiting_report, without_value
-from dagorama.worker.supervisor.session import Backoff, Held
+from dagorama.worker.supervisor.session import Backoff
 from dagorama.worker.supervisor.spool import Spool
 
 if TYPE_CHECKING:
@@ -63,6 +57,7 @@ class Transfers:
         self._stub = stub
         self._spool = spool
         self._files: SharedFiles | None = None
+        self._takes_named = False
         self._objects = ObjectTransfers(stub)
         self._troubled: dict[bytes, list[Tell]] = {}  # who is told about trouble, by value
         self._sending: dict[bytes, asyncio.Task[None]] = {}
@@ -73,7 +68,18 @@ class Transfers:
     def share(self, folder: pb.GetSharedFolderReply) -> None:
         """Let the children read and write in the broker's folder if it is on this machine."""
         self._files = SharedFiles.found(folder.path, folder.nonce) if shared_files() else None
-        self._spool.show(self._files)
+        self._takes_named = folder.takes_named
+        self._spool.show(self._files, self._takes_named)
+
+    def is_left(self, unfinished: bytes) -> bool:
+        """Return whether the broker will take the value from its folder when a report names it.
+
+        `unfinished` is the first name of the file that a child has written there, or empty.
+        """
+        if not unfinished or not self._takes_named or self._files is None:
+            return False
+        # A child that wrote it for an earlier broker has not renamed it: then `send` asks this one to keep it.
+        return not self._files.unfinished(unfinished.hex()).exists()
 
     def is_at_hand(self, digest: bytes) -> bool:
         """Return whether a child can read the value now."""
@@ -202,68 +208,6 @@ class Transfers:
         self.fetched += 1
         self.fetched_bytes += length
         return True
-
-
-class Forwarder:
-    """Forward the outcomes of one slot in order. An outcome with large values waits until the broker has these."""
-
-    def __init__(self, transfers: Transfers, spool: Spool, forward: Callable[[Kind, Held, bytes], None]) -> None:
-        self._transfers = transfers
-        self._spool = spool
-        self._forward = forward
-        self._waiting: deque[tuple[Kind, Held, Outcome, list[asyncio.Task[None]]]] = deque()
-        self._task: asyncio.Task[None] | None = None
-
-    def take(self, kind: Kind, held: Held, outcome: Outcome) -> None:
-        """Forward an outcome now, or later if it or an earlier one waits for large values."""
-        if not outcome.large and not self._waiting:
-            self._forward(kind, held, outcome.body)
-            return
-        self._spool.hold(outcome.large)
-        sending = [
-            self._transfers.send(
-                digest, outcome.waiting.get(digest, b""), partial(self._tell, held.slot, outcome, digest)
-            )
-            for digest in outcome.large
-        ]
-        self._waiting.append((kind, held, outcome, sending))
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._send_all())
-
-    @property
-    def held(self) -> list[Held]:
-        """The attempts whose outcomes wait for large values."""
-        return [held for _, held, _, _ in self._waiting]
-
-    def _tell(self, slot: int, outcome: Outcome, digest: bytes, problem: str) -> None:
-        """Report that attempts have ended and wait for the object store."""
-        self._forward(Kind.RESULTS, Held(slot, [], []), waiting_report(outcome, digest, problem))
-
-    async def _send_all(self) -> None:
-        while self._waiting:
-            kind, held, outcome, sending = self._waiting[0]
-            large = outcome.large
-            for digest, sent in zip(large, sending, strict=True):
-                try:
-                    await sent
-                except ValueRefused as refusal:
-                    get_logger().warning("the broker refused the large value %s: %s", digest.hex(), refusal)
-                    outcome = without_value(outcome, digest, str(refusal))
-                except StoreAway as problem:
-                    outcome, returned = split_by_value(outcome, digest, str(problem))
-                    held = self._give_back(held, returned)
-            self._waiting.popleft()
-            self._spool.release(large)
-            self._forward(kind, held, outcome.body)
-        self._task = None
-
-    def _give_back(self, held: Held, returned: pb.Return) -> Held:
-        """Give attempts back; return the others."""
-        gone = set(returned.attempt)
-        if gone:
-            self._forward(Kind.RETURN, Held(held.slot, returned.node, returned.attempt), returned.SerializeToString())
-        kept = [(node, attempt) for node, attempt in zip(held.nodes, held.attempts, strict=True) if attempt not in gone]
-        return Held(held.slot, [node for node, _ in kept], [attempt for _, attempt in kept])
 
 
 async def _chunks(path: Path) -> AsyncIterator[pb.ValueChunk]:

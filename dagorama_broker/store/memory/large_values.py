@@ -49,7 +49,7 @@ class LargeValues:
         return self._files.get(sha256) if self._files else None
 
     def has(self, sha256: bytes) -> bool:
-        return self._files is not None and self._files.has(sha256)
+        return self._files is not None and self._files.take(sha256)
 
     def share(self) -> tuple[str, str]:
         return self._made_files().share()

@@ -135,7 +135,7 @@ class SqlStore(SharedQueries, ABC):
 
     def has_large(self, sha256: bytes) -> bool:
         if self.objects is None:
-            return self._files.has(sha256)
+            return self._files.take(sha256)
         return self._is_value(self._quick.read(lambda reader: find_object(reader.connection, sha256)))
 
     def _is_value(self, row: ObjectRow | None) -> bool:

@@ -19,7 +19,6 @@ from urllib.parse import quote
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.folders import make_folder, sync_folder
-from dagorama_broker.store.large_values import names_below
 from dagorama_broker.store.sql.counters import read_number, write_number
 from dagorama_broker.store.sqlite.connection import (
     BUSY_SECONDS,
@@ -29,6 +28,7 @@ from dagorama_broker.store.sqlite.connection import (
     translate_sqlite_errors,
 )
 from dagorama_broker.store.value_copies import copy_values
+from dagorama_broker.store.value_files import names_below
 
 #: The names of a store's files after the name of the database; and of its folder, the last one. Logs are not copied.
 _BESIDE = ("", "-wal", "-shm", ".state", ".logs", ".logs-wal", ".logs-shm", ".values")
