@@ -1,4 +1,4 @@
-"""Caches the arguments of unfinished nodes, those of nodes that were made together as one block of bytes.
+"""Caches the arguments of unfinished nodes, as one block of bytes if the nodes were made together.
 
 A million queued nodes have a million small envelopes: as an object and an entry of a dict each, they take three times
 the memory of their bytes.

@@ -1,4 +1,4 @@
-"""Keeps the envelopes that will be read soon: which ones a commit brings, and which ones nothing will read any more."""
+"""Keeps the envelopes that will be read soon: which ones a commit brings, and which ones nothing will read again."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ NONE: frozenset[int] = frozenset()
 
 
 class RareFacts:
-    """What few nodes have; an object of its own, so that a million of them do not take the memory."""
+    """Facts that few nodes have; an object of its own, so that a million of them do not take the memory."""
 
     __slots__ = ("delay", "failures", "root_cause", "tolerates")
 
