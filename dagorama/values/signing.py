@@ -23,8 +23,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import NamedTuple
 
-from dagorama.api.contract import ENVELOPE_VERSION, SIGNED
-from dagorama.api.firings import entry_node, firing_instance
+from dagorama.api.contract import ENVELOPE_VERSION, SIGNED, entry_node, firing_instance
 from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.settings import signing_keys
 from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, flags

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dagorama.api.firings import entry_node, firing_instance, schedule_digest
+from dagorama.api.contract import entry_node, firing_instance, schedule_digest
 from dagorama_broker.engine.calendar import due, time_name
 from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, unpacked_function
 from dagorama_broker.scheduler import NewNodes, Start

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from dagorama.api.firings import entry_node, firing_instance, schedule_digest
+from dagorama.api.contract import entry_node, firing_instance, schedule_digest
 from dagorama.errors import TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.values.codec import decode, encode_call
 from dagorama.values.keys import SigningKey
