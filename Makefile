@@ -35,10 +35,11 @@ PEERS := .venv-peers
 POOLS := .venv-pools
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+REWRITTEN := $(VENV)/.rewritten
 LINTERS := lint-mypy lint-pyright lint-ruff lint-layers
 PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 2)')
 
-.PHONY: demo check test test-pools test-objects slurm redis rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
+.PHONY: demo check test tests test-pools test-objects slurm redis rewritten lint $(LINTERS) proof proto chromium vendor pictures docs chart-test image states bench soak bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -48,9 +49,12 @@ check: lint compiled
 	$(PYTEST) -m "not slow" \
 	  --ignore tests/acceptance --ignore tests/proof $(PYTEST_ARGS)
 
+# pyright takes longest and is one process, so the tests start beside it when the other checks have passed.
 test: $(INSTALLED_DEV) compiled chromium
-	@$(MAKE) --no-print-directory --output-sync -j 2 $(LINTERS) rewritten
-	$(PYTEST) $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory -j 2 lint-pyright tests
+
+tests: lint-mypy lint-ruff lint-layers rewritten
+	MAKEFLAGS= $(PYTEST) $(PYTEST_ARGS)
 
 test-pools: $(VENV)/.made slurm
 	@test -x $(POOLS)/bin/python || $(BIN)/python -m venv $(POOLS)
@@ -65,10 +69,13 @@ slurm:
 	    apt-get install -y -qq slurmctld slurmd slurm-client munge > /dev/null 2>&1; } || \
 	  echo "Slurm is not installed: its tests are left out"
 
-# Rewrites the assertions of all tests once, instead of in each process of pytest. It only saves time: the tests that
-# follow collect again, and show an error of that.
-rewritten: $(INSTALLED_DEV)
+# Rewrites the assertions of all tests once, instead of in each process of pytest, if a test has changed. It only saves
+# time: the tests that follow collect again, and show an error of that.
+rewritten: $(REWRITTEN)
+
+$(REWRITTEN): $(INSTALLED_DEV) $(shell find tests -name '*.py')
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests --collect-only -q -n 0 > /dev/null || true
+	@touch $@
 
 # Without them, `make test` has moto's server only.
 test-objects: $(INSTALLED_DEV)

@@ -48,3 +48,7 @@ def summary(block: bytes, handed: int) -> Summary:
     """Return the length of a block, and the numbers of the `handed` nodes that handed it on."""
     end = block[len(block) - WORD * handed :]
     return Summary(len(block), tuple(int.from_bytes(end[at : at + WORD], "big") for at in range(0, len(end), WORD)))
+
+
+#: The functions of all nodes, for systems that want to know them beforehand.
+NODES = nothing, total, step, square, turned, begin, hand_on, summary

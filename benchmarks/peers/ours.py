@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ from dagorama import DAGDefinition, DAGInstance, DAGPromise, batch, dagorama, la
 from dagorama_broker.launch import launch_broker
 from peers import functions
 from peers.functions import Summary
-from peers.parts import Pipeline
+from peers.parts import Pipeline, by_callers
 
 WAIT = 120  #: seconds for a value
 
@@ -73,10 +72,7 @@ class Ours:
 
     def small(self, instances: int, callers: int) -> list[int]:
         """Submit each by a call of its own, which returns when it is durable."""
-        if callers == 1:
-            return resolve_all([_small(number) for number in range(instances)], timeout=WAIT)
-        with ThreadPoolExecutor(callers) as threads:
-            return resolve_all(list(threads.map(_small, range(instances))), timeout=WAIT)
+        return resolve_all(by_callers(_small, instances, callers), timeout=WAIT)
 
     def together(self, instances: int) -> list[int]:
         with batch():

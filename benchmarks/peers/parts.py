@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from peers.functions import Summary
+
+T = TypeVar("T")
 
 MIB = 1 << 20
 CALLERS = 16
@@ -143,3 +146,11 @@ PARTS: dict[str, Callable[[Stack, Sizes], Iterator[Figure]]] = {
     "values": _values, "pipeline": _pipeline,
 }  # fmt: skip
 START = "start"  #: the row of every turn: from the start of the program until its first result
+
+
+def by_callers(submit: Callable[[int], T], count: int, callers: int) -> list[T]:
+    """Return what `submit` returns for each number below `count`. It is called in `callers` threads, or here if 1."""
+    if callers == 1:
+        return [submit(number) for number in range(count)]
+    with ThreadPoolExecutor(callers) as threads:
+        return list(threads.map(submit, range(count)))

@@ -83,6 +83,7 @@ def _read(lines: IO[str], done: Turn) -> None:
 
 def _end(group: int) -> None:
     """Wait until all processes of the group have ended, so that the next system has the machine for itself."""
+    # Nothing tells when processes have ended that a system started itself.
     until = time.monotonic() + ENDING
     while _lives(group):
         if time.monotonic() > until:

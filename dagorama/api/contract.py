@@ -26,6 +26,11 @@ VALUES_AWAY = "values-away"
 #: Bytes of the origin in the id of a node; a counter of 4 bytes follows, big-endian.
 ORIGIN_BYTES = 12
 
+# --- delays -----------------------------------------------------------------------------------------------
+
+#: Seconds from 1970 to the year 9999, in which no time zone gets past what Python can show.
+LATEST_START = 253_370_764_800.0
+
 # --- instances --------------------------------------------------------------------------------------------
 
 #: Characters of the id that a user gives to an instance.

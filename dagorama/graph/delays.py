@@ -11,12 +11,11 @@ from datetime import datetime
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2
+from dagorama.api.contract import LATEST_START
 from dagorama.retry import check_seconds
 
 #: The largest number of bytes of a delay in a message.
 DELAY_BYTES = 24
-#: Seconds from 1970 to the year 9999, in which no time zone gets past what Python can show.
-LATEST = 253_370_764_800.0
 #: The message for a second delay of a call.
 TWICE = "{name} is delayed twice: a call has one delay, by later() or by at()"
 
@@ -44,7 +43,7 @@ def delay_until(when: datetime) -> Delay:
             'as in datetime(2027, 3, 1, 9, tzinfo=ZoneInfo("Europe/Berlin")) or datetime.now(UTC)'
         )
     seconds = when.timestamp()
-    if seconds > LATEST:
+    if seconds > LATEST_START:
         raise ValueError(f"when is {when!r}: it must be before the year 9999")
     return Delay(not_before=max(0.0, seconds))
 

@@ -1,4 +1,4 @@
-"""Caches the arguments of unfinished nodes, as one block of bytes if the nodes were made together.
+"""Caches the arguments of unfinished nodes: if nodes were made together, their arguments are one block of bytes.
 
 A million queued nodes have a million small envelopes: as an object and an entry of a dict each, they take three times
 the memory of their bytes.
@@ -7,9 +7,10 @@ the memory of their bytes.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Container, Iterable
 from itertools import accumulate
+from operator import attrgetter
 
 from dagorama_broker.engine.payload_cache import PayloadCache, Read
 from dagorama_broker.model.rows import NodeRow
@@ -18,19 +19,19 @@ from dagorama_broker.model.rows import NodeRow
 LARGEST, MOST_BYTES = 256, 64 << 10
 #: Envelopes that are packed, at least.
 LEAST = 8
+_FIRST = attrgetter("first")
 
 
 class _Pack:
     """Envelopes of nodes with consecutive keys."""
 
-    __slots__ = ("_ends", "_here", "_joined", "end", "first", "left")
+    __slots__ = ("_ends", "_here", "_joined", "end", "first")
 
     def __init__(self, first: int, envelopes: list[bytes]) -> None:
         self.first, self.end = first, first + len(envelopes)
-        self.left = len(envelopes)  #: envelopes that have not been dropped
         self._joined = b"".join(envelopes)
         self._ends = array("I", accumulate(map(len, envelopes), initial=0))
-        self._here = bytearray(b"\x01") * len(envelopes)
+        self._here = bytearray(b"\x01") * len(envelopes)  # 0: it was dropped
 
     def __len__(self) -> int:
         return len(self._joined)
@@ -39,10 +40,10 @@ class _Pack:
         place = key - self.first
         return self._joined[self._ends[place] : self._ends[place + 1]] if self._here[place] else None
 
-    def drop(self, key: int) -> None:
-        place = key - self.first
-        self.left -= self._here[place]
-        self._here[place] = 0
+    def drop(self, key: int) -> bool:
+        """Drop an envelope; return whether it was the last one."""
+        self._here[key - self.first] = 0
+        return 1 not in self._here
 
 
 class ArgumentCache(PayloadCache):
@@ -51,7 +52,6 @@ class ArgumentCache(PayloadCache):
     def __init__(self, most: int, read: Read) -> None:
         super().__init__(most, read)
         self._packs: list[_Pack] = []  # in the order of their keys
-        self._firsts: list[int] = []  # their first keys
         self._last: _Pack | None = None  # the pack that was used last
 
     def __contains__(self, key: int) -> bool:
@@ -77,26 +77,22 @@ class ArgumentCache(PayloadCache):
             return
         pack = _Pack(first, run)
         if self.size + len(pack) <= self.most:
-            place = bisect_right(self._firsts, first)
-            self._packs.insert(place, pack)
-            self._firsts.insert(place, first)
+            insort(self._packs, pack, key=_FIRST)
             self.size += len(pack)
 
     def find(self, key: int) -> bytes | None:
-        pack = self._pack_of(key) if key not in self.kept else None
-        return self.kept.get(key) if pack is None else pack.get(key)
+        envelope = self.kept.get(key)
+        if envelope is None and (pack := self._pack_of(key)) is not None:
+            return pack.get(key)
+        return envelope
 
     def drop(self, key: int) -> None:
         if key in self.kept:
             super().drop(key)
             return
         pack = self._pack_of(key)
-        if pack is None:
-            return
-        pack.drop(key)
-        if not pack.left:
-            place = bisect_right(self._firsts, pack.first) - 1
-            del self._packs[place], self._firsts[place]
+        if pack is not None and pack.drop(key):
+            del self._packs[self._place_of(key)]
             self.size -= len(pack)
             self._last = None
 
@@ -104,8 +100,12 @@ class ArgumentCache(PayloadCache):
         pack = self._last
         if pack is not None and pack.first <= key < pack.end:
             return pack
-        place = bisect_right(self._firsts, key) - 1
+        place = self._place_of(key)
         if place < 0 or key >= self._packs[place].end:
             return None
         self._last = self._packs[place]
         return self._last
+
+    def _place_of(self, key: int) -> int:
+        """Return the place of the last pack that begins with this key or an earlier one; -1: there is none."""
+        return bisect_right(self._packs, key, key=_FIRST) - 1

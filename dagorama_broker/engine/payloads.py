@@ -1,4 +1,4 @@
-"""Keeps the envelopes that will be read soon: which ones a commit brings, and which ones nothing will read again."""
+"""Keeps the envelopes that will be read soon: adds the ones of a commit, drops the ones that no node will be given."""
 
 from __future__ import annotations
 

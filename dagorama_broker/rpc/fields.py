@@ -9,7 +9,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import MESSAGE_TARGET
+from dagorama.api.contract import LATEST_START, MESSAGE_TARGET
 from dagorama_broker.errors import InvalidArgument
 
 M = TypeVar("M", bound=Message)
@@ -18,8 +18,6 @@ LONGEST_NAME = 4096
 #: Characters of a reason or of a failure in one line, for people.
 LONGEST_REASON = 1_000
 LONGEST_KEY_ID = 64
-#: Seconds from 1970 to the year 9999, in which no time zone gets past what Python can show.
-LATEST = 253_370_764_800.0
 #: Characters of a traceparent, a space and a tracestate.
 LONGEST_TRACE = 55 + 1 + 512
 #: Queues and taints that one worker may name, and their characters together.
@@ -108,8 +106,8 @@ def check_delays(nodes: pb.Nodes) -> None:
     if not all(map(int.__lt__, delayed, delayed[1:])) or (delayed and delayed[-1] >= len(nodes.function)):
         raise InvalidArgument("the delays of a block of nodes do not fit its nodes")
     for seconds in (*nodes.delay, *nodes.not_before):
-        if not 0.0 <= seconds <= LATEST:
-            raise InvalidArgument(f"the delay of a node is {seconds}: it must be from 0 to {LATEST:.0f} seconds")
+        if not 0.0 <= seconds <= LATEST_START:
+            raise InvalidArgument(f"the delay of a node is {seconds}: it must be from 0 to {LATEST_START:.0f} seconds")
 
 
 def check_references(references: Sequence[int], counts: Sequence[int], foreign: int, end: int, what: str) -> None:

@@ -48,7 +48,7 @@ NONE: frozenset[int] = frozenset()
 
 
 class RareFacts:
-    """Facts that few nodes have; an object of its own, so that a million of them do not take the memory."""
+    """Facts about few nodes, as an object of its own, so that a million other nodes do not have fields for them."""
 
     __slots__ = ("delay", "failures", "root_cause", "tolerates")
 

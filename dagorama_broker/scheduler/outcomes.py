@@ -112,7 +112,7 @@ class Outcomes(Children):
         self._end_run(node, now)
         if microseconds:
             node.queue.run_time.measured(microseconds)
-        else:  # a legacy worker does not tell
+        else:  # a worker of dagorama 0.1.10 does not tell
             node.queue.figures.ran(microseconds)
         trouble, policy = self.graph.trouble(node), node.queue.function.retry
         trouble.failed_attempts += 1

@@ -15,7 +15,7 @@ from dagorama.models.state import State
 
 #: Characters at which the shared parts of the messages of a group end, or a search does.
 _DETAILS = re.compile('[…"]')
-#: Characters that the messages of a group must share to be found by them, and that a search for them has.
+#: Fewest characters that messages of a group must share for a search by them, and most characters of such a search.
 SHORTEST_SHARED, LONGEST_SHARED = 4, 200
 
 

@@ -138,16 +138,16 @@ def test_data_are_kept_unless_they_should_be_fresh(folder: Path) -> None:
 
     with running(folder) as dev:
         dev.run("flow:Shapes", 3)
-    with running(folder):
+    with running(folder, "--workers", "0"):
         assert len(instances()) == 1
         said = refused(folder)
         assert (said.returncode, "dagorama dev already runs for" in said.stderr) == (1, True)
     with running(folder, "--fresh", "--store", f"{folder}/elsewhere", "--workers", "0") as dev:
         assert dev.summary["worker"] == "none: start one with `worker` in this folder"
         assert instances() == []
-    with running(folder):
+    with running(folder, "--workers", "0"):
         assert len(instances()) == 1
-    with running(folder, "--fresh"):
+    with running(folder, "--fresh", "--workers", "0"):
         assert instances() == []
 
 

@@ -19,7 +19,7 @@ def rows(keys: Sequence[int]) -> list[NodeRow]:
 
 
 class Stored:
-    """What is read back, and which keys were asked for."""
+    """A store of arguments that notes which keys were asked for."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []

@@ -1,8 +1,8 @@
 """Kills between a grant and the commit of what was granted, which nodes are started before (`engine/ahead.py`).
 
 A real broker is killed while a commit is held up and a worker already has nodes of it. Afterwards the client submits
-again what was not acknowledged, and the worker returns with what it has run. What was acknowledged must be there, each
-node must have a value that was made for it, and no key may ever stand for two nodes.
+again what was not acknowledged, and the worker returns with what it has run. All that was acknowledged must be there,
+each node must have a value that was made for it, and no key may ever stand for two nodes.
 `python -m tests.proof.early [--kills N] [--seed N]` ends with 1 if that does not hold, or if it
 does not notice a broker that uses keys again.
 """
@@ -43,7 +43,7 @@ WEAKER = 4
 
 @dataclass
 class Ledger:
-    """What the client and the worker know."""
+    """The facts that the client and the worker know."""
 
     dags: list[Dag] = field(default_factory=list)
     submitted: set[bytes] = field(default_factory=set)  #: instances that were acknowledged
@@ -95,14 +95,14 @@ class Stage:
     def take(self) -> list[Given]:
         """Enter what the worker was granted since the last call."""
         given, self.worker.given = self.worker.given, []
-        self.ledger.proofs[len(self.ledger.proofs) :] = self.worker.grants
+        self.ledger.proofs += self.worker.grants
         self.worker.grants = []
         for node in given:
             self.ledger.take(node)
         return given
 
     async def report(self, nodes: list[Given]) -> dict[bytes, bytes]:
-        """Report values that tell which node and attempt they are of; return them by the node's id."""
+        """Report values that name their node and attempt; return them by the node's id."""
         values = {node.id: node.id + node.attempt.to_bytes(8, "big") for node in nodes}
         together = pb.Results()
         for node in nodes:
@@ -113,7 +113,7 @@ class Stage:
     async def finish(self) -> None:
         """Submit what was not acknowledged, and run all that comes until every instance has ended."""
         ledger = self.ledger
-        # New nodes first: they get the keys of those that were lost, if the broker uses keys again.
+        # New nodes first: they get the keys of the lost ones, if the broker uses keys again.
         ledger.dags.insert(0, Dag())
         for dag in ledger.dags:
             if dag.instance not in ledger.submitted:

@@ -190,15 +190,15 @@ async def test_a_node_whose_source_has_the_value_of_another_waits_for_the_commit
 @pytest.mark.slow
 async def test_a_wide_fan_in_comes_in_pieces(served: Served) -> None:
     count, dag, joins, value = (
-        40_000,
+        10_000,
         Dag(),
         [],
-        b"of a leaf, so large that they fill messages. " * 4,
+        b"of a leaf, so large that they fill messages. " * 16,
     )
 
     async def parts() -> AsyncIterator[pb.SubmitRequest]:
-        for first in range(0, count, 20_000):
-            yield dag.submission(*[b"leaf"] * 20_000, first=first, creates=not first, functions=[LEAF])
+        for first in range(0, count, 5_000):
+            yield dag.submission(*[b"leaf"] * 5_000, first=first, creates=not first, functions=[LEAF])
         join = dag.nodes(b"join", first=count, source_count=[count], source=range(count))
         yield pb.SubmitRequest(functions=[FUNCTION], nodes=[join])
         yield pb.SubmitRequest()

@@ -38,7 +38,7 @@ class Given:
     values: dict[int, bytes]
     refs: Mapping[int, Sequence[int]]
     failed: frozenset[int]
-    beside: Sequence[int] = ()  #: the sources that it is sent along with: their values are those of the runs here
+    beside: Sequence[int] = ()  #: sources that are granted with it; it takes their values from their runs here
     made_with: str = ""
     rebinding: pb.SignedRebinding | None = None
 

@@ -61,9 +61,9 @@ FORKED = Program(
 
 
 def forked(
-    *arguments: object, folder: Path = ROOT, environment: dict[str, str] | None = None
+    *arguments: object, program: Program = FORKED, folder: Path = ROOT, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as a fork of a process that has imported it. It runs no workers."""
     variables = environment or {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = completed(FORKED, [str(argument) for argument in arguments], variables, folder)
+    done = completed(program, [str(argument) for argument in arguments], variables, folder)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,12 @@ async def settled() -> None:
 class Gate:
     """Hold commits up until each is let through."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(
+        self, served: Served, patience: float | None = 10.0, on_held: Callable[[], object] = lambda: None
+    ) -> None:
+        """`patience`: the seconds for which a commit may be held up; `on_held` is called when one is."""
         self._commit, self._passes = served.broker.store.commit, threading.Semaphore(0)
+        self._patience, self._on_held = patience, on_held
         self.waiting = 0
         served.broker.store.commit = self._held_up  # type: ignore[method-assign]  # a gate in its way
         # In its thread: the loop, which these tests live in, has to go on.
@@ -28,7 +32,8 @@ class Gate:
 
     def _held_up(self, changes: Any) -> None:
         self.waiting += 1
-        assert self._passes.acquire(timeout=10)
+        self._on_held()
+        assert self._passes.acquire(timeout=self._patience)
         self._commit(changes)
 
     def let_through(self, commits: int = 1) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
+from tests.support.commands import FORKED, forked
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
     r"^```(python|ini|console)\n(.*?)^```$|^<!-- (the first version of|Ctrl-C in the terminal of) (\S+) -->$",
@@ -19,6 +21,10 @@ BLOCK = re.compile(
 )
 ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+#: A command that needs no shell. It runs as a fork of a process with its imports, in a third of the time.
+PLAIN = re.compile(r"dagorama(?: [\w:./-]+)+")
+#: The installed command, which imports nothing of the current folder unless it looks there itself.
+INSTALLED = FORKED._replace(has_folder=False)
 PATIENCE = 30.0  #: seconds
 
 
@@ -41,9 +47,13 @@ class Reader:
             return
         for theirs, ours in self.ids.items():
             command = command.replace(theirs, ours).replace(theirs[:8], ours[:8])
-        done = subprocess.run(
-            command, shell=True, capture_output=True, text=True, cwd=self.folder, env=self.environment
-        )
+        if PLAIN.fullmatch(command):
+            _, *arguments = command.split()
+            done = forked(*arguments, program=INSTALLED, folder=self.folder, environment=self.environment)
+        else:
+            done = subprocess.run(
+                command, shell=True, capture_output=True, text=True, cwd=self.folder, env=self.environment
+            )
         self.compare(shown, done.stdout + done.stderr, done.stderr + done.stdout)
 
     def start(self, command: str, shown: str) -> None:

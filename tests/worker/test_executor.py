@@ -366,6 +366,20 @@ class Along(NamedTuple):
     returned: list[int]
 
 
+def told(ran: Ran) -> tuple[pb.Results, list[int]]:
+    """Return what an executor has reported, and the nodes that it has given back; it must hold nothing any longer."""
+    ran.executor.outbox.flush()
+    results, returned = pb.Results(), list[int]()
+    for kind, outcome in ran.outcomes:
+        if kind == Kind.RESULTS:
+            results.MergeFromString(outcome.body)
+        else:
+            returned += pb.Return.FromString(outcome.body).node
+    assert not ran.executor._own
+    assert not ran.executor._handed_on
+    return results, returned
+
+
 def run_along(
     folder: Path, first: Wanted, large_from: int = 1 << 20, taken_back: bool = False, id: bytes = promise(1).node_id
 ) -> Along:
@@ -381,16 +395,7 @@ def run_along(
         ran.executor.skip(calls.pop(0))
     for each in calls:
         ran.executor.run(each, monotonic_ns())
-    ran.executor.outbox.flush()
-    results = pb.Results()
-    returned: list[int] = []
-    for kind, outcome in ran.outcomes:
-        if kind == Kind.RESULTS:
-            results.MergeFromString(outcome.body)
-        else:
-            returned += pb.Return.FromString(outcome.body).node
-    assert not ran.executor._own
-    assert not ran.executor._handed_on
+    results, returned = told(ran)
     return Along(source, node, results, returned)
 
 
@@ -444,15 +449,7 @@ def run_with_join(folder: Path, *sources: Wanted, taken_back: int | None = None)
             ran.executor.skip(each)
         else:
             ran.executor.run(each, monotonic_ns())
-    ran.executor.outbox.flush()
-    results, returned = pb.Results(), list[int]()
-    for kind, outcome in ran.outcomes:
-        if kind == Kind.RESULTS:
-            results.MergeFromString(outcome.body)
-        else:
-            returned += pb.Return.FromString(outcome.body).node
-    assert not ran.executor._own
-    assert not ran.executor._handed_on
+    results, returned = told(ran)
     return values_of(results), returned, node
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Self
 
 import celery
@@ -17,7 +16,7 @@ from celery import Celery, chain, chord, group
 
 from peers import functions
 from peers.functions import Summary
-from peers.parts import Pipeline
+from peers.parts import Pipeline, by_callers
 
 WAIT = 120  #: seconds for a result
 app = Celery("celery_stack", broker=os.environ["PEERS_REDIS"], backend=os.environ["PEERS_REDIS"])
@@ -27,12 +26,8 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
 )  # fmt: skip
 nothing, total, step, square, turned, begin, hand_on, summary = (
-    app.task(each, name=each.__name__)
-    for each in (
-        functions.nothing, functions.total, functions.step, functions.square, functions.turned, functions.begin,
-        functions.hand_on, functions.summary,
-    )
-)  # fmt: skip
+    app.task(each, name=each.__name__) for each in functions.NODES
+)
 
 
 class Prefork:
@@ -66,12 +61,7 @@ class Prefork:
     hop = chain
 
     def small(self, instances: int, callers: int) -> list[int]:
-        if callers == 1:
-            made = [_small(number) for number in range(instances)]
-        else:
-            with ThreadPoolExecutor(callers) as threads:
-                made = list(threads.map(_small, range(instances)))
-        return [each.get(timeout=WAIT) for each in made]
+        return [each.get(timeout=WAIT) for each in by_callers(_small, instances, callers)]
 
     def together(self, instances: int) -> list[int]:
         """Submit one after the other: no call submits several graphs."""

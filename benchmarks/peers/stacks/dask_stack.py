@@ -7,7 +7,6 @@ short tasks before they ask. The scheduler keeps everything in memory.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 import dask
@@ -16,7 +15,7 @@ from distributed import Client, Future, LocalCluster
 
 from peers import functions
 from peers.functions import Summary
-from peers.parts import Pipeline
+from peers.parts import Pipeline, by_callers
 
 
 class Dask:
@@ -54,10 +53,7 @@ class Dask:
         return self._call(functions.total, [self._call(functions.square, number + offset) for offset in range(4)])
 
     def small(self, instances: int, callers: int) -> list[int]:
-        if callers == 1:
-            return self._client.gather([self._small(number) for number in range(instances)])
-        with ThreadPoolExecutor(callers) as threads:
-            return self._client.gather(list(threads.map(self._small, range(instances))))
+        return self._client.gather(by_callers(self._small, instances, callers))
 
     def together(self, instances: int) -> list[int]:
         square, total = dask.delayed(functions.square), dask.delayed(functions.total)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Self
 
@@ -23,7 +22,7 @@ from dramatiq.results.backends import RedisBackend
 
 from peers import functions
 from peers.functions import Summary
-from peers.parts import Pipeline
+from peers.parts import Pipeline, by_callers
 
 WAIT = 120_000  #: milliseconds for a result
 encoder = dramatiq.PickleEncoder()
@@ -34,12 +33,8 @@ results = redis.Redis.from_url(os.environ["PEERS_REDIS"], socket_timeout=None)
 broker.add_middleware(Results(backend=RedisBackend(client=results, encoder=encoder)))
 dramatiq.set_broker(broker)
 nothing, total, step, square, turned, begin, hand_on, summary = (
-    dramatiq.actor(each, actor_name=each.__name__, store_results=True, max_retries=0)
-    for each in (
-        functions.nothing, functions.total, functions.step, functions.square, functions.turned, functions.begin,
-        functions.hand_on, functions.summary,
-    )
-)  # fmt: skip
+    dramatiq.actor(each, actor_name=each.__name__, store_results=True, max_retries=0) for each in functions.NODES
+)
 
 
 class Dramatiq:
@@ -73,11 +68,7 @@ class Dramatiq:
     hop = chain
 
     def small(self, instances: int, callers: int) -> list[int]:
-        if callers == 1:
-            made = [_squares(number) for number in range(instances)]
-        else:
-            with ThreadPoolExecutor(callers) as threads:
-                made = list(threads.map(_squares, range(instances)))
+        made = by_callers(_squares, instances, callers)
         sums = [total.send(list(each.get_results(block=True, timeout=WAIT))) for each in made]
         return [_result(each) for each in sums]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -18,7 +17,7 @@ import ray
 
 from peers import functions
 from peers.functions import Summary
-from peers.parts import Pipeline
+from peers.parts import Pipeline, by_callers
 
 
 def gathered(*numbers: int) -> int:
@@ -28,10 +27,7 @@ def gathered(*numbers: int) -> int:
 class Ray:
     def __enter__(self) -> Self:
         ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-        for function in (
-            functions.nothing, functions.total, functions.step, functions.square, functions.turned, functions.begin,
-            functions.hand_on, functions.summary, gathered,
-        ):  # fmt: skip
+        for function in (*functions.NODES, gathered):
             setattr(self, f"_{function.__name__}", ray.remote(function).remote)
         return self
 
@@ -59,10 +55,7 @@ class Ray:
         return self._gathered(*[self._square(number + offset) for offset in range(4)])
 
     def small(self, instances: int, callers: int) -> list[int]:
-        if callers == 1:
-            return ray.get([self._small(number) for number in range(instances)])
-        with ThreadPoolExecutor(callers) as threads:
-            return ray.get(list(threads.map(self._small, range(instances))))
+        return ray.get(by_callers(self._small, instances, callers))
 
     def together(self, instances: int) -> list[int]:
         """Submit one after the other: no call submits several graphs."""

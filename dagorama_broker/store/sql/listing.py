@@ -104,8 +104,13 @@ def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int])
 
 
 def read_delays(reader: Reader, keys: Collection[int]) -> Iterator[tuple[int, NodeDelay]]:
-    """Yield the keys of the nodes whose calls said when they start at the earliest."""
-    for *row, chk in reader.by_keys("SELECT key, seconds, until, chk FROM node_delays WHERE key IN", keys):
+    """Yield the delays of these nodes, if their calls gave any, with the keys of the nodes."""
+    return checked_delays(reader.by_keys("SELECT key, seconds, until, chk FROM node_delays WHERE key IN", keys))
+
+
+def checked_delays(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[int, NodeDelay]]:
+    """Yield delays from rows of key, seconds, until and checksum. Raises StoreError for a damaged row."""
+    for *row, chk in rows:
         check_row("node_delays", row[0], chk, row)
         yield row[0], NodeDelay(*row[1:])
 

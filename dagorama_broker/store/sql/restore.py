@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
 from dagorama_broker.model.rows import NodeBlockRow, PausedQueueRow, ProgressRow, ReboundRow
@@ -11,32 +10,34 @@ from dagorama_broker.store.checksums import check_row, damaged, node_sum, outcom
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
+from dagorama_broker.store.sql.listing import checked_delays
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
 from dagorama_broker.store.sql.schedules import read_schedules
 
-# CROSS JOIN makes SQLite use this order of tables, so that it never reads what ended long ago.
-_UNFINISHED_BLOCKS = (
-    "FROM instances i INDEXED BY unfinished_instances CROSS JOIN node_blocks r ON r.instance = i.key"
-    " CROSS JOIN {table} t ON t.key BETWEEN r.first_key AND r.first_key + r.size - 1 {more} WHERE i.ended IS NULL"
-)
-NODES_QUERY = ("SELECT t.key, t.chk, t.instance, t.function, t.sources " + _UNFINISHED_BLOCKS).format(
-    table="nodes", more=""
-)
-OUTCOMES_QUERY = (
-    "SELECT t.key, t.chk, t.state, t.attempt, t.root_cause, t.ended, t.microseconds, t.worker, t.refs "
-    + _UNFINISHED_BLOCKS
-).format(table="outcomes", more="")
-PROGRESS_QUERY = (
-    "SELECT t.key, t.failed_attempts, t.crashes, t.worker_losses, t.retry_at, t.failure, t.pause, t.attempt,"
-    " t.lost_attempt, t.chk "
-) + _UNFINISHED_BLOCKS.format(table="progress", more="")
-KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_BLOCKS).format(table="node_keys", more="")
-DELAYS_QUERY = ("SELECT t.key, t.seconds, t.until, t.chk " + _UNFINISHED_BLOCKS).format(table="node_delays", more="")
-REBOUND_QUERY = ("SELECT t.key, t.function, t.rebinding, t.chk " + _UNFINISHED_BLOCKS).format(
-    table="rebound_nodes", more=""
-)
 
+def _of_unfinished(table: str, columns: str) -> str:
+    """Return a query for the rows of a table of nodes, called `t`, whose instances have not ended."""
+    # CROSS JOIN makes SQLite use this order of tables, so that it never reads what ended long ago.
+    return (
+        f"SELECT {columns} FROM instances i INDEXED BY unfinished_instances"
+        " CROSS JOIN node_blocks r ON r.instance = i.key"
+        f" CROSS JOIN {table} t ON t.key BETWEEN r.first_key AND r.first_key + r.size - 1 WHERE i.ended IS NULL"
+    )
+
+
+NODES_QUERY = _of_unfinished("nodes", "t.key, t.chk, t.instance, t.function, t.sources")
+OUTCOMES_QUERY = _of_unfinished(
+    "outcomes", "t.key, t.chk, t.state, t.attempt, t.root_cause, t.ended, t.microseconds, t.worker, t.refs"
+)
+PROGRESS_QUERY = _of_unfinished(
+    "progress",
+    "t.key, t.failed_attempts, t.crashes, t.worker_losses, t.retry_at, t.failure, t.pause, t.attempt, t.lost_attempt,"
+    " t.chk",
+)
+KEYS_QUERY = _of_unfinished("node_keys", "t.key, t.concurrency_key, t.chk")
+DELAYS_QUERY = _of_unfinished("node_delays", "t.key, t.seconds, t.until, t.chk")
+REBOUND_QUERY = _of_unfinished("rebound_nodes", "t.key, t.function, t.rebinding, t.chk")
 TRACES_QUERY = (
     "SELECT t.first_key, t.trace, t.chk FROM instances i INDEXED BY unfinished_instances"
     " CROSS JOIN node_blocks r ON r.instance = i.key CROSS JOIN block_traces t ON t.first_key = r.first_key"
@@ -50,7 +51,8 @@ def read_live(reader: Reader) -> Live:
     blocks = list(reader.blocks("WHERE instance IN (SELECT key FROM instances WHERE ended IS NULL) ORDER BY first_key"))
     nodes, resolving = _unfinished(connection, blocks)
     still = {row.key for row in reader.outcome_heads(resolving.keys()) if row.state == State.RESOLVING}
-    nodes = sorted([*nodes, *(resolving[key] for key in still)]) if still else sorted(nodes)
+    nodes += [resolving[key] for key in still]
+    nodes.sort()
     sources = {key for node in nodes if node.sources for key in unpack_sources(node.sources)}
     ended = reader.ended_and_named(sources | still)
     unfinished = {node.instance for node in nodes}
@@ -64,7 +66,7 @@ def read_live(reader: Reader) -> Live:
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
         keys=_keys(connection),
-        delays=_delays(connection),
+        delays=dict(checked_delays(connection.execute(DELAYS_QUERY))),
         rebound={row.key: row.function for row in rebound},
         workers=_workers(connection),
         failed={stored.row.key for stored in instances if stored.failed},
@@ -126,14 +128,6 @@ def _keys(connection: Connection) -> dict[int, str]:
         check_row("node_keys", key, chk, (key, concurrency_key))
         keys[key] = concurrency_key
     return keys
-
-
-def _delays(connection: Connection) -> dict[int, NodeDelay]:
-    delays = {}
-    for *row, chk in connection.execute(DELAYS_QUERY):
-        check_row("node_delays", row[0], chk, row)
-        delays[row[0]] = NodeDelay(*row[1:])
-    return delays
 
 
 def _traces(connection: Connection) -> dict[int, str]:
