@@ -46,6 +46,8 @@ LOWEST_PRIORITY, HIGHEST_PRIORITY = -128, 127
 ENVELOPE_VERSION = 1
 #: Flags in the second byte: a signature follows, the pickle is stored separately, a table of promises, one of parts.
 SIGNED, LARGE, REFS, PARTS = 1, 2, 4, 8
+#: Another flag, of arguments that a schedule starts an instance with: the time is at the end, after the signed bytes.
+SCHEDULED = 16
 #: `struct` layouts of an entry in the table of parts (length, SHA-256, kind), and of the number of entries after it.
 PART_LAYOUT, COUNT_LAYOUT = "<Q32sB", "<I"
 #: Name of the type of a cancelled node's failure.
@@ -73,6 +75,12 @@ TOKEN_PREFIX = "dgt_"
 
 #: Bytes of an instance's id.
 INSTANCE_BYTES = 16
+#: Characters of the id of a schedule: with a time after it, it is the id of an instance.
+LONGEST_SCHEDULE = 200
+#: Bytes of the arguments of a schedule, which has no large values.
+LARGEST_SCHEDULED = 64 << 10
+#: The label that instances get which a schedule starts; its value is the id of the schedule.
+SCHEDULE_LABEL = "schedule"
 
 
 def schedule_digest(definition: str, name: str) -> bytes:
@@ -88,3 +96,21 @@ def firing_instance(schedule: bytes, time: str) -> bytes:
 def entry_node(instance: bytes) -> bytes:
     """Return the id of the only node that a schedule makes in an instance."""
     return instance[:ORIGIN_BYTES] + bytes(4)
+
+
+def firing_arguments(signed: bytes, time: str) -> bytes:
+    """Return the arguments of an entry point that a schedule starts at a time: the signed ones, then the time."""
+    encoded = time.encode()
+    return bytes((signed[0], signed[1] | SCHEDULED)) + signed[2:] + encoded + bytes((len(encoded),))
+
+
+def scheduled_arguments(arguments: bytes) -> tuple[bytes, str]:
+    """Return what `firing_arguments` was given. The time is not to be trusted before the signature is verified."""
+    end = max(2, len(arguments) - 1 - arguments[-1])
+    signed = bytes((arguments[0], arguments[1] & ~SCHEDULED)) + arguments[2:end]
+    return signed, arguments[end:-1].decode("ascii", "replace")
+
+
+def scheduled_time(arguments: bytes) -> str:
+    """Return the time at which a schedule has started an entry point with these arguments; empty: none has."""
+    return scheduled_arguments(arguments)[1] if arguments[1] & SCHEDULED else ""

@@ -42,7 +42,7 @@ class _BatchScope:
 
     __slots__ = (
         "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",
-        "trace",
+        "scheduled", "trace",
     )  # fmt: skip
 
     asks_the_broker = False
@@ -60,6 +60,7 @@ class _BatchScope:
         self._closed = ""  # the reason
         self.on_growth: OnGrowth | None = None  #: called after each call
         self.trace = ""  #: the trace context that the created nodes get
+        self.scheduled = ""  #: the time for which a schedule has started the instance; its nodes hand it on
 
     def call(
         self,
@@ -78,6 +79,7 @@ class _BatchScope:
         encoded = encode_call(
             args, kwargs, function.function,
             large_from=self._large_from, put_large=self.put_large, constructor=self.constructor,
+            scheduled=self.scheduled,
         )  # fmt: skip
         if encoded.refs:
             refuse_strangers(encoded, self._instance, function, place)

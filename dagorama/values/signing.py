@@ -23,7 +23,14 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import NamedTuple
 
-from dagorama.api.contract import ENVELOPE_VERSION, SIGNED, entry_node, firing_instance
+from dagorama.api.contract import (
+    ENVELOPE_VERSION,
+    SCHEDULED,
+    SIGNED,
+    entry_node,
+    firing_instance,
+    scheduled_arguments,
+)
 from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.settings import signing_keys
 from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, flags
@@ -41,6 +48,8 @@ _REST_AT = 2 + SIGNATURE_BYTES
 #: The first bytes of a signed envelope by its other flags, and the reverse.
 _SIGNED_HEADS = {marks: bytes((ENVELOPE_VERSION, marks | SIGNED)) for marks in range(MARKS) if not marks & SIGNED}
 _PLAIN_HEADS = {head: bytes((ENVELOPE_VERSION, marks)) for marks, head in _SIGNED_HEADS.items()}
+#: The first bytes of arguments that a schedule starts an instance with.
+_SCHEDULED_HEAD = bytes((ENVELOPE_VERSION, SIGNED | SCHEDULED))
 
 
 class Opened(NamedTuple):
@@ -90,6 +99,9 @@ class Keyring:
 
     def open_arguments(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
         """Return the arguments of a node, without their signature; raise what `open` raises."""
+        if envelope[:2] == _SCHEDULED_HEAD:
+            signed, time = scheduled_arguments(envelope)
+            return self.open_scheduled(signed, instance, node, function, time)
         opened = self._opened(envelope, ARGUMENTS + node + function, node, "arguments")
         _check_instance(envelope[_INSTANCE_AT:_MAC_AT], instance, "arguments", node)
         return opened

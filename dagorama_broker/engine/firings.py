@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dagorama.api.contract import entry_node, firing_instance, schedule_digest
+from dagorama.api.contract import SCHEDULE_LABEL, entry_node, firing_arguments, firing_instance, schedule_digest
 from dagorama_broker.engine.calendar import due, time_name
 from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, unpacked_function
 from dagorama_broker.scheduler import NewNodes, Start
-
-#: The label of instances that a schedule has started.
-LABEL = "schedule"
 
 
 class Decision(NamedTuple):
@@ -38,9 +35,17 @@ def decide(row: ScheduleRow, now: float, is_running: bool) -> Decision:
     fired = now if found.start or found.left_out else row.fired
     changed = row._replace(fired=fired, waiting=waiting)
     if start:
-        changed = changed._replace(instance=instance_of(row, start[-1]))
+        changed = changed._replace(instance=instance_of(row, start[-1]), last=start[-1])
+    skipped = found.left_out + len(came) - len(start) - bool(waiting)
+    if skipped:
+        changed = with_missed(changed, skipped, now)._replace(uncounted=row.uncounted or found.more)
     cancels = bool(start) and is_running and row.overlap == Overlap.REPLACE
-    return Decision(changed, start, cancels, found.left_out + len(came) - len(start) - bool(waiting))
+    return Decision(changed, start, cancels, skipped)
+
+
+def with_missed(row: ScheduleRow, times: int, now: float) -> ScheduleRow:
+    """Return the row with more times counted for which nothing was started."""
+    return row._replace(missed=row.missed + times, missed_at=now)
 
 
 def _by_overlap(overlap: Overlap, came: list[float], is_running: bool) -> tuple[list[float], float]:
@@ -63,10 +68,29 @@ def instance_of(row: ScheduleRow, time: float) -> bytes:
 
 def block_of(row: ScheduleRow, time: float) -> NewNodes:
     """Return the instance that a schedule starts for a time, with its entry point."""
-    instance = instance_of(row, time)
+    instance, name = instance_of(row, time), time_name(row.times, time)
     entry = entry_node(instance)
-    start = Start(f"{row.name}/{time_name(row.times, time)}", labels=((LABEL, row.name),))
-    function = unpacked_function(row.function)
     return NewNodes(
-        instance, entry[:12], 0, [function], [0], [row.arguments], creates=(row.definition, entry), start=start
+        instance,
+        entry[:12],
+        0,
+        [unpacked_function(row.function)],
+        [0],
+        [firing_arguments(row.arguments, name)],
+        creates=(row.definition, entry),
+        keys=[row.key] if row.key else (),
+        key=[1] if row.key else (),
+        weight=2,
+        start=Start(f"{row.name}/{name}", row.digest, labels=((SCHEDULE_LABEL, row.name),)),
     )
+
+
+def fired_by(definition: str, name: str, instance: bytes) -> tuple[str, str] | None:
+    """Return the id of the schedule that has started an instance, and the time; None: none has.
+
+    `name` is the id of the instance among those of its definition.
+    """
+    schedule, _, time = name.rpartition("/")
+    if not schedule or firing_instance(schedule_digest(definition, schedule), time) != instance:
+        return None
+    return schedule, time

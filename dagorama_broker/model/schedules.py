@@ -11,6 +11,8 @@ from dagorama_broker.model.domain import Function, RetryPolicy, WireProtocol
 
 #: Missed times of one schedule that are made up for at once.
 MOST_CAUGHT_UP = 100
+#: Schedules of one broker.
+MOST_SCHEDULES = 10_000
 
 
 class Overlap(StrEnum):
@@ -57,6 +59,14 @@ class ScheduleRow(NamedTuple):
     fired: float  #: seconds since 1970: times up to this one were decided about
     instance: bytes = b""  #: of the last instance that it has started; empty: it has started none
     waiting: float = 0.0  #: the time for which an instance starts when the last one has ended; 0: there is none
+    digest: bytes = b""  #: of what its instances are started with, see `Start`
+    key: str = ""  #: concurrency key of the entry point; empty: it has none
+    put: float = 0.0  #: seconds since 1970 at which it was put with these times
+    by: str = ""  #: name of the token of the one who has put it
+    last: float = 0.0  #: the time for which the last instance was started; 0: there is none
+    missed: float = 0.0  #: times for which nothing was started, as far as they were counted
+    missed_at: float = 0.0  #: when it was last found that times were missed, in seconds since 1970
+    uncounted: bool = False  #: more times were missed than counted
 
     @property
     def times(self) -> Times:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from dagorama.api.contract import scheduled_arguments
 from dagorama_broker.engine.firings import block_of, decide, instance_of
 from dagorama_broker.model.domain import Function
 from dagorama_broker.model.schedules import ScheduleRow, packed_function
@@ -15,7 +16,7 @@ FUNCTION = Function("work:Report.entrypoint", "hash", "reports")
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
 HOUR = 3_600.0
 HOURLY = ScheduleRow(
-    "hourly", "work:Report", packed_function(FUNCTION), b"arguments", "0 * * * *", "Europe/Berlin", 0.0, 0.0,
+    "hourly", "work:Report", packed_function(FUNCTION), b"\1\1arguments", "0 * * * *", "Europe/Berlin", 0.0, 0.0,
     "skip", "last", False, NOON,
 )  # fmt: skip
 
@@ -90,7 +91,8 @@ def test_what_it_starts_is_an_instance_with_one_node_that_has_its_name() -> None
     block = block_of(HOURLY, NOON + HOUR)
     assert block.start is not None
     assert (block.start.name, block.start.labels) == ("hourly/2026-11-25T14:00+01:00", (("schedule", "hourly"),))
-    assert (block.count, block.arguments, block.functions) == (1, [b"arguments"], [FUNCTION])
+    assert (block.count, block.functions) == (1, [FUNCTION])
+    assert scheduled_arguments(block.arguments[0]) == (b"\1\1arguments", "2026-11-25T14:00+01:00")
     scheduler = Scheduler(1)
     scheduler.submit([block], {})
     node = scheduler.node(block.origin + bytes(4))

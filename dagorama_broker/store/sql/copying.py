@@ -116,7 +116,8 @@ TABLES = (
     _plain("worker_names", "number name"),
     _plain(
         "schedules",
-        "name definition function arguments cron zone every start overlap catch_up paused fired instance waiting",
+        "name definition function arguments cron zone every start overlap catch_up paused fired instance waiting"
+        " digest key put by last missed missed_at uncounted",
     ),
     _plain("actions", "number action by instance target nodes time"),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from dagorama_broker.store.sql.connection import Connection, upsert
 
 _COLUMNS = (
     "definition", "function", "arguments", "cron", "zone", "every", "start", "overlap", "catch_up", "paused", "fired",
-    "instance", "waiting",
+    "instance", "waiting", "digest", "key", "put", "by", "last", "missed", "missed_at", "uncounted",
 )  # fmt: skip
 _WRITE = upsert("schedules", "name", (*_COLUMNS, "chk"))
 _READ = f"SELECT name, {', '.join(_COLUMNS)}, chk FROM schedules ORDER BY name"
@@ -39,5 +39,5 @@ def read_schedules(connection: Connection) -> list[ScheduleRow]:
     for *row, chk in connection.execute(_READ):
         check_row("schedules", row[0], chk, row)
         schedule = ScheduleRow(*row)
-        found.append(schedule._replace(paused=bool(schedule.paused)))
+        found.append(schedule._replace(paused=bool(schedule.paused), uncounted=bool(schedule.uncounted)))
     return found

@@ -157,7 +157,9 @@ CREATE TABLE schedules (
     name TEXT PRIMARY KEY, definition TEXT NOT NULL, function BLOB NOT NULL, arguments BLOB NOT NULL,
     cron TEXT NOT NULL, zone TEXT NOT NULL, every REAL NOT NULL, start REAL NOT NULL,
     overlap TEXT NOT NULL, catch_up TEXT NOT NULL, paused INTEGER NOT NULL, fired REAL NOT NULL,
-    instance BLOB NOT NULL, waiting REAL NOT NULL, chk INTEGER NOT NULL
+    instance BLOB NOT NULL, waiting REAL NOT NULL, digest BLOB NOT NULL, key TEXT NOT NULL, put REAL NOT NULL,
+    by TEXT NOT NULL, last REAL NOT NULL, missed REAL NOT NULL, missed_at REAL NOT NULL, uncounted INTEGER NOT NULL,
+    chk INTEGER NOT NULL
 ) WITHOUT ROWID
 """
 
