@@ -85,10 +85,7 @@ class Call(Protocol):
 class Attempt(Protocol):
     """The attempt of a running node, as far as code below `graph` needs it."""
 
-    @property
-    def scheduled(self) -> str:
-        """The time for which a schedule has started the instance, such as 2026-11-25T07:00+01:00; empty: none has."""
-        ...
+    scheduled: str  #: the time for which a schedule has started the instance; empty: none has
 
     def made(self, node_id: bytes) -> bool:
         """Return whether this attempt has made the node."""

@@ -21,6 +21,8 @@ from dagorama_broker.model.schedules import MOST_CAUGHT_UP, CatchUp, Times
 ON_TIME = 60.0
 #: The shortest interval, and the seconds in which the last times of a schedule are searched first.
 SHORTEST, FIRST_SEARCH = 1.0, 3_600.0
+#: Missed times that are counted, if there are so many.
+MOST_COUNTED = 1_000
 
 
 class Due(NamedTuple):
@@ -95,7 +97,7 @@ def latest(times: Times, since: float, until: float, most: int) -> tuple[list[fl
 def due(times: Times, catch_up: CatchUp, since: float, now: float) -> Due:
     """Return for which of the times after `since` an instance is started `now`."""
     wanted = MOST_CAUGHT_UP if catch_up is CatchUp.ALL else 1
-    found, more = latest(times, since, now, wanted)
+    found, more = latest(times, since, now, MOST_COUNTED)
     start = [time for time in found[-wanted:] if catch_up is not CatchUp.NONE or now - time <= ON_TIME]
     return Due(start, len(found) - len(start), more)
 

@@ -37,7 +37,7 @@ def decide(row: ScheduleRow, now: float, is_running: bool) -> Decision:
     if start:
         changed = changed._replace(instance=instance_of(row, start[-1]), last=start[-1])
     skipped = found.left_out + len(came) - len(start) - bool(waiting)
-    if skipped:
+    if skipped or found.more:
         changed = with_missed(changed, skipped, now)._replace(uncounted=row.uncounted or found.more)
     cancels = bool(start) and is_running and row.overlap == Overlap.REPLACE
     return Decision(changed, start, cancels, skipped)

@@ -60,7 +60,7 @@ class Schedules:
         try:
             while True:
                 self._news.clear()
-                pause = await self._step()
+                pause = await self.step()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._news.wait()
@@ -71,9 +71,10 @@ class Schedules:
         """Look at all schedules again: an instance that one waits for may have ended."""
         self._news.set()
 
-    async def _step(self) -> float | None:
-        """Start what is due; return the seconds until the next look. None: there is nothing to look at."""
+    async def step(self) -> float | None:
+        """Start what is due; when that is durable, return the seconds until the next look. None: there is none."""
         async with self._changing:
+            self._notice_the_clock()
             now = self._now()
             due = [name for name, at in self._times(now).items() if at <= now]
             for name in due:
@@ -86,6 +87,14 @@ class Schedules:
 
     def _clock(self) -> float:
         return self._commits.clock.time()
+
+    def _notice_the_clock(self) -> None:
+        """Let schedules go on from now if the clock was set back. Times that come again start nothing twice."""
+        now = self._clock()
+        for row in list(self._scheduler.schedules.values()):
+            if row.fired > now + ON_TIME:
+                log.warning("schedule %r goes on from now: the clock was set back since its last time", row.name)
+                self._scheduler.put_schedule(row._replace(fired=now))
 
     def _now(self) -> float:
         """Return the time; if a timer was a little early, the time that it was set for."""
@@ -107,9 +116,7 @@ class Schedules:
     def _next_of(self, row: ScheduleRow) -> float | None:
         known = self._next.get(row.name)
         if known is None or known[0] is not row:
-            # If the clock was set back, times that were used already come again, and start nothing new.
-            since = row.fired if row.fired <= self._clock() + ON_TIME else self._clock()
-            known = self._next[row.name] = row, None if row.paused else next_time(row.times, since)
+            known = self._next[row.name] = row, None if row.paused else next_time(row.times, row.fired)
         return known[1]
 
     def _is_running(self, row: ScheduleRow) -> bool:
@@ -129,9 +136,6 @@ class Schedules:
             self._held_up[name] = now + RETRY
 
     async def _fire(self, row: ScheduleRow, now: float) -> None:
-        if row.fired > now + ON_TIME:
-            log.warning("schedule %r goes on from now: the clock was set back since its last time", row.name)
-            row = row._replace(fired=now)
         decision = decide(row, now, self._is_running(row))
         if decision.cancels:
             with suppress(NotFound):  # it was removed meanwhile

@@ -146,8 +146,8 @@ CLIENTS = {
     "KeepValue", "FindValue", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch",
     "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
-    "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions", "PutSchedule", "RemoveSchedule", "PauseSchedule",
-    "ListSchedules",
+    "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions", "PutSchedule", "RemoveSchedule",
+    "PauseSchedule", "ListSchedules",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
