@@ -105,7 +105,7 @@ def firing_arguments(signed: bytes, time: str) -> bytes:
 
 
 def scheduled_arguments(arguments: bytes) -> tuple[bytes, str]:
-    """Return what `firing_arguments` was given. The time is not to be trusted before the signature is verified."""
+    """Return what `firing_arguments` was given. Verify the signature before the time is used."""
     end = max(2, len(arguments) - 1 - arguments[-1])
     signed = bytes((arguments[0], arguments[1] & ~SCHEDULED)) + arguments[2:end]
     return signed, arguments[end:-1].decode("ascii", "replace")

@@ -32,7 +32,7 @@ def explain(broker: Connection, instance: str, node: str | None) -> Answer:
     names = node_names(broker, set(_ids(found)))
     lines = list(_node(found, names)) if found.node else list(_instance(uuid_text(whole) or "", found))
     if found.schedule:
-        lines.append(f"The schedule {found.schedule!r} has started it for {found.scheduled_for}.")
+        lines.insert(0, f"The schedule {found.schedule!r} has started it for {found.scheduled_for}.")
     lines += _causes(found, names)
     if found.more:
         lines.append("There are more nodes than were looked at, so that the numbers are lower bounds.")

@@ -42,7 +42,7 @@ def list_(broker: Connection) -> Answer:
 def pause(broker: Connection, schedule: str) -> Answer:
     """Let SCHEDULE start nothing until it is resumed, also if a deployment puts it again.
 
-    What it has started goes on.
+    Instances that it has started go on.
     """
     return _changed(schedule, broker.pause_schedule(schedule), is_paused=True)
 
@@ -59,7 +59,7 @@ def resume(broker: Connection, schedule: str) -> Answer:
 @click.argument("schedule")
 @broker_command
 def remove(broker: Connection, schedule: str) -> Answer:
-    """Remove SCHEDULE. What it has started goes on."""
+    """Remove SCHEDULE. Instances that it has started go on."""
     broker.remove_schedule(schedule)
     return Answer(f"schedule {schedule} is removed", {"schedule": schedule, "removed": True})
 

@@ -21,7 +21,7 @@ from dagorama_broker.model.schedules import MOST_CAUGHT_UP, CatchUp, Times
 ON_TIME = 60.0
 #: The shortest interval, and the seconds in which the last times of a schedule are searched first.
 SHORTEST, FIRST_SEARCH = 1.0, 3_600.0
-#: Missed times that are counted, if there are so many.
+#: Missed times that are counted before the search for others ends.
 MOST_COUNTED = 1_000
 
 

@@ -88,7 +88,7 @@ def block_of(row: ScheduleRow, time: float) -> NewNodes:
 def fired_by(definition: str, name: str, instance: bytes) -> tuple[str, str] | None:
     """Return the id of the schedule that has started an instance, and the time; None: none has.
 
-    `name` is the id of the instance among those of its definition.
+    `name` is the id that the instance has by its user.
     """
     schedule, _, time = name.rpartition("/")
     if not schedule or firing_instance(schedule_digest(definition, schedule), time) != instance:

@@ -103,7 +103,7 @@ class Schedules:
         return soon if now < soon <= now + EARLY else now
 
     def _times(self, now: float) -> dict[str, float]:
-        """Return when schedules are due, by name; without those that wait for people, or for their last instance."""
+        """Return when schedules are due, by name; without paused ones."""
         found = {}
         for name, row in self._scheduler.schedules.items():
             at = self._next_of(row)
@@ -180,7 +180,7 @@ class Schedules:
     async def put(self, new: ScheduleRow) -> Upcoming:
         """Add a schedule, or replace the one with its name; return when that is durable.
 
-        What it replaces has its times go on if they are the same ones. A paused one stays paused.
+        Times go on if they are the same as before, and a paused schedule stays paused.
         Raises ResourceExhausted if there are too many.
         """
         async with self._changing:
@@ -194,7 +194,7 @@ class Schedules:
             return Upcoming(row, self._next_of(row) or 0.0)
 
     async def remove(self, name: str, by: str) -> None:
-        """Remove a schedule; what it has started goes on. Raises NotFound."""
+        """Remove a schedule, but nothing that it has started. Raises NotFound."""
         async with self._changing:
             self._known(name)
             advance_clock(self._scheduler, self._commits.clock)
