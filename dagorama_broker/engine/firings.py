@@ -20,6 +20,7 @@ class Decision(NamedTuple):
     start: list[float]  #: times for which an instance is started, oldest first
     cancels: bool  #: the last instance is cancelled before
     skipped: int  #: times that have come and for which nothing is started, as far as they were counted
+    missed: int = 0  #: of these, times for which `catch_up` starts nothing
 
 
 def decide(row: ScheduleRow, now: float, is_running: bool) -> Decision:
@@ -40,7 +41,7 @@ def decide(row: ScheduleRow, now: float, is_running: bool) -> Decision:
     if skipped or found.more:
         changed = with_missed(changed, skipped, now)._replace(uncounted=row.uncounted or found.more)
     cancels = bool(start) and is_running and row.overlap == Overlap.REPLACE
-    return Decision(changed, start, cancels, skipped)
+    return Decision(changed, start, cancels, skipped, found.left_out)
 
 
 def with_missed(row: ScheduleRow, times: int, now: float) -> ScheduleRow:

@@ -164,9 +164,10 @@ class Schedules:
         self.missed += decision.skipped + lost
         if decision.skipped:
             at_least = "at least " if row.uncounted and not before.uncounted else ""
-            log.warning(
-                "schedule %r has started nothing for %s%d of its times, which have passed", row.name, at_least,
-                decision.skipped,
+            why = "they have passed" if decision.missed else "its last instance has not ended"
+            log.log(
+                logging.WARNING if decision.missed else logging.INFO,
+                "schedule %r has started nothing for %s%d of its times: %s", row.name, at_least, decision.skipped, why,
             )  # fmt: skip
         self._scheduler.put_schedule(row)
 

@@ -22,7 +22,7 @@ HOURLY = ScheduleRow(
 
 
 def test_nothing_happens_before_the_time() -> None:
-    assert decide(HOURLY, NOON + 3_599, False) == (HOURLY, [], False, 0)
+    assert decide(HOURLY, NOON + 3_599, False) == (HOURLY, [], False, 0, 0)
 
 
 def test_an_instance_is_started_at_the_time_and_not_again() -> None:

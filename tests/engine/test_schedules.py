@@ -181,7 +181,7 @@ async def test_a_broker_that_was_off_for_a_week(
             assert served.row.missed_at == clock.wall
             await served.at(169)
             assert await served.names() == hours(*started, 169)
-    assert f"'hourly' has started nothing for {168 - len(started)} of its times" in caplog.text
+    assert f"'hourly' has started nothing for {168 - len(started)} of its times: they have passed" in caplog.text
 
 
 async def test_not_all_of_very_many_missed_times_are_counted(store: Store) -> None:
