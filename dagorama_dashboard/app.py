@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from dagorama.errors import BrokerError
 from dagorama_dashboard.broker import Broker
-from dagorama_dashboard.pages import actions, graph, instance, instances, logs, node, operation, overview, schedules
+from dagorama_dashboard.pages import actions, graph, instance, instances, logs, node, operation, overview
 from dagorama_dashboard.pages.login import login, login_address, logout
 from dagorama_dashboard.settings import DashboardSettings
 from dagorama_dashboard.web.errors import SIGN_IN, LoginNeeded, Problem, TokensNeeded, problem_of
@@ -73,7 +73,7 @@ def _routes() -> list[BaseRoute]:
         *page_routes("/instances", instances.instances),
         *page_routes("/workers", operation.workers),
         *page_routes("/queues", operation.queues),
-        *page_routes("/schedules", schedules.schedules),
+        *page_routes("/schedules", operation.schedules),
         *page_routes("/failures", operation.failures),
         *page_routes("/actions", actions.history),
         *page_routes("/", overview.overview),

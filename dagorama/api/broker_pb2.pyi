@@ -5088,7 +5088,7 @@ Global___DemandReply: _TypeAlias = DemandReply  # noqa: Y015
 class PutScheduleRequest(_message.Message):
     """--- schedules ------------------------------------------------------------------------------------------------
 
-    What a schedule starts and when. A schedule with the same id is replaced; if its times are the same, they go on.
+    A definition and the times at which it is started. A schedule with the same id is replaced; if its times are the same, they go on.
     `function` and `arguments` are the entry point's: the only node that it makes. The arguments are signed in the role
     `S` for the schedule, hold no promises and nothing large, and have at most 64 KiB.
     """

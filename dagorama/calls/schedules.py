@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeAlias, overload
 from zoneinfo import ZoneInfo
 
 from dagorama.api import broker_pb2
@@ -28,15 +28,30 @@ from dagorama.values.codec import encode_call
 from dagorama.values.signing import keyring
 
 if TYPE_CHECKING:
-    from dagorama.models.method_types import EntryOf
+    from dagorama.models.method_types import EntryOf, OnlyAny
 
 P = ParamSpec("P")
 
+Overlap: TypeAlias = Literal["skip", "queue", "allow", "replace"]
+CatchUp: TypeAlias = Literal["last", "none", "all"]
 _OVERLAPS, _CATCH_UPS = ("skip", "queue", "allow", "replace"), ("last", "none", "all")
 #: The shortest interval in seconds.
 SHORTEST = 1.0
 
 
+# A definition that is Any fits this overload only.
+@overload
+def schedule(
+    definition: OnlyAny,
+    cron: str | None = None,
+    *,
+    id: str,
+    every: timedelta | None = None,
+    tz: str | None = None,
+    overlap: Overlap = "skip",
+    catch_up: CatchUp = "last",
+) -> Callable[..., Schedule]: ...
+@overload
 def schedule(
     definition: EntryOf[P, Any],
     cron: str | None = None,
@@ -44,9 +59,19 @@ def schedule(
     id: str,
     every: timedelta | None = None,
     tz: str | None = None,
-    overlap: Literal["skip", "queue", "allow", "replace"] = "skip",
-    catch_up: Literal["last", "none", "all"] = "last",
-) -> Callable[P, Schedule]:
+    overlap: Overlap = "skip",
+    catch_up: CatchUp = "last",
+) -> Callable[P, Schedule]: ...
+def schedule(
+    definition: Any,
+    cron: str | None = None,
+    *,
+    id: str,
+    every: timedelta | None = None,
+    tz: str | None = None,
+    overlap: Overlap = "skip",
+    catch_up: CatchUp = "last",
+) -> Any:
     """Return a function that has the broker start an instance again and again, and that is called as the definition.
 
     `schedule(Report(), "0 7 * * MON-FRI", tz="Europe/Berlin", id="daily-report")("EU")` starts `Report()("EU")` at

@@ -20,7 +20,6 @@ from dagorama.errors import BrokerError, DagoramaError, RequestRejected
 from dagorama_dashboard.pages.action_kinds import ACTIONS
 from dagorama_dashboard.pages.instances import search_of
 from dagorama_dashboard.pages.login import own_path
-from dagorama_dashboard.pages.schedules import change
 from dagorama_dashboard.web.forms import Form, form_of, parsed
 from dagorama_dashboard.web.look import Look
 from dagorama_dashboard.web.rendering import Content
@@ -244,7 +243,13 @@ async def _pause(look: Look, target: Target) -> str:
 
 
 async def _change_schedule(look: Look, target: Target) -> str:
-    return await change(look, target.action, target.name)
+    id, resume = target.name, target.action == "resume-schedule"
+    if target.action == "remove-schedule":
+        await look.ask("RemoveSchedule", pb.RemoveScheduleRequest(id=id))
+        return f"The schedule {id} is removed"
+    reply = await look.ask("PauseSchedule", pb.PauseScheduleRequest(id=id, resume=resume))
+    state = "goes on" if resume else "is paused"
+    return f"The schedule {id} {state}{'' if reply.changed else ' already'}"
 
 
 _PERFORMERS: dict[str, Callable[[Look, Target], Awaitable[str]]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from dagorama import DAGDefinition, dagorama, pause_schedule, resolve, schedule, scheduled_for
 from dagorama.client.connection import connection
@@ -47,8 +48,9 @@ def test_a_killed_broker_goes_on_with_its_schedules_and_uses_no_time_twice(tmp_p
 
 def test_an_instance_whose_code_no_worker_has_says_why_it_waits() -> None:
     with launch_broker(0), worker():  # workers that this process launches would get the class
-        gone = type("Gone", (Ticks,), {"__module__": "no_such_module"})
-        schedule(gone(), every=SECOND, id="gone")("a")
+        gone: Any = type("Gone", (Ticks,), {"__module__": "no_such_module"})
+        put: Any = schedule(gone(), every=SECOND, id="gone")
+        put("a")
         await_that(lambda: "no_such_module" in connection().list_schedules("gone")[0].instance.stuck)
         pause_schedule("gone")
         (found,) = connection().list_schedules("gone")

@@ -204,8 +204,8 @@ def hourly(**named: Any) -> Callable[..., Schedule]:
         (lambda: schedule(Report(), "0 0 30 2 *", id="a"), ValueError, "Bad day-of-month"),
         (lambda: schedule(Report(), "", id="a"), ValueError, "is not a cron expression"),
         (lambda: schedule(Report(), "0 7 * * *", tz="Mars/Olympus", id="a"), ValueError, "is not a time zone"),
-        (lambda: schedule(Report(), "0 7 * * *", tz=1, id="a"), TypeError, "must be the name of a time zone"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        (lambda: schedule(Report(), 5, id="a"), TypeError, "must be a string of five fields"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        (lambda: schedule(Report(), "0 7 * * *", tz=1, id="a"), TypeError, "must be the name of a time zone"),  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+        (lambda: schedule(Report(), 5, id="a"), TypeError, "must be a string of five fields"),  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
         (lambda: schedule(Report(), id="a"), TypeError, "either a cron expression"),
         (lambda: hourly(cron="0 7 * * *"), TypeError, "either a cron expression"),
         (lambda: hourly(every=300), TypeError, "must be a timedelta"),
@@ -217,7 +217,7 @@ def hourly(**named: Any) -> Callable[..., Schedule]:
         (lambda: hourly(id="x" * 201), ValueError, "has 201 characters"),
         (lambda: hourly(id=None), TypeError, "must be a string"),
         (lambda: schedule(Plain(), every=EVERY_HOUR, id="a"), ValueError, "is not decorated"),
-        (lambda: schedule(Report, every=EVERY_HOUR, id="a"), TypeError, "takes an object of a DAGDefinition"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        (lambda: schedule(Report, every=EVERY_HOUR, id="a"), TypeError, "takes an object of a DAGDefinition"),  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
         (lambda: hourly()(), TypeError, "missing a required argument: 'region'"),
         (lambda: hourly()("x" * 70_000), ValueError, "too large"),
         (lambda: hourly()(put(b"x" * 300_000)), ValueError, "hold a value of put"),

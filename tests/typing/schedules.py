@@ -33,8 +33,8 @@ def deploy() -> None:
     taken(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(schedule(AsyncReport(), every=timedelta(minutes=5), id="often")(1), Schedule)
     assert_type(schedule(SaysAny(), every=timedelta(minutes=5), id="any")("a"), Schedule)
-    schedule(Report(), every=300, id="a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    schedule(Report(), "0 7 * * *", id="a", overlap="wait")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    schedule(Report(), "0 7 * * *")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    schedule(Report(), every=300, id="a")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    schedule(Report(), "0 7 * * *", id="a", overlap="wait")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    schedule(Report(), "0 7 * * *")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     given: Callable[[int], Schedule] = schedule(Report(), "0 7 * * *", id="a")  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType, reportArgumentType]
     print(given)
