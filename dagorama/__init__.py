@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from dagorama.calls.delayed import later as later
     from dagorama.calls.instance_start import start as start
     from dagorama.calls.resource import resource as resource
+    from dagorama.calls.schedules import schedule as schedule
+    from dagorama.calls.schedules import scheduled_for as scheduled_for
     from dagorama.client.completed import as_completed as as_completed
     from dagorama.client.control import cancel as cancel
     from dagorama.client.control import delete as delete
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from dagorama.client.results import aresolve as aresolve
     from dagorama.client.results import resolve as resolve
     from dagorama.client.results import resolve_all as resolve_all
+    from dagorama.client.schedules import Schedule as Schedule
+    from dagorama.client.schedules import pause_schedule as pause_schedule
+    from dagorama.client.schedules import resume_schedule as resume_schedule
+    from dagorama.client.schedules import unschedule as unschedule
     from dagorama.code_signature import calculate_function_hash as calculate_function_hash
     from dagorama.context import CurrentNode as CurrentNode
     from dagorama.context import cancelled as cancelled
@@ -97,6 +103,7 @@ _HOMES = {
         "dagorama.client.progress": "watch",
         "dagorama.client.completed": "as_completed",
         "dagorama.client.results": "aresolve resolve resolve_all",
+        "dagorama.client.schedules": "Schedule pause_schedule resume_schedule unschedule",
         "dagorama.code_signature": "calculate_function_hash",
         "dagorama.context": "CurrentNode cancelled current report",
         "dagorama.decorators": "dagorama",
@@ -112,6 +119,7 @@ _HOMES = {
         "dagorama.calls.delayed": "at later",
         "dagorama.calls.instance_start": "start",
         "dagorama.calls.resource": "resource",
+        "dagorama.calls.schedules": "schedule scheduled_for",
         "dagorama.models.events": "EventKind Gap InstanceEnded NodeEvent",
         "dagorama.models.failure": "Failure",
         "dagorama.models.log_record": "LogRecord NodeReport",

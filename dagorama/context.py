@@ -85,6 +85,8 @@ class Call(Protocol):
 class Attempt(Protocol):
     """The attempt of a running node, as far as code below `graph` needs it."""
 
+    scheduled: str  #: the time for which a schedule has started the instance; empty: none has
+
     def made(self, node_id: bytes) -> bool:
         """Return whether this attempt has made the node."""
         ...

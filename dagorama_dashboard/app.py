@@ -73,6 +73,7 @@ def _routes() -> list[BaseRoute]:
         *page_routes("/instances", instances.instances),
         *page_routes("/workers", operation.workers),
         *page_routes("/queues", operation.queues),
+        *page_routes("/schedules", operation.schedules),
         *page_routes("/failures", operation.failures),
         *page_routes("/actions", actions.history),
         *page_routes("/", overview.overview),

@@ -118,6 +118,12 @@ class InlineBroker:
         tick_at = self._broker.tick_at
         return inf if tick_at is None else tick_at
 
+    @property
+    def firing_at(self) -> float:
+        """The time at which a schedule starts something next; infinity if there is none."""
+        times = [upcoming.next for upcoming in self._broker.schedules.upcoming() if upcoming.next]
+        return min(times) - self.clock.time() + self.loop.now if times else inf
+
     def move(self, now: float) -> None:
         """Set the time, at which all that has become due happens."""
         self.loop.now = max(self.loop.now, now)

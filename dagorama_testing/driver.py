@@ -82,6 +82,8 @@ class Driver:
             if due == inf and linger:
                 rested_at = broker.loop.now if rested_at is None else rested_at
                 due = self._next_look(rested_at + linger)
+            if min(due, until) < inf:  # time passes anyway; schedules alone would let it pass forever
+                due = min(due, broker.firing_at)
             if due > until or due == inf:
                 if until == inf or broker.loop.now >= until:
                     return

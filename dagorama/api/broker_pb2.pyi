@@ -2499,6 +2499,7 @@ class InstanceInfo(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     definition: _builtins.str
     entry: _builtins.bytes
@@ -2521,6 +2522,8 @@ class InstanceInfo(_message.Message):
     """as in NewInstance, and so are the next three"""
     digest: _builtins.bytes
     priority: _builtins.int
+    schedule: _builtins.str
+    """id of the schedule that has started it; empty: none has"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -2542,10 +2545,11 @@ class InstanceInfo(_message.Message):
         digest: _builtins.bytes = ...,
         priority: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        schedule: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "digest", b"digest", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "labels", b"labels", "name", b"name", "nodes", b"nodes", "priority", b"priority", "stuck", b"stuck", "unfinished", b"unfinished", "used_failures", b"used_failures"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "digest", b"digest", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "labels", b"labels", "name", b"name", "nodes", b"nodes", "priority", b"priority", "schedule", b"schedule", "stuck", b"stuck", "unfinished", b"unfinished", "used_failures", b"used_failures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3608,6 +3612,8 @@ class Explanation(_message.Message):
     CAUSES_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    SCHEDULED_FOR_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     function: _builtins.str
     state: Global___NodeState.ValueType
@@ -3615,6 +3621,10 @@ class Explanation(_message.Message):
     """not all nodes that it waits for were looked at"""
     since: _builtins.float
     """seconds since 1970: when the node ended, or began to run; 0: unknown"""
+    schedule: _builtins.str
+    """id of the schedule that has started the instance; empty: none has"""
+    scheduled_for: _builtins.str
+    """the time for which it has, such as 2026-11-25T07:00+01:00"""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
         """of this node"""
@@ -3633,10 +3643,12 @@ class Explanation(_message.Message):
         causes: _abc.Iterable[Global___Cause] | None = ...,
         more: _builtins.bool = ...,
         since: _builtins.float = ...,
+        schedule: _builtins.str = ...,
+        scheduled_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "function", b"function", "more", b"more", "node", b"node", "reasons", b"reasons", "since", b"since", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "function", b"function", "more", b"more", "node", b"node", "reasons", b"reasons", "schedule", b"schedule", "scheduled_for", b"scheduled_for", "since", b"since", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4934,11 +4946,11 @@ class Action(_message.Message):
     by: _builtins.str
     """name of the caller's token; empty: the broker required none"""
     action: _builtins.str
-    """"cancel", "retry", "rebind", "pause", "resume", "drain" or "delete" """
+    """"cancel", "retry", "rebind", "pause", "resume", "drain", "delete", or one of schedules"""
     instance: _builtins.bytes
     """if it is about one"""
     target: _builtins.str
-    """the queue, the worker or the function; or the definition of the instance"""
+    """the queue, worker, function or schedule; or the definition of the instance"""
     count: _builtins.int
     """of nodes"""
     def __init__(
@@ -5079,3 +5091,310 @@ class DemandReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DemandReply: _TypeAlias = DemandReply  # noqa: Y015
+
+@_typing.final
+class PutScheduleRequest(_message.Message):
+    """--- schedules ------------------------------------------------------------------------------------------------
+
+    A definition and the times at which it is started. A schedule with the same id is replaced; if its times are the same, they go on.
+    `function` and `arguments` are the entry point's: the only node that it makes. The arguments are signed in the role
+    `S` for the schedule, hold no promises and nothing large, and have at most 64 KiB.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CRON_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    EVERY_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """1 to 200 characters"""
+    definition: _builtins.str
+    """"package.module:Class" """
+    arguments: _builtins.bytes
+    """an envelope"""
+    key: _builtins.str
+    """concurrency key of the entry point; empty: it has none"""
+    digest: _builtins.bytes
+    """as in NewInstance"""
+    cron: _builtins.str
+    """five fields, or six with seconds first; empty: `every` counts"""
+    zone: _builtins.str
+    """IANA name of the time zone in which `cron` is read; empty: UTC"""
+    every: _builtins.float
+    """seconds"""
+    overlap: _builtins.str
+    """"skip" (also if empty), "queue", "allow" or "replace": if the last instance has not ended"""
+    catch_up: _builtins.str
+    """"last" (also if empty), "none" or "all": of the times at which no broker ran"""
+    @_builtins.property
+    def function(self) -> Global___Function: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        definition: _builtins.str = ...,
+        function: Global___Function | None = ...,
+        arguments: _builtins.bytes = ...,
+        key: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+        cron: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        every: _builtins.float = ...,
+        overlap: _builtins.str = ...,
+        catch_up: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "digest", b"digest", "every", b"every", "function", b"function", "id", b"id", "key", b"key", "overlap", b"overlap", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutScheduleRequest: _TypeAlias = PutScheduleRequest  # noqa: Y015
+
+@_typing.final
+class PutScheduleReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEXT_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    next: _builtins.float
+    """seconds since 1970; 0: it is paused, or has no time in the next 50 years"""
+    paused: _builtins.bool
+    """it was paused before, and still is"""
+    def __init__(
+        self,
+        *,
+        next: _builtins.float = ...,
+        paused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "paused", b"paused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutScheduleReply: _TypeAlias = PutScheduleReply  # noqa: Y015
+
+@_typing.final
+class RemoveScheduleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveScheduleRequest: _TypeAlias = RemoveScheduleRequest  # noqa: Y015
+
+@_typing.final
+class RemoveScheduleReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveScheduleReply: _TypeAlias = RemoveScheduleReply  # noqa: Y015
+
+@_typing.final
+class PauseScheduleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    resume: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        resume: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "resume", b"resume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseScheduleRequest: _TypeAlias = PauseScheduleRequest  # noqa: Y015
+
+@_typing.final
+class PauseScheduleReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    next: _builtins.float
+    """as in PutScheduleReply"""
+    def __init__(
+        self,
+        *,
+        changed: _builtins.bool = ...,
+        next: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "next", b"next"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseScheduleReply: _TypeAlias = PauseScheduleReply  # noqa: Y015
+
+@_typing.final
+class ListSchedulesRequest(_message.Message):
+    """Schedules by id, in pages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    after: _builtins.str
+    """`more` of the reply before; empty: from the first on"""
+    limit: _builtins.int
+    """0: 100; at most 1,000"""
+    id: _builtins.str
+    """only this one; empty: all"""
+    def __init__(
+        self,
+        *,
+        after: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "id", b"id", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSchedulesRequest: _TypeAlias = ListSchedulesRequest  # noqa: Y015
+
+@_typing.final
+class ListSchedulesReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.str
+    """empty: this is the last page"""
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleInfo]: ...
+    def __init__(
+        self,
+        *,
+        schedules: _abc.Iterable[Global___ScheduleInfo] | None = ...,
+        more: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "schedules", b"schedules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSchedulesReply: _TypeAlias = ListSchedulesReply  # noqa: Y015
+
+@_typing.final
+class ScheduleInfo(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    CRON_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    EVERY_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    UNCOUNTED_FIELD_NUMBER: _builtins.int
+    MISSED_AT_FIELD_NUMBER: _builtins.int
+    PUT_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    definition: _builtins.str
+    function: _builtins.str
+    """name of the entry point"""
+    cron: _builtins.str
+    """as in PutScheduleRequest, and so are the next four"""
+    zone: _builtins.str
+    every: _builtins.float
+    overlap: _builtins.str
+    catch_up: _builtins.str
+    paused: _builtins.bool
+    next: _builtins.float
+    """seconds since 1970: the next time; 0: it is paused, or has none"""
+    last: _builtins.float
+    """the time for which the last instance was started; 0: there is none"""
+    waiting: _builtins.float
+    """the time for which an instance starts when the last one has ended; 0: there is none"""
+    missed: _builtins.int
+    """times for which nothing was started, as far as they were counted"""
+    uncounted: _builtins.bool
+    """more times were missed than counted"""
+    missed_at: _builtins.float
+    """when that was last found, seconds since 1970"""
+    put: _builtins.float
+    """when it was put with these times"""
+    by: _builtins.str
+    """name of the token of the one who put it; empty: the broker required none"""
+    @_builtins.property
+    def instance(self) -> Global___InstanceInfo:
+        """the last instance; absent: there is none, or it was removed"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        definition: _builtins.str = ...,
+        function: _builtins.str = ...,
+        cron: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        every: _builtins.float = ...,
+        overlap: _builtins.str = ...,
+        catch_up: _builtins.str = ...,
+        paused: _builtins.bool = ...,
+        next: _builtins.float = ...,
+        last: _builtins.float = ...,
+        instance: Global___InstanceInfo | None = ...,
+        waiting: _builtins.float = ...,
+        missed: _builtins.int = ...,
+        uncounted: _builtins.bool = ...,
+        missed_at: _builtins.float = ...,
+        put: _builtins.float = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "every", b"every", "function", b"function", "id", b"id", "instance", b"instance", "last", b"last", "missed", b"missed", "missed_at", b"missed_at", "next", b"next", "overlap", b"overlap", "paused", b"paused", "put", b"put", "uncounted", b"uncounted", "waiting", b"waiting", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleInfo: _TypeAlias = ScheduleInfo  # noqa: Y015

@@ -229,6 +229,26 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.DemandRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.DemandReply.FromString,
                 _registered_method=True)
+        self.PutSchedule = channel.unary_unary(
+                '/dagorama.v1.Broker/PutSchedule',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.PutScheduleRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.PutScheduleReply.FromString,
+                _registered_method=True)
+        self.RemoveSchedule = channel.unary_unary(
+                '/dagorama.v1.Broker/RemoveSchedule',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.RemoveScheduleRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.RemoveScheduleReply.FromString,
+                _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/dagorama.v1.Broker/PauseSchedule',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.PauseScheduleReply.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/dagorama.v1.Broker/ListSchedules',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.ListSchedulesReply.FromString,
+                _registered_method=True)
 
 
 class BrokerServicer(object):
@@ -499,6 +519,32 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutSchedule(self, request, context):
+        """Instances that are started again and again, at times; acknowledged when durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSchedule(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """Lets a schedule start nothing, or go on with its next time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BrokerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -696,6 +742,26 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.WatchDemand,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.DemandRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.DemandReply.SerializeToString,
+            ),
+            'PutSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutSchedule,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.PutScheduleRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.PutScheduleReply.SerializeToString,
+            ),
+            'RemoveSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSchedule,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.RemoveScheduleRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.RemoveScheduleReply.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.PauseScheduleReply.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.ListSchedulesReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1751,6 +1817,114 @@ class Broker(object):
             '/dagorama.v1.Broker/WatchDemand',
             dagorama_dot_api_dot_broker__pb2.DemandRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.DemandReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/PutSchedule',
+            dagorama_dot_api_dot_broker__pb2.PutScheduleRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.PutScheduleReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/RemoveSchedule',
+            dagorama_dot_api_dot_broker__pb2.RemoveScheduleRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.RemoveScheduleReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/PauseSchedule',
+            dagorama_dot_api_dot_broker__pb2.PauseScheduleRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.PauseScheduleReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/ListSchedules',
+            dagorama_dot_api_dot_broker__pb2.ListSchedulesRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.ListSchedulesReply.FromString,
             options,
             channel_credentials,
             insecure,

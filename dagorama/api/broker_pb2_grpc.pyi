@@ -111,6 +111,12 @@ class BrokerStub:
     """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people."""
     WatchDemand: _grpc.UnaryStreamMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]
     """The same, again whenever it has changed, without an end."""
+    PutSchedule: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PutScheduleRequest, _broker_pb2.PutScheduleReply]
+    """Instances that are started again and again, at times; acknowledged when durable."""
+    RemoveSchedule: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RemoveScheduleRequest, _broker_pb2.RemoveScheduleReply]
+    PauseSchedule: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PauseScheduleRequest, _broker_pb2.PauseScheduleReply]
+    """Lets a schedule start nothing, or go on with its next time."""
+    ListSchedules: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListSchedulesRequest, _broker_pb2.ListSchedulesReply]
 
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
@@ -186,6 +192,12 @@ class BrokerAsyncStub(BrokerStub):
     """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people."""
     WatchDemand: _aio.UnaryStreamMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]  # type: ignore[assignment]
     """The same, again whenever it has changed, without an end."""
+    PutSchedule: _aio.UnaryUnaryMultiCallable[_broker_pb2.PutScheduleRequest, _broker_pb2.PutScheduleReply]  # type: ignore[assignment]
+    """Instances that are started again and again, at times; acknowledged when durable."""
+    RemoveSchedule: _aio.UnaryUnaryMultiCallable[_broker_pb2.RemoveScheduleRequest, _broker_pb2.RemoveScheduleReply]  # type: ignore[assignment]
+    PauseSchedule: _aio.UnaryUnaryMultiCallable[_broker_pb2.PauseScheduleRequest, _broker_pb2.PauseScheduleReply]  # type: ignore[assignment]
+    """Lets a schedule start nothing, or go on with its next time."""
+    ListSchedules: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListSchedulesRequest, _broker_pb2.ListSchedulesReply]  # type: ignore[assignment]
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -492,5 +504,35 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.DemandReply], _abc.AsyncIterator[_broker_pb2.DemandReply]]:
         """The same, again whenever it has changed, without an end."""
+
+    @_abc_1.abstractmethod
+    def PutSchedule(
+        self,
+        request: _broker_pb2.PutScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.PutScheduleReply, _abc.Awaitable[_broker_pb2.PutScheduleReply]]:
+        """Instances that are started again and again, at times; acknowledged when durable."""
+
+    @_abc_1.abstractmethod
+    def RemoveSchedule(
+        self,
+        request: _broker_pb2.RemoveScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.RemoveScheduleReply, _abc.Awaitable[_broker_pb2.RemoveScheduleReply]]: ...
+
+    @_abc_1.abstractmethod
+    def PauseSchedule(
+        self,
+        request: _broker_pb2.PauseScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.PauseScheduleReply, _abc.Awaitable[_broker_pb2.PauseScheduleReply]]:
+        """Lets a schedule start nothing, or go on with its next time."""
+
+    @_abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: _broker_pb2.ListSchedulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ListSchedulesReply, _abc.Awaitable[_broker_pb2.ListSchedulesReply]]: ...
 
 def add_BrokerServicer_to_server(servicer: BrokerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,4 +1,4 @@
-"""Constants of the protocol that no message definition can hold; the client library and the broker agree on them.
+"""Constants and ids of the protocol that no message can define; the client library and the broker agree on them.
 
 docs/reference/protocol.md and docs/reference/envelopes.md describe them. This file imports nothing of protobuf or gRPC.
 """
@@ -6,6 +6,7 @@ docs/reference/protocol.md and docs/reference/envelopes.md describe them. This f
 from __future__ import annotations
 
 from enum import StrEnum
+from hashlib import sha256
 
 # --- messages ---------------------------------------------------------------------------------------------
 
@@ -46,6 +47,8 @@ ENVELOPE_VERSION = 1
 #: Flags in the second byte: a signature follows, the body is stored separately, a table of promises, one of parts, and
 #: the body is JSON, never a pickle.
 SIGNED, LARGE, REFS, PARTS, JSON = 1, 2, 4, 8, 16
+#: Another flag, of arguments that a schedule starts an instance with: the time is at the end, after the signed bytes.
+SCHEDULED = 32
 #: `struct` layouts of an entry in the table of parts (length, SHA-256, kind), and of the number of entries after it.
 PART_LAYOUT, COUNT_LAYOUT = "<Q32sB", "<I"
 #: Name of the type of a cancelled node's failure.
@@ -65,3 +68,50 @@ class Role(StrEnum):
 
 #: First characters of a token, by which people and secret scanners recognize one.
 TOKEN_PREFIX = "dgt_"
+
+# --- what schedules start ---------------------------------------------------------------------------------
+
+# The id of an instance that a schedule starts is computed from the schedule and the time. So a time never makes two
+# instances, and a broker cannot pass the signed arguments of a schedule off as the arguments of another node.
+
+#: Bytes of an instance's id.
+INSTANCE_BYTES = 16
+#: Characters of the id of a schedule: with a time after it, it is the id of an instance.
+LONGEST_SCHEDULE = 200
+#: Bytes of the arguments of a schedule, which has no large values.
+LARGEST_SCHEDULED = 64 << 10
+#: The label that instances get which a schedule starts; its value is the id of the schedule.
+SCHEDULE_LABEL = "schedule"
+
+
+def schedule_digest(definition: str, name: str) -> bytes:
+    """Return 16 bytes that stand for a schedule: `definition` is the name of its class, `name` the schedule's id."""
+    return sha256(f"schedule {len(definition)} {definition}{name}".encode()).digest()[:INSTANCE_BYTES]
+
+
+def firing_instance(schedule: bytes, time: str) -> bytes:
+    """Return the id of the instance that a schedule, by its digest, starts at a time such as 2026-11-25T07:00+01:00."""
+    return sha256(b"firing " + schedule + time.encode()).digest()[:INSTANCE_BYTES]
+
+
+def entry_node(instance: bytes) -> bytes:
+    """Return the id of the only node that a schedule makes in an instance."""
+    return instance[:ORIGIN_BYTES] + bytes(4)
+
+
+def firing_arguments(signed: bytes, time: str) -> bytes:
+    """Return the arguments of an entry point that a schedule starts at a time: the signed ones, then the time."""
+    encoded = time.encode()
+    return bytes((signed[0], signed[1] | SCHEDULED)) + signed[2:] + encoded + bytes((len(encoded),))
+
+
+def scheduled_arguments(arguments: bytes) -> tuple[bytes, str]:
+    """Return what `firing_arguments` was given. Verify the signature before the time is used."""
+    end = max(2, len(arguments) - 1 - arguments[-1])
+    signed = bytes((arguments[0], arguments[1] & ~SCHEDULED)) + arguments[2:end]
+    return signed, arguments[end:-1].decode("ascii", "replace")
+
+
+def scheduled_time(arguments: bytes) -> str:
+    """Return the time at which a schedule has started an entry point with these arguments; empty: none has."""
+    return scheduled_arguments(arguments)[1] if arguments[1] & SCHEDULED else ""

@@ -31,6 +31,8 @@ def explain(broker: Connection, instance: str, node: str | None) -> Answer:
     found = broker.explain_node(whole, nodes[0] if nodes else b"")
     names = node_names(broker, set(_ids(found)))
     lines = list(_node(found, names)) if found.node else list(_instance(uuid_text(whole) or "", found))
+    if found.schedule:
+        lines.insert(0, f"The schedule {found.schedule!r} has started it for {found.scheduled_for}.")
     lines += _causes(found, names)
     if found.more:
         lines.append("There are more nodes than were looked at, so that the numbers are lower bounds.")
@@ -88,7 +90,7 @@ def _data(found: broker_pb2.Explanation) -> dict[str, object]:
             }
             for cause in found.causes
         ],
-        "more": found.more,
+        "more": found.more, "schedule": found.schedule or None, "scheduled_for": found.scheduled_for or None,
     }  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from dagorama.client.display.tables import harmless
 SCHEMA_VERSION = 1
 #: Keys of times in seconds since 1970. For each one, JSON has the same time in ISO 8601 under the key with "_utc".
 TIMES = frozenset({
-    "created", "created_at", "ended_at", "first_at", "last_at", "not_before", "paused_since", "ready_at", "retry_at",
-    "since", "started_at", "time", "until",
+    "created", "created_at", "ended_at", "first_at", "last_at", "missed_at", "next_at", "not_before", "paused_since",
+    "put_at", "ready_at", "retry_at", "since", "started_at", "time", "until", "waiting_for",
 })  # fmt: skip
 
 

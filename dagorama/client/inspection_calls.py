@@ -200,6 +200,30 @@ class InspectionCalls(ABC):
         request = broker_pb2.PauseQueueRequest(queue=queue, resume=resume)
         return self._ask(lambda timeout: self.stub.PauseQueue(request, timeout=timeout))
 
+    def put_schedule(self, request: broker_pb2.PutScheduleRequest) -> broker_pb2.PutScheduleReply:
+        """Add a schedule, or replace the one with its id."""
+        return self._ask(lambda timeout: self.stub.PutSchedule(request, timeout=timeout))
+
+    def remove_schedule(self, id: str) -> None:
+        """Remove a schedule. Raises NotFound."""
+        request = broker_pb2.RemoveScheduleRequest(id=id)
+        self._ask(lambda timeout: self.stub.RemoveSchedule(request, timeout=timeout))
+
+    def pause_schedule(self, id: str, resume: bool = False) -> broker_pb2.PauseScheduleReply:
+        """Let a schedule start nothing, or go on. Raises NotFound."""
+        request = broker_pb2.PauseScheduleRequest(id=id, resume=resume)
+        return self._ask(lambda timeout: self.stub.PauseSchedule(request, timeout=timeout))
+
+    def list_schedules(self, id: str = "") -> list[broker_pb2.ScheduleInfo]:
+        """Return all schedules by id, or only the one with this id. Raises NotFound."""
+        request, found = broker_pb2.ListSchedulesRequest(id=id), list[broker_pb2.ScheduleInfo]()
+        while True:
+            reply = self._ask(lambda timeout: self.stub.ListSchedules(request, timeout=timeout))
+            found += reply.schedules
+            if not reply.more:
+                return found
+            request.after = reply.more
+
     def get_demand(self, request: broker_pb2.DemandRequest) -> broker_pb2.DemandReply:
         """Return how many slots a pool of workers needs now."""
         return self._ask(lambda timeout: self.stub.Demand(request, timeout=timeout))

@@ -92,18 +92,23 @@ def encoded_call(
     large_from: int,
     put_large: PutLarge,
     constructor: bytes | ValueRef | None,
+    scheduled: str = "",
 ) -> Encoded:
-    """Return the arguments of a call in an envelope, by the codec of the function."""
+    """Return the arguments of a call in an envelope, by the codec of the function.
+
+    `scheduled`: the time for which a schedule has started the instance.
+    """
     if function.json is None:
         return encode_call(
-            args, kwargs, function.function, large_from=large_from, put_large=put_large, constructor=constructor
-        )
+            args, kwargs, function.function,
+            large_from=large_from, put_large=put_large, constructor=constructor, scheduled=scheduled,
+        )  # fmt: skip
     if constructor is not None:
         raise TypeMismatch(
             f'{function.name} has codec="json", and the arguments that its definition was constructed with would be '
             "sent as a pickle: pass them to the method, or use a definition without arguments"
         )
-    return function.json.encode_call(args, kwargs, large_from=large_from, put_large=put_large)
+    return function.json.encode_call(args, kwargs, large_from=large_from, put_large=put_large, scheduled=scheduled)
 
 
 def refuse_strangers(encoded: Encoded, owner: bytes, function: FunctionSpec, place: Place) -> None:

@@ -42,7 +42,7 @@ class _BatchScope:
 
     __slots__ = (
         "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",
-        "trace",
+        "scheduled", "trace",
     )  # fmt: skip
 
     asks_the_broker = False
@@ -60,6 +60,7 @@ class _BatchScope:
         self._closed = ""  # the reason
         self.on_growth: OnGrowth | None = None  #: called after each call
         self.trace = ""  #: the trace context that the created nodes get
+        self.scheduled = ""  #: the time for which a schedule has started the instance; its nodes hand it on
 
     def call(
         self,
@@ -75,7 +76,9 @@ class _BatchScope:
         if self.bound is not None:
             function = self.bound(function)
         key = None if function.key_of is None else function.key_of(args, kwargs)
-        encoded = encoded_call(function, args, kwargs, self._large_from, self.put_large, self.constructor)
+        encoded = encoded_call(
+            function, args, kwargs, self._large_from, self.put_large, self.constructor, self.scheduled
+        )
         if encoded.refs:
             refuse_strangers(encoded, self._instance, function, place)
         run = self._run

@@ -35,6 +35,7 @@ class Called(NamedTuple):
     args: tuple[object, ...]
     kwargs: dict[str, object]
     constructor: bytes | None = None
+    scheduled: str = ""  #: the time for which a schedule has started the instance, see `scheduled_for`
 
 
 class Encoded(NamedTuple):
@@ -90,12 +91,16 @@ def encode_call(
     large_from: int | None = None,
     put_large: PutLarge | None = None,
     constructor: bytes | ValueRef | None = None,
+    scheduled: str = "",
 ) -> Encoded:
     """Return the arguments of a call, without `self`, in an envelope; errors use the parameter names of `function`.
 
-    `constructor` is a pickle of the constructor arguments of the definition, or a reference to one.
+    `constructor` is a pickle of the constructor arguments of the definition, or a reference to one; `scheduled` is the
+    time for which a schedule has started the instance.
     """
-    call = (args, kwargs) if constructor is None else (args, kwargs, constructor)
+    call: tuple[object, ...] = (args, kwargs) if constructor is None else (args, kwargs, constructor)
+    if scheduled:
+        call = (args, kwargs, constructor, scheduled)
     limit = inf if put_large is None or large_from is None else large_from
     is_large = bytes in map(type, args) and max(len(arg) for arg in args if type(arg) is bytes) >= limit
     is_plain = _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values())))
@@ -152,8 +157,8 @@ def decode_call(
     get_large: GetLarge | None = None,
 ) -> _Call:
     """Return the arguments in an envelope of `encode_call`, with values for promises; raise ValueNotReadable."""
-    args, kwargs, _ = decode_called(envelope, fill, function, get_large=get_large)
-    return args, kwargs
+    called = decode_called(envelope, fill, function, get_large=get_large)
+    return called.args, called.kwargs
 
 
 def decode_called(

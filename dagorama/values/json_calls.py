@@ -30,6 +30,8 @@ from dagorama.values.pickling import Promises
 from dagorama.values.typed_json import TypedJson, from_bytes, to_bytes, unique
 
 _OF, _VALUE = "of", "value"
+#: The member of arguments with the time for which a schedule has started the instance: no parameter has this name.
+_SCHEDULED = "$scheduled"
 
 
 class JsonValue(NamedTuple):
@@ -61,13 +63,19 @@ class JsonFunction:
         *,
         large_from: int | None = None,
         put_large: PutLarge | None = None,
+        scheduled: str = "",
     ) -> Encoded:
-        """Return the arguments of a call, without `self`, in an envelope; raise TypeMismatch."""
+        """Return the arguments of a call, without `self`, in an envelope; raise TypeMismatch.
+
+        `scheduled`: the time for which a schedule has started the instance.
+        """
         holes = _Holes()
         data = {
             name: self._argument(name, value, holes, TypedJson.data)
             for name, value in self._signature.bind(*args, **kwargs).arguments.items()
         }
+        if scheduled:
+            data[_SCHEDULED] = scheduled
         return _sealed(to_bytes(data, f"{self._name}(): an argument"), holes.promises, large_from, put_large)
 
     def decode_call(self, envelope: bytes, fill: Sequence[object], *, get_large: GetLarge | None = None) -> Called:
@@ -78,12 +86,13 @@ class JsonFunction:
                 "unpickled: cancel the node and call the function again"
             )
         found = _data(envelope, fill, f"{self._name}(): the text of the arguments", get_large)
+        scheduled = str(found.pop(_SCHEDULED, ""))
         holes = _Holes(fill)
         given = {name: self._argument(name, value, holes, TypedJson.value) for name, value in found.items()}
         if missing := [name for name in self._required if name not in given]:
             raise TypeMismatch(f"{self._name}(): argument {missing[0]!r} is missing")
         bound = BoundArguments(self._signature, {name: given[name] for name in self._parameters if name in given})
-        return Called(bound.args, bound.kwargs)
+        return Called(bound.args, bound.kwargs, scheduled=scheduled)
 
     def _argument(
         self, name: str, value: Any, holes: _Holes, convert: Callable[[TypedJson, Any, str, _Holes], Any]

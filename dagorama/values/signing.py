@@ -3,6 +3,7 @@
     arguments   role, instance, node, and the name and code of their function
     results     role, instance, node
     failures    role, instance, node: the pickled exception of a failed node
+    schedules   role, schedule, and the name and code of the entry point: its arguments, each time that it starts
 
 Rebindings are signed too, but they are not envelopes: see `rebind`.
 
@@ -22,13 +23,20 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import NamedTuple
 
-from dagorama.api.contract import ENVELOPE_VERSION, SIGNED
+from dagorama.api.contract import (
+    ENVELOPE_VERSION,
+    SCHEDULED,
+    SIGNED,
+    entry_node,
+    firing_instance,
+    scheduled_arguments,
+)
 from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.settings import signing_keys
 from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, flags
 from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
 
-ARGUMENTS, RESULT, FAILURE, REBINDING = b"A", b"R", b"F", b"C"
+ARGUMENTS, RESULT, FAILURE, REBINDING, SCHEDULE = b"A", b"R", b"F", b"C", b"S"
 
 _ADVICE = "set DAGORAMA_SIGNING_KEYS to the same keys in the processes that write and read values"
 
@@ -40,6 +48,8 @@ _REST_AT = 2 + SIGNATURE_BYTES
 #: The first bytes of a signed envelope by its other flags, and the reverse.
 _SIGNED_HEADS = {marks: bytes((ENVELOPE_VERSION, marks | SIGNED)) for marks in range(MARKS) if not marks & SIGNED}
 _PLAIN_HEADS = {head: bytes((ENVELOPE_VERSION, marks)) for marks, head in _SIGNED_HEADS.items()}
+#: The first bytes of arguments that a schedule starts an instance with.
+_SCHEDULED_HEAD = bytes((ENVELOPE_VERSION, SIGNED | SCHEDULED))
 
 
 class Opened(NamedTuple):
@@ -89,8 +99,26 @@ class Keyring:
 
     def open_arguments(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
         """Return the arguments of a node, without their signature; raise what `open` raises."""
+        if envelope[:2] == _SCHEDULED_HEAD:
+            signed, time = scheduled_arguments(envelope)
+            return self.open_scheduled(signed, instance, node, function, time)
         opened = self._opened(envelope, ARGUMENTS + node + function, node, "arguments")
         _check_instance(envelope[_INSTANCE_AT:_MAC_AT], instance, "arguments", node)
+        return opened
+
+    def sign_schedule(self, envelope: bytes, schedule: bytes, function: bytes) -> bytes:
+        """Return arguments with a signature that is valid for all times of a schedule, given by its digest."""
+        return self.sign(envelope, SCHEDULE, schedule, b"", function)
+
+    def open_scheduled(self, envelope: bytes, instance: bytes, node: bytes, function: bytes, time: str) -> bytes:
+        """Return the arguments of an entry point that a schedule has started at a time, without their signature.
+
+        The node must be the first one of the instance of that schedule and time. Raises what `open` raises.
+        """
+        opened = self._opened(envelope, SCHEDULE + function, node, "arguments")
+        _check_instance(firing_instance(envelope[_INSTANCE_AT:_MAC_AT], time), instance, "arguments", node)
+        if node != entry_node(instance):
+            raise TamperedValue(f"the arguments of node {node.hex()} are signed for the entry point of a schedule")
         return opened
 
     def sign_statement(self, statement: bytes, role: bytes) -> bytes:

@@ -11,6 +11,7 @@ from functools import partial
 from math import inf
 
 from dagorama_broker.engine.ahead import Ahead
+from dagorama_broker.engine.cancellation import Cancellation
 from dagorama_broker.engine.clock import SYSTEM, Alarm, Clock, advance_clock
 from dagorama_broker.engine.commits import CommitExecutor, Commits, notify
 from dagorama_broker.engine.drafts import Drafts
@@ -19,6 +20,7 @@ from dagorama_broker.engine.gathering import Patience, Step, gather
 from dagorama_broker.engine.leadership import until_sure
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.logs import Logs
+from dagorama_broker.engine.looks import Looks
 from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.node_changes import Feeds
 from dagorama_broker.engine.payload_cache import RecentResults, is_final
@@ -29,6 +31,7 @@ from dagorama_broker.engine.recorder import Recorder, Traffic
 from dagorama_broker.engine.reports import Reports
 from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
+from dagorama_broker.engine.schedules import Schedules
 from dagorama_broker.engine.series import Series
 from dagorama_broker.engine.sessions import Sessions
 from dagorama_broker.engine.stacks import Stacks
@@ -83,6 +86,8 @@ class Broker:
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
         self.functions = Functions(commits)
         self.retention = Retention(commits, self.lookups, self.loading, self.removed)
+        self.cancellation = Cancellation(commits, self.lookups)
+        self.schedules = Schedules(commits, self.submissions, self.cancellation)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self._draining: OrderedDict[bytes, None] = OrderedDict()  # ids of workers that were told to leave
         self.traffic = Traffic()
@@ -99,7 +104,7 @@ class Broker:
     async def run(self) -> None:
         """Serve until `stop`. Raises StoreError if a commit fails: the store has the truth, and a restart reads it."""
         commits = self.commits
-        tasks = [asyncio.create_task(part.run()) for part in (self.retention, self.functions, self.loading.looks)]
+        tasks = [asyncio.create_task(part.run()) for part in self._parts()]
         for task in tasks:
             task.add_done_callback(lambda _: commits.changed.set())
         try:
@@ -119,6 +124,10 @@ class Broker:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._alarm.cancel()
             commits.close()
+
+    def _parts(self) -> tuple[Retention, Functions, Looks, Schedules]:
+        """Return what runs next to the loop."""
+        return self.retention, self.functions, self.loading.looks, self.schedules
 
     async def _step(self) -> None:
         step = self._decide()
@@ -208,6 +217,8 @@ class Broker:
         self.watching.tell(effects.ended)
         if self._returns and effects.ended:
             self.returned()
+        if self.schedules.waits and effects.ended:
+            self.schedules.look()
         for node in effects.ended:
             if is_final(node):
                 self._let_go(self.recent.add(node))

@@ -46,6 +46,17 @@ class Submissions:
         self._make(blocks, loaded)
         return True
 
+    async def load(self, blocks: Sequence[NewNodes]) -> Loaded:
+        """Load what a few blocks name. They may be made by `make` up to the next await."""
+        return self._loading.from_memory(blocks) or await self._loading.load(blocks)
+
+    def make(self, block: NewNodes, loaded: Loaded) -> None:
+        """Make an instance that was loaded, unless it was made before.
+
+        Raises a BrokerRefusal, and then nothing has changed.
+        """
+        self._make([block], loaded)
+
     def _is_large(self, blocks: Sequence[NewNodes]) -> bool:
         return self._scheduler.limits.is_large(sum([block.weight for block in blocks]))
 

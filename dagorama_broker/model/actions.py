@@ -19,6 +19,10 @@ class ActionKind(StrEnum):
     RESUME = "resume"
     DRAIN = "drain"
     DELETE = "delete"
+    SCHEDULE = "schedule"
+    UNSCHEDULE = "unschedule"
+    PAUSE_SCHEDULE = "pause-schedule"
+    RESUME_SCHEDULE = "resume-schedule"
 
 
 class ActionRow(NamedTuple):
@@ -27,7 +31,7 @@ class ActionRow(NamedTuple):
     action: str  #: an `ActionKind`
     by: str  #: name of the token of the caller; empty: the broker requires none
     instance: bytes = b""  #: its 16-byte id, if the action is about one
-    #: the queue, worker or function; if it is empty, the store adds the definition of the instance
+    #: the queue, worker, function or schedule; if it is empty, the store adds the definition of the instance
     target: str = ""
     nodes: int = 0  #: that it has changed, or that it is about
     time: float = 0.0  #: seconds since 1970; the scheduler sets it

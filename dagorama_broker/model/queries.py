@@ -21,6 +21,7 @@ from dagorama_broker.model.rows import (
     RebindingRow,
     UsedFailureRow,
 )
+from dagorama_broker.model.schedules import ScheduleRow
 
 #: Characters of the message of a failure in `FailurePage`.
 LONGEST_BEGINNING = 300
@@ -86,6 +87,7 @@ class Live:
     traces: dict[int, str] = field(default_factory=dict)  #: trace contexts of traced `blocks`, by their first keys
     paused: list[PausedQueueRow] = field(default_factory=list)
     delays: dict[int, NodeDelay] = field(default_factory=dict)  #: of `nodes` that have one, by key
+    schedules: list[ScheduleRow] = field(default_factory=list)  #: by name
 
 
 class FoundNode(NamedTuple):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
+from dagorama_broker.model.schedules import ScheduleRow
 
 
 def pack_keys(keys: Sequence[int]) -> bytes:
@@ -270,31 +271,14 @@ class Changes:
     paused: list[PausedQueueRow] = field(default_factory=list)
     resumed: list[str] = field(default_factory=list)  #: names of queues; before `paused`
     actions: list[ActionRow] = field(default_factory=list)
+    schedules: list[ScheduleRow] = field(default_factory=list)  #: new ones and changed ones, with their last rows
+    schedules_gone: list[str] = field(default_factory=list)  #: names; before `schedules`
 
     def __bool__(self) -> bool:
-        return bool(
-            self.nodes
-            or self.outcomes
-            or self.blocks
-            or self.instances
-            or self.progress
-            or self.resolved
-            or self.functions
-            or self.instance_ends
-            or self.large
-            or self.workers_joined
-            or self.workers_left
-            or self.worker_names
-            or self.paused
-            or self.resumed
-            or self.actions
-            or self.removed
-            or self.eager_attempts
-            or self.retried
-            or self.rebound
-            or self.used_failures
-            or self.functions_gone
-            or self.drafts
-            or self.given_up
-            or self.drafts_over
-        )
+        return any((
+            self.nodes, self.outcomes, self.blocks, self.instances, self.progress, self.resolved, self.functions,
+            self.instance_ends, self.large, self.workers_joined, self.workers_left, self.worker_names, self.paused,
+            self.resumed, self.actions, self.removed, self.eager_attempts, self.retried, self.rebound,
+            self.used_failures, self.functions_gone, self.drafts, self.given_up, self.drafts_over, self.schedules,
+            self.schedules_gone,
+        ))  # fmt: skip

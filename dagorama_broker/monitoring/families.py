@@ -80,6 +80,10 @@ def _instances(now: Snapshot) -> Iterator[Metric]:
     yield gauge("dagorama_instances", "Instances with an unfinished node", value=now.instances)
     text = "Seconds from the creation of an instance to its end"
     yield times("dagorama_instance_duration_seconds", text, now.instances_ended)
+    text = "Instances that schedules have started"
+    yield counter("dagorama_schedule_instances_total", text, value=now.schedules_fired)
+    text = "Times of schedules for which nothing was started"
+    yield counter("dagorama_schedule_times_missed_total", text, value=now.schedules_missed)
 
 
 def _broker(now: Snapshot) -> Iterator[Metric]:

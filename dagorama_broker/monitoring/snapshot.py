@@ -61,6 +61,8 @@ class Snapshot:
     values_reachable: bool  #: False: large values are in an object store that does not answer
     messages_in: int
     messages_out: int
+    schedules_fired: int  #: instances that schedules have started
+    schedules_missed: int  #: times for which schedules have started nothing
 
 
 def taken(broker: Broker, recorder: Recorder, ages: ReadyAges) -> Snapshot:
@@ -87,6 +89,8 @@ def taken(broker: Broker, recorder: Recorder, ages: ReadyAges) -> Snapshot:
         values_reachable=broker.store.objects is None or not broker.store.objects.remote.is_away,
         messages_in=broker.traffic.messages_in,
         messages_out=broker.traffic.messages_out,
+        schedules_fired=broker.schedules.fired,
+        schedules_missed=broker.schedules.missed,
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.firings import fired_by
 from dagorama_broker.model.domain import Failure, State
-from dagorama_broker.model.queries import FoundNode
+from dagorama_broker.model.queries import FoundNode, StoredInstance
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.rpc.failures import headline
 from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
@@ -20,8 +21,7 @@ async def explain_node(broker: Broker, instance: bytes, id: bytes) -> pb.Explana
     """Return why a node, or each unfinished node of an instance, has not ended. Raise NotFound or InvalidArgument."""
     with broker.lookups.holds.on(instance):
         if not id:
-            await broker.lookups.stored_instance(instance)
-            return _instance(broker, instance)
+            return await _instance(broker, await broker.lookups.stored_instance(instance))
         found = await broker.lookups.find_node(instance, id)
         while True:
             node = broker.scheduler.nodes.get(found.key)
@@ -33,9 +33,14 @@ async def explain_node(broker: Broker, instance: bytes, id: bytes) -> pb.Explana
             await broker.commits.wait_durable()  # it has ended since
 
 
-def _instance(broker: Broker, instance: bytes) -> pb.Explanation:
-    causes, complete = broker.scheduler.causes_of(broker.scheduler.unfinished_of(instance))
-    return pb.Explanation(causes=[_cause(broker, cause) for cause in causes], more=not complete)
+async def _instance(broker: Broker, stored: StoredInstance) -> pb.Explanation:
+    row = stored.row
+    marks = (await broker.commits.in_view(broker.store.view.marks, [row.key])).get(row.key)
+    fired = fired_by(row.definition, marks.name, row.id) if marks is not None else None
+    schedule, time = fired or ("", "")
+    causes, complete = broker.scheduler.causes_of(broker.scheduler.unfinished_of(row.id))
+    causes_shown = [_cause(broker, cause) for cause in causes]
+    return pb.Explanation(causes=causes_shown, more=not complete, schedule=schedule, scheduled_for=time)
 
 
 async def _ended(broker: Broker, node: FoundNode, outcome: OutcomeRow) -> pb.Explanation:

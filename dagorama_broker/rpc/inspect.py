@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.firings import fired_by
 from dagorama_broker.model.domain import Failure, State
 from dagorama_broker.model.queries import InstanceQuery, StoredInstance, StoredNode
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
@@ -41,7 +42,7 @@ async def instance_info(broker: Broker, request: pb.GetInstanceRequest) -> pb.In
     else:
         id = id_bytes(request.instance, "an instance")
     with broker.lookups.holds.on(id):
-        return await _info(broker, await broker.lookups.stored_instance(id), broker.scheduler.explainer())
+        return await info_of(broker, await broker.lookups.stored_instance(id), broker.scheduler.explainer())
 
 
 async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb.ListInstancesReply:
@@ -61,7 +62,7 @@ async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb
     await broker.commits.wait_durable()
     found = await broker.commits.in_view(broker.store.view.list_instances, asked)
     explainer = broker.scheduler.explainer()
-    infos = [await _info(broker, stored, explainer) for stored in found.instances]
+    infos = [await info_of(broker, stored, explainer) for stored in found.instances]
     fits = fitting(infos)
     more = found.more if len(fits) == len(infos) else found.instances[len(fits) - 1].row.key
     total = 0
@@ -70,7 +71,8 @@ async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb
     return pb.ListInstancesReply(instances=fits, more=more, total=total)
 
 
-async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) -> pb.InstanceInfo:
+async def info_of(broker: Broker, stored: StoredInstance, explainer: Explainer) -> pb.InstanceInfo:
+    """Return an instance as a message."""
     row = stored.row
     live = broker.scheduler.instance(row.id)
     marks = (await broker.commits.in_view(broker.store.view.marks, [row.key])).get(row.key)
@@ -91,6 +93,8 @@ async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) ->
         used_failures=len(await broker.commits.in_view(broker.store.view.used_failures, row.key)),
     )
     add_marks(info, marks, row.priority)
+    if marks is not None and (fired := fired_by(row.definition, marks.name, row.id)) is not None:
+        info.schedule = fired[0]
     return info
 
 

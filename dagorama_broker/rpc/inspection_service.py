@@ -25,6 +25,7 @@ from dagorama_broker.rpc.node_changes import watch_nodes
 from dagorama_broker.rpc.node_map import node_maps
 from dagorama_broker.rpc.permissions import caller, check_logs, is_reader, refuse_reader
 from dagorama_broker.rpc.progress import watch
+from dagorama_broker.rpc.schedules import list_schedules
 from dagorama_broker.rpc.series import SeriesReader
 from dagorama_broker.rpc.stacks import get_stack
 from dagorama_broker.rpc.status import patient, refusing
@@ -126,6 +127,10 @@ class InspectionService(pb_grpc.BrokerServicer):
     @refusing
     async def ListActions(self, request: pb.ListActionsRequest, context: Context) -> pb.ListActionsReply:
         return await list_actions(self._broker, request)
+
+    @refusing
+    async def ListSchedules(self, request: pb.ListSchedulesRequest, context: Context) -> pb.ListSchedulesReply:
+        return await list_schedules(self._broker, request)
 
     @patient
     async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> AsyncIterator[pb.LogPiece]:

@@ -65,6 +65,10 @@ CALLS: dict[str, frozenset[Role]] = {
         "DrainWorker": set[Role](),
         "Demand": {_WORKER, _READER},
         "WatchDemand": {_WORKER, _READER},
+        "PutSchedule": {_CLIENT},
+        "RemoveSchedule": {_CLIENT},
+        "PauseSchedule": {_CLIENT},
+        "ListSchedules": {_CLIENT, _READER},
     }.items()
 } | {
     SCALER + call: frozenset({_WORKER, _READER})
@@ -95,6 +99,7 @@ _LOOKING = (
     "GetStack",
     "Demand",
     "WatchDemand",
+    "ListSchedules",
 )
 _OF_LOGS = frozenset({OURS + "GetLogs", OURS + "GetStack"})
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue", "KeepValue", "FindValue")

@@ -9,7 +9,6 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.cancellation import cancel
 from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import InvalidArgument
@@ -26,6 +25,7 @@ from dagorama_broker.rpc.permissions import caller, caller_name, sharer
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
 from dagorama_broker.rpc.request_handler import RequestHandler
 from dagorama_broker.rpc.request_stream import RequestStream
+from dagorama_broker.rpc.schedules import pause_schedule, put_schedule, remove_schedule
 from dagorama_broker.rpc.status import refusing
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.rpc.work import WorkerStreams, values_folder
@@ -170,7 +170,7 @@ class BrokerService(InspectionService):
         instance = id_bytes(request.instance, "an instance")
         with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
             ids = [id_bytes(id, "a node") for id in request.node]
-            return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids, caller_name()))
+            return pb.CancelReply(cancelled=await self._broker.cancellation.cancel(instance, ids, caller_name()))
 
     @refusing
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
@@ -208,3 +208,17 @@ class BrokerService(InspectionService):
     @refusing
     async def Rebind(self, request: pb.RebindRequest, context: Context) -> pb.RebindReply:
         return await rebind(self._broker, request)
+
+    # --- schedules ------------------------------------------------------------------------------------
+
+    @refusing
+    async def PutSchedule(self, request: pb.PutScheduleRequest, context: Context) -> pb.PutScheduleReply:
+        return await put_schedule(self._broker, request)
+
+    @refusing
+    async def RemoveSchedule(self, request: pb.RemoveScheduleRequest, context: Context) -> pb.RemoveScheduleReply:
+        return await remove_schedule(self._broker, request)
+
+    @refusing
+    async def PauseSchedule(self, request: pb.PauseScheduleRequest, context: Context) -> pb.PauseScheduleReply:
+        return await pause_schedule(self._broker, request)

@@ -18,6 +18,7 @@ from dagorama_broker.model.rows import (
     TraceRow,
     WorkerNameRow,
 )
+from dagorama_broker.model.schedules import ScheduleRow
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import STEP
@@ -82,6 +83,7 @@ class Names:
         self.queues: dict[Function, FunctionQueue] = {}
         self.queue_by_id: dict[int, FunctionQueue] = {}  #: the same, by the id that rows name them by
         self.paused: dict[str, PausedQueueRow] = {}  #: queues whose nodes are not granted, by name
+        self.schedules: dict[str, ScheduleRow] = {}  #: by name; the engine decides what they start
         self.keyed: dict[tuple[int, str], FunctionQueue] = {}  #: queues of concurrency keys that an unfinished node has
         self.next_node = 1
         self.last_stored = 0  #: the largest key of a node that an earlier broker stored; 0: none

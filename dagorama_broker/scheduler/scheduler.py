@@ -16,6 +16,7 @@ from dagorama_broker.model.delays import CLOSE
 from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.model.queries import Failed, StoredInstance
 from dagorama_broker.model.rows import Changes, PausedQueueRow, RemovedRow
+from dagorama_broker.model.schedules import ScheduleRow
 from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
@@ -212,6 +213,29 @@ class Scheduler(Workers):
         if was_paused:
             self.graph.set_paused(queue, None)
         return was_paused
+
+    # --- schedules ----------------------------------------------------------------------------------
+
+    @property
+    def schedules(self) -> Mapping[str, ScheduleRow]:
+        """Schedules by name."""
+        return self.graph.schedules
+
+    def put_schedule(self, row: ScheduleRow) -> None:
+        """Replace a schedule, or add one, with the next commit, which also has what it has just started."""
+        self._drop_unwritten(row.name)
+        self.graph.schedules[row.name] = row
+        self.graph.changes.schedules.append(row)
+
+    def remove_schedule(self, name: str) -> None:
+        """Remove a schedule with the next commit."""
+        self._drop_unwritten(name)
+        del self.graph.schedules[name]
+        self.graph.changes.schedules_gone.append(name)
+
+    def _drop_unwritten(self, name: str) -> None:
+        changes = self.graph.changes
+        changes.schedules = [row for row in changes.schedules if row.name != name]
 
     # --- explanations -------------------------------------------------------------------------------
 

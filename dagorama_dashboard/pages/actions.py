@@ -17,6 +17,7 @@ from dagorama.client import rebind as signing
 from dagorama.client.control import retried_of
 from dagorama.client.display.tables import pluralize
 from dagorama.errors import BrokerError, DagoramaError, RequestRejected
+from dagorama_dashboard.pages.action_kinds import ACTIONS
 from dagorama_dashboard.pages.instances import search_of
 from dagorama_dashboard.pages.login import own_path
 from dagorama_dashboard.web.forms import Form, form_of, parsed
@@ -33,43 +34,13 @@ ON_PAGE = 100
 ACTION_SECONDS, CODE_SECONDS = 60.0, 1.0
 
 
-class Action(NamedTuple):
-    """Something that a person can do."""
-
-    call: str  #: the rpc, which the role must allow
-    title: str
-    effect: str  #: what it does, in a sentence
-    is_destructive: bool = False
-
-
-ACTIONS = {
-    "cancel": Action("Cancel", "Cancel", "Nodes that have not ended are cancelled, and all that depend on them.", True),
-    "retry": Action("Retry", "Retry", "Failed nodes run again, and so do the nodes that failed because of them."),
-    "retry-new-code": Action(
-        "Retry", "Retry with the deployed code",
-        "Failed nodes run again with the code that the workers have now. The key of this machine signs for it.",
-    ),
-    "delete": Action("Delete", "Delete", "Ended instances are removed with their values and logs.", True),
-    "drain": Action("DrainWorker", "Drain", "The worker finishes what it runs, takes nothing more, and leaves.", True),
-    "rebind": Action(
-        "Rebind", "Run with the deployed code",
-        "Nodes that no worker's code fits run with the code that the workers have now. The key of this machine signs"
-        " for it.",
-    ),
-    "pause": Action(
-        "PauseQueue", "Pause", "Workers get no nodes of the queue until it is resumed. Running nodes go on."
-    ),
-    "resume": Action("PauseQueue", "Resume", "Workers get nodes of the queue again."),
-}  # fmt: skip
-
-
 class Target(NamedTuple):
     """The subject of an action, from a form or an address."""
 
     action: str
     instances: tuple[bytes, ...] = ()
     node: bytes = b""
-    name: str = ""  #: of a queue or a function; the hexadecimal id of a worker
+    name: str = ""  #: of a queue, a function or a schedule; the hexadecimal id of a worker
     search: str = ""  #: all instances that match
     state: str = ""
     is_search: bool = False
@@ -147,6 +118,8 @@ def _fits(action: str, info: pb.InstanceInfo) -> bool:
 async def _subject(look: Look, target: Target, count: int) -> str:
     if target.action in ("pause", "resume"):
         return f"the queue {target.name or 'without a name'}"
+    if target.action.endswith("-schedule"):
+        return f"the schedule {target.name}"
     if target.action == "rebind":
         return f"the nodes of {target.name}"
     if target.action == "drain":
@@ -269,9 +242,20 @@ async def _pause(look: Look, target: Target) -> str:
     return f"The queue {target.name} {what}{'' if reply.changed else ' already'}: {reply.queued:,} queued"
 
 
+async def _change_schedule(look: Look, target: Target) -> str:
+    id, resume = target.name, target.action == "resume-schedule"
+    if target.action == "remove-schedule":
+        await look.ask("RemoveSchedule", pb.RemoveScheduleRequest(id=id))
+        return f"The schedule {id} is removed"
+    reply = await look.ask("PauseSchedule", pb.PauseScheduleRequest(id=id, resume=resume))
+    state = "goes on" if resume else "is paused"
+    return f"The schedule {id} {state}{'' if reply.changed else ' already'}"
+
+
 _PERFORMERS: dict[str, Callable[[Look, Target], Awaitable[str]]] = {
     "cancel": _cancel, "retry": _retry, "retry-new-code": _retry, "delete": _delete, "drain": _drain, "rebind": _rebind,
-    "pause": _pause, "resume": _pause,
+    "pause": _pause, "resume": _pause, "pause-schedule": _change_schedule, "resume-schedule": _change_schedule,
+    "remove-schedule": _change_schedule,
 }  # fmt: skip
 
 

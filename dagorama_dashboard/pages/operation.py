@@ -1,4 +1,4 @@
-"""Workers, queues, and failures of all instances."""
+"""Workers, queues, schedules, and failures of all instances."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dagorama_dashboard.web.rendering import Content
 
 #: Groups of failures on a page.
 MOST_FAILURES = 50
+#: Schedules on a page.
+MOST_SCHEDULES = 200
 #: Points of the course of a queue: one for each second.
 POINTS = 300
 #: Slots of a worker that are drawn; the rest is a number.
@@ -75,6 +77,13 @@ async def queues(look: Look) -> Content:
         stuck = [each for each in status.unschedulable if each.function.queue == name]
         found.append(Queue(infos.get(name, pb.QueueInfo(queue=name)), course.oldest_queued, spark(values, 1.0), stuck))
     return Content("queues.html", "Queues", {"queues": found, "status": status}, section="queues")
+
+
+async def schedules(look: Look) -> Content:
+    """Return schedules by their ids, with their next times and last instances."""
+    asked = pb.ListSchedulesRequest(after=look.query("after"), limit=MOST_SCHEDULES)
+    found = await look.recent("ListSchedules", asked, 0.9)
+    return Content("schedules.html", "Schedules", {"found": found}, section="schedules")
 
 
 async def failures(look: Look) -> Content:

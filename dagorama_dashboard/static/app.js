@@ -3,7 +3,7 @@
 const root = document.documentElement;
 const YEAR = 365 * 24 * 3600;
 const PACES = ["live", "5", "paused"];
-const PLACES = { o: "/", i: "/instances", w: "/workers", q: "/queues", f: "/failures", a: "/actions" };
+const PLACES = { o: "/", i: "/instances", w: "/workers", q: "/queues", s: "/schedules", f: "/failures", a: "/actions" };
 
 /** Keep a setting of this browser for a year. */
 function remember(name, value) {

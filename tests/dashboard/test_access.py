@@ -13,7 +13,7 @@ from tests.dashboard.serving import SAME_ORIGIN, Dashboard, dashboard
 from tests.dashboard.shown_work import Lonely
 from tests.support.brokers import launch_broker
 
-PAGES = ("/", "/instances", "/workers", "/queues", "/failures", "/actions")
+PAGES = ("/", "/instances", "/workers", "/queues", "/schedules", "/failures", "/actions")
 
 
 # --- headers ----------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ PARTS = (
     Part("simulation", "lives of broker, disk, network, workers", ("-m", "tests.simulation", "--seeds", "2000")),
     Part("aging", "lives in which instances are removed and retried",
          ("-m", "tests.simulation", "--life", "aging", "--seeds", "500")),
+    Part("schedules", "lives in which schedules start instances",
+         ("-m", "tests.simulation", "--life", "schedules", "--seeds", "200")),
     Part("chaos", "real processes killed and stopped", ("benchmarks/chaos.py", "--kills", "12", "--nodes", "2500")),
     Part("power loss", "writes and syncs cut off anywhere", ("-m", "tests.proof.power", "--cuts", "120")),
     Part("early grants", "broker killed between a grant and its commit", ("-m", "tests.proof.early")),

@@ -136,13 +136,18 @@ SENT: Mapping[str, Any] = {
     "GetStack": broker_pb2.GetStackRequest(),
     "Demand": broker_pb2.DemandRequest(),
     "WatchDemand": broker_pb2.DemandRequest(),
+    "PutSchedule": broker_pb2.PutScheduleRequest(),
+    "RemoveSchedule": broker_pb2.RemoveScheduleRequest(),
+    "PauseSchedule": broker_pb2.PauseScheduleRequest(),
+    "ListSchedules": broker_pb2.ListSchedulesRequest(),
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
     "KeepValue", "FindValue", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch",
     "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
-    "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions",
+    "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions", "PutSchedule", "RemoveSchedule",
+    "PauseSchedule", "ListSchedules",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -165,7 +170,7 @@ MAY = {
     "reader": {
         "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
         "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events", "WhoAmI", "GetMap", "WatchNodes", "GetSeries",
-        "ListActions", "Demand", "WatchDemand",
+        "ListActions", "Demand", "WatchDemand", "ListSchedules",
     },
     "admin": set(SENT),
 }  # fmt: skip

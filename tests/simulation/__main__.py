@@ -13,8 +13,9 @@ from ..proof.progress import made
 from . import hashing
 from .aging import AgingLife
 from .life import Life, run
+from .schedules import ScheduledLife
 
-LIVES: dict[str, type[Life]] = {"plain": Life, "aging": AgingLife}
+LIVES: dict[str, type[Life]] = {"plain": Life, "aging": AgingLife, "schedules": ScheduledLife}
 
 
 def main() -> int:
@@ -22,7 +23,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1_000, help="how many, from --first on")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seed", type=int, help="this one only")
-    parser.add_argument("--life", choices=list(LIVES), default="plain", help="aging: instances are removed and retried")
+    parser.add_argument(
+        "--life",
+        choices=list(LIVES),
+        default="plain",
+        help="aging: instances are removed and retried; schedules: schedules start them",
+    )
     parser.add_argument("--trace", action="store_true", help="print what happened in it")
     options = parser.parse_args()
     first, count = (options.seed, 1) if options.seed is not None else (options.first, options.seeds)

@@ -58,6 +58,8 @@ class Life:
     CLIENT: type[SimulatedClient] = SimulatedClient
     HAS_PERSON = True  #: who rebinds and retries
     WATCHER: type[Watcher] = Watcher
+    PLAN: type[Plan] = Plan
+    PERSON: type[SimulatedPerson] = SimulatedPerson
     KEEPING = RetentionPolicy()
     WALL_JUMPS = True
 
@@ -68,7 +70,7 @@ class Life:
         self.clock = Clock(self.loop)
         self.disk = Disk()
         self.disk.secret = self.chance.randbytes(32)
-        self.plan = Plan(seed)
+        self.plan = self.PLAN(seed)
         self.network = Network(self.loop)
         self.watcher = self.WATCHER(self.loop, self.disk, self.plan)
         self.network.broke = lambda error: self.watcher.break_off("no handler breaks", repr(error))
@@ -78,7 +80,7 @@ class Life:
         self.workers: list[SimulatedWorker] = []
         self.deaths: dict[str, int] = {}
         self.clients = [self.CLIENT(self.network, self.watcher, f"c{number}") for number in range(2)]
-        self.person = SimulatedPerson(self.network, self.watcher)
+        self.person = self.PERSON(self.network, self.watcher)
         self.hosts = [peer.host for peer in self._peers()]  #: all that ever were
         self.step = self.chance.choice((1, 3, 5_000))  #: nodes that the broker makes, or tells of an end, in one go
         self.strikes = self.chance.choice((0, 3, 6, 9, 12))  #: that are planned

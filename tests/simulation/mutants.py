@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from dagorama.values import rebind as client_rebind
-from dagorama_broker.engine import ahead, cancellation
+from dagorama_broker.engine import ahead
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.cancellation import Cancellation
+from dagorama_broker.engine.clock import advance_clock
 from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.drafts import Drafts
 from dagorama_broker.engine.loading import Loading
@@ -23,7 +25,7 @@ from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import Unavailable
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import ENDED, State
-from dagorama_broker.rpc import service, work, work_messages
+from dagorama_broker.rpc import work, work_messages
 from dagorama_broker.rpc.wait_messages import WaitMessages
 from dagorama_broker.rpc.work import WorkerStreams
 from dagorama_broker.scheduler import Node, Scheduler, Slot, Worker, assignment, rebind, restore, states, workers
@@ -539,17 +541,13 @@ def _(tell: Any) -> Any:
     return forgetting
 
 
-@mutant("cancel forgotten: answered before it is durable", (cancellation, "cancel"))
+@mutant("cancel forgotten: answered before it is durable", (Cancellation, "cancel"))
 def _(cancel: Any) -> Any:
-    return cancel
+    async def unheard(self: Cancellation, instance: bytes, ids: Any, by: str) -> int:
+        nodes = await self._live(instance, ids) if ids else await self._all(instance)
+        return self._scheduler.cancel(nodes, advance_clock(self._scheduler, self._commits.clock))
 
-
-async def _cancel_unheard(broker: Broker, instance: bytes, ids: Any, by: str) -> int:
-    nodes = await cancellation._live(broker, instance, ids) if ids else await cancellation._all(broker, instance)
-    return broker.scheduler.cancel(nodes, broker.see_time())
-
-
-MUTANTS["cancel forgotten: answered before it is durable"] = [(service, "cancel", lambda cancel: _cancel_unheard)]
+    return unheard
 
 
 @mutant("cancel forgotten: descendants live on", (Scheduler, "cancel"))

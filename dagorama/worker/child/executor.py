@@ -15,7 +15,7 @@ from time import monotonic_ns
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import REFS
+from dagorama.api.contract import REFS, scheduled_time
 from dagorama.client.large_values import LARGE_FROM, LargeValues
 from dagorama.context import OpenLog, RunningNode, current_attempt, current_run, never
 from dagorama.definition import instance_within
@@ -190,9 +190,10 @@ class Executor:
         except UnverifiedValue as error:
             raise Unchecked(str(error)) from None
         if json is not None:
-            args, kwargs, constructor = json.decode_call(arguments, fill, get_large=self._large.get)
+            args, kwargs, constructor, scheduled = json.decode_call(arguments, fill, get_large=self._large.get)
         else:
-            args, kwargs, constructor = decode_called(arguments, fill, function, get_large=self._large.get)
+            args, kwargs, constructor, scheduled = decode_called(arguments, fill, function, get_large=self._large.get)
+        scope.scheduled = scheduled or scheduled_time(call.arguments)
         if constructor is None:
             definition = call.work.definition or call.work.make_definition(cls)
         else:

@@ -25,6 +25,7 @@ from dagorama_broker.model.rows import (
     RetriedRow,
     unpack_keys,
 )
+from dagorama_broker.model.schedules import ScheduleRow
 from dagorama_broker.store.memory.blocks import Blocks
 from dagorama_broker.store.memory.eager import EagerAttempts
 from dagorama_broker.store.memory.large_values import LargeValues
@@ -57,6 +58,7 @@ class Tables:
         self.workers: dict[bytes, str] = {}
         self.worker_names: dict[int, str] = {}
         self.paused: dict[str, PausedQueueRow] = {}
+        self.schedules: dict[str, ScheduleRow] = {}
         self.drafts: dict[int, DraftRow] = {}  #: by their first keys
         self.actions: dict[int, ActionRow] = {}  #: by number
         self.last_action = 0
@@ -129,6 +131,9 @@ class Tables:
         for queue in changes.resumed:
             self.paused.pop(queue, None)
         self.paused.update((row.queue, row) for row in changes.paused)
+        for name in changes.schedules_gone:
+            self.schedules.pop(name, None)
+        self.schedules.update((row.name, row) for row in changes.schedules)
         self.worker_names.update(changes.worker_names)
         while len(self.worker_names) > REMEMBERED:
             del self.worker_names[next(iter(self.worker_names))]

@@ -192,7 +192,19 @@ CREATE TABLE node_delays (
 )
 """
 
+SCHEDULES = """
+CREATE TABLE schedules (
+    name text COLLATE "C" PRIMARY KEY, definition text NOT NULL, function bytea NOT NULL, arguments bytea NOT NULL,
+    cron text NOT NULL, zone text NOT NULL, every double precision NOT NULL, start double precision NOT NULL,
+    overlap text NOT NULL, catch_up text NOT NULL, paused bigint NOT NULL, fired double precision NOT NULL,
+    instance bytea NOT NULL, waiting double precision NOT NULL, digest bytea NOT NULL, key text NOT NULL,
+    put double precision NOT NULL, by text NOT NULL, last double precision NOT NULL,
+    missed double precision NOT NULL, missed_at double precision NOT NULL, uncounted bigint NOT NULL,
+    chk bigint NOT NULL
+)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

@@ -114,6 +114,11 @@ TABLES = (
     _plain("workers", "id name"),
     _plain("paused_queues", "queue since by"),
     _plain("worker_names", "number name"),
+    _plain(
+        "schedules",
+        "name definition function arguments cron zone every start overlap catch_up paused fired instance waiting"
+        " digest key put by last missed missed_at uncounted",
+    ),
     _plain("actions", "number action by instance target nodes time"),
 )  # fmt: skip
 

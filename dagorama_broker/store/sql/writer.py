@@ -15,6 +15,7 @@ from dagorama_broker.store.sql.connection import Connection, upsert
 from dagorama_broker.store.sql.marks import write_marks
 from dagorama_broker.store.sql.rebinds import write_rebound
 from dagorama_broker.store.sql.retention import drop_functions, link, remove
+from dagorama_broker.store.sql.schedules import write_schedules
 
 _FUNCTIONS = (
     "INSERT INTO functions (id, name, hash, queue, taint, max_attempts, retry_interval, retry_base,"
@@ -67,6 +68,8 @@ def write_the_rare(connection: Connection, changes: Changes) -> None:
     _write_workers_and_queues(connection, changes)
     if changes.actions:
         write_actions(connection, changes.actions)
+    if changes.schedules or changes.schedules_gone:
+        write_schedules(connection, changes.schedules, changes.schedules_gone)
     if changes.links:
         link(connection, changes.links)
     if changes.removed:

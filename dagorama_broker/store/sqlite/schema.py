@@ -152,10 +152,21 @@ NODE_DELAYS = """
 CREATE TABLE node_delays (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, seconds REAL NOT NULL, until REAL NOT NULL)
 """
 
+SCHEDULES = """
+CREATE TABLE schedules (
+    name TEXT PRIMARY KEY, definition TEXT NOT NULL, function BLOB NOT NULL, arguments BLOB NOT NULL,
+    cron TEXT NOT NULL, zone TEXT NOT NULL, every REAL NOT NULL, start REAL NOT NULL,
+    overlap TEXT NOT NULL, catch_up TEXT NOT NULL, paused INTEGER NOT NULL, fired REAL NOT NULL,
+    instance BLOB NOT NULL, waiting REAL NOT NULL, digest BLOB NOT NULL, key TEXT NOT NULL, put REAL NOT NULL,
+    by TEXT NOT NULL, last REAL NOT NULL, missed REAL NOT NULL, missed_at REAL NOT NULL, uncounted INTEGER NOT NULL,
+    chk INTEGER NOT NULL
+) WITHOUT ROWID
+"""
+
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
 FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
-MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS)
+MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES)
 #: The version that all migrations make.
 LATEST_VERSION = FIRST_VERSION + len(MIGRATIONS) - 1

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from dagorama import schedule
 from tests.dashboard.browser.graph_page import AXE
 from tests.dashboard.browser.pages.conftest import Board, assert_well_made, violations
 from tests.dashboard.browser.pages.work import Speaker, ended, listening, speaker, started
@@ -27,6 +28,7 @@ def _places(other_end: Speaker) -> Iterator[tuple[str, str]]:
     failed = ended(Shapes(), 4, 2, tenant=HOSTILE)
     stuck = started(Lonely()).instance_id
     running = listening(other_end)
+    schedule(Lonely(), "0 0 1 1 *", tz="Europe/Berlin", id=f"yearly {HOSTILE}")()
     for view in VIEWS:
         yield view, f"/instances/{failed}?view={view}&node=4"
     yield from {
@@ -40,6 +42,7 @@ def _places(other_end: Speaker) -> Iterator[tuple[str, str]]:
         "a running node": f"/instances/{running}/2",
         "workers": "/workers",
         "queues": "/queues",
+        "schedules": "/schedules",
         "failures": "/failures",
         "actions": "/actions",
         "a question": f"/confirm?action=retry&id={failed}&next=/instances/{failed}",
@@ -51,8 +54,8 @@ def _places(other_end: Speaker) -> Iterator[tuple[str, str]]:
 
 NAMES = (
     *VIEWS, "overview", "instances", "a running instance", "a stuck instance", "a failed node",
-    "a node that failed with another", "a waiting node", "a running node", "workers", "queues", "failures", "actions",
-    "a question", "sign in", "no such page", "a refused filter",
+    "a node that failed with another", "a waiting node", "a running node", "workers", "queues", "schedules",
+    "failures", "actions", "a question", "sign in", "no such page", "a refused filter",
 )  # fmt: skip
 #: Pages whose status the browser notes on its console.
 ERRORS = {"no such page": 404, "a refused filter": 400}

@@ -1,0 +1,120 @@
+"""Commands about schedules: list them, pause, resume and remove one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dagorama.cli.base import Answer, broker_command, broker_options, named_command, print_answer
+from dagorama.cli.inspect import instance_data, summary_state
+from dagorama.cli.output import NAMED, Output
+from dagorama.client.display.tables import duration_text, table, time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dagorama.api import broker_pb2
+    from dagorama.client.connection import Connection
+
+_HEADS = ("schedule", "state", "when", "next", "last", "instance", "missed", "definition", "reason")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+@broker_options(NAMED)
+def schedules(context: click.Context, host: str | None, port: int | None, output: Output) -> None:
+    """List schedules: their next and last times, how the last instance stands, and how many times were missed."""
+    if context.invoked_subcommand is None:
+        print_answer(lambda broker: _answer(broker.list_schedules()), host, port, output)
+
+
+@schedules.command("list")
+@named_command
+def list_(broker: Connection) -> Answer:
+    """List schedules, as `dagorama schedules` does."""
+    return _answer(broker.list_schedules())
+
+
+@schedules.command()
+@click.argument("schedule")
+@broker_command
+def pause(broker: Connection, schedule: str) -> Answer:
+    """Let SCHEDULE start nothing until it is resumed, also if a deployment puts it again.
+
+    Instances that it has started go on.
+    """
+    return _changed(schedule, broker.pause_schedule(schedule), is_paused=True)
+
+
+@schedules.command()
+@click.argument("schedule")
+@broker_command
+def resume(broker: Connection, schedule: str) -> Answer:
+    """Let SCHEDULE go on with its next time; the times that have passed are left out."""
+    return _changed(schedule, broker.pause_schedule(schedule, resume=True), is_paused=False)
+
+
+@schedules.command()
+@click.argument("schedule")
+@broker_command
+def remove(broker: Connection, schedule: str) -> Answer:
+    """Remove SCHEDULE. Instances that it has started go on."""
+    broker.remove_schedule(schedule)
+    return Answer(f"schedule {schedule} is removed", {"schedule": schedule, "removed": True})
+
+
+def _changed(schedule: str, reply: broker_pb2.PauseScheduleReply, is_paused: bool) -> Answer:
+    state = "paused" if is_paused else "resumed"
+    text = f"schedule {schedule} is {state}" if reply.changed else f"schedule {schedule} was {state} already"
+    if reply.next:
+        text += f"; its next time is {time_text(reply.next)}"
+    data = {"schedule": schedule, "paused": is_paused, "changed": reply.changed, "next_at": reply.next or None}
+    return Answer(text, data)
+
+
+def _answer(found: Sequence[broker_pb2.ScheduleInfo]) -> Answer:
+    rows = [
+        (
+            each.id,
+            _state(each),
+            when_text(each),
+            time_text(each.next),
+            time_text(each.last),
+            summary_state(each.instance) if each.HasField("instance") else "removed" if each.last else "",
+            missed_text(each),
+            each.definition,
+            each.instance.stuck,
+        )
+        for each in found
+    ]
+    return Answer(table(_HEADS, rows), list(map(_data, found)), names=[each.id for each in found])
+
+
+def _state(schedule: broker_pb2.ScheduleInfo) -> str:
+    """Return what the schedule does: it waits for its next time, for its last instance, or for a person."""
+    if schedule.paused:
+        return "paused"
+    return "queued" if schedule.waiting else "" if schedule.next else "over"
+
+
+def when_text(schedule: broker_pb2.ScheduleInfo) -> str:
+    """Return the times of a schedule, such as `0 7 * * * Europe/Berlin` or `every 5 min`."""
+    return f"{schedule.cron} {schedule.zone}" if schedule.cron else f"every {duration_text(int(schedule.every * 1e6))}"
+
+
+def missed_text(schedule: broker_pb2.ScheduleInfo) -> str:
+    """Return how many times were missed, with a plus if not all of them were counted; an empty text for none."""
+    return f"{schedule.missed:,}{'+' if schedule.uncounted else ''}" if schedule.missed else ""
+
+
+def _data(schedule: broker_pb2.ScheduleInfo) -> dict[str, object]:
+    return {
+        "schedule": schedule.id, "definition": schedule.definition, "function": schedule.function,
+        "cron": schedule.cron or None, "zone": schedule.zone if schedule.cron else None,
+        "every": schedule.every or None, "overlap": schedule.overlap, "catch_up": schedule.catch_up,
+        "paused": schedule.paused, "next_at": schedule.next or None, "last_at": schedule.last or None,
+        "waiting_for": schedule.waiting or None, "missed": schedule.missed, "missed_at": schedule.missed_at or None,
+        "more_missed": schedule.uncounted, "put_at": schedule.put, "by": schedule.by or None,
+        "instance": instance_data(schedule.instance) if schedule.HasField("instance") else None,
+    }  # fmt: skip
