@@ -193,6 +193,10 @@ class Function(_message.Message):
     TIMEOUT_IS_FINAL_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     CLASS_CODE_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    RATE_BY_KEY_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_OF_ALL_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"package.module:Class.method" """
     hash: _builtins.str
@@ -223,9 +227,21 @@ class Function(_message.Message):
     """The hash of each decorated method of the definition's class, as "method=hash,method=hash": the code that the nodes
     made by its runs are bound to. Empty: the code of the worker that makes them.
     """
+    rate_by_key: _builtins.bool
+    """`rate` holds for each key, else for the nodes with any key together"""
+    concurrency_of_all: _builtins.bool
+    """`max_concurrency` holds for the nodes with any key together, else for each key"""
     @_builtins.property
     def retry(self) -> Global___Retry:
         """absent: one attempt"""
+
+    @_builtins.property
+    def rate(self) -> Global___Rate:
+        """of the starts of its nodes; absent: any"""
+
+    @_builtins.property
+    def limit(self) -> Global___SharedLimit:
+        """that it shares with other functions; absent: none"""
 
     def __init__(
         self,
@@ -246,14 +262,75 @@ class Function(_message.Message):
         timeout_is_final: _builtins.bool = ...,
         key_id: _builtins.bytes = ...,
         class_code: _builtins.str = ...,
+        rate: Global___Rate | None = ...,
+        rate_by_key: _builtins.bool = ...,
+        concurrency_of_all: _builtins.bool = ...,
+        limit: Global___SharedLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "rate", b"rate", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_code", b"class_code", "delay", b"delay", "hash", b"hash", "is_async", b"is_async", "key_id", b"key_id", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "retry", b"retry", "stream_children", b"stream_children", "taint", b"taint", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_code", b"class_code", "concurrency_of_all", b"concurrency_of_all", "delay", b"delay", "hash", b"hash", "is_async", b"is_async", "key_id", b"key_id", "limit", b"limit", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "rate", b"rate", "rate_by_key", b"rate_by_key", "retry", b"retry", "stream_children", b"stream_children", "taint", b"taint", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Function: _TypeAlias = Function  # noqa: Y015
+
+@_typing.final
+class Rate(_message.Message):
+    """Never more than `starts` nodes are started in any window of `seconds`, attempts after the first included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    starts: _builtins.int
+    """at least 1"""
+    seconds: _builtins.float
+    """more than 0"""
+    def __init__(
+        self,
+        *,
+        starts: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds", "starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rate: _TypeAlias = Rate  # noqa: Y015
+
+@_typing.final
+class SharedLimit(_message.Message):
+    """The figures that were submitted last hold for all functions with a limit of this name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    max_concurrency: _builtins.int
+    """0: any number"""
+    @_builtins.property
+    def rate(self) -> Global___Rate:
+        """absent: any"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        rate: Global___Rate | None = ...,
+        max_concurrency: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_concurrency", b"max_concurrency", "name", b"name", "rate", b"rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedLimit: _TypeAlias = SharedLimit  # noqa: Y015
 
 @_typing.final
 class Retry(_message.Message):
@@ -355,7 +432,7 @@ class Nodes(_message.Message):
 
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """concurrency keys"""
+        """keys by which max_concurrency, or a rate, is counted"""
 
     @_builtins.property
     def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

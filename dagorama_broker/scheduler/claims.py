@@ -10,9 +10,11 @@ from heapq import heapify, heappop, heappush
 
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.eager import EagerAttempts
+from dagorama_broker.scheduler.gates import Gate
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.offers import Offers
+from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.requests import WorkerInfo
 from dagorama_broker.scheduler.staged_children import Stage
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, WAITING
@@ -25,6 +27,7 @@ class Claims(Offers):
         super().__init__(graph)
         self.eager_attempts = EagerAttempts(graph)
         self.fused: dict[int, Node] = {}  #: by attempt: the dependent that is claimed together with its node
+        self.unstarted: dict[int, Node] = {}  #: by attempt: nodes with a limit that wait behind others in their slot
         self.staged = Stage()  #: by attempt: its children
         self.epoch = epoch
         self.first_attempt = epoch << EPOCH_BITS
@@ -68,6 +71,8 @@ class Claims(Offers):
             del self.claimed[node.attempt]
             self.fused.pop(node.attempt, None)
             self.staged.take_out(node.attempt)
+            if self.unstarted.pop(node.attempt, None) is not None:
+                self._begin(node)
         for slot in worker.slots:
             slot.held.clear()
         del self.workers[worker.info.id]
@@ -96,6 +101,8 @@ class Claims(Offers):
 
     def claim(self, slot: Slot, node: Node, attempt: int = 0) -> int:
         """Claim a queued node for a slot, under a new attempt, or under the earlier one that a worker presents."""
+        if node.queue.is_limited:
+            self._count(slot, node, attempt)
         if not attempt:
             attempt = self.last_attempt = self.last_attempt + 1
         self.graph.move(node, CLAIMED)
@@ -113,6 +120,51 @@ class Claims(Offers):
         if timeout:
             self._watch_run(attempt, self.graph.now + timeout + slot.worker.lease)
         return attempt
+
+    def _count(self, slot: Slot, node: Node, attempt: int) -> None:
+        """Count a claim against the limits of a function, and a start, unless it is one from before.
+
+        A node that waits behind others starts when these have ended. Until then its start is held.
+        """
+        queue, rates = node.queue, self.graph.rates
+        for gate in queue.base.gates:
+            gate.claimed += 1
+        if attempt:
+            return
+        waits = bool(slot.sync_us) and not queue.is_async
+        if waits:
+            self.unstarted[self.last_attempt + 1] = node
+        for gate in gates_of(queue):
+            if waits:
+                gate.hold()
+            else:
+                gate.start(self.graph.now)
+            rates.watch(gate)
+            if gate.key is not None and len(gate.queues) > 1:
+                rates.opened(gate)  # other code of the function has a queue of this key, too
+
+    def _start_next(self, slot: Slot, gone: int) -> None:
+        """Count the start of the sync node that is first in its slot now; `gone` was the attempt before it."""
+        node = self.unstarted.pop(gone, None)
+        if node is not None:
+            self._begin(node)  # as far as is known, it has run
+        for attempt, (first, _) in slot.held.items():
+            if not first.queue.is_async:
+                if self.unstarted.pop(attempt, None) is not None:
+                    self._begin(first)
+                return
+
+    def _begin(self, node: Node) -> None:
+        for gate in gates_of(node.queue):
+            gate.begin(self.graph.now)
+            self.graph.rates.watch(gate)
+
+    def uncount_start(self, attempt: int) -> None:
+        """Give back the start of a node that its worker returns, if it waited behind others there."""
+        node = self.unstarted.pop(attempt, None)
+        for gate in gates_of(node.queue) if node is not None else ():
+            gate.release()
+            self.graph.rates.opened(gate)
 
     def _watch_run(self, attempt: int, when: float) -> None:
         heappush(self.overruns, (when, attempt))
@@ -226,9 +278,16 @@ class Claims(Offers):
         pool = slot.worker.pool
         if pool is not None:
             pool.place(slot)
+        if self.unstarted:
+            self._start_next(slot, attempt)
         return slot
 
     def invalidate_attempt(self, node: Node) -> None:
         """Invalidate the node's attempt: later reports of it are refused."""
         self.last_attempt += 1
         node.attempt = self.last_attempt
+
+
+def gates_of(queue: FunctionQueue) -> list[Gate]:
+    """Return all that limits the nodes of a queue."""
+    return [*queue.base.gates, queue.gate] if queue.gate is not None else [*queue.base.gates]

@@ -60,6 +60,7 @@ class Scheduler(Workers):
         for worker in self.claims.silent(now):
             self.disconnect(worker, now)
         self._end_pauses(now)
+        self.graph.rates.look(now, self.limits.step)
         for node in islice(self.graph.expired(now), self.limits.step):
             self._give_up(node)
         for node in self.claims.overrun(now):
@@ -86,7 +87,7 @@ class Scheduler(Workers):
         return is_more
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
-        times = [stale_at, self.dispatch_paused_until]
+        times = [stale_at, self.dispatch_paused_until, self.graph.rates.next_due]
         times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.claims.overruns) if heap]
         if self.claims.leases:
             # Called this often, it can tell that the broker stood still from the silence of a worker.

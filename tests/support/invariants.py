@@ -315,5 +315,5 @@ def the_oldest_went_first(driver: SchedulerDriver) -> None:
             continue  # it goes along with its source, within the window
         key = granted.node.instance.key  # its priority is read from the store, as the next broker reads it
         for queue in (*graph.queues.values(), *graph.keyed.values()):
-            if pool is not None and pool.may_run(queue) and queue.available > 0 and not queue.base.is_paused:
+            if pool is not None and pool.may_run(queue) and queue.available > 0 and not queue.base.is_closed:
                 assert graph.first(queue) > place(granted.node, rank(key, driver.ledger.instances[key].priority))
