@@ -244,6 +244,12 @@ def _ahead(claims: Claims, pools: Collection[Pool], node: Node) -> int:
     return sum(queue.ahead_of(place) for queue in fitting)
 
 
+def closed_reason(claims: Claims, queue: FunctionQueue) -> str | None:
+    """Return which limit lets none of these nodes start now; None: none of its rates and shared limits does."""
+    closed = (reason for gate in gates_of(queue) for reason in _closed(claims, gate, claims.graph.now))
+    return next((reason.text for reason in closed), None)
+
+
 def is_blocked(reasons: Iterable[Reason]) -> bool:
     """Return whether a queued node with these reasons cannot be granted now, however old it is."""
     return any(reason.code not in NOT_BLOCKING for reason in reasons)

@@ -24,7 +24,7 @@ from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.obstacles import left_behind
-from dagorama_broker.scheduler.reasons import Cause, Reason, Situation, causes_of, reasons_of
+from dagorama_broker.scheduler.reasons import Cause, Reason, Situation, causes_of, closed_reason, reasons_of
 from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind, rebind_deployed
 from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.requests import NewNodes
@@ -110,7 +110,8 @@ class Scheduler(Workers):
 
     def _give_up(self, node: Node) -> None:
         function = node.queue.function
-        reason = self.claims.unschedulable_reason(node.queue) or "workers that may run it had other work"
+        reason = self.claims.unschedulable_reason(node.queue) or closed_reason(self.claims, node.queue)
+        reason = reason or "workers that may run it had other work"
         text = f"it was queued for {function.queue_timeout:g} seconds (queue_timeout): {reason}"
         self._again_or_fail(node, False, "dagorama.errors.QueueTimeout", text)
 
