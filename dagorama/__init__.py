@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from dagorama.models.promise import DAGPromise as DAGPromise
     from dagorama.models.state import Retried as Retried
     from dagorama.models.state import State as State
+    from dagorama.rates import Limit as Limit
+    from dagorama.rates import Rate as Rate
     from dagorama.retry import ExponentialRetry as ExponentialRetry
     from dagorama.retry import RetryConfiguration as RetryConfiguration
     from dagorama.retry import StaticRetry as StaticRetry
@@ -118,6 +120,7 @@ _HOMES = {
         "dagorama.models.progress": "FunctionProgress Progress",
         "dagorama.models.promise": "DAGPromise",
         "dagorama.models.state": "Retried State",
+        "dagorama.rates": "Limit Rate",
         "dagorama.retry": "ExponentialRetry RetryConfiguration StaticRetry",
         "dagorama.runner": "execute_worker execute_worker_async launch_workers",
         "dagorama.serializer": "register_definition",

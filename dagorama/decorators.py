@@ -15,6 +15,7 @@ from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:
     from dagorama.models.method_types import NodeMethod
+    from dagorama.rates import Limit, Rate
     from dagorama.retry import RetryConfiguration
 
 P = ParamSpec("P")
@@ -39,6 +40,9 @@ def dagorama(
     delay: float = 0,
     max_deaths: int | None = None,
     stream_children: bool = False,
+    rate: Rate | None = None,
+    rate_key: Callable[..., str] | str | None = None,
+    limit: Limit | None = None,
 ) -> Decorator: ...
 def dagorama(
     queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None, **options: Any
@@ -67,6 +71,11 @@ def dagorama(
     - `stream_children`: the child nodes of an attempt start while it still runs, not when it has returned. If the
       attempt fails, is cancelled, or its worker dies, unfinished child nodes are cancelled, and the next attempt makes
       new ones.
+    - `rate`: a Rate, such as `Rate(10, per=60)`: at most 10 nodes start within any 60 seconds, on all workers together.
+      Each attempt is a start.
+    - `rate_key`: applies `rate` to each key separately; it is given like `concurrency_key`. If both are given they must
+      be the same.
+    - `limit`: a Limit, which all functions share that name it, also of other definitions.
     """
     if unknown := options.keys() - Options.names():
         raise TypeError(unexpected_option(min(unknown)))
