@@ -55,9 +55,7 @@ class Limit:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not 1 <= len(self.name) <= LONGEST_NAME or "\0" in self.name:
-            raise ValueError(
-                f"the name of a limit is {self.name!r}: it must be a text of 1 to {LONGEST_NAME} characters"
-            )
+            raise ValueError(f"name is {self.name!r}: a limit's name is a text of 1 to {LONGEST_NAME} characters")
         check_rate(self.rate)
         if self.concurrency is not None:
             check_count(concurrency=self.concurrency)

@@ -58,8 +58,9 @@ class Workshop:
         self._work()
 
     def _work(self) -> None:
-        while any([self._answer(hand) for hand in self._hands]):
-            pass  # what one returns, another may be granted
+        asked = True
+        while asked:  # what one returns, another may be granted
+            asked = max(map(self._answer, self._hands))
         for hand in self._hands:
             for slot in range(hand.presence.slots):
                 if (hand, slot) not in self._running:
