@@ -281,7 +281,7 @@ class Dividing(Ruled):
         ("max_deaths", [0, 1.5, True]),
         ("stream_children", [1, "yes", None]),
         ("concurrency_key", [3, b"key"]),
-        ("rate", [10, "10/m", (10, 60)]),
+        ("rate", [10, "10/m", 1.5]),
         ("rate_key", [3, b"key"]),
         ("limit", ["openai", 5]),
     ],
@@ -319,7 +319,7 @@ def test_keys_without_what_they_count_and_two_keys_are_refused() -> None:
         dagorama(rate_key="tenant")
     with pytest.raises(ValueError, match="concurrency_key is 'a' and rate_key is 'b': a call has one key"):
         dagorama(max_concurrency=1, concurrency_key="a", rate=Rate(1, per=1), rate_key="b")
-    with pytest.raises(ValueError, match="rate_key is 'missing', which is not a parameter of .*free"):
+    with pytest.raises(ValueError, match=r"rate_key is 'missing', which is not a parameter of .*free"):
 
         @dagorama(rate=Rate(1, per=1), rate_key="missing")
         def free(self: Any) -> None: ...

@@ -24,7 +24,7 @@ def check(driver: SchedulerDriver) -> None:
     what_takes_memory_is_counted(scheduler)
     queues_have_what_is_queued(scheduler)
     claims_are_held_once(scheduler)
-    gates_count_what_is_claimed(scheduler)
+    gates_count_what_is_claimed(driver)
     what_goes_along_is_with_its_source(scheduler)
     nobody_waits_for_what_has_ended(scheduler)
     readers_are_counted(scheduler)
@@ -134,7 +134,8 @@ def eager_attempts_have_their_attempt(driver: SchedulerDriver) -> None:
             assert not ledger.of_dead_attempt(key), "an attempt was aborted, and the nodes that it created go on"
 
 
-def gates_count_what_is_claimed(scheduler: Scheduler) -> None:
+def gates_count_what_is_claimed(driver: SchedulerDriver) -> None:
+    scheduler = driver.scheduler
     graph, unstarted = scheduler.graph, scheduler.claims.unstarted
     assert all(scheduler.claims.claimed[attempt] is node for attempt, node in unstarted.items())
     shared = [*graph.rates.shared.values(), *graph.rates.of_functions.values()]
@@ -149,7 +150,7 @@ def gates_count_what_is_claimed(scheduler: Scheduler) -> None:
         assert gate.rate is None or gate.used + gate.held <= gate.rate.starts
         assert gate.spans == 0 or gate.due < inf, "it is looked at when it may open, or be forgotten"
         assert not gate.is_idle, "it would stay forever"
-        assert gate.due >= graph.now or not gate.is_used_up
+        assert gate.due > driver.now or (driver.next_tick is not None and driver.next_tick <= driver.now)
 
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
