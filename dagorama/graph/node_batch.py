@@ -56,7 +56,7 @@ class FunctionSpec:
     def to_message(self, key_id: bytes) -> broker_pb2.Function:
         """Return the message of the function; `key_id` is the key that signs the arguments of its nodes."""
         options = self.options
-        return broker_pb2.Function(
+        return options.with_limits(broker_pb2.Function(
             name=self.name,
             hash=self.hash,
             queue=self.queue,
@@ -73,12 +73,7 @@ class FunctionSpec:
             timeout_is_final=options.timeout_is_final,
             key_id=key_id,
             class_code=self.class_code,
-            rate=options.rate.as_message() if options.rate is not None else None,
-            rate_by_key=options.rate_key is not None,
-            # Its nodes have keys for the sake of the rate alone.
-            concurrency_of_all=bool(options.max_concurrency and options.rate_key) and not options.concurrency_key,
-            limit=options.limit.as_message() if options.limit is not None else None,
-        )
+        ))  # fmt: skip
 
 
 class FunctionTable:

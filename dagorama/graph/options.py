@@ -9,13 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import Signature, signature
 from types import FunctionType
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from dagorama.errors import PromiseMisuse
 from dagorama.models import stored
 from dagorama.models.promise import DAGPromise
 from dagorama.rates import Limit, Rate, check_limit, check_rate
 from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, retry_decision
+
+if TYPE_CHECKING:
+    from dagorama.api.broker_pb2 import Function
 
 #: The largest number of bytes of a concurrency key or a rate key.
 LONGEST_KEY = 512
@@ -73,6 +76,17 @@ class Options:
         if self.concurrency_key is not None:
             return "concurrency_key", self.concurrency_key
         return None if self.rate_key is None else ("rate_key", self.rate_key)
+
+    def with_limits(self, message: Function) -> Function:
+        """Add the rate and the limit to the message of a function, and return it."""
+        if self.rate is not None:
+            message.rate.CopyFrom(self.rate.as_message())
+            message.rate_by_key = self.rate_key is not None
+        if self.limit is not None:
+            message.limit.CopyFrom(self.limit.as_message())
+        # If its nodes have keys for the sake of the rate alone, `max_concurrency` counts all of them.
+        message.concurrency_of_all = bool(self.max_concurrency and self.rate_key) and self.concurrency_key is None
+        return message
 
     def _check_keys(self) -> None:
         for name, key in (("concurrency_key", self.concurrency_key), ("rate_key", self.rate_key)):

@@ -145,6 +145,8 @@ class Broker:
             self.recorder.end_step(changes, effects, self.commits.thread.last_seconds)
         self.sessions.hang_up_on_lost(self.scheduler)
         self.functions.look()
+        if effects.limits:
+            self.functions.warn_of_limits(effects.limits)
 
     async def _grant_ahead(self, changes: Changes, effects: Effects) -> list[Granted]:
         """Grant what need not wait for this commit; return what must."""

@@ -14,6 +14,7 @@ from dagorama_broker.scheduler.mismatch import ReasonCode
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
 from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue
+from dagorama_broker.scheduler.rates import ChangedLimit
 from dagorama_broker.scheduler.reasons import Cause, Reason
 from dagorama_broker.scheduler.rebind import DEPLOYED, Rebindable, ReboundFunction, refuse_uncovered
 from dagorama_broker.scheduler.recording import Recording
@@ -31,6 +32,7 @@ __all__ = [
     "LOWEST",
     "SOON",
     "Cause",
+    "ChangedLimit",
     "Demand",
     "DemandLook",
     "DemandQuery",

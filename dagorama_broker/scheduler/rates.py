@@ -23,7 +23,8 @@ class Figures(NamedTuple):
     max_concurrency: int
 
     def __str__(self) -> str:
-        rate = f"{self.rate.starts:,} starts per {self.rate.seconds:g} s" if self.rate is not None else ""
+        starts = "" if self.rate is None else f"{self.rate.starts:,} start{'s' * (self.rate.starts > 1)}"
+        rate = "" if self.rate is None else f"{starts} per {self.rate.seconds:g} s"
         at_once = f"{self.max_concurrency:,} at once" if self.max_concurrency else ""
         return " and ".join(filter(None, (rate, at_once)))
 

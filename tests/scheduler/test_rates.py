@@ -276,7 +276,7 @@ class TestASharedLimit:
         driver.spawn("b1", of=limited("two", 2))
         (changed,) = driver.effects.limits
         assert (changed.name, changed.declared_by, changed.function) == ("shared", "one", "two")
-        assert f"{changed.before} -> {changed.now}" == "1 starts per 10 s -> 2 starts per 10 s"
+        assert f"{changed.before} -> {changed.now}" == "1 start per 10 s -> 2 starts per 10 s"
         assert finish(hand) == ["a2"]
         assert "the limit 'shared', as two declares, is used up" in reasons(driver, "b1")[0].text
         driver.spawn("c1", of=limited("two", 2))
