@@ -122,18 +122,18 @@ class Claims(Offers):
         return attempt
 
     def _count(self, slot: Slot, node: Node, attempt: int) -> None:
-        """Count a claim against the limits of a function, and a start, unless it is one from before.
+        """Count a claim against the limits of a function, and a start, unless it is an earlier attempt that has begun.
 
         A node that waits behind others starts when these have ended. Until then its start is held.
         """
         queue, rates = node.queue, self.graph.rates
         for gate in queue.base.gates:
             gate.claimed += 1
-        if attempt:
-            return
         waits = bool(slot.sync_us) and not queue.is_async
         if waits:
-            self.unstarted[self.last_attempt + 1] = node
+            self.unstarted[attempt or self.last_attempt + 1] = node
+        elif attempt:
+            return
         for gate in gates_of(queue):
             if waits:
                 gate.hold()

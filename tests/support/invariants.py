@@ -147,7 +147,6 @@ def gates_count_what_is_claimed(driver: SchedulerDriver) -> None:
     for gate in (*shared, *by_key):
         assert gate.held == sum(gate in gates_of(node.queue) for node in unstarted.values())
         assert gate.used == sum(span.starts for span in gate._spans)
-        assert gate.rate is None or gate.used + gate.held <= gate.rate.starts
         assert gate.spans == 0 or gate.due < inf, "it is looked at when it may open, or be forgotten"
         assert not gate.is_idle, "it would stay forever"
         assert gate.due > driver.now or (driver.next_tick is not None and driver.next_tick <= driver.now)
