@@ -4299,6 +4299,7 @@ class Status(_message.Message):
     LAST_FUNCTION_FIELD_NUMBER: _builtins.int
     LAST_QUEUE_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     instances: _builtins.int
     """live"""
     commits: _builtins.int
@@ -4324,6 +4325,10 @@ class Status(_message.Message):
     def unschedulable(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unschedulable]: ...
     @_builtins.property
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueInfo]: ...
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitInfo]:
+        """on the first page only, at most 1,000"""
+
     def __init__(
         self,
         *,
@@ -4341,14 +4346,75 @@ class Status(_message.Message):
         last_function: _builtins.int = ...,
         last_queue: _builtins.str = ...,
         more: _builtins.bool = ...,
+        limits: _abc.Iterable[Global___LimitInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "epoch", b"epoch", "instances", b"instances", "last_function", b"last_function", "last_queue", b"last_queue", "last_worker", b"last_worker", "messages_in", b"messages_in", "messages_out", b"messages_out", "more", b"more", "nodes", b"nodes", "queues", b"queues", "unschedulable", b"unschedulable", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "epoch", b"epoch", "instances", b"instances", "last_function", b"last_function", "last_queue", b"last_queue", "last_worker", b"last_worker", "limits", b"limits", "messages_in", b"messages_in", "messages_out", b"messages_out", "more", b"more", "nodes", b"nodes", "queues", b"queues", "unschedulable", b"unschedulable", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Status: _TypeAlias = Status  # noqa: Y015
+
+@_typing.final
+class LimitInfo(_message.Message):
+    """A shared limit, the limits of a function over all keys, or the rate of one key that has nodes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    CLAIMED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    DECLARED_BY_FIELD_NUMBER: _builtins.int
+    NEXT_START_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """of the limit, or of the function"""
+    shared: _builtins.bool
+    """whether it is a shared limit"""
+    key: _builtins.str
+    """empty: it holds for nodes with any key"""
+    max_concurrency: _builtins.int
+    """0: any number"""
+    starts: _builtins.int
+    """that count at present, and ones that are granted to busy processes"""
+    claimed: _builtins.int
+    """nodes that workers hold; not counted for one key"""
+    queued: _builtins.int
+    """nodes that it limits"""
+    declared_by: _builtins.str
+    """the function whose figures hold"""
+    next_start: _builtins.float
+    """seconds since 1970: when a node may start; 0: now, or it is not known"""
+    @_builtins.property
+    def rate(self) -> Global___Rate:
+        """absent: any"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        shared: _builtins.bool = ...,
+        key: _builtins.str = ...,
+        rate: Global___Rate | None = ...,
+        max_concurrency: _builtins.int = ...,
+        starts: _builtins.int = ...,
+        claimed: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        declared_by: _builtins.str = ...,
+        next_start: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed", b"claimed", "declared_by", b"declared_by", "key", b"key", "max_concurrency", b"max_concurrency", "name", b"name", "next_start", b"next_start", "queued", b"queued", "rate", b"rate", "shared", b"shared", "starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitInfo: _TypeAlias = LimitInfo  # noqa: Y015
 
 @_typing.final
 class QueueInfo(_message.Message):

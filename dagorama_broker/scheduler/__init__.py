@@ -8,6 +8,7 @@ from dagorama_broker.scheduler.demand import HORIZON, SOON, Demand, DemandLook, 
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenBack
 from dagorama_broker.scheduler.endings import RecentFailure, Tally
+from dagorama_broker.scheduler.gates import Gate
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
 from dagorama_broker.scheduler.mismatch import ReasonCode
@@ -40,6 +41,7 @@ __all__ = [
     "Effects",
     "Explainer",
     "FunctionQueue",
+    "Gate",
     "Granted",
     "Instance",
     "Limits",

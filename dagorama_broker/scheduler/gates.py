@@ -71,6 +71,11 @@ class Gate:
         return not (self._spans or self.held or self.queues)
 
     @property
+    def queued(self) -> int:
+        """Queued nodes that it limits."""
+        return sum(queue.queued if self.key is None else queue.ready for queue in self.queues)
+
+    @property
     def spans(self) -> int:
         """Spans of starts that it keeps."""
         return len(self._spans)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from math import inf
 from typing import NamedTuple
 
 from dagorama_broker.model.domain import Function, Rate
 from dagorama_broker.scheduler.gates import Gate
 from dagorama_broker.scheduler.queues import FunctionQueue
+
+#: Keys that are looked at for a list.
+MOST_KEYS = 10_000
 
 
 class Figures(NamedTuple):
@@ -150,6 +154,13 @@ class Rates:
         """Count the rate of each key of a function as used up that is first seen soon: an earlier broker may have."""
         if function.rate_by_key:
             self._unknown[function.name] = now
+
+    def listed(self, most: int) -> list[Gate]:
+        """Return shared limits, limits of functions, and rates of keys that have nodes, at most `most`."""
+        shared, own = ([gates[name] for name in sorted(gates)] for gates in (self.shared, self.of_functions))
+        keyed = (gate for gates in self.of_keys.values() for gate in gates.values())
+        of_keys = [gate for gate in islice(keyed, MOST_KEYS) if gate.queued]
+        return [*shared, *own, *of_keys][:most]
 
     def _all(self) -> Iterator[Gate]:
         yield from self.shared.values()

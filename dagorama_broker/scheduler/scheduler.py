@@ -20,6 +20,7 @@ from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.endings import RecentFailure
+from dagorama_broker.scheduler.gates import Gate
 from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Node
@@ -224,6 +225,14 @@ class Scheduler(Workers):
         if self.dispatch_paused_until is None:
             return Situation(self.graph.now)
         return Situation(self.graph.now, len(self.awaited), self.dispatch_paused_until)
+
+    def limits_in_use(self, most: int) -> list[Gate]:
+        """Return shared limits, limits of functions, and rates of keys that have nodes, at most `most`."""
+        return self.graph.rates.listed(most)
+
+    def is_shared(self, gate: Gate) -> bool:
+        """Return whether this is a shared limit, and not one of a function."""
+        return self.graph.rates.shared.get(gate.name) is gate
 
     # --- operations on request ----------------------------------------------------------------------
 

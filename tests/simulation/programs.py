@@ -36,8 +36,14 @@ FUNCTIONS: dict[str, pb.Function] = {
         pb.Function(name="delayed", hash="h", delay=0.9),
         pb.Function(name="hurried", hash="h", taint="TPU", queue_timeout=1.5),
         pb.Function(name="rated", hash="h", rate=pb.Rate(starts=2, seconds=1.7)),
-        pb.Function(name="rated by key", hash="h", rate=pb.Rate(starts=1, seconds=1.1), rate_by_key=True,
-                    max_concurrency=2, concurrency_of_all=True),
+        pb.Function(
+            name="rated by key",
+            hash="h",
+            rate=pb.Rate(starts=1, seconds=1.1),
+            rate_by_key=True,
+            max_concurrency=2,
+            concurrency_of_all=True,
+        ),
         pb.Function(name="shares", hash="h", limit=_BOTH, retry=pb.Retry(max_attempts=2, interval=0.1, base=1.0)),
         pb.Function(name="shares too", hash="h", limit=_BOTH, queue="plain", is_async=True, max_deaths=100),
     )
