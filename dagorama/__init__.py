@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from dagorama.errors import ValuesUnavailable as ValuesUnavailable
     from dagorama.errors import WorkerLost as WorkerLost
     from dagorama.errors import WrongInstance as WrongInstance
+    from dagorama.graph.rates import Limit as Limit
+    from dagorama.graph.rates import Rate as Rate
     from dagorama.graph.submission import batch as batch
     from dagorama.models.events import EventKind as EventKind
     from dagorama.models.events import Gap as Gap
@@ -77,8 +79,6 @@ if TYPE_CHECKING:
     from dagorama.models.promise import DAGPromise as DAGPromise
     from dagorama.models.state import Retried as Retried
     from dagorama.models.state import State as State
-    from dagorama.rates import Limit as Limit
-    from dagorama.rates import Rate as Rate
     from dagorama.retry import ExponentialRetry as ExponentialRetry
     from dagorama.retry import RetryConfiguration as RetryConfiguration
     from dagorama.retry import StaticRetry as StaticRetry
@@ -120,7 +120,7 @@ _HOMES = {
         "dagorama.models.progress": "FunctionProgress Progress",
         "dagorama.models.promise": "DAGPromise",
         "dagorama.models.state": "Retried State",
-        "dagorama.rates": "Limit Rate",
+        "dagorama.graph.rates": "Limit Rate",
         "dagorama.retry": "ExponentialRetry RetryConfiguration StaticRetry",
         "dagorama.runner": "execute_worker execute_worker_async launch_workers",
         "dagorama.serializer": "register_definition",

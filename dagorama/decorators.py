@@ -14,8 +14,8 @@ from dagorama.calls.functions import DecoratedFunction
 from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:
+    from dagorama.graph.rates import Limit, Rate
     from dagorama.models.method_types import NodeMethod
-    from dagorama.rates import Limit, Rate
     from dagorama.retry import RetryConfiguration
 
 P = ParamSpec("P")

@@ -12,9 +12,9 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from dagorama.errors import PromiseMisuse
+from dagorama.graph.rates import Limit, Rate, check_limit, check_rate
 from dagorama.models import stored
 from dagorama.models.promise import DAGPromise
-from dagorama.rates import Limit, Rate, check_limit, check_rate
 from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, retry_decision
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from dagorama_broker.rpc.aggregates import node_name
 from dagorama_broker.rpc.explain import unschedulable_message
 from dagorama_broker.rpc.permissions import calls_of, may_read_logs
 from dagorama_broker.rpc.tokens import Token
-from dagorama_broker.scheduler import FunctionQueue, Gate, Obstacle, Scheduler, Worker
+from dagorama_broker.scheduler import FunctionQueue, Obstacle, QueueGate, Scheduler, Worker, queued_of
 
 #: Entries, and bytes, of one list on a page.
 ENTRIES, BYTES = 1_000, 1 << 20
@@ -149,7 +149,7 @@ def _limits(scheduler: Scheduler) -> list[pb.LimitInfo]:
     return [each for each, size in zip(limits, sizes, strict=True) if size <= BYTES // 4]
 
 
-def _limit(scheduler: Scheduler, gate: Gate) -> pb.LimitInfo:
+def _limit(scheduler: Scheduler, gate: QueueGate) -> pb.LimitInfo:
     info = pb.LimitInfo(
         name=gate.name,
         shared=scheduler.is_shared(gate),
@@ -157,7 +157,7 @@ def _limit(scheduler: Scheduler, gate: Gate) -> pb.LimitInfo:
         max_concurrency=gate.max_concurrency,
         starts=gate.used + gate.held,
         claimed=gate.claimed,
-        queued=gate.queued,
+        queued=queued_of(gate),
         declared_by=gate.declared_by,
     )
     if gate.rate is not None:

@@ -8,14 +8,13 @@ from dagorama_broker.scheduler.demand import HORIZON, SOON, Demand, DemandLook, 
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenBack
 from dagorama_broker.scheduler.endings import RecentFailure, Tally
-from dagorama_broker.scheduler.gates import Gate
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
 from dagorama_broker.scheduler.mismatch import ReasonCode
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
-from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue
-from dagorama_broker.scheduler.rates import ChangedLimit
+from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue, QueueGate
+from dagorama_broker.scheduler.rates import ChangedLimit, queued_of
 from dagorama_broker.scheduler.reasons import Cause, Reason
 from dagorama_broker.scheduler.rebind import DEPLOYED, Rebindable, ReboundFunction, refuse_uncovered
 from dagorama_broker.scheduler.recording import Recording
@@ -41,7 +40,6 @@ __all__ = [
     "Effects",
     "Explainer",
     "FunctionQueue",
-    "Gate",
     "Granted",
     "Instance",
     "Limits",
@@ -50,6 +48,7 @@ __all__ = [
     "NodeBlock",
     "NodeStatus",
     "Obstacle",
+    "QueueGate",
     "ReadyAges",
     "Reason",
     "ReasonCode",
@@ -67,6 +66,7 @@ __all__ = [
     "Worker",
     "WorkerInfo",
     "name_key",
+    "queued_of",
     "refuse_uncovered",
     "staged_cost",
 ]

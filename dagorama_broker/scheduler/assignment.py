@@ -225,7 +225,7 @@ def has_room(slot: Slot, queue: FunctionQueue) -> bool:
     """Return whether a node would wait within the window. Sync nodes wait for sync ones, async nodes for all."""
     if queue.is_async:
         if queue.is_limited and slot.sync_us:
-            return False  # it would start later, and nobody would know when
+            return False  # it would start later, at a time that no report tells
         return not slot.held or slot.sync_us + slot.async_us + queue.run_time.cost_us <= WINDOW_US
     return not slot.sync_us or slot.sync_us + queue.run_time.cost_us <= WINDOW_US
 

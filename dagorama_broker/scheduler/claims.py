@@ -10,11 +10,10 @@ from heapq import heapify, heappop, heappush
 
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.eager import EagerAttempts
-from dagorama_broker.scheduler.gates import Gate
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.offers import Offers
-from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate
 from dagorama_broker.scheduler.requests import WorkerInfo
 from dagorama_broker.scheduler.staged_children import Stage
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, WAITING
@@ -288,6 +287,6 @@ class Claims(Offers):
         node.attempt = self.last_attempt
 
 
-def gates_of(queue: FunctionQueue) -> list[Gate]:
+def gates_of(queue: FunctionQueue) -> list[QueueGate]:
     """Return all that limits the nodes of a queue."""
     return [*queue.base.gates, queue.gate] if queue.gate is not None else [*queue.base.gates]

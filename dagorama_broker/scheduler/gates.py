@@ -11,12 +11,11 @@ at most `SPANS` of them for any rate, and a busy one is used to at least 1 - 1/S
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 from dagorama_broker.model.domain import Rate
 
-if TYPE_CHECKING:
-    from dagorama_broker.scheduler.queues import FunctionQueue
+Queue = TypeVar("Queue")
 
 #: Spans of starts that are kept for a rate; a rate of fewer starts keeps each of them by itself.
 SPANS = 128
@@ -32,7 +31,7 @@ class _Span:
         self.starts = starts
 
 
-class Gate:
+class Gate(Generic[Queue]):
     """A limit and what counts against it: of a shared limit, of a function, or of one key of a function."""
 
     __slots__ = ("_spans", "claimed", "declared_by", "due", "filled_at", "held", "key", "max_concurrency", "name",
@@ -47,7 +46,7 @@ class Gate:
         self.claimed = 0  #: nodes that are claimed now; not counted for one key
         self.used = 0  #: starts that count
         self.held = 0  #: starts that are granted, of nodes that wait behind others in their process
-        self.queues: dict[FunctionQueue, None] = {}  #: that it limits
+        self.queues: dict[Queue, None] = {}  #: that it limits
         self.due = inf  #: when it must be looked at
         self.filled_at: float | None = None  #: when it was counted as used up, because earlier starts are not known
         self._spans: list[_Span] = []
@@ -69,11 +68,6 @@ class Gate:
     def is_idle(self) -> bool:
         """Whether it has nothing to remember."""
         return not (self._spans or self.held or self.queues)
-
-    @property
-    def queued(self) -> int:
-        """Queued nodes that it limits."""
-        return sum(queue.queued if self.key is None else queue.ready for queue in self.queues)
 
     @property
     def spans(self) -> int:

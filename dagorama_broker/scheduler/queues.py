@@ -72,8 +72,8 @@ class FunctionQueue(Places):
         self._of = base  # the function's own queue; no queue references itself, so that an unused one is freed at once
         self.limit = 0 if function.concurrency_of_all else function.max_concurrency  #: nodes claimed at once; 0: any
         #: of a function's own queue: what limits it together with others, or its nodes with any key together
-        self.gates: tuple[Gate, ...] = ()
-        self.gate: Gate | None = None  #: the rate of its key
+        self.gates: tuple[QueueGate, ...] = ()
+        self.gate: QueueGate | None = None  #: the rate of its key
         self.is_limited = function.is_limited  #: whether it has a gate
         self.is_bounded = bool(self.limit or function.rate_by_key)  #: whether its key has a limit or a rate
         self.is_counted = bool(self.limit or self.is_limited)  #: whether the end of a claim may open anything
@@ -171,6 +171,8 @@ class FunctionQueue(Places):
         super().clear()
 
 
+#: A limit of queues.
+QueueGate = Gate[FunctionQueue]
 #: The oldest place of a queue, the queue's number (so that ties do not compare queues), and the queue.
 Head = tuple[int, int, FunctionQueue]
 

@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 from dagorama_broker.model.domain import Function, Rate
 from dagorama_broker.scheduler.gates import Gate
-from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate
 
 #: Keys that are looked at for a list.
 MOST_KEYS = 10_000
 
 
 class Figures(NamedTuple):
-    """What a limit allows."""
+    """The figures of a limit."""
 
     rate: Rate | None
     max_concurrency: int
@@ -46,11 +46,11 @@ class ChangedLimit(NamedTuple):
 class Rates:
     def __init__(self, stir: Callable[[FunctionQueue], None]) -> None:
         """Call `stir` with each queue that may be granted again."""
-        self.shared: dict[str, Gate] = {}  #: by the name of the limit
-        self.of_functions: dict[str, Gate] = {}  #: by the name of the function, over all keys
-        self.of_keys: dict[str, dict[str, Gate]] = {}  #: by the name of the function and the key
+        self.shared: dict[str, QueueGate] = {}  #: by the name of the limit
+        self.of_functions: dict[str, QueueGate] = {}  #: by the name of the function, over all keys
+        self.of_keys: dict[str, dict[str, QueueGate]] = {}  #: by the name of the function and the key
         self._stir = stir
-        self._timers: list[tuple[float, int, Gate]] = []  # heap of (when, tie, gate); outdated unless it is `gate.due`
+        self._timers: list[tuple[float, int, QueueGate]] = []  # heap of (when, tie, gate), outdated unless `gate.due`
         self._watched = 0  # gates that have a timer which is not outdated
         self._ties = 0
         self._unknown: dict[str, float] = {}  # functions with a rate by key -> since when their starts are known
@@ -59,7 +59,7 @@ class Rates:
 
     def join(self, queue: FunctionQueue) -> None:
         """Let the gates of a function limit its own queue, which enters."""
-        function, gates = queue.function, list[Gate]()
+        function, gates = queue.function, list[QueueGate]()
         if function.limit is not None:
             gates.append(self.shared.setdefault(function.limit.name, Gate(function.limit.name)))
         if function.concurrency_of_all or (function.rate is not None and not function.rate_by_key):
@@ -113,7 +113,7 @@ class Rates:
             gate.queues.pop(queue, None)
             self._forget_if_idle(gate)
 
-    def _forget_if_idle(self, gate: Gate) -> None:
+    def _forget_if_idle(self, gate: QueueGate) -> None:
         if not gate.is_idle:
             return
         if gate.key is not None:
@@ -155,14 +155,14 @@ class Rates:
         if function.rate_by_key:
             self._unknown[function.name] = now
 
-    def listed(self, most: int) -> list[Gate]:
+    def listed(self, most: int) -> list[QueueGate]:
         """Return shared limits, limits of functions, and rates of keys that have nodes, at most `most`."""
         shared, own = ([gates[name] for name in sorted(gates)] for gates in (self.shared, self.of_functions))
         keyed = (gate for gates in self.of_keys.values() for gate in gates.values())
-        of_keys = [gate for gate in islice(keyed, MOST_KEYS) if gate.queued]
+        of_keys = [gate for gate in islice(keyed, MOST_KEYS) if queued_of(gate)]
         return [*shared, *own, *of_keys][:most]
 
-    def _all(self) -> Iterator[Gate]:
+    def _all(self) -> Iterator[QueueGate]:
         yield from self.shared.values()
         yield from self.of_functions.values()
         for gates in self.of_keys.values():
@@ -175,7 +175,7 @@ class Rates:
         """When a gate must be looked at."""
         return self._timers[0][0] if self._timers else None
 
-    def watch(self, gate: Gate) -> None:
+    def watch(self, gate: QueueGate) -> None:
         """Have a gate looked at in time, after a change of what counts."""
         when = gate.wake_at()
         if when >= gate.due:
@@ -204,7 +204,7 @@ class Rates:
             timers = self._timers
             self._forget_if_idle(gate)
 
-    def opened(self, gate: Gate) -> None:
+    def opened(self, gate: QueueGate) -> None:
         """Have the queues of a gate looked at, which may have more room than before."""
         for queue in gate.queues:
             if queue.key:
@@ -212,7 +212,12 @@ class Rates:
             self._stir(queue)
 
 
-def _declared(queue: FunctionQueue) -> Iterator[tuple[Gate, Figures]]:
+def queued_of(gate: QueueGate) -> int:
+    """Return how many queued nodes a gate limits."""
+    return sum(queue.queued if gate.key is None else queue.ready for queue in gate.queues)
+
+
+def _declared(queue: FunctionQueue) -> Iterator[tuple[QueueGate, Figures]]:
     """Yield the gates of a function's own queue with the figures that the function declares."""
     function = queue.function
     for gate in queue.gates:

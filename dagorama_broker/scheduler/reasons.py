@@ -16,12 +16,11 @@ from dagorama_broker.model.delays import AT_ONCE
 from dagorama_broker.model.domain import ENDED, WireProtocol
 from dagorama_broker.scheduler.assignment import has_room, stale_at
 from dagorama_broker.scheduler.claims import Claims, gates_of
-from dagorama_broker.scheduler.gates import Gate
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import UNSTARTED, Node, Pool, Slot, Worker
 from dagorama_broker.scheduler.obstacles import MOST, Explainer, awaited
 from dagorama_broker.scheduler.offers import NO_WORKERS, paused_text
-from dagorama_broker.scheduler.queues import FunctionQueue, order
+from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate, order
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, RESOLVING, WAITING
 
 #: Causes that are returned.
@@ -185,7 +184,7 @@ def _limit(claims: Claims, queue: FunctionQueue) -> Reason:
     return Reason(ReasonCode.LIMIT, text, queue.claimed, tuple(running[:MOST_NAMED]))
 
 
-def _closed(claims: Claims, gate: Gate, now: float) -> Iterator[Reason]:
+def _closed(claims: Claims, gate: QueueGate, now: float) -> Iterator[Reason]:
     """Yield why a gate lets nothing through now."""
     is_shared = gate is claims.graph.rates.shared.get(gate.name)
     what = f"the limit {gate.name!r}" if is_shared else "its function"
@@ -199,7 +198,7 @@ def _closed(claims: Claims, gate: Gate, now: float) -> Iterator[Reason]:
         yield _used_up(gate, now, f" of {what}{declared}," if is_shared else "")
 
 
-def _used_up(gate: Gate, now: float, of: str) -> Reason:
+def _used_up(gate: QueueGate, now: float, of: str) -> Reason:
     assert gate.rate is not None
     of = f" for the key {gate.key!r}" if gate.key else of
     text = f"the rate of {gate.rate.starts:,} per {gate.rate.seconds:g} s{of} is used up"

@@ -20,11 +20,11 @@ from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.endings import RecentFailure
-from dagorama_broker.scheduler.gates import Gate
 from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.obstacles import left_behind
+from dagorama_broker.scheduler.queues import QueueGate
 from dagorama_broker.scheduler.reasons import Cause, Reason, Situation, causes_of, closed_reason, reasons_of
 from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind, rebind_deployed
 from dagorama_broker.scheduler.recording import RetryReason
@@ -226,11 +226,11 @@ class Scheduler(Workers):
             return Situation(self.graph.now)
         return Situation(self.graph.now, len(self.awaited), self.dispatch_paused_until)
 
-    def limits_in_use(self, most: int) -> list[Gate]:
+    def limits_in_use(self, most: int) -> list[QueueGate]:
         """Return shared limits, limits of functions, and rates of keys that have nodes, at most `most`."""
         return self.graph.rates.listed(most)
 
-    def is_shared(self, gate: Gate) -> bool:
+    def is_shared(self, gate: QueueGate) -> bool:
         """Return whether this is a shared limit, and not one of a function."""
         return self.graph.rates.shared.get(gate.name) is gate
 

@@ -11,9 +11,9 @@ from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, instance_within
 from dagorama.errors import PromiseMisuse
 from dagorama.graph.node_batch import FunctionTable
+from dagorama.graph.rates import Limit, Rate
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.outcome import outcome
-from dagorama.rates import Limit, Rate
 from dagorama.retry import StaticRetry
 from tests.support.recording_broker import RecordingBroker, block_of
 

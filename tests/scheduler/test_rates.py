@@ -7,7 +7,7 @@ import random
 import pytest
 
 from dagorama_broker.model.domain import Function, Rate, RetryPolicy, SharedLimit, State
-from dagorama_broker.scheduler import DemandQuery, ReadyAges, Reason, ReasonCode, WorkerInfo
+from dagorama_broker.scheduler import DemandQuery, FunctionQueue, ReadyAges, Reason, ReasonCode, WorkerInfo
 from dagorama_broker.scheduler.gates import SPANS, Gate
 from tests.support.driver import Hand, SchedulerDriver, function
 from tests.support.starts import Workshop, most_in_a_window
@@ -45,7 +45,7 @@ def gates(driver: SchedulerDriver) -> int:
 
 class TestAWindow:
     def test_a_start_counts_until_it_is_old_enough(self) -> None:
-        gate = Gate("work")
+        gate: Gate[FunctionQueue] = Gate("work")
         gate.rate = Rate(2, 10.0)
         for now in (0.0, 3.0):
             gate.start(now)
@@ -56,7 +56,8 @@ class TestAWindow:
         assert (gate.room, gate.next_start(), gate.wake_at()) == (1, 13.0, 13.0)
 
     def test_a_rate_of_any_size_takes_little_memory(self) -> None:
-        gate, chance, now = Gate("work"), random.Random(1), 0.0
+        gate: Gate[FunctionQueue] = Gate("work")
+        chance, now = random.Random(1), 0.0
         gate.rate = Rate(1_000_000, 10.0)
         for _ in range(20_000):
             now += chance.expovariate(500.0)
@@ -66,7 +67,8 @@ class TestAWindow:
 
     @pytest.mark.parametrize("seed", range(20))
     def test_no_window_has_more_starts_than_allowed(self, seed: int) -> None:
-        chance, gate, now, starts = random.Random(seed), Gate("work"), 0.0, list[float]()
+        gate: Gate[FunctionQueue] = Gate("work")
+        chance, now, starts = random.Random(seed), 0.0, list[float]()
         gate.rate = Rate(chance.choice([1, 2, 7, 50, 300]), chance.choice([0.5, 1.0, 60.0]))
         for _ in range(3_000):
             now += chance.choice([0.0, chance.expovariate(4 * gate.rate.starts / gate.rate.seconds)])

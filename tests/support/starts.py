@@ -50,7 +50,7 @@ class Workshop:
                 return
 
     def vanish(self) -> None:
-        """One worker loses its connection for good; what it runs goes on there, unheard."""
+        """Let one worker lose its connection for good."""
         hand = self._hands.pop(self.chance.randrange(len(self._hands)))
         hand.vanish()
         self._ends = [end for end in self._ends if end[2][0] is not hand]
@@ -59,7 +59,7 @@ class Workshop:
 
     def _work(self) -> None:
         asked = True
-        while asked:  # what one returns, another may be granted
+        while asked:  # a node that one returns, another may be granted
             asked = max(map(self._answer, self._hands))
         for hand in self._hands:
             for slot in range(hand.presence.slots):
