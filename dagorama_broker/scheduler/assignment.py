@@ -128,7 +128,7 @@ class Assigner:
                 self._send_along(slot, pool, node, before)
             if (
                 queue.ready
-                and not (queue.is_counted or queue.key or queue.heads)
+                and not (queue.is_bounded or queue.key or queue.heads or (queue.gates and queue.is_closed))
                 and (place := graph.first(queue)) < next_best
             ):
                 head = place, queue.number, queue  # usually the next one is of the same function

@@ -125,22 +125,20 @@ class Claims(Offers):
 
         A node that waits behind others starts when these have ended. Until then its start is held.
         """
-        queue, rates = node.queue, self.graph.rates
-        for gate in queue.base.gates:
+        queue = node.queue
+        gates = queue.base.gates
+        for gate in gates:
             gate.claimed += 1
         waits = bool(slot.sync_us) and not queue.is_async
         if waits:
             self.unstarted[attempt or self.last_attempt + 1] = node
         elif attempt:
             return
-        for gate in gates_of(queue):
-            if waits:
-                gate.hold()
-            else:
-                gate.start(self.graph.now)
-            rates.watch(gate)
+        for gate in gates if queue.gate is None else (*gates, queue.gate):
+            if gate.hold() if waits else gate.start(self.graph.now):
+                self.graph.rates.watch(gate)
             if gate.key is not None and len(gate.queues) > 1:
-                rates.opened(gate)  # other code of the function has a queue of this key, too
+                self.graph.rates.opened(gate)  # other code of the function has a queue of this key, too
 
     def _start_next(self, slot: Slot, gone: int) -> None:
         """Count the start of the sync node that is first in its slot now; `gone` was the attempt before it."""
@@ -154,9 +152,10 @@ class Claims(Offers):
                 return
 
     def _begin(self, node: Node) -> None:
-        for gate in gates_of(node.queue):
-            gate.begin(self.graph.now)
-            self.graph.rates.watch(gate)
+        queue, now = node.queue, self.graph.now
+        for gate in queue.base.gates if queue.gate is None else (*queue.base.gates, queue.gate):
+            if gate.begin(now):
+                self.graph.rates.watch(gate)
 
     def uncount_start(self, attempt: int) -> None:
         """Give back the start of a node that its worker returns, if it waited behind others there."""

@@ -60,6 +60,12 @@ class Gate(Generic[Queue]):
         return max(0, room)
 
     @property
+    def is_open(self) -> bool:
+        """Whether a node may be claimed now."""
+        rate, most = self.rate, self.max_concurrency
+        return (rate is None or self.used + self.held < rate.starts) and (not most or self.claimed < most)
+
+    @property
     def is_used_up(self) -> bool:
         """Whether the rate allows no start now."""
         return self.rate is not None and self.used + self.held >= self.rate.starts
@@ -84,30 +90,34 @@ class Gate(Generic[Queue]):
             return inf
         return self._end(self._spans[0 if self.is_used_up else -1])
 
-    def start(self, now: float) -> None:
-        """Count a start."""
-        if self.rate is None:
-            return
-        self.expire(now)
+    def start(self, now: float) -> bool:
+        """Count a start; return whether the time at which the gate must be looked at may have changed."""
+        rate, spans = self.rate, self._spans
+        if rate is None:
+            return False
         self.used += 1
-        spans = self._spans
-        grain = self.rate.seconds / SPANS if self.rate.starts > SPANS else 0.0
-        if spans and now - spans[-1].first <= grain:
-            spans[-1].last = now
-            spans[-1].starts += 1
+        last = spans[-1] if spans else None
+        if last is not None and now - last.first <= (rate.seconds / SPANS if rate.starts > SPANS else 0.0):
+            last.last = now
+            last.starts += 1
         else:
+            self.expire(now)
             spans.append(_Span(now, 1))
+        return self.used + self.held >= rate.starts or self.due == inf
 
-    def hold(self) -> None:
-        """Count a start that comes later, from now on, until `begin` or `release`."""
-        if self.rate is not None:
-            self.held += 1
+    def hold(self) -> bool:
+        """Count a start that comes later, from now on, until `begin` or `release`; return as `start` does."""
+        if self.rate is None:
+            return False
+        self.held += 1
+        return self.used + self.held >= self.rate.starts
 
-    def begin(self, now: float) -> None:
-        """Count a start that was held as one of now."""
-        if self.held:  # else the limit had no rate when the node was granted
-            self.held -= 1
-            self.start(now)
+    def begin(self, now: float) -> bool:
+        """Count a start that was held as one of now; return as `start` does."""
+        if not self.held:
+            return False  # the limit had no rate when the node was granted
+        self.held -= 1
+        return self.start(now)
 
     def release(self) -> None:
         """Give a held start back: the node was not started."""

@@ -129,7 +129,12 @@ class FunctionQueue(Places):
     @property
     def is_closed(self) -> bool:
         """Whether nothing of a function's own queue is granted, with any key, however many nodes are queued."""
-        return self.is_paused or (bool(self.gates) and self.shared_room <= 0)
+        if self.is_paused:
+            return True
+        for gate in self.gates:  # noqa: SIM110  # a generator would take longer than all the rest
+            if not gate.is_open:
+                return True
+        return False
 
     def room_for(self, nodes: int) -> int:
         """Return how many of these nodes could be claimed in addition if they were queued too."""
