@@ -34,6 +34,7 @@ class Claims(Offers):
         self.overruns: list[tuple[float, int]] = []  #: heap of (when, attempt) of claims with a timeout
         self.leases: list[tuple[float, int, Worker]] = []  #: heap of (deadline, tie, worker)
         self.loaded: dict[Slot, None] = {}  #: slots that may hold more nodes than the one that they run
+        self._moved_up: dict[Slot, None] = {}  # slots that a node has left, and whose first one may start now
         self._ties = 0
 
     # --- workers --------------------------------------------------------------------------------------
@@ -140,22 +141,23 @@ class Claims(Offers):
             if gate.key is not None and len(gate.queues) > 1:
                 self.graph.rates.opened(gate)  # other code of the function has a queue of this key, too
 
-    def _start_next(self, slot: Slot, gone: int) -> None:
-        """Count the start of the sync node that is first in its slot now; `gone` was the attempt before it."""
-        node = self.unstarted.pop(gone, None)
-        if node is not None:
-            self._begin(node)  # as far as is known, it has run
-        for attempt, (first, _) in slot.held.items():
-            if not first.queue.is_async:
-                if self.unstarted.pop(attempt, None) is not None:
-                    self._begin(first)
-                return
+    def begin_first(self) -> None:
+        """Count the starts of sync nodes that are first in their slots by now."""
+        slots, self._moved_up = self._moved_up, {}
+        for slot in slots:
+            for attempt, (node, _) in slot.held.items():
+                if not node.queue.is_async:
+                    if self.unstarted.pop(attempt, None) is not None:
+                        self._begin(node)
+                    break
 
     def _begin(self, node: Node) -> None:
         queue, now = node.queue, self.graph.now
         for gate in queue.base.gates if queue.gate is None else (*queue.base.gates, queue.gate):
-            if gate.begin(now):
-                self.graph.rates.watch(gate)
+            if gate.held:
+                gate.held -= 1
+                if gate.start(now):
+                    self.graph.rates.watch(gate)
 
     def uncount_start(self, attempt: int) -> None:
         """Give back the start of a node that its worker returns, if it waited behind others there."""
@@ -277,7 +279,9 @@ class Claims(Offers):
         if pool is not None:
             pool.place(slot)
         if self.unstarted:
-            self._start_next(slot, attempt)
+            self._moved_up[slot] = None
+            if self.unstarted.pop(attempt, None) is not None:
+                self._begin(node)  # as far as is known, it has run
         return slot
 
     def invalidate_attempt(self, node: Node) -> None:

@@ -60,12 +60,6 @@ class Gate(Generic[Queue]):
         return max(0, room)
 
     @property
-    def is_open(self) -> bool:
-        """Whether a node may be claimed now."""
-        rate, most = self.rate, self.max_concurrency
-        return (rate is None or self.used + self.held < rate.starts) and (not most or self.claimed < most)
-
-    @property
     def is_used_up(self) -> bool:
         """Whether the rate allows no start now."""
         return self.rate is not None and self.used + self.held >= self.rate.starts
@@ -106,22 +100,15 @@ class Gate(Generic[Queue]):
         return self.used + self.held >= rate.starts or self.due == inf
 
     def hold(self) -> bool:
-        """Count a start that comes later, from now on, until `begin` or `release`; return as `start` does."""
+        """Count a start that comes later, from now on, until it is released; return as `start` does."""
         if self.rate is None:
             return False
         self.held += 1
         return self.used + self.held >= self.rate.starts
 
-    def begin(self, now: float) -> bool:
-        """Count a start that was held as one of now; return as `start` does."""
-        if not self.held:
-            return False  # the limit had no rate when the node was granted
-        self.held -= 1
-        return self.start(now)
-
     def release(self) -> None:
-        """Give a held start back: the node was not started."""
-        self.held -= bool(self.held)
+        """Hold a start no longer: the node starts now, or was given back."""
+        self.held -= bool(self.held)  # 0: the limit had no rate when the node was granted
 
     def fill(self, now: float) -> None:
         """Count the rate as used up, because earlier starts are not known."""

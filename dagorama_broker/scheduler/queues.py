@@ -131,8 +131,9 @@ class FunctionQueue(Places):
         """Whether nothing of a function's own queue is granted, with any key, however many nodes are queued."""
         if self.is_paused:
             return True
-        for gate in self.gates:  # noqa: SIM110  # a generator would take longer than all the rest
-            if not gate.is_open:
+        for gate in self.gates:  # without calls, because it is asked for each node that is granted
+            rate, most = gate.rate, gate.max_concurrency
+            if (rate is not None and gate.used + gate.held >= rate.starts) or (most and gate.claimed >= most):
                 return True
         return False
 

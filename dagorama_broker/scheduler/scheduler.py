@@ -61,6 +61,7 @@ class Scheduler(Workers):
         for worker in self.claims.silent(now):
             self.disconnect(worker, now)
         self._end_pauses(now)
+        self.claims.begin_first()
         self.graph.rates.look(now, self.limits.step)
         for node in islice(self.graph.expired(now), self.limits.step):
             self._give_up(node)
