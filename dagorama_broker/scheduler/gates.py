@@ -118,13 +118,12 @@ class Gate(Generic[Queue]):
             self._spans.append(_Span(now, left))
             self.filled_at = now
 
-    def expire(self, now: float) -> bool:
-        """Forget starts that are old enough; return whether there are such."""
-        spans, used = self._spans, self.used
+    def expire(self, now: float) -> None:
+        """Forget starts that are old enough."""
+        spans = self._spans
         while spans and self._end(spans[0]) <= now:
             self.used -= spans.pop(0).starts
             self.filled_at = None
-        return self.used < used
 
     def _end(self, span: _Span) -> float:
         return span.last + self.rate.seconds if self.rate is not None else span.last

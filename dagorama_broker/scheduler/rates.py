@@ -198,7 +198,8 @@ class Rates:
                 continue
             self._watched -= 1
             gate.due = inf
-            if gate.expire(now):
+            gate.expire(now)
+            if not gate.is_used_up:  # since now, or since a start that came when its time was over
                 self.opened(gate)
             self.watch(gate)
             timers = self._timers

@@ -375,7 +375,7 @@ class TestWithRealStarts:
         short = chance.choice([0.0005, 0.02, 0.5])
         seconds = lambda: chance.choice([short, short, short, 2.0])  # noqa: E731
         shop, retry = Workshop(driver, seconds, chance), RetryPolicy(3)
-        shop.fails = 0.2
+        shop.fails, shop.late = 0.2, chance.choice([0.0, 0.05])
         kinds = [
             function("all", rate=rate, retry=retry), function("key", rate=rate, rate_by_key=True, retry=retry),
             function("one", limit=SharedLimit("both", rate)), function("two", limit=SharedLimit("both", rate, 2)),
@@ -398,6 +398,7 @@ class TestWithRealStarts:
     def test_a_hundred_a_second_over_five_workers_are_used_to_97_percent(self) -> None:
         chance, driver = random.Random(17), SchedulerDriver()
         shop = Workshop(driver, lambda: chance.uniform(0.001, 0.02), chance)
+        shop.late = 0.003
         for group in range(70):
             driver.spawn(*names(100, f"{group}-"), of=function("hundred", rate=Rate(100, 1.0)))
         shop.open(5)

@@ -18,6 +18,7 @@ class Workshop:
         self.driver, self.seconds, self.chance = driver, seconds, chance
         self.starts: list[tuple[float, str]] = []  #: when each node was started, and its name
         self.fails = 0.0  #: the part of the attempts that fail
+        self.late = 0.0  #: seconds by which the scheduler is ticked too late, at most, as by a busy machine
         self._hands: list[Hand] = []
         self._running: dict[_Place, str] = {}
         self._ends: list[tuple[float, int, _Place]] = []
@@ -37,7 +38,8 @@ class Workshop:
         driver, until = self.driver, self.driver.now + seconds
         self._work()
         while True:
-            due = [until, *(when for when in (driver.next_tick, self._ends[0][0] if self._ends else None) if when)]
+            due = [until] if driver.next_tick is None else [until, driver.next_tick + self.chance.uniform(0, self.late)]
+            due += [end[0] for end in self._ends[:1]]
             driver.pass_time(max(0.0, min(due) - driver.now))
             for hand in self._hands:
                 driver.scheduler.record_contact(hand.worker, driver.now)
