@@ -30,6 +30,10 @@ def _fan(options: Namespace) -> Iterator[Row]:
     yield from throughput.fan(widths, random.Random(options.seed))
 
 
+def _rated(options: Namespace) -> Iterator[Row]:
+    yield from throughput.rated(20_000, 5 if options.quick else 9)
+
+
 def _watched(options: Namespace) -> Iterator[Row]:
     yield from throughput.watched(20_000 if options.quick else 50_000, 11)
 
@@ -105,7 +109,7 @@ def _objects(options: Namespace) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
     "fan": _fan, "anchors": _anchors, "graphs": _served, "values": _values, "latency": _latency, "standing": _standing,
-    "removal": _removal, "watched": _watched, "dashboard": _dashboard, "inspecting": _inspecting,
+    "removal": _removal, "rates": _rated, "watched": _watched, "dashboard": _dashboard, "inspecting": _inspecting,
 }  # fmt: skip
 
 

@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from dagorama.errors import ValuesUnavailable as ValuesUnavailable
     from dagorama.errors import WorkerLost as WorkerLost
     from dagorama.errors import WrongInstance as WrongInstance
+    from dagorama.graph.rates import Limit as Limit
+    from dagorama.graph.rates import Rate as Rate
     from dagorama.graph.submission import batch as batch
     from dagorama.models.events import EventKind as EventKind
     from dagorama.models.events import Gap as Gap
@@ -127,6 +129,7 @@ _HOMES = {
         "dagorama.models.progress": "FunctionProgress Progress",
         "dagorama.models.promise": "DAGPromise",
         "dagorama.models.state": "Retried State",
+        "dagorama.graph.rates": "Limit Rate",
         "dagorama.retry": "ExponentialRetry RetryConfiguration StaticRetry",
         "dagorama.runner": "execute_worker execute_worker_async launch_workers",
         "dagorama.serializer": "register_definition",

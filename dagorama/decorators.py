@@ -15,6 +15,7 @@ from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:
     from dagorama.graph.options import Codec
+    from dagorama.graph.rates import Limit, Rate
     from dagorama.models.method_types import NodeMethod
     from dagorama.retry import RetryConfiguration
 
@@ -41,6 +42,9 @@ def dagorama(
     max_deaths: int | None = None,
     stream_children: bool = False,
     codec: Codec | None = None,
+    rate: Rate | None = None,
+    rate_key: Callable[..., str] | str | None = None,
+    limit: Limit | None = None,
 ) -> Decorator: ...
 def dagorama(
     queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None, **options: Any
@@ -72,6 +76,11 @@ def dagorama(
     - `codec`: "json" sends arguments and result as JSON, checked against the annotations of the method, which must be
       complete; a value that does not fit raises TypeMismatch. The default is "pickle", or the codec of
       the class: `class Orders(DAGDefinition, codec="json")`.
+    - `rate`: a Rate, such as `Rate(10, per=60)`: at most 10 nodes start within any 60 seconds, on all workers together.
+      Each attempt is a start.
+    - `rate_key`: applies `rate` to each key separately; it is given like `concurrency_key`. If both are given they must
+      be the same.
+    - `limit`: a Limit, which all functions share that name it, also of other definitions.
     """
     if unknown := options.keys() - Options.names():
         raise TypeError(unexpected_option(min(unknown)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import sleep
 
-from dagorama import DAGDefinition, dagorama
+from dagorama import DAGDefinition, Rate, dagorama
 
 
 class Fan(DAGDefinition):
@@ -41,6 +41,14 @@ class HeldFan(DAGDefinition):
     @dagorama().syncfn
     def total(self, numbers: list[int]) -> int:
         return sum(numbers)
+
+
+class RatedFan(Fan):
+    """A fan whose nodes have a rate that is never reached."""
+
+    @dagorama(rate=Rate(10_000_000, per=60)).syncfn
+    def nothing(self, number: int) -> int:
+        return number
 
 
 class Failing(DAGDefinition):

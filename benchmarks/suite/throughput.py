@@ -14,7 +14,7 @@ from typing import TypeAlias
 from dagorama import DAGInstance, DAGPromise, batch, resolve, resolve_all
 from dagorama.client.connection import connection
 from dagorama.client.progress import Watch
-from suite.graphs import Chain, Fan, HopByHop, Small
+from suite.graphs import Chain, Fan, HopByHop, RatedFan, Small
 from suite.serving import Serving, nodes_of, promise_of, serving
 from suite.table import Row, row
 
@@ -60,6 +60,19 @@ def one_fan(served: Serving, width: int, chance: random.Random) -> float:
         assert resolve(instance, promise_of(nodes[1 + place]), timeout=60) == place
     resolve(*Fan()(16), timeout=60)  # workers are back
     return seconds
+
+
+def rated(width: int, runs: int) -> Iterator[Row]:
+    """Measure the fan without a rate and with one that is never reached, in turns."""
+    rates: dict[type[Fan], list[float]] = {Fan: [], RatedFan: []}
+    with serving():
+        for kind in [Fan, RatedFan] * runs:
+            start = perf_counter()
+            assert resolve(*kind()(width), timeout=300) == sum(range(width))
+            rates[kind].append((width + 2) / (perf_counter() - start))
+    ratio = median([limited / plain for plain, limited in zip(rates[Fan], rates[RatedFan], strict=True)])
+    note = f"{ratio:.3f} of the run before without a rate"
+    yield row(f"fan, {width:,} nodes with a rate", rates[RatedFan], "nodes/s", "0.9 of it without", note=note)
 
 
 def watched(width: int, runs: int) -> Iterator[Row]:

@@ -55,8 +55,9 @@ class DecoratedFunction:
         codec: Codec | None = None,
         hints: Hints | None = None,
     ) -> None:
-        key = options.concurrency_key
-        check_key_names_a_parameter(function, key)
+        key = options.key
+        if key is not None:
+            check_key_names_a_parameter(function, *key)
         if known_hash is None:
             keep_source(function)
         self.function = function
@@ -67,7 +68,7 @@ class DecoratedFunction:
         # Set at the first call, because a function that is being unpickled does not have its defaults yet.
         self._signature: Signature | None = None
         self._hash = known_hash
-        self._key_of = None if key is None else KeyOf(function, key)
+        self._key_of = None if key is None else KeyOf(function, *key)
         self._shapes: set[object] = set()
         self._specs: WeakKeyDictionary[type[DAGDefinition], FunctionSpec] = WeakKeyDictionary()
         self._last: tuple[type[DAGDefinition] | None, FunctionSpec | None] = (None, None)

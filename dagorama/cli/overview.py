@@ -43,12 +43,14 @@ def status(broker: Connection) -> Answer:
         table(("node", "count"), nodes),
         workers_answer(found).text,
         _queues(found).text,
+        _limits(found).text if found.limits else "",
         _unservable(found).text if found.unschedulable else "",
     ]
     data = {
         "version": found.version, "epoch": found.epoch, "instances": found.instances, "commits": found.commits,
         "messages_in": found.messages_in, "messages_out": found.messages_out, "nodes": _counts(found),
-        "workers": workers_answer(found).data, "queues": _queues(found).data, "unschedulable": _unservable(found).data,
+        "workers": workers_answer(found).data, "queues": _queues(found).data, "limits": limits_data(found),
+        "unschedulable": _unservable(found).data,
     }  # fmt: skip
     return Answer("\n\n".join(filter(None, blocks)), data)
 
@@ -90,6 +92,43 @@ def pause(broker: Connection, queue: str) -> Answer:
 def resume(broker: Connection, queue: str) -> Answer:
     """Grant the nodes of QUEUE again."""
     return _paused(broker, queue, True)
+
+
+@queues.command()
+@broker_command
+def limits(broker: Connection) -> Answer:
+    """List shared limits, rates of functions, and rates of keys that hold nodes, with what is used of them."""
+    return _limits(broker.get_status())
+
+
+def _limits(status: broker_pb2.Status) -> Answer:
+    rows = [
+        (
+            each.name if each.shared else each.name.rpartition(":")[2],
+            each.key,
+            f"{each.starts} of {each.rate.starts} per {each.rate.seconds:g} s" if each.HasField("rate") else "",
+            f"{each.claimed} of {each.max_concurrency}" if each.max_concurrency else "",
+            f"{each.queued}",
+            time_text(each.next_start),
+            each.declared_by.rpartition(":")[2] if each.shared else "",
+        )
+        for each in status.limits
+    ]
+    text = table(("limit", "key", "starts", "at once", "queued", "next start", "declared by"), rows)
+    return Answer(text if rows else "no function that the broker knows has a rate or a limit", limits_data(status))
+
+
+def limits_data(status: broker_pb2.Status) -> list[dict[str, object]]:
+    """Return the limits of a status as JSON data."""
+    return [
+        {
+            "name": each.name, "shared": each.shared, "key": each.key or None,
+            "rate": {"starts": each.rate.starts, "seconds": each.rate.seconds} if each.HasField("rate") else None,
+            "max_concurrency": each.max_concurrency or None, "starts": each.starts, "claimed": each.claimed,
+            "queued": each.queued, "next_start": each.next_start or None, "declared_by": each.declared_by or None,
+        }
+        for each in status.limits
+    ]  # fmt: skip
 
 
 def _paused(broker: Connection, queue: str, resume: bool) -> Answer:

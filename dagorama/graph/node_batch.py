@@ -32,7 +32,7 @@ RUN_BYTES = 64
 NODE_LIMIT = MESSAGE_LIMIT - 64 * 1024
 #: The largest number of bytes of a node in addition to its envelope, of a source, and of a source of the same origin.
 NODE_BYTES, SOURCE_BYTES, OWN_SOURCE_BYTES = 24, 24, 5
-#: Bytes of tolerating the failure of a source, and of a character of a concurrency key.
+#: Bytes of tolerating the failure of a source, and of a character of a key.
 TOLERANT_BYTES, KEY_BYTES = 4, 4
 
 
@@ -45,7 +45,7 @@ class FunctionSpec:
     class_code: str  #: hashes of all decorated methods of the class; if empty, the worker uses its own
     queue: str
     options: Options
-    key_of: KeyOf | None  #: computes the concurrency key of a call; None if there is none
+    key_of: KeyOf | None  #: computes the key of a call, by which it is counted; None if there is none
     is_async: bool
     function: Callable[..., Any]  #: the undecorated function
     python_name: str  #: its `__name__` when its hash was computed
@@ -58,7 +58,7 @@ class FunctionSpec:
     def to_message(self, key_id: bytes) -> broker_pb2.Function:
         """Return the message of the function; `key_id` is the key that signs the arguments of its nodes."""
         options = self.options
-        return broker_pb2.Function(
+        return options.with_limits(broker_pb2.Function(
             name=self.name,
             hash=self.hash,
             queue=self.queue,
@@ -75,7 +75,7 @@ class FunctionSpec:
             timeout_is_final=options.timeout_is_final,
             key_id=key_id,
             class_code=self.class_code,
-        )
+        ))  # fmt: skip
 
 
 class FunctionTable:
@@ -138,7 +138,7 @@ class NodeBatch:
         return self._specs[position]
 
     def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None, delay: Delay | None = None) -> int:
-        """Add a node with a concurrency key and a delay, and return its counter.
+        """Add a node with the key by which it is counted and a delay, and return its counter.
 
         Raises RequestRejected for a node that is too large for a message.
         """

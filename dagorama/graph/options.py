@@ -1,6 +1,6 @@
 """The options of a decorated function, checked once.
 
-The rule: the broker applies all of them; only the concurrency key is computed in the process that makes the call.
+The rule: the broker applies all of them; only the key of a call is computed in the process that makes the call.
 """
 
 from __future__ import annotations
@@ -9,20 +9,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import Signature, signature
 from types import FrameType, FunctionType
-from typing import Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 from weakref import WeakKeyDictionary
 
 from dagorama.errors import PromiseMisuse
+from dagorama.graph.rates import Limit, Rate, check_limit, check_rate
 from dagorama.models import stored
 from dagorama.models.promise import DAGPromise
 from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, retry_decision
 
-#: The largest number of bytes of a concurrency key.
+if TYPE_CHECKING:
+    from dagorama.api.broker_pb2 import Function
+
+#: The largest number of bytes of a concurrency key or a rate key.
 LONGEST_KEY = 512
 
 #: How arguments and results of a function are written.
 Codec = Literal["pickle", "json"]
-ConcurrencyKey = Callable[..., str] | str
+Key = Callable[..., str] | str
 
 
 @stored.named("Options")
@@ -37,11 +41,14 @@ class Options:
     queue_timeout: float | None = None
     priority: int = 0
     max_concurrency: int | None = None
-    concurrency_key: ConcurrencyKey | None = None
+    concurrency_key: Key | None = None
     delay: float = 0
     max_deaths: int | None = None
     stream_children: bool = False
     codec: Codec | None = None  #: None: the codec of the class, which is pickle by default
+    rate: Rate | None = None
+    rate_key: Key | None = None
+    limit: Limit | None = None
 
     def __post_init__(self) -> None:
         _check_text(queue_name=self.queue_name, taint_name=self.taint_name)
@@ -56,7 +63,9 @@ class Options:
             raise ValueError(f"stream_children is {self.stream_children!r}: it must be True or False")
         if self.codec not in (None, "pickle", "json"):
             raise ValueError(f'codec is {self.codec!r}: it must be "json" or "pickle"')
-        self._check_key()
+        check_rate(self.rate)
+        check_limit(self.limit)
+        self._check_keys()
 
     @classmethod
     def names(cls) -> frozenset[str]:
@@ -67,16 +76,40 @@ class Options:
         """Whether an attempt that is stopped at its timeout is not repeated, because of `retry_on` or `give_up_on`."""
         return self.timeout is not None and retry_decision(self.retry, TimeoutError())[0]
 
-    def _check_key(self) -> None:
-        if self.concurrency_key is None:
-            return
-        if not isinstance(self.concurrency_key, str) and not callable(self.concurrency_key):
-            raise ValueError(
-                f"concurrency_key is {self.concurrency_key!r}: it must be the name of a parameter, or a function "
-                "that returns a text for the arguments of the call"
-            )
-        if self.max_concurrency is None:
+    @property
+    def key(self) -> tuple[str, Key] | None:
+        """The option that says by which key the calls are counted, and its value; None: there is none."""
+        if self.concurrency_key is not None:
+            return "concurrency_key", self.concurrency_key
+        return None if self.rate_key is None else ("rate_key", self.rate_key)
+
+    def with_limits(self, message: Function) -> Function:
+        """Add the rate and the limit to the message of a function, and return it."""
+        if self.rate is not None:
+            message.rate.CopyFrom(self.rate.as_message())
+            message.rate_by_key = self.rate_key is not None
+        if self.limit is not None:
+            message.limit.CopyFrom(self.limit.as_message())
+        # If its nodes have keys for the sake of the rate alone, `max_concurrency` counts all of them.
+        message.concurrency_of_all = bool(self.max_concurrency and self.rate_key) and self.concurrency_key is None
+        return message
+
+    def _check_keys(self) -> None:
+        for name, key in (("concurrency_key", self.concurrency_key), ("rate_key", self.rate_key)):
+            if not (key is None or isinstance(key, str) or callable(key)):
+                raise ValueError(
+                    f"{name} is {key!r}: it must be the name of a parameter, or a function "
+                    "that returns a text for the arguments of the call"
+                )
+        if self.concurrency_key is not None and self.max_concurrency is None:
             raise ValueError("concurrency_key is given without max_concurrency, the number of nodes of one key")
+        if self.rate_key is not None and self.rate is None:
+            raise ValueError("rate_key is given without rate, the starts of the nodes of one key")
+        if None not in (self.concurrency_key, self.rate_key) and self.concurrency_key != self.rate_key:
+            raise ValueError(
+                f"concurrency_key is {self.concurrency_key!r} and rate_key is {self.rate_key!r}: a call has one key, "
+                "so give both the same, or leave one out"
+            )
 
 
 _codecs: WeakKeyDictionary[type, Codec] = WeakKeyDictionary()
@@ -110,12 +143,13 @@ def unexpected_option(name: str) -> str:
 
 
 class KeyOf:
-    """The concurrency keys of calls of one function, computed in the process that makes the call."""
+    """The keys of calls of one function, computed in the process that makes the call."""
 
-    __slots__ = ("_function", "_key", "_signature")
+    __slots__ = ("_function", "_key", "_signature", "_what")
 
-    def __init__(self, function: FunctionType, key: ConcurrencyKey) -> None:
+    def __init__(self, function: FunctionType, option: str, key: Key) -> None:
         self._function = function
+        self._what = f"the {option.replace('_', ' ')} of {function.__qualname__}"
         self._key = key
         self._signature: Signature | None = None
 
@@ -140,32 +174,24 @@ class KeyOf:
         return self._checked(key)
 
     def _misuse(self, what: str) -> PromiseMisuse:
-        return PromiseMisuse(
-            f"the concurrency key of {self._function.__qualname__} is computed when it is called, before promises have "
-            f"values: {what}"
-        )
+        return PromiseMisuse(f"{self._what} is computed when it is called, before promises have values: {what}")
 
     def _checked(self, key: object) -> str:
         if not isinstance(key, (str, int)):
-            raise TypeError(
-                f"the concurrency key of {self._function.__qualname__} is of type {type(key).__qualname__}: "
-                "it must be a str or an int"
-            )
+            raise TypeError(f"{self._what} is of type {type(key).__qualname__}: it must be a str or an int")
         text = str.__str__(key) if isinstance(key, str) else str(key)
         size = len(text.encode())  # raises ValueError for text that no message can contain
         if size > LONGEST_KEY:
-            raise ValueError(
-                f"the concurrency key of {self._function.__qualname__} has {size} bytes; {LONGEST_KEY} are allowed"
-            )
+            raise ValueError(f"{self._what} has {size} bytes; {LONGEST_KEY} are allowed")
         return text
 
 
-def check_key_names_a_parameter(function: FunctionType, key: ConcurrencyKey | None) -> None:
+def check_key_names_a_parameter(function: FunctionType, option: str, key: Key) -> None:
     """Raise ValueError if the key is a text that is not the name of a parameter of `function` after `self`."""
     code = function.__code__
     names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     if isinstance(key, str) and key not in names:
-        raise ValueError(f"concurrency_key is {key!r}, which is not a parameter of {function.__qualname__}")
+        raise ValueError(f"{option} is {key!r}, which is not a parameter of {function.__qualname__}")
 
 
 def _check_text(**fields: object) -> None:

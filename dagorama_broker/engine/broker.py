@@ -150,6 +150,8 @@ class Broker:
             self.recorder.end_step(changes, effects, self.commits.thread.last_seconds)
         self.sessions.hang_up_on_lost(self.scheduler)
         self.functions.look()
+        if effects.limits:
+            self.functions.warn_of_limits(effects.limits)
 
     def _decide(self) -> Step:
         """Let the scheduler decide; return what follows, and who waits for it."""

@@ -1,4 +1,4 @@
-"""Drops functions that no node names, in memory and in the store.
+"""Drops functions that no node names, in memory and in the store, and warns of limits that they declare differently.
 
 After many new functions, and some time after instances were removed, the store's nodes are searched in portions. A
 function that none of them names is dropped unless something in memory uses it. New ones are left for the next search.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 
 from dagorama_broker.engine.commits import Commits
 from dagorama_broker.errors import StoreError, Unavailable
 from dagorama_broker.model.rows import Changes
+from dagorama_broker.scheduler import ChangedLimit
 
 log = logging.getLogger("dagorama_broker")
 
@@ -26,6 +28,8 @@ AT_A_TIME = 5_000
 UNCOMMITTED = 50_000
 #: Seconds before another try.
 LATER = 1.0
+#: Seconds between two warnings of the same limit, and limits that are remembered for it.
+WARN_EVERY, MOST_WARNED = 60.0, 1_000
 
 
 class Functions:
@@ -37,6 +41,7 @@ class Functions:
         self._wanted = asyncio.Event()
         self._most, self._largest = MANY, LARGE
         self._rounds = 0  # searches to make because instances were removed
+        self._warned: dict[str, float] = {}  # when there was a warning of a limit, by its name
         self._candidates: set[int] = set()  # functions that the search under way has not seen
 
     def look(self) -> None:
@@ -48,6 +53,19 @@ class Functions:
     def removed(self) -> None:
         """Record that instances were removed, which may have been the last to name some functions."""
         self._rounds = 2  # in the first, rows of theirs may still be there
+
+    def warn_of_limits(self, changed: Iterable[ChangedLimit]) -> None:
+        """Log limits that functions declare with different figures; each limit at most once in a while."""
+        now = time.monotonic()
+        for limit in changed:
+            if now - self._warned.get(limit.name, -WARN_EVERY) >= WARN_EVERY:
+                if len(self._warned) >= MOST_WARNED:
+                    self._warned.clear()
+                self._warned[limit.name] = now
+                log.warning(
+                    "the limit %r allows %s from now on, as %s declares; %s had declared %s: give it the same figures"
+                    " everywhere", limit.name, limit.now, limit.function, limit.declared_by, limit.before,
+                )  # fmt: skip
 
     async def run(self) -> None:
         """Search whenever it is time, until cancelled or until the broker leaves."""

@@ -70,6 +70,21 @@ class RetryPolicy:
         return min(seconds + self.jitter * jitter, LONGEST_PAUSE)
 
 
+class Rate(NamedTuple):
+    """The largest number of starts in any window of this many seconds."""
+
+    starts: int
+    seconds: float
+
+
+class SharedLimit(NamedTuple):
+    """A limit that functions share by its name, with the figures that one of them declares."""
+
+    name: str
+    rate: Rate | None = None
+    max_concurrency: int = 0  #: nodes of all its functions that are claimed at once; 0: any number
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
     """The function that a node runs, and its rules; nodes share one record."""
@@ -94,6 +109,15 @@ class Function:
     #: the signing key of the rebindings that allow its nodes to be run by this code, in hexadecimal; empty: they were
     #: made with it
     rebound_under: str = ""
+    rate: Rate | None = None  #: of starts, of all functions with this name together
+    rate_by_key: bool = False  #: the rate holds for each key, and not for nodes with any key together
+    concurrency_of_all: bool = False  #: `max_concurrency` counts nodes with any key together, and not for each key
+    limit: SharedLimit | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has a limit that is counted beyond one of its queues."""
+        return self.rate is not None or self.limit is not None or self.concurrency_of_all
 
     @property
     def code(self) -> str:

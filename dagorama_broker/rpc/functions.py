@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dagorama.api import api_pb2 as legacy
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import InvalidArgument
-from dagorama_broker.model.domain import Function, RetryPolicy, WireProtocol
+from dagorama_broker.model.domain import LONGEST_PAUSE, Function, Rate, RetryPolicy, SharedLimit, WireProtocol
 from dagorama_broker.rpc.fields import check_key_id, check_name
 from dagorama_broker.scheduler import HIGHEST, LOWEST
 
@@ -89,7 +89,28 @@ def _checked_function(message: pb.Function) -> Function:
         message.timeout_is_final,
         message.key_id.hex(),
         message.class_code,
+        rate=_rate_of(message.rate, message.name) if message.HasField("rate") else None,
+        rate_by_key=message.HasField("rate") and message.rate_by_key,
+        concurrency_of_all=bool(message.max_concurrency) and message.concurrency_of_all,
+        limit=_limit_of(message.limit, message.name) if message.HasField("limit") else None,
     )
+
+
+def _rate_of(message: pb.Rate, function: str) -> Rate:
+    if not message.starts or not 0.0 < message.seconds <= LONGEST_PAUSE:
+        raise InvalidArgument(
+            f"{function}: a rate has at least one start in more than 0 and up to {LONGEST_PAUSE:,.0f} seconds,"
+            f" not {message.starts} in {message.seconds:g}"
+        )
+    return Rate(message.starts, message.seconds)
+
+
+def _limit_of(message: pb.SharedLimit, function: str) -> SharedLimit:
+    name = check_name(message.name, f"{function}: the name of its limit", least=1)
+    rate = _rate_of(message.rate, f"{function}, limit {name!r}") if message.HasField("rate") else None
+    if rate is None and not message.max_concurrency:
+        raise InvalidArgument(f"{function}: its limit {name!r} has neither a rate nor a number of nodes")
+    return SharedLimit(name, rate, message.max_concurrency)
 
 
 def function_message(function: Function) -> pb.Function:
@@ -110,7 +131,16 @@ def function_message(function: Function) -> pb.Function:
         timeout_is_final=function.timeout_is_final,
         key_id=bytes.fromhex(function.key_id),
         class_code=function.class_code,
+        rate_by_key=function.rate_by_key,
+        concurrency_of_all=function.concurrency_of_all,
     )
+    if function.rate is not None:
+        message.rate.starts, message.rate.seconds = function.rate
+    if function.limit is not None:
+        limit = message.limit
+        limit.name, limit.max_concurrency = function.limit.name, function.limit.max_concurrency
+        if function.limit.rate is not None:
+            limit.rate.starts, limit.rate.seconds = function.limit.rate
     if function.retry is not None:
         retry = function.retry
         message.retry.max_attempts = retry.max_attempts

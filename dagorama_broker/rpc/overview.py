@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import accumulate, islice
+from math import inf
 from typing import Generic, TypeVar
 
 from dagorama.api import broker_pb2 as pb
@@ -16,7 +17,7 @@ from dagorama_broker.rpc.aggregates import node_name
 from dagorama_broker.rpc.explain import unschedulable_message
 from dagorama_broker.rpc.permissions import calls_of, may_read_logs
 from dagorama_broker.rpc.tokens import Token
-from dagorama_broker.scheduler import FunctionQueue, Obstacle, Scheduler, Worker
+from dagorama_broker.scheduler import FunctionQueue, Obstacle, QueueGate, Scheduler, Worker, queued_of
 
 #: Entries, and bytes, of one list on a page.
 ENTRIES, BYTES = 1_000, 1 << 20
@@ -59,6 +60,7 @@ def who_am_i(token: Token | None) -> pb.WhoAmIReply:
 def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
     """Return the counts, except the counts of messages, and of each list the page after the entry in the request."""
     scheduler = broker.scheduler
+    is_first = not (request.after_worker or request.after_function or request.after_queue)
     active, known, queues = scheduler.active_queues, scheduler.workers, functions_by_queue(scheduler)
     workers = _page(known, request.after_worker, lambda id: _worker(known[id]))
     functions = _page(active, request.after_function, lambda id: _unservable(scheduler, active[id]))
@@ -76,6 +78,7 @@ def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
         queues=named.entries,
         last_queue=named.last,
         more=workers.more or functions.more or named.more,
+        limits=_limits(scheduler) if is_first else [],
     )
 
 
@@ -137,6 +140,30 @@ def queue_info(scheduler: Scheduler, queue: str, queues: Iterable[FunctionQueue]
         info.delayed += each.delayed + each.keyed_delayed
         taints.add(each.function.taint)
     info.taints.extend(sorted(taints - {""}))
+    return info
+
+
+def _limits(scheduler: Scheduler) -> list[pb.LimitInfo]:
+    limits = [_limit(scheduler, gate) for gate in scheduler.limits_in_use(ENTRIES)]
+    sizes = accumulate(each.ByteSize() for each in limits)
+    return [each for each, size in zip(limits, sizes, strict=True) if size <= BYTES // 4]
+
+
+def _limit(scheduler: Scheduler, gate: QueueGate) -> pb.LimitInfo:
+    info = pb.LimitInfo(
+        name=gate.name,
+        shared=scheduler.is_shared(gate),
+        key=gate.key or "",
+        max_concurrency=gate.max_concurrency,
+        starts=gate.used + gate.held,
+        claimed=gate.claimed,
+        queued=queued_of(gate),
+        declared_by=gate.declared_by,
+    )
+    if gate.rate is not None:
+        info.rate.starts, info.rate.seconds = gate.rate
+    if gate.is_used_up and gate.next_start() < inf:
+        info.next_start = gate.next_start() + scheduler.wall
     return info
 
 

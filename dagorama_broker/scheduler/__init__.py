@@ -13,7 +13,8 @@ from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
 from dagorama_broker.scheduler.mismatch import ReasonCode
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
-from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue
+from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue, QueueGate
+from dagorama_broker.scheduler.rates import ChangedLimit, queued_of
 from dagorama_broker.scheduler.reasons import Cause, Reason
 from dagorama_broker.scheduler.rebind import DEPLOYED, Rebindable, ReboundFunction, refuse_uncovered
 from dagorama_broker.scheduler.recording import Recording
@@ -33,6 +34,7 @@ __all__ = [
     "SHORT_US",
     "SOON",
     "Cause",
+    "ChangedLimit",
     "Demand",
     "DemandLook",
     "DemandQuery",
@@ -48,6 +50,7 @@ __all__ = [
     "NodeBlock",
     "NodeStatus",
     "Obstacle",
+    "QueueGate",
     "ReadyAges",
     "Reason",
     "ReasonCode",
@@ -65,6 +68,7 @@ __all__ = [
     "Worker",
     "WorkerInfo",
     "name_key",
+    "queued_of",
     "refuse_uncovered",
     "staged_cost",
 ]

@@ -128,7 +128,7 @@ class Assigner:
                 self._send_along(slot, pool, node, before)
             if (
                 queue.ready
-                and not (queue.limit or queue.key or queue.heads)
+                and not (queue.is_bounded or queue.key or queue.heads or (queue.gates and queue.is_closed))
                 and (place := graph.first(queue)) < next_best
             ):
                 head = place, queue.number, queue  # usually the next one is of the same function
@@ -224,6 +224,8 @@ class Assigner:
 def has_room(slot: Slot, queue: FunctionQueue) -> bool:
     """Return whether a node would wait within the window. Sync nodes wait for sync ones, async nodes for all."""
     if queue.is_async:
+        if queue.is_limited and slot.sync_us:
+            return False  # it would start later, at a time that no report tells
         return not slot.held or slot.sync_us + slot.async_us + queue.run_time.cost_us <= WINDOW_US
     return not slot.sync_us or slot.sync_us + queue.run_time.cost_us <= WINDOW_US
 

@@ -190,9 +190,9 @@ def _claimable(graph: Graph) -> dict[FunctionQueue, int]:
     for queue, soon in _due_soon(graph, graph.now + SOON).items():
         found[queue.base] = found.get(queue.base, 0) + queue.room_for(soon)
     return {
-        queue: nodes
+        queue: min(nodes, queue.shared_room)
         for queue, nodes in found.items()
-        if nodes > 0 and not queue.is_paused and queue.function.protocol is WireProtocol.V1
+        if nodes > 0 and not queue.is_closed and queue.function.protocol is WireProtocol.V1
     }
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.rates import ChangedLimit
 
 
 class Granted(NamedTuple):
@@ -40,6 +41,7 @@ class Effects:
     cancelled: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that the worker must stop
     done: list[Worker] = field(default_factory=list)  #: workers that may leave
     left: dict[Worker, list[Obstacle]] = field(default_factory=dict)  #: for each worker in `done`: unschedulable nodes
+    limits: list[ChangedLimit] = field(default_factory=list)  #: shared limits with other figures than before
 
     def __bool__(self) -> bool:
         told = self.granted or self.ended or self.take_back or self.refused or self.cancelled

@@ -27,6 +27,7 @@ class ReasonCode(StrEnum):
     DELAY = "delay"
     PAUSED = "paused"
     LIMIT = "limit"  #: max_concurrency
+    RATE = "rate"  #: the starts that its rate, or a limit, allows are used up
     BUSY = "busy"
     ASKED_FOR = "asked_for"  #: by workers of the legacy protocol
     BEHIND = "behind"  #: older nodes go first

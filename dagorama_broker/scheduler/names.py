@@ -24,6 +24,7 @@ from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.rates import Rates
 from dagorama_broker.scheduler.recording import NONE_SAMPLED, SAMPLED, Recording
 
 FIRST = attrgetter("first")
@@ -97,6 +98,8 @@ class Names:
         self.worker_numbers: dict[str, int] = {}  #: by name, of workers that have connected to this broker
         self.traces: dict[int, str] = {}  #: trace contexts of traced blocks in `origins`, by their first keys
         self._last_keyed = 0
+        self.stirred: dict[FunctionQueue, None] = {}  #: queues whose oldest claimable node may have changed
+        self.rates = Rates(self._stir)
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
@@ -110,6 +113,9 @@ class Names:
         self.recording.is_complete = True
         self.sampled = SAMPLED
         return self.recording
+
+    def _stir(self, queue: FunctionQueue) -> None:
+        self.stirred[queue] = None
 
     # --- functions ------------------------------------------------------------------------------------
 
@@ -150,14 +156,24 @@ class Names:
         """Enter the queue of a function that has a row."""
         self.queues[queue.function] = self.queue_by_id[queue.id] = queue
         queue.is_paused = queue.function.queue in self.paused
+        if queue.is_limited:
+            self.rates.join(queue)
         self.functions_size += _size_of(queue.function)
         return queue
 
+    def declare(self, queue: FunctionQueue) -> None:
+        """Let the figures that a function declares for its limits hold from now on."""
+        changed = self.rates.declare(queue)
+        if changed is not None:
+            self.effects.limits.append(changed)
+
     def drop_queue(self, id: int) -> bool:
         """Drop the queue of a function that no stored node names, unless something in memory uses it."""
-        queue = self.queue_by_id.pop(id)
+        queue = self.queue_by_id[id]
+        if queue.is_limited and not self.rates.leave(queue):
+            return False
         function = queue.function
-        del self.queues[function]
+        del self.queue_by_id[id], self.queues[function]
         self.functions_size -= _size_of(function)
         # Nodes, also planned ones, reference their queues: if nothing else does, it is freed with this name. If it
         # would only be freed later, it stays until the next attempt to drop it.
@@ -182,11 +198,15 @@ class Names:
         """Count a node with a concurrency key: the queue of the key lasts as long as it has such a node."""
         queue = node.queue = self.keyed.setdefault((node.queue.id, node.queue.key), node.queue)
         queue.nodes += 1
+        if queue.function.rate_by_key:
+            self.rates.join_key(queue, self.now)
 
     def _leave_keyed(self, queue: FunctionQueue) -> None:
         queue.nodes -= 1
         if not queue.nodes:
             del self.keyed[queue.id, queue.key]
+            if queue.gate is not None:
+                self.rates.leave_key(queue)
 
     # --- nodes and instances --------------------------------------------------------------------------
 

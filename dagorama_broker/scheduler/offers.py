@@ -104,9 +104,10 @@ class Offers:
         """Return whether no node runs, or will run by itself, that could make others."""
         if any(node.queue.function.protocol is WireProtocol.V1 for node in self.claimed.values()):
             return False
-        return not any(
-            pool.may_run(queue) for pool in self.pools.of(WireProtocol.V1) for queue in self.graph.delayed.values()
-        )
+        graph = self.graph
+        limited = [queue for queue in graph.active.values() if queue.is_limited and not queue.is_paused]
+        later = [*graph.delayed.values(), *limited]
+        return not any(pool.may_run(queue) for pool in self.pools.of(WireProtocol.V1) for queue in later)
 
     def unschedulable(self, queues: Iterable[FunctionQueue] | None = None) -> list[tuple[FunctionQueue, str]]:
         """Return the queues whose nodes no connected worker may run, and why.

@@ -198,6 +198,7 @@ class Outcomes(Children):
         if node is not None:
             self.staged.take_out(attempt)
             self.eager_attempts.abort(node)
+            self.claims.uncount_start(attempt)
             self.claims.take_out(node)
         return node
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
 
 from dagorama_broker.model.domain import Function
+from dagorama_broker.scheduler.gates import ANY, Gate
 from dagorama_broker.scheduler.places import KEY_BITS, Places
 from dagorama_broker.scheduler.run_times import UNCOUNTED, FunctionFigures, RunTimeEstimate
 
@@ -38,9 +39,14 @@ class FunctionQueue(Places):
         "emptied",
         "figures",
         "function",
+        "gate",
+        "gates",
         "heads",
         "id",
         "is_async",
+        "is_bounded",
+        "is_counted",
+        "is_limited",
         "is_paused",
         "key",
         "keyed_available",
@@ -64,7 +70,13 @@ class FunctionQueue(Places):
         self.key = key  #: concurrency key; empty: none
         self.number = number or id  #: the queue's own
         self._of = base  # the function's own queue; no queue references itself, so that an unused one is freed at once
-        self.limit = function.max_concurrency  #: nodes claimed at once; 0: any number
+        self.limit = 0 if function.concurrency_of_all else function.max_concurrency  #: nodes claimed at once; 0: any
+        #: of a function's own queue: what limits it together with others, or its nodes with any key together
+        self.gates: tuple[QueueGate, ...] = ()
+        self.gate: QueueGate | None = None  #: the rate of its key
+        self.is_limited = function.is_limited  #: whether it has a gate
+        self.is_bounded = bool(self.limit or function.rate_by_key)  #: whether its key has a limit or a rate
+        self.is_counted = bool(self.limit or self.is_limited)  #: whether the end of a claim may open anything
         self.nodes = 0  #: unfinished nodes; counted for a concurrency key only
         self.is_async = function.is_async
         self.is_paused = False  #: of a function's own queue: its nodes are not granted
@@ -76,6 +88,7 @@ class FunctionQueue(Places):
             or function.timeout
             or function.delay
             or function.stream_children
+            or self.is_limited
         )
         self.run_time: RunTimeEstimate = (
             base.run_time if base is not None else RunTimeEstimate(function.is_async)
@@ -99,12 +112,34 @@ class FunctionQueue(Places):
 
     @property
     def available(self) -> int:
-        """Queued nodes that may be claimed now."""
-        return min(self.ready, self.limit - self.claimed) if self.limit else self.ready
+        """Queued nodes that may be claimed now, as far as its key alone decides."""
+        return min(self.ready, self.own_room) if self.is_bounded else self.ready
+
+    @property
+    def own_room(self) -> int:
+        """Nodes that may be claimed now, as far as its key alone decides."""
+        room = self.limit - self.claimed if self.limit else ANY
+        return room if self.gate is None else min(room, self.gate.room)
+
+    @property
+    def shared_room(self) -> int:
+        """Nodes that may be claimed now, as far as all gates of a function's own queue decide."""
+        return min([gate.room for gate in self.gates], default=ANY)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing of a function's own queue is granted, with any key, however many nodes are queued."""
+        if self.is_paused:
+            return True
+        for gate in self.gates:  # without calls, because it is asked for each node that is granted
+            rate, most = gate.rate, gate.max_concurrency
+            if (rate is not None and gate.used + gate.held >= rate.starts) or (most and gate.claimed >= most):
+                return True
+        return False
 
     def room_for(self, nodes: int) -> int:
         """Return how many of these nodes could be claimed in addition if they were queued too."""
-        return max(0, min(nodes, self.limit - self.claimed - max(0, self.available))) if self.limit else nodes
+        return max(0, min(nodes, self.own_room - max(0, self.available))) if self.is_bounded else nodes
 
     @property
     def queued(self) -> int:
@@ -114,7 +149,8 @@ class FunctionQueue(Places):
     @property
     def schedulable(self) -> int:
         """Queued nodes of a function that may be claimed now, with any key."""
-        return self.available + self.keyed_available
+        nodes = self.available + self.keyed_available
+        return min(nodes, self.shared_room) if self.gates else nodes
 
     def recount(self) -> None:
         """Update `keyed_available` of the function from this queue of a concurrency key."""
@@ -141,6 +177,8 @@ class FunctionQueue(Places):
         super().clear()
 
 
+#: A limit of queues.
+QueueGate = Gate[FunctionQueue]
 #: The oldest place of a queue, the queue's number (so that ties do not compare queues), and the queue.
 Head = tuple[int, int, FunctionQueue]
 

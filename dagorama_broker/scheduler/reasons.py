@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
+from math import inf
 from typing import NamedTuple
 
 from dagorama_broker.model.delays import AT_ONCE
 from dagorama_broker.model.domain import ENDED, WireProtocol
 from dagorama_broker.scheduler.assignment import has_room, stale_at
-from dagorama_broker.scheduler.claims import Claims
+from dagorama_broker.scheduler.claims import Claims, gates_of
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import UNSTARTED, Node, Pool, Slot, Worker
 from dagorama_broker.scheduler.obstacles import MOST, Explainer, awaited
 from dagorama_broker.scheduler.offers import NO_WORKERS, paused_text
-from dagorama_broker.scheduler.queues import FunctionQueue, order
+from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate, order
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, RESOLVING, WAITING
 
 #: Causes that are returned.
@@ -146,6 +147,8 @@ def _queued(claims: Claims, node: Node, situation: Situation) -> Iterator[Reason
     if not pools:
         yield from _mismatches(claims, queue)
         return
+    for gate in gates_of(queue):
+        yield from _closed(claims, gate, situation.now)
     if queue.limit and queue.claimed >= queue.limit:
         yield _limit(claims, queue)
     elif queue.function.protocol is WireProtocol.LEGACY:
@@ -181,6 +184,33 @@ def _limit(claims: Claims, queue: FunctionQueue) -> Reason:
     return Reason(ReasonCode.LIMIT, text, queue.claimed, tuple(running[:MOST_NAMED]))
 
 
+def _closed(claims: Claims, gate: QueueGate, now: float) -> Iterator[Reason]:
+    """Yield why a gate lets nothing through now."""
+    is_shared = gate is claims.graph.rates.shared.get(gate.name)
+    what = f"the limit {gate.name!r}" if is_shared else "its function"
+    declared = f", as {gate.declared_by} declares" if is_shared else ""
+    if gate.max_concurrency and gate.claimed >= gate.max_concurrency:
+        running = [node for node in islice(claims.claimed.values(), MOST) if gate in node.queue.base.gates]
+        text = f"{_many(gate.claimed, 'node')} of {what} {'runs' if gate.claimed == 1 else 'run'}, with any key"
+        text = f"{text}, which is as many as it allows (max_concurrency={gate.max_concurrency}{declared})"
+        yield Reason(ReasonCode.LIMIT, text, gate.claimed, tuple(running[:MOST_NAMED]))
+    if gate.is_used_up:
+        yield _used_up(gate, now, f" of {what}{declared}," if is_shared else "")
+
+
+def _used_up(gate: QueueGate, now: float, of: str) -> Reason:
+    assert gate.rate is not None
+    of = f" for the key {gate.key!r}" if gate.key else of
+    text = f"the rate of {gate.rate.starts:,} per {gate.rate.seconds:g} s{of} is used up"
+    if gate.filled_at is not None:
+        text += " (the broker was started a short time ago, and does not know what was started before)"
+    until = gate.next_start()
+    if until == inf:
+        return Reason(ReasonCode.RATE, f"{text} by nodes that wait in busy processes", gate.held)
+    text += f"; its next start is in {max(0.0, until - now):.3g} s"
+    return Reason(ReasonCode.RATE, text, gate.used + gate.held, until=until)
+
+
 def _open_slots(pools: Collection[Pool]) -> Iterator[Slot]:
     for pool in pools:
         for worker in pool.workers.values():
@@ -208,8 +238,15 @@ def _ahead(claims: Claims, pools: Collection[Pool], node: Node) -> int:
     """Return how many older nodes are queued that one of these pools may run, including some that have left."""
     place = order(node.instance.rank, node.key, node.queue.function.priority)
     queues = [*claims.graph.active.values(), *claims.graph.keyed.values()]
-    fitting = (queue for queue in queues if queue.available > 0 and any(pool.may_run(queue) for pool in pools))
+    claimable = (queue for queue in queues if queue.available > 0 and not queue.base.is_closed)
+    fitting = (queue for queue in claimable if any(pool.may_run(queue) for pool in pools))
     return sum(queue.ahead_of(place) for queue in fitting)
+
+
+def closed_reason(claims: Claims, queue: FunctionQueue) -> str | None:
+    """Return which limit lets none of these nodes start now; None: none of its rates and shared limits does."""
+    closed = (reason for gate in gates_of(queue) for reason in _closed(claims, gate, claims.graph.now))
+    return next((reason.text for reason in closed), None)
 
 
 def is_blocked(reasons: Iterable[Reason]) -> bool:

@@ -59,9 +59,22 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     graph.next_worker = live.next_worker
     resolving = {row.key: row for row in live.ended if row.state == RESOLVING}
     pauses = _rebuild_nodes(graph, live, _rebuild_names(graph, live), resolving)
+    _rebuild_limits(graph)
     ended = ended_nodes(graph, [row for row in live.ended if row.key not in resolving])
     _rebuild_edges(graph, live, resolving, ended)
     return pauses
+
+
+def _rebuild_limits(graph: Graph) -> None:
+    """Have the figures of the youngest nodes hold, and all rates used up: what was started before is not known."""
+    limited = [queue for queue in graph.queue_by_id.values() if queue.is_limited]
+    for queue in limited:
+        graph.rates.declare(queue)
+        graph.rates.expect_unknown(queue.function, graph.now)
+    if any(queue.function.limit is not None for queue in limited):
+        for queue in reversed(dict.fromkeys([node.queue.base for node in reversed(graph.nodes.values())])):
+            graph.rates.declare(queue)
+    graph.rates.fill(graph.now)
 
 
 def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:

@@ -25,7 +25,8 @@ from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.obstacles import left_behind
-from dagorama_broker.scheduler.reasons import Cause, Reason, Situation, causes_of, reasons_of
+from dagorama_broker.scheduler.queues import QueueGate
+from dagorama_broker.scheduler.reasons import Cause, Reason, Situation, causes_of, closed_reason, reasons_of
 from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind, rebind_deployed
 from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.requests import NewNodes
@@ -61,6 +62,8 @@ class Scheduler(Workers):
         for worker in self.claims.silent(now):
             self.disconnect(worker, now)
         self._end_pauses(now)
+        self.claims.begin_first()
+        self.graph.rates.look(now, self.limits.step)
         for node in islice(self.graph.expired(now), self.limits.step):
             self._give_up(node)
         for node in self.claims.overrun(now):
@@ -87,7 +90,7 @@ class Scheduler(Workers):
         return is_more
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
-        times = [stale_at, self.dispatch_paused_until]
+        times = [stale_at, self.dispatch_paused_until, self.graph.rates.next_due]
         times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.claims.overruns) if heap]
         if self.claims.leases:
             # Called this often, it can tell that the broker stood still from the silence of a worker.
@@ -110,7 +113,8 @@ class Scheduler(Workers):
 
     def _give_up(self, node: Node) -> None:
         function = node.queue.function
-        reason = self.claims.unschedulable_reason(node.queue) or "workers that may run it had other work"
+        reason = self.claims.unschedulable_reason(node.queue) or closed_reason(self.claims, node.queue)
+        reason = reason or "workers that may run it had other work"
         text = f"it was queued for {function.queue_timeout:g} seconds (queue_timeout): {reason}"
         self._again_or_fail(node, False, "dagorama.errors.QueueTimeout", text)
 
@@ -251,6 +255,14 @@ class Scheduler(Workers):
         if self.dispatch_paused_until is None:
             return Situation(self.graph.now)
         return Situation(self.graph.now, len(self.awaited), self.dispatch_paused_until)
+
+    def limits_in_use(self, most: int) -> list[QueueGate]:
+        """Return shared limits, limits of functions, and rates of keys that have nodes, at most `most`."""
+        return self.graph.rates.listed(most)
+
+    def is_shared(self, gate: QueueGate) -> bool:
+        """Return whether this is a shared limit, and not one of a function."""
+        return self.graph.rates.shared.get(gate.name) is gate
 
     # --- operations on request ----------------------------------------------------------------------
 

@@ -36,7 +36,6 @@ class States(Names):
         self.active: dict[
             int, FunctionQueue
         ] = {}  #: functions' own queues with a queued node, with any key, by function
-        self.stirred: dict[FunctionQueue, None] = {}  #: queues whose oldest claimable node may have changed
         self.delayed: dict[int, FunctionQueue] = {}  #: queues with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; ended ones since the start of this broker
         self.pauses: list[tuple[float, int]] = []  #: heap of (when, key) of nodes in BACKOFF
@@ -63,8 +62,8 @@ class States(Names):
                 del self.expires_at[node.key]
         elif before is CLAIMED:
             queue.claimed -= 1
-            if queue.limit:
-                self.stirred[queue] = None
+            if queue.is_counted:
+                self._leave_claim(queue)
         elif before is BACKOFF:
             self._leave_delayed(queue)
         if state is QUEUED:
@@ -78,6 +77,14 @@ class States(Names):
             self._delay(queue)
         if queue.key:
             _recount(queue, before, state)
+
+    def _leave_claim(self, queue: FunctionQueue) -> None:
+        if queue.limit:
+            self.stirred[queue] = None
+        for gate in queue.base.gates:
+            gate.claimed -= 1
+            if gate.claimed == gate.max_concurrency - 1:
+                self.rates.opened(gate)
 
     def _leave_queue(self, queue: FunctionQueue) -> None:
         queue.ready -= 1
@@ -191,7 +198,7 @@ class States(Names):
 
     def head(self, queue: FunctionQueue) -> Head | None:
         """Return the oldest claimable node of a function, with any concurrency key; None: none, or it is paused."""
-        return None if queue.is_paused else oldest(queue, self.first)
+        return None if queue.is_paused or (queue.gates and queue.is_closed) else oldest(queue, self.first)
 
     def set_paused(self, name: str, row: PausedQueueRow | None) -> None:
         """Stop granting nodes of a queue, or go on with it; nodes that workers hold run."""

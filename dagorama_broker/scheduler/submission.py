@@ -52,6 +52,7 @@ class SubmissionPlan:
         self._instances: dict[bytes, tuple[Instance, NewNodes]] = {}
         self._origins: dict[bytes, list[NodeBlock]] = {}
         self._new_queues: dict[Function, FunctionQueue] = {}
+        self._limited: list[Function] = []
         self._last: NodeBlock | None = None  # the block that was looked into last
         if reservation is None:
             for _ in self.steps():
@@ -126,6 +127,8 @@ class SubmissionPlan:
         """Return the queue of a function. A new one is only planned: a plan that is refused leaves none behind."""
         graph = self._graph
         queue = graph.queues.get(function) or self._new_queues.get(function)
+        if function.is_limited:
+            self._limited.append(function)
         if queue is None and self._reservation is not None:
             queue = self._new_queues[function] = graph.plan_queue(graph.next_queue, function)
             graph.next_queue += 1  # other calls make queues before this plan is carried out
@@ -225,11 +228,13 @@ class SubmissionPlan:
         graph.evict_idle(new.instance for new in self.new_blocks)
 
     def record_functions(self) -> None:
-        """Enter the queues of new functions, with their rows."""
+        """Enter the queues of new functions, with their rows; the figures of their limits hold from now on."""
         for planned in self._new_queues.values():
             queue = self._graph.record_queue(planned)
             if queue is not planned:  # another call has made one since it was planned
                 self._use_instead(planned, queue)
+        for function in self._limited:
+            self._graph.declare(self._graph.queues[function])
 
     def _use_instead(self, planned: FunctionQueue, queue: FunctionQueue) -> None:
         for node in self.nodes:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model.domain import Function
+from dagorama_broker.model.domain import Function, Rate, SharedLimit
 from dagorama_broker.model.rows import NodeBlockRow, NodeRow, OutcomeRow, ProgressRow, unpack_keys
 
 SqlValue: TypeAlias = "int | float | str | bytes | None"
@@ -38,6 +38,10 @@ _OPTIONS = (
     "key_id",
     "class_code",
     "rebound_under",
+    "rate",
+    "rate_by_key",
+    "concurrency_of_all",
+    "limit",
 )
 
 
@@ -56,6 +60,11 @@ def with_options(function: Function, packed: str) -> Function:
             f"the store has {function.name} with the option {unknown[0]!r}, which this version does not know: an"
             " unreleased or newer version of dagorama has written it; use that version, or begin with a new store"
         )
+    if "rate" in options:
+        options["rate"] = Rate(*options["rate"])
+    if "limit" in options:
+        name, rate, max_concurrency = options["limit"]
+        options["limit"] = SharedLimit(name, rate and Rate(*rate), max_concurrency)
     return replace(function, **options)
 
 

@@ -89,10 +89,22 @@ def rules_of(function: pb.Function) -> list[tuple[str, str]]:
         ("time limit", duration(function.timeout) if function.timeout else ""),
         ("queued at most", duration(function.queue_timeout) if function.queue_timeout else ""),
         ("runs at once, at most", f"{function.max_concurrency}" if function.max_concurrency else ""),
+        ("starts, at most", _rate(function.rate, " for each key" if function.rate_by_key else "")),
+        ("limit", _limit(function.limit)),
         ("delay", duration(function.delay) if function.delay else ""),
         ("priority", f"{function.priority}" if function.priority else ""),
     ]
     return [(name, value) for name, value in rules if value]
+
+
+def _rate(rate: pb.Rate, of: str = "") -> str:
+    return f"{rate.starts} per {rate.seconds:g} s{of}" if rate.starts else ""
+
+
+def _limit(limit: pb.SharedLimit) -> str:
+    """Return the name of a shared limit and what the function declares it to be."""
+    at_once = f"{limit.max_concurrency} at once" if limit.max_concurrency else ""
+    return ": ".join(filter(None, [limit.name, ", ".join(filter(None, [_rate(limit.rate), at_once]))]))
 
 
 def attempts_of(details: pb.NodeDetails) -> list[Attempt]:

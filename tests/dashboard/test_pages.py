@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 
-from dagorama import DAGDefinition, QueueTimeout, dagorama, resolve
+from dagorama import DAGDefinition, Limit, QueueTimeout, Rate, dagorama, resolve
 from dagorama.client.connection import connection
 from dagorama.models.state import State
 from tests.dashboard.conftest import Seen
@@ -21,6 +21,14 @@ class Late(DAGDefinition):
     @dagorama(queue_timeout=0.01).syncfn
     def entrypoint(self) -> int:
         return 1
+
+
+class Rated(DAGDefinition):
+    @dagorama(
+        rate=Rate(5, per=60), rate_key="tenant", limit=Limit(f"api {HOSTILE}", rate=Rate(500, per=60), concurrency=20)
+    )
+    def entrypoint(self, tenant: str) -> str:
+        return tenant
 
 
 def test_the_overview_shows_rates_failures_and_what_cannot_run(seen: Seen) -> None:
@@ -148,6 +156,19 @@ def test_a_node_of_a_json_function_shows_its_arguments_and_value(seen: Seen) -> 
                  "<dt>value</dt><dd><code>4<"):  # fmt: skip
         assert part in page
     assert "signatures are not verified here" not in seen.pages.page(f"/instances/{seen.completed}/1"), "a pickle"
+
+
+def test_rates_and_limits_are_shown_with_what_is_used_of_them() -> None:
+    with launch_broker(0) as broker, dashboard(broker.host, broker.port) as pages:
+        instance, _ = Rated()("tenant seven")
+        queues, node = pages.page("/queues"), pages.page(f"/instances/{instance.instance_id}/1")
+    connection().close_stream()
+    assert "<h2>Limits</h2>" in queues
+    for text in ("0 of 500 per 60 s", "0 of 20", "tenant seven", "0 of 5 per 60 s", "api &lt;img"):
+        assert text in queues, text
+    assert "5 per 60 s for each key" in node
+    assert "500 per 60 s, 20 at once" in node
+    assert "<img" not in queues + node
 
 
 def test_a_node_that_waits_says_why(seen: Seen) -> None:

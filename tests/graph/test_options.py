@@ -11,6 +11,7 @@ from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, instance_within
 from dagorama.errors import PromiseMisuse
 from dagorama.graph.node_batch import FunctionTable
+from dagorama.graph.rates import Limit, Rate
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.outcome import outcome
 from dagorama.retry import StaticRetry
@@ -77,6 +78,35 @@ def test_options_travel_with_the_function(attempt: AttemptScope, inside: Any) ->
     told = node.function
     assert (told.timeout, told.queue_timeout, told.priority, told.max_concurrency) == (1.5, 60, -3, 2)
     assert (told.delay, told.max_deaths, told.stream_children) == (0.25, 1, True)
+
+
+def test_rates_and_limits_travel_with_the_function(attempt: AttemptScope) -> None:
+    class Limited(DAGDefinition):
+        def entrypoint(self) -> None: ...
+
+        @dagorama(rate=Rate(10, per=0.5), rate_key="tenant", max_concurrency=3)
+        def keyed(self, tenant: str) -> str:
+            return tenant
+
+        @dagorama(rate=Rate(1, per=60), max_concurrency=1, concurrency_key="tenant")
+        def of_all(self, tenant: str) -> str:
+            return tenant
+
+        @dagorama(limit=Limit("api", rate=Rate(500, per=60), concurrency=20))
+        def shares(self) -> None: ...
+
+    inside: Any = instance_within(INSTANCE, Limited(), attempt)
+    inside.keyed("seven")
+    inside.of_all("eight")
+    inside.shares()
+    keyed, of_all, shares = [node.function for node in block_of(attempt.runs[0])]
+    assert (keyed.rate.starts, keyed.rate.seconds, keyed.rate_by_key) == (10, 0.5, True)
+    assert (keyed.max_concurrency, keyed.concurrency_of_all) == (3, True)
+    assert (of_all.rate.starts, of_all.rate.seconds, of_all.rate_by_key) == (1, 60.0, False)
+    assert (of_all.max_concurrency, of_all.concurrency_of_all) == (1, False)
+    limit = shares.limit
+    assert (limit.name, limit.rate.starts, limit.rate.seconds, limit.max_concurrency) == ("api", 500, 60.0, 20)
+    assert keys_of(attempt) == ["seven", "eight", None]
 
 
 def test_a_function_without_options_says_nothing_of_them(attempt: AttemptScope, inside: Any) -> None:
@@ -251,6 +281,9 @@ class Dividing(Ruled):
         ("max_deaths", [0, 1.5, True]),
         ("stream_children", [1, "yes", None]),
         ("concurrency_key", [3, b"key"]),
+        ("rate", [10, "10/m", 1.5]),
+        ("rate_key", [3, b"key"]),
+        ("limit", ["openai", 5]),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_by_name(option: str, values: list[Any]) -> None:
@@ -265,7 +298,7 @@ def test_an_option_that_cannot_be_is_refused_by_name(option: str, values: list[A
 
 def test_an_unknown_option_is_refused() -> None:
     for name, remedy in (("time_out", "did you mean 'timeout'"), ("taint", "did you mean 'taint_name'"),
-                         ("zzz", "it takes codec, concurrency_key, delay, max_concurrency")):  # fmt: skip
+                         ("zzz", "it takes codec, concurrency_key, delay, limit, max_concurrency")):  # fmt: skip
         with pytest.raises(TypeError, match=rf"^dagorama\(\) got an unexpected option '{name}'; {remedy}"):
             dagorama(**{name: 5})  # type: ignore[call-overload]
 
@@ -279,6 +312,49 @@ def test_an_endless_limit_is_none() -> None:
 def test_a_key_without_a_number_is_refused() -> None:
     with pytest.raises(ValueError, match="concurrency_key is given without max_concurrency"):
         dagorama(concurrency_key="tenant")
+
+
+def test_keys_without_what_they_count_and_two_keys_are_refused() -> None:
+    with pytest.raises(ValueError, match="rate_key is given without rate"):
+        dagorama(rate_key="tenant")
+    with pytest.raises(ValueError, match="concurrency_key is 'a' and rate_key is 'b': a call has one key"):
+        dagorama(max_concurrency=1, concurrency_key="a", rate=Rate(1, per=1), rate_key="b")
+    with pytest.raises(ValueError, match=r"rate_key is 'missing', which is not a parameter of .*free"):
+
+        @dagorama(rate=Rate(1, per=1), rate_key="missing")
+        def free(self: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("starts", "per", "sentence"),
+    [
+        (0, 1, "starts is 0: it must be a whole number from 1 up"),
+        (1.5, 1, "starts is 1.5: it must be a whole number"),
+        (True, 1, "starts is True: it must be a whole number"),
+        (1, 0, "per is 0: it must be more than 0"),
+        (1, -1, "per is -1: it must be a number of seconds"),
+        (1, math.inf, "per is inf: it must be a number of seconds"),
+        (1, 366 * 86_400 + 1, "it must be more than 0 and at most 31,622,400 seconds"),
+        (1, "60", "per is '60': it must be a number of seconds"),
+    ],
+)
+def test_a_rate_that_cannot_be_is_refused(starts: Any, per: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Rate(starts, per=per)
+
+
+def test_a_limit_that_cannot_be_is_refused() -> None:
+    names: list[Any] = ["", "x" * 513, "a\0b", 5]
+    for name in names:
+        with pytest.raises(ValueError, match="a limit's name is a text of 1 to 512 characters"):
+            Limit(name, concurrency=1)
+    with pytest.raises(ValueError, match="the limit 'api' limits nothing: give it a rate, a concurrency, or both"):
+        Limit("api")
+    with pytest.raises(ValueError, match="concurrency is 0: it must be a whole number from 1 up"):
+        Limit("api", concurrency=0)
+    five: Any = 5
+    with pytest.raises(ValueError, match="rate is 5: it must be a Rate, such as"):
+        Limit("api", rate=five)
 
 
 @pytest.mark.parametrize("key", ["self", "rest", "missing", "local"])

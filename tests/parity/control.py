@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-from dagorama import DAGDefinition, State, batch, current, dagorama, report, resource, start, state
+from dagorama import DAGDefinition, Limit, Rate, State, batch, current, dagorama, report, resource, start, state
 from dagorama.client.connection import connection
 from tests.parity.failures import OneOfMany
 from tests.parity.stage import Stage, wait_for_all
@@ -93,6 +93,48 @@ class Keyed(DAGDefinition):
 def the_order_of_a_limit_holds_for_each_key(stage: Stage) -> None:
     assert stage.told(*Keyed()(stage.folder)) == ["a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3"]
     assert [(stage.folder / f"key-{key}").read_text().split() for key in "ab"] == [["0", "1", "2", "3"]] * 2
+
+
+class Rated(DAGDefinition):
+    """Notes when its nodes run, of which three start within half a second."""
+
+    @dagorama
+    def entrypoint(self, folder: Path) -> list[str]:
+        return [self.noted(folder, key, number) for number in range(4) for key in ("a", "b")]
+
+    @dagorama(rate=Rate(3, per=0.5), rate_key="key", max_concurrency=1)
+    def noted(self, folder: Path, key: str, number: int) -> str:
+        with (folder / f"rated-{key}").open("a") as lines:
+            lines.write(f"{number}\n")
+        return f"{key}{number}"
+
+
+@story
+def a_rate_delays_nodes_of_each_key_in_their_order(stage: Stage) -> None:
+    assert stage.told(*Rated()(stage.folder)) == ["a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3"]
+    assert [(stage.folder / f"rated-{key}").read_text().split() for key in "ab"] == [["0", "1", "2", "3"]] * 2
+
+
+API = Limit("parity", rate=Rate(4, per=0.3), concurrency=1)
+
+
+class Sharing(DAGDefinition):
+    @dagorama
+    def entrypoint(self) -> list[int]:
+        return [self.one(number) if number % 2 else self.two(number) for number in range(8)]
+
+    @dagorama(limit=API)
+    def one(self, number: int) -> int:
+        return number
+
+    @dagorama(limit=API)
+    def two(self, number: int) -> int:
+        return number * 10
+
+
+@story
+def functions_share_a_limit(stage: Stage) -> None:
+    assert stage.told(*Sharing()()) == [0, 1, 20, 3, 40, 5, 60, 7]
 
 
 class Paused(DAGDefinition):

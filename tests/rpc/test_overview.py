@@ -39,6 +39,21 @@ async def test_the_pages_have_each_function_and_queue_once(served: Served) -> No
     assert sorted(names) == sorted(queues) == [f"work:Task.f{number:05}" for number in range(FUNCTIONS)]
 
 
+async def test_limits_come_with_the_first_page_and_fit_it(served: Served) -> None:
+    for start in range(0, 600, 100):
+        limits = [pb.SharedLimit(name=f"{number:03}{'n' * 4_000}", max_concurrency=1) for number in range(100)]
+        functions = [
+            pb.Function(name=f"work:Task.f{start + number}", hash="h", limit=limit)
+            for number, limit in enumerate(limits)
+        ]
+        await submit(served.stub, Dag().submission(*[b"a"] * 100, functions=functions, function=list(range(100))))
+    status = await served.stub.GetStatus(pb.GetStatusRequest())
+    assert 10 < len(status.limits) < 100
+    assert status.ByteSize() < MESSAGE
+    assert [limit.queued for limit in status.limits] == [6] * len(status.limits)
+    assert not (await served.stub.GetStatus(pb.GetStatusRequest(after_queue="work"))).limits
+
+
 async def test_running_nodes_are_named_as_far_as_they_are_asked_for(served: Served) -> None:
     dag = Dag()
     worker = await served.worker(slots=2)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dagorama_broker.model.domain import State, WireProtocol
+from dagorama_broker.model.domain import Rate, SharedLimit, State, WireProtocol
 from dagorama_broker.scheduler import Reason, ReasonCode
 from dagorama_broker.scheduler.obstacles import MOST
 from dagorama_broker.scheduler.reasons import is_blocked
@@ -204,7 +204,10 @@ def test_causes_that_were_not_all_looked_at_say_so(driver: SchedulerDriver) -> N
 KINDS = (
     WORK, GPU, function("few", max_concurrency=2), function("many"), function("keyed", max_concurrency=1),
     function("waits", is_async=True), function("late", delay=5.0), function("signed", key_id="other"),
-    retrying(2, 60.0), function("first", queue="many", priority=1),
+    retrying(2, 60.0), function("first", queue="many", priority=1), function("rated", rate=Rate(2, 60.0)),
+    function("keyed", queue="rates", rate=Rate(1, 60.0), rate_by_key=True, max_concurrency=2, concurrency_of_all=True),
+    function("shares", limit=SharedLimit("both", Rate(3, 60.0), 2)),
+    function("waits and shares", is_async=True, limit=SharedLimit("both", None, 2)),
 )  # fmt: skip
 #: Codes of nodes that a worker holds.
 HELD = (C.RUNNING, C.BEHIND_RUNNING, C.WITH_SOURCE)

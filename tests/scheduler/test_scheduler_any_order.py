@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dagorama_broker.errors import FailedPrecondition, InvalidArgument
-from dagorama_broker.model.domain import ENDED, RetryPolicy, State
+from dagorama_broker.model.domain import ENDED, Rate, RetryPolicy, SharedLimit, State
 from dagorama_broker.scheduler import Limits, Timing
 from dagorama_broker.scheduler.rebind import UNCLAIMED
 from tests.proof.progress import made
@@ -35,6 +35,12 @@ FUNCTIONS = {
     "delayed": function("delayed", delay=0.5),
     "eager": function("eager", stream_children=True, retry=RetryPolicy(3, 0.3)),
     "lasting": function("lasting", stream_children=True, queue="plain"),
+    "rated": function("rated", rate=Rate(3, 0.7), retry=RetryPolicy(2, 0.0)),
+    "rated by key": function(
+        "rated by key", rate=Rate(1, 0.5), rate_by_key=True, max_concurrency=2, concurrency_of_all=True, queue="plain"
+    ),
+    "shares": function("shares", limit=SharedLimit("both", Rate(2, 0.5), 2)),
+    "shares too": function("shares too", limit=SharedLimit("both", Rate(2, 0.5), 2), taint="GPU", max_concurrency=1),
     "hurried": function("hurried", queue_timeout=2.0, taint="GPU", max_deaths=1),
 }
 WORKERS: list[dict[str, Any]] = [

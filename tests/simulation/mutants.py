@@ -31,10 +31,12 @@ from dagorama_broker.rpc.work import WorkerStreams
 from dagorama_broker.scheduler import Node, Scheduler, Slot, Worker, assignment, rebind, restore, states, workers
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.drafts import Draft
+from dagorama_broker.scheduler.gates import ANY, Gate
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.places import KEY_MASK, Places
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.queues import order as right_order
+from dagorama_broker.scheduler.rates import Rates
 from dagorama_broker.scheduler.staged_children import StagedChildren
 from dagorama_broker.scheduler.submission import SubmissionPlan
 
@@ -247,6 +249,21 @@ def _(move: Any) -> Any:
             node.queue.claimed += 1
 
     return leaking
+
+
+@mutant("rate ignored", (Gate, "room"))
+def _(room: Any) -> Any:
+    return property(lambda self: max(0, self.max_concurrency - self.claimed) if self.max_concurrency else ANY)
+
+
+@mutant("a start counts for half its time", (Gate, "_end"))
+def _(end: Any) -> Any:
+    return lambda self, span: (span.last + end(self, span)) / 2
+
+
+@mutant("starts forgotten on restart", (Rates, "fill"))
+def _(fill: Any) -> Any:
+    return lambda self, now: None
 
 
 @mutant("delay ignored", (Graph, "_make_ready"))

@@ -15,6 +15,8 @@ from tests.simulation.loop import WALL
 ALWAYS = 1_000
 DEATHS = 3  #: that a node survives, and one less
 
+_BOTH = pb.SharedLimit(name="both", rate=pb.Rate(starts=3, seconds=2.3), max_concurrency=2)
+
 #: By name. `queue` and `taint` are crossed on purpose: neither follows from the other.
 FUNCTIONS: dict[str, pb.Function] = {
     function.name: function
@@ -33,6 +35,17 @@ FUNCTIONS: dict[str, pb.Function] = {
         pb.Function(name="keyed", hash="h", max_concurrency=1),
         pb.Function(name="delayed", hash="h", delay=0.9),
         pb.Function(name="hurried", hash="h", taint="TPU", queue_timeout=1.5),
+        pb.Function(name="rated", hash="h", rate=pb.Rate(starts=2, seconds=1.7)),
+        pb.Function(
+            name="rated by key",
+            hash="h",
+            rate=pb.Rate(starts=1, seconds=1.1),
+            rate_by_key=True,
+            max_concurrency=2,
+            concurrency_of_all=True,
+        ),
+        pb.Function(name="shares", hash="h", limit=_BOTH, retry=pb.Retry(max_attempts=2, interval=0.1, base=1.0)),
+        pb.Function(name="shares too", hash="h", limit=_BOTH, queue="plain", is_async=True, max_deaths=100),
     )
 }
 _COMMON = ("plain", "plain", "gpu", "tame", "retries", "async", "urgent", "lazy")
@@ -89,7 +102,7 @@ class Plan:
 
     def _draw(self, chance: random.Random, name: str, others: list[str], depth: int) -> Program:
         function = chance.choice(_COMMON if chance.random() < 0.75 else _RARE)
-        program = self.programs[name] = Program(name, function)
+        program = self.programs[name] = Program(name, self._limited(name, function))
         if others and chance.random() < 0.6:
             program.sources = tuple(chance.sample(others, min(len(others), chance.choice((1, 1, 2, 3)))))
             program.tolerates = tuple(source for source in program.sources if chance.random() < 0.25)
@@ -135,6 +148,13 @@ class Plan:
             self.programs[program.name] = program
             made.append(program)
         return made
+
+    def _limited(self, name: str, function: str) -> str:
+        """Return the function, or another one with a rate."""
+        chance = random.Random(f"{self.seed}/{name}/limit")
+        if chance.random() < {"keyed": 0.5, "limited": 0.6, "plain": 0.1}.get(function, 0.0):
+            return "rated by key" if function == "keyed" else chance.choice(("rated", "shares", "shares too"))
+        return function
 
     def _draw_delay(self, program: Program) -> None:
         chance = random.Random(f"{self.seed}/{program.name}/delay")

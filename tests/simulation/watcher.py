@@ -25,6 +25,7 @@ from tests.support import invariants
 
 from .loop import WALL, SimulatedLoop
 from .programs import FUNCTIONS, Computation, Plan
+from .rates import RateWatch, is_limited
 from .store import Disk
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class Watcher:
         self.disturbed_at = 0.0  #: when something was done to the broker last
         self.serving_since = 0.0  #: when the present broker began
         self.steps = self.commits = self.starts = self.restarts = 0
+        self.rates = RateWatch(FUNCTIONS)
         disk.committed = self.committed
 
     # --- saying what is wrong -------------------------------------------------------------------------
@@ -175,6 +177,8 @@ class Watcher:
             self.require(held_back, "nothing before they are back", f"{len(self.awaited)} workers may still return")
         for slot, node, attempt in effects.granted:
             self._granted(broker, slot.worker, node, attempt)
+        wrong = self.rates.look(scheduler, self.loop.now)
+        self.require(not wrong, "rates", wrong)
         if scheduler.dispatch_paused_until is None:
             self._check_order(broker, effects)
             self._check_idle(broker)
@@ -617,6 +621,8 @@ def _may_run(worker: Worker, node: Node) -> bool:
 
 def _has_room(broker: Broker, node: Node) -> bool:
     most = FUNCTIONS[node.queue.function.name].max_concurrency
+    if is_limited(FUNCTIONS[node.queue.function.name]):
+        return False  # its rate may be used up; if it never has room, the node does not end
     if not most:
         return True
     return sum(o.queue is node.queue and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values()) < most

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 
 from dagorama_broker.model.domain import ENDED, EagerState, State, WireProtocol
 from dagorama_broker.model.rows import unpack_keys
 from dagorama_broker.scheduler import DemandQuery, Node, ReadyAges, ReasonCode, Scheduler, Slot
+from dagorama_broker.scheduler.claims import gates_of
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
 from dagorama_broker.scheduler.places import rank
@@ -22,6 +24,7 @@ def check(driver: SchedulerDriver) -> None:
     what_takes_memory_is_counted(scheduler)
     queues_have_what_is_queued(scheduler)
     claims_are_held_once(scheduler)
+    gates_count_what_is_claimed(driver)
     what_goes_along_is_with_its_source(scheduler)
     nobody_waits_for_what_has_ended(scheduler)
     readers_are_counted(scheduler)
@@ -129,6 +132,24 @@ def eager_attempts_have_their_attempt(driver: SchedulerDriver) -> None:
     for key in scheduler.graph.nodes:
         if not ledger.is_drafted(key):
             assert not ledger.of_dead_attempt(key), "an attempt was aborted, and the nodes that it created go on"
+
+
+def gates_count_what_is_claimed(driver: SchedulerDriver) -> None:
+    scheduler = driver.scheduler
+    graph, unstarted = scheduler.graph, scheduler.claims.unstarted
+    assert all(scheduler.claims.claimed[attempt] is node for attempt, node in unstarted.items())
+    shared = [*graph.rates.shared.values(), *graph.rates.of_functions.values()]
+    for gate in shared:
+        own = [node for node in graph.nodes.values() if gate in node.queue.base.gates]
+        assert gate.claimed == sum(node.state is State.CLAIMED for node in own)
+        assert gate.queues.keys() == {queue for queue in graph.queues.values() if gate in queue.gates}
+    by_key = [gate for gates in graph.rates.of_keys.values() for gate in gates.values()]
+    for gate in (*shared, *by_key):
+        assert gate.held == sum(gate in gates_of(node.queue) for node in unstarted.values())
+        assert gate.used == sum(span.starts for span in gate._spans)
+        assert gate.spans == 0 or gate.due < inf, "it is looked at when it may open, or be forgotten"
+        assert not gate.is_idle, "it would stay forever"
+        assert gate.due > driver.now or (driver.next_tick is not None and driver.next_tick <= driver.now)
 
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
@@ -315,5 +336,5 @@ def the_oldest_went_first(driver: SchedulerDriver) -> None:
             continue  # it goes along with its source, within the window
         key = granted.node.instance.key  # its priority is read from the store, as the next broker reads it
         for queue in (*graph.queues.values(), *graph.keyed.values()):
-            if pool is not None and pool.may_run(queue) and queue.available > 0 and not queue.base.is_paused:
+            if pool is not None and pool.may_run(queue) and queue.available > 0 and not queue.base.is_closed:
                 assert graph.first(queue) > place(granted.node, rank(key, driver.ledger.instances[key].priority))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from struct import pack
 
-from dagorama_broker.model.domain import EagerState, Function, RetryPolicy, State, WireProtocol
+from dagorama_broker.model.domain import EagerState, Function, Rate, RetryPolicy, SharedLimit, State, WireProtocol
 from dagorama_broker.model.rows import Changes, FunctionRow, InstanceRow, NodeBlockRow, NodeRow, OutcomeRow
 from dagorama_broker.store import Store
 from dagorama_broker.store.sqlite.store import SqliteStore
@@ -13,8 +13,10 @@ from dagorama_broker.store.sqlite.store import SqliteStore
 ORIGIN = b"origin-of-12"
 PLAIN = Function("work:Plain.step", "hash-1", "default")
 RICH = Function(
-    "work:Rich.step", "hash-2", "heavy", "GPU", RetryPolicy(3, 0.5, 2.0, 60.0, 0.25), True, WireProtocol.LEGACY
-)
+    "work:Rich.step", "hash-2", "heavy", "GPU", RetryPolicy(3, 0.5, 2.0, 60.0, 0.25), True, WireProtocol.LEGACY,
+    max_concurrency=3, rate=Rate(5, 0.5), rate_by_key=True, concurrency_of_all=True,
+    limit=SharedLimit("api", Rate(500, 60.0), 20),
+)  # fmt: skip
 
 
 def begun(store: Store) -> int:

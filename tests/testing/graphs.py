@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dagorama import DAGDefinition, ExponentialRetry, StaticRetry, dagorama, outcome
+from dagorama import DAGDefinition, ExponentialRetry, Rate, StaticRetry, dagorama, outcome
 from dagorama.models.failure import Failure
 
 HOURS = 3_600.0
@@ -106,3 +106,13 @@ class Steps(DAGDefinition):
     @dagorama
     def step(self, before: int) -> int:
         return before + 1
+
+
+class Polite(DAGDefinition):
+    @dagorama
+    def entrypoint(self, calls: int) -> list[int]:
+        return [self.call(number) for number in range(calls)]
+
+    @dagorama(rate=Rate(3, per=HOURS))
+    def call(self, number: int) -> int:
+        return number

@@ -14,7 +14,7 @@ from dagorama import (
     state,
 )
 from dagorama_testing import NothingHappens, SimulatedWorker, inline
-from tests.testing.graphs import HOURS, AsyncShapes, Growing, Hurried, Late, Patient, Shapes, Steps
+from tests.testing.graphs import HOURS, AsyncShapes, Growing, Hurried, Late, Patient, Polite, Shapes, Steps
 
 
 def test_nothing_runs_before_the_test_says_so() -> None:
@@ -150,6 +150,18 @@ def test_pauses_between_attempts_are_those_of_the_definition() -> None:
         world.run()
         assert [run.at for run in world.runs] == [0, 2, 6, 14]
         assert resolve(instance, promise) == 7
+
+
+def test_a_rate_takes_no_time_and_its_clock_says_when_nodes_start() -> None:
+    with inline() as world:
+        instance, promise = Polite()(7)
+        assert resolve(instance, promise, timeout=None) == [0, 1, 2, 3, 4, 5, 6]
+        assert [run.at for run in world.runs_of(Polite.call)] == [0, 0, 0, HOURS, HOURS, HOURS, 2 * HOURS]
+        world.restart_broker()
+        world.run()
+        again, values = Polite()(1)
+        assert resolve(again, values, timeout=None) == [0]
+        assert world.runs_of(Polite.call)[-1].at >= 3 * HOURS  # nothing with a rate starts for one period
 
 
 def test_advancing_the_clock_runs_what_becomes_due() -> None:

@@ -10,6 +10,8 @@ from dagorama import (
     DAGPromise,
     ExponentialRetry,
     Failure,
+    Limit,
+    Rate,
     Retried,
     RetryLater,
     State,
@@ -25,6 +27,8 @@ from dagorama import (
     retry_failed,
     state,
 )
+
+API = Limit("api", rate=Rate(500, per=0.5), concurrency=3)
 
 
 def by_tenant(tenant: str, *, fast: bool = False) -> str:
@@ -58,6 +62,10 @@ class Task(DAGDefinition):
         values = [part for part in parts if not isinstance(part, Failure)]
         assert_type(values, list[int])
         return sum(values)
+
+    @dagorama(rate=Rate(10, per=60), rate_key=by_tenant, limit=API).syncfn
+    def fetch(self, tenant: str) -> int:
+        return len(tenant)
 
     @dagorama(concurrency_key=None).syncfn
     def kinds(self, part: int | Failure) -> str:

@@ -17,8 +17,8 @@ ROOT = HERE.parents[1]
 # Each line that ends in `# wrong` has to be an error, and no other line may be one.
 WRONG = """
 from dagorama import (
-    DAGDefinition, DAGPromise, RetryLater, StaticRetry, aresolve, as_completed, cancel, dagorama, outcome, put,
-    resolve, retry_failed,
+    DAGDefinition, DAGPromise, Limit, Rate, RetryLater, StaticRetry, aresolve, as_completed, cancel, dagorama, outcome,
+    put, resolve, retry_failed,
 )
 
 
@@ -90,6 +90,10 @@ def calls() -> None:
     dagorama(timout=5)  # wrong
     dagorama(priority=0.5)  # wrong
     dagorama(max_concurrency=1, concurrency_key=len("a"))  # wrong
+    dagorama(rate=10)  # wrong
+    dagorama(limit="api")  # wrong
+    Rate(10, 60)  # wrong
+    Limit("api", Rate(1, per=1))  # wrong
     StaticRetry(3, 1, retry_on=[ValueError])  # wrong
     StaticRetry(3, 1, give_up_on=(1,))  # wrong
     RetryLater("5")  # wrong
