@@ -31,6 +31,11 @@ def ids() -> list[str]:
     return [info.name for info in reversed(connection().list_instances().instances)]
 
 
+def codes(instance: bytes) -> list[str]:
+    """Return the codes of the reasons for which an instance waits."""
+    return [reason.code for cause in connection().explain_node(instance).causes for reason in cause.reasons]
+
+
 def test_a_killed_broker_goes_on_with_its_schedules_and_uses_no_time_twice(tmp_path: Path) -> None:
     with launch_broker(0, f"sqlite:///{tmp_path}/store") as broker, launch_workers(1):
         schedule(Ticks(), every=SECOND, id="ticks", overlap="allow", catch_up="all")("a")
@@ -51,10 +56,11 @@ def test_an_instance_whose_code_no_worker_has_says_why_it_waits() -> None:
         gone: Any = type("Gone", (Ticks,), {"__module__": "no_such_module"})
         put: Any = schedule(gone(), every=SECOND, id="gone")
         put("a")
-        await_that(lambda: "no_such_module" in connection().list_schedules("gone")[0].instance.stuck)
+        await_that(lambda: bool(ids()))
+        instance = connection().list_instances().instances[-1].instance
+        await_that(lambda: codes(instance) == ["not_importable"])
         pause_schedule("gone")
         (found,) = connection().list_schedules("gone")
         assert found.function == "no_such_module:Gone.entrypoint"
-        explained = connection().explain_node(found.instance.instance)
-        assert explained.schedule == "gone"
-        assert [reason.code for cause in explained.causes for reason in cause.reasons] == ["not_importable"]
+        assert "no_such_module" in found.instance.stuck
+        assert connection().explain_node(instance).schedule == "gone"

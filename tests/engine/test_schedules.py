@@ -307,7 +307,7 @@ async def test_a_broker_that_was_replaced_starts_nothing_and_its_successor_all_o
 ) -> None:
     clock, options = SetClock(), StoreOptions(f"file://{tmp_path}/values")
     with new_schema(postgres_url) as url:
-        old_store, new_store = open_store(url, options._replace(lease=0.5)), open_store(url, options)
+        old_store, new_store = open_store(url, options._replace(lease=3.0)), open_store(url, options)
         old_store.open()
         scheduler, now = Scheduler(old_store.take()), clock.monotonic()
         scheduler.restore(old_store.live(), now, clock.time() - now)
