@@ -18,6 +18,12 @@ from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler import SHORT_US, Effects, Granted
 
 _COLUMNS = tuple(column.name for column in fields(Changes))
+#: Tables whose rows are new, or replace those of earlier steps, so that the rows of two steps may follow each other.
+_ADDED = frozenset({
+    "functions", "instances", "names", "labels", "instance_ends", "blocks", "nodes", "outcomes", "resolved", "progress",
+    "large", "keys", "delays", "traces", "links",
+})  # fmt: skip
+_ORDERED = tuple(name for name in _COLUMNS if name not in _ADDED)
 
 
 class Patience(NamedTuple):
@@ -76,9 +82,4 @@ def _is_new(changes: Changes) -> bool:
 
 def may_join(changes: Changes) -> bool:
     """Return whether rows of two steps may be written together: what is deleted or replaced must be there before."""
-    return not (
-        changes.retried or changes.removed or changes.functions_gone or changes.drafts or changes.given_up
-        or changes.drafts_over or changes.eager_attempts or changes.rebindings or changes.rebound
-        or changes.used_failures or changes.workers_joined or changes.workers_left or changes.worker_names
-        or changes.paused or changes.resumed or changes.actions
-    )  # fmt: skip
+    return not any(getattr(changes, name) for name in _ORDERED)

@@ -1,7 +1,7 @@
 """The scheduler: what clients, workers and time do to it. No IO, no clock, no chance; time comes as an argument.
 
-`Scheduler` has five layers, each in its own module: views, children, outcomes, workers, and here steps, submissions
-and retries.
+`Scheduler` has six layers, each in its own module: views, children, outcomes, workers, administration, and here steps,
+submissions and retries.
 Each verb changes everything it must, or refuses and changes nothing.
 """
 
@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
-from dagorama_broker.errors import ResourceExhausted
-from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.delays import CLOSE
 from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.model.queries import Failed, StoredInstance
-from dagorama_broker.model.rows import Changes, PausedQueueRow, RemovedRow
-from dagorama_broker.model.schedules import ScheduleRow
+from dagorama_broker.model.rows import Changes
+from dagorama_broker.scheduler.administration import Administration
 from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
@@ -32,13 +30,9 @@ from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.retry import ORPHANED, Retried, orphans, refuse, retry_failed, with_dependents
 from dagorama_broker.scheduler.submission import SubmissionPlan
-from dagorama_broker.scheduler.workers import Workers
-
-#: Queues that may be paused at the same time.
-MOST_PAUSED = 10_000
 
 
-class Scheduler(Workers):
+class Scheduler(Administration):
     def __init__(self, epoch: int, limits: Limits | None = None, timing: Timing | None = None) -> None:
         super().__init__(epoch, limits, timing)
         self.feeding = Assigner(self.claims)
@@ -175,71 +169,6 @@ class Scheduler(Workers):
     def unpin_instance(self, id: bytes) -> None:
         """Let an instance leave memory when it has ended."""
         self.graph.drafted.pop(id, None)
-
-    # --- removal ------------------------------------------------------------------------------------
-
-    def remove_instances(self, rows: Iterable[RemovedRow]) -> None:
-        """Remove ended instances with the next commit; the caller has checked that no call uses them."""
-        self.graph.changes.removed += rows
-
-    def drop_functions(self, ids: Iterable[int]) -> None:
-        """Drop functions that no stored node names, by their ids, unless something in memory uses them."""
-        ids = set(ids)
-        self.claims.tidy(ids)
-        self.claims.forget_queues({id for id in ids if self.graph.drop_queue(id)})
-
-    def record_action(self, row: ActionRow) -> None:
-        """Record an action of a person with the next commit, which also has changes that it has just made."""
-        self.graph.changes.actions.append(row._replace(time=self.graph.now + self.graph.wall))
-
-    # --- paused queues ------------------------------------------------------------------------------
-
-    @property
-    def paused(self) -> Mapping[str, PausedQueueRow]:
-        """Queues whose nodes are not granted, by name."""
-        return self.graph.paused
-
-    def pause(self, queue: str, by: str) -> bool:
-        """Stop granting nodes of a queue, also of functions that are not known yet. Nodes that workers hold run.
-
-        Return whether it was not paused. Raises ResourceExhausted if too many queues are paused.
-        """
-        if queue in self.graph.paused:
-            return False
-        if len(self.graph.paused) >= MOST_PAUSED:
-            raise ResourceExhausted(f"{MOST_PAUSED} queues are paused already")
-        self.graph.set_paused(queue, PausedQueueRow(queue, self.graph.now + self.graph.wall, by))
-        return True
-
-    def resume(self, queue: str) -> bool:
-        """Grant nodes of a queue again. Return whether it was paused."""
-        was_paused = queue in self.graph.paused
-        if was_paused:
-            self.graph.set_paused(queue, None)
-        return was_paused
-
-    # --- schedules ----------------------------------------------------------------------------------
-
-    @property
-    def schedules(self) -> Mapping[str, ScheduleRow]:
-        """Schedules by name."""
-        return self.graph.schedules
-
-    def put_schedule(self, row: ScheduleRow) -> None:
-        """Replace a schedule, or add one, with the next commit, which also has what it has just started."""
-        self._drop_unwritten(row.name)
-        self.graph.schedules[row.name] = row
-        self.graph.changes.schedules.append(row)
-
-    def remove_schedule(self, name: str) -> None:
-        """Remove a schedule with the next commit."""
-        self._drop_unwritten(name)
-        del self.graph.schedules[name]
-        self.graph.changes.schedules_gone.append(name)
-
-    def _drop_unwritten(self, name: str) -> None:
-        changes = self.graph.changes
-        changes.schedules = [row for row in changes.schedules if row.name != name]
 
     # --- explanations -------------------------------------------------------------------------------
 

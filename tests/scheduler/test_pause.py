@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagorama_broker.errors import ResourceExhausted
-from dagorama_broker.scheduler import ReasonCode, scheduler
+from dagorama_broker.scheduler import ReasonCode, administration
 from tests.support.driver import GPU, WORK, SchedulerDriver, function
 
 OTHER = function("other")
@@ -114,7 +114,7 @@ def test_pausing_twice_changes_nothing(driver: SchedulerDriver) -> None:
 
 
 def test_the_number_of_paused_queues_is_limited(driver: SchedulerDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "MOST_PAUSED", 1)
+    monkeypatch.setattr(administration, "MOST_PAUSED", 1)
     pause(driver)
     with pytest.raises(ResourceExhausted, match="1 queues are paused already"):
         pause(driver, "other")
