@@ -16,12 +16,12 @@ A node waits for the commit, as do all later ones of its slot, if
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container
 
 from dagorama_broker.engine.payloads import Payloads
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import Changes
-from dagorama_broker.scheduler import KEYS_LEFT_OUT, Granted, Node, Scheduler, Slot
+from dagorama_broker.scheduler import KEYS_LEFT_OUT, Effects, Granted, Node, Scheduler, Slot
 
 #: Sources of a node that are looked at: there is little to gain for one with more.
 MOST_SOURCES = 64
@@ -33,16 +33,14 @@ class Ahead:
         self._payloads = payloads
         self._last = scheduler.last_stored  # key of a node that is stored
 
-    def split(
-        self, changes: Changes, grants: Sequence[Granted], waiting: Collection[Slot] = ()
-    ) -> tuple[Sequence[Granted], Sequence[Granted]]:
-        """Return what may be granted before this commit, and what must wait for it, as the slots of `waiting` do."""
-        if not grants or not _is_plain(changes) or self._scheduler.has_eager_attempts:
-            return [], grants
+    def split(self, changes: Changes, effects: Effects) -> tuple[list[Granted], list[Granted]]:
+        """Return what may be granted before this commit, and what must wait for it."""
+        if not effects.granted or not _is_plain(changes) or self._scheduler.has_eager_attempts:
+            return [], effects.granted
         below = min(first_child(changes), self._last + KEYS_LEFT_OUT + 1)
         failed = {row.key for row in changes.progress}
-        ahead, later, waits = list[Granted](), list[Granted](), set(waiting)
-        for granted in grants:
+        ahead, later, waits = list[Granted](), list[Granted](), set[Slot]()
+        for granted in effects.granted:
             if granted.slot not in waits and self._may_go(granted.node, below, failed):
                 ahead.append(granted)
             else:

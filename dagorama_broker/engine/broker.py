@@ -16,7 +16,6 @@ from dagorama_broker.engine.clock import SYSTEM, Alarm, Clock, advance_clock
 from dagorama_broker.engine.commits import CommitExecutor, Commits, notify
 from dagorama_broker.engine.drafts import Drafts
 from dagorama_broker.engine.functions import Functions
-from dagorama_broker.engine.gathering import Patience, Step, gather
 from dagorama_broker.engine.leadership import until_sure
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.logs import Logs
@@ -69,7 +68,6 @@ class Broker:
         self.payloads = Payloads(cache_bytes, partial(in_store, store.arguments), partial(in_store, store.values))
         self.recent = RecentResults(self.payloads.values)
         self.grants_ahead = True  #: see `Ahead`
-        self.patience = Patience()  #: of commits, see `gathering`
         self._ahead = Ahead(scheduler, self.payloads)
         self.watching = Waiters()
         self.sessions = Sessions()
@@ -130,22 +128,26 @@ class Broker:
         return self.retention, self.functions, self.loading.looks, self.schedules
 
     async def _step(self) -> None:
-        step = self._decide()
+        self.see_time()
+        if self.recorder is not None:
+            self.recorder.begin_step()
+        self.tick_at = self.scheduler.tick(self._clock.monotonic())
+        changes, effects = self.scheduler.drain()
+        waiting, grants = self.commits.take_waiting(), effects.granted
+        self.feeds.begin(effects)
         try:
-            if step.changes:
-                await self._begin(step, step)
-                await gather(step, self.commits, self.patience, partial(self._add_next, step))
-                await self._commit(step.changes)
+            if changes:
+                self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
+                self.commits.begin(changes)
+                grants = await self._grant_ahead(changes, effects)
+                await self._commit(changes)
             await until_sure(self.store, self.commits)
         except BaseException:
-            notify(step.waiting, Unavailable("the broker stops: its store could not be written"))
+            notify(waiting, Unavailable("the broker stops: its store could not be written"))
             raise
-        changes, effects = step.changes, step.effects
         self.feeds.take(changes, effects)
-        self._tell(
-            effects, step.later if changes else effects.granted
-        )  # before the waiters: messages to workers take longer than answers
-        notify(step.waiting, None)
+        self._tell(effects, grants)  # before the waiters: messages to workers take longer than answers
+        notify(waiting, None)
         if self.recorder is not None:
             self.recorder.end_step(changes, effects, self.commits.thread.last_seconds)
         self.sessions.hang_up_on_lost(self.scheduler)
@@ -153,35 +155,14 @@ class Broker:
         if effects.limits:
             self.functions.warn_of_limits(effects.limits)
 
-    def _decide(self) -> Step:
-        """Let the scheduler decide; return what follows, and who waits for it."""
-        self.see_time()
-        if self.recorder is not None:
-            self.recorder.begin_step()
-        self.tick_at = self.scheduler.tick(self._clock.monotonic())
-        is_hurried = self.commits.is_hurried
-        step = Step(*self.scheduler.drain(), self.commits.take_waiting(), is_hurried=is_hurried)
-        self.feeds.begin(step.effects)
-        return step
-
-    async def _add_next(self, step: Step) -> None:
-        """Add what follows a step whose commit has not begun."""
-        more = self._decide()
-        step.join(more)
-        await self._begin(more, step)
-
-    async def _begin(self, new: Step, whole: Step) -> None:
-        """Keep what is new in a step, which is about to be committed, and grant what need not wait for that."""
-        self.payloads.take_in(new.changes, self.scheduler.nodes, self._is_wanted(new.effects))
-        self.commits.begin(whole.changes)
+    async def _grant_ahead(self, changes: Changes, effects: Effects) -> list[Granted]:
+        """Grant what need not wait for this commit; return what must."""
         if not self.grants_ahead or not self.store.is_sure:
-            whole.later += new.effects.granted
-            return
-        waiting = {granted.slot for granted in whole.later}
-        granted, later = self._ahead.split(whole.changes, new.effects.granted, waiting)
-        whole.later += later
+            return effects.granted
+        granted, later = self._ahead.split(changes, effects)
         for _ in range(0 if self.sessions.grant(granted) else TURNS):
             await asyncio.sleep(0)
+        return later
 
     async def _commit(self, changes: Changes) -> None:
         commits, thread = self.commits, self.commits.thread

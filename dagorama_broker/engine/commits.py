@@ -99,7 +99,6 @@ class Commits:
         self._in_flight_ids: set[bytes] = set()
         #: Called with each commit that is durable, and with the ids and name keys that it has made.
         self.observers: set[Callable[[Changes, set[bytes]], None]] = set()
-        self.is_hurried = False  #: some of those who wait for the next commit have nothing else to wait for
         self._waiting: list[Waiter] = []  # for the next commit
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -111,13 +110,9 @@ class Commits:
             raise Unavailable(CALL_AGAIN)
         self.changed.set()
 
-    def when_durable(self, waiter: Waiter, *, hurries: bool = True) -> None:
-        """Call `waiter` when the present state of the scheduler is durable, and sent. To be called after `touch`.
-
-        `hurries`: the caller has nothing else to wait for that would take longer.
-        """
+    def when_durable(self, waiter: Waiter) -> None:
+        """Call `waiter` when the present state of the scheduler is durable, and sent. Call `mark_changed` before it."""
         self._waiting.append(waiter)
-        self.is_hurried = self.is_hurried or hurries
 
     async def wait_durable(self) -> None:
         """Wait until the present state of the scheduler is durable, and sent. Raises Unavailable."""
@@ -195,7 +190,7 @@ class Commits:
 
     def take_waiting(self) -> list[Waiter]:
         """Return the waiters of the next commit, and begin a new list."""
-        waiting, self._waiting, self.is_hurried = self._waiting, [], False
+        waiting, self._waiting = self._waiting, []
         return waiting
 
     def begin(self, changes: Changes) -> None:

@@ -44,13 +44,11 @@ class RequestHandler:
         self._memory = memory
         self._whose = whose
 
-    def begin(
-        self, ask: pb.Request, over: Over, more: More, run: Callable[[Work], None], *, hurries: bool = True
-    ) -> Callable[[], None] | None:
+    def begin(self, ask: pb.Request, over: Over, more: More, run: Callable[[Work], None]) -> Callable[[], None] | None:
         """Carry out a request; return a function that cancels it if it takes no task and can be cancelled.
 
         `over` is called when it is over; if it takes a task, `more` gets its replies, or `run` its work without
-        replies. `hurries`: the caller waits for nothing that takes longer. Raises a BrokerRefusal.
+        replies. Raises a BrokerRefusal.
         """
         if ask.HasField("wait"):
             check_role(self._token, f"{OURS}Wait")
@@ -67,7 +65,7 @@ class RequestHandler:
         runs = self._read_blocks_of([ask.submit])
         if self.broker.submissions.submit_from_memory(runs):
             self.broker.commits.mark_changed()
-            self.broker.commits.when_durable(partial(over, None), hurries=hurries)
+            self.broker.commits.when_durable(partial(over, None))
         else:
             run(partial(self._submit, runs, cost))
         return None

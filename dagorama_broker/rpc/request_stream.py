@@ -84,19 +84,18 @@ class RequestStream:
                 for ask in message.request:
                     while self._size >= MESSAGE_TARGET:  # do not read from a client that does not read its answers
                         await self._room_made()
-                    self._take(ask, hurries=not _waits(message))
+                    self._take(ask)
 
     def _take_now(self, message: pb.Requests) -> bool:
         """Take a message unless the client does not read its answers; return whether it was taken."""
         if self._size >= MESSAGE_TARGET:
             return False
         with self._answerer.receiving(message):
-            hurries = not _waits(message)
             for ask in message.request:
-                self._take(ask, hurries=hurries)
+                self._take(ask)
         return True
 
-    def _take(self, ask: pb.Request, *, hurries: bool) -> None:
+    def _take(self, ask: pb.Request) -> None:
         number, what = ask.number, ask.WhichOneof("what")
         if what == "cancel":
             self._forget(number)
@@ -105,9 +104,9 @@ class RequestStream:
         elif number in self._call_off:
             raise InvalidArgument(f"ask {number} is not over yet, and another comes under the same number")
         else:
-            self._begin(ask, hurries)
+            self._begin(ask)
 
-    def _begin(self, ask: pb.Request, hurries: bool) -> None:
+    def _begin(self, ask: pb.Request) -> None:
         number = ask.number
         try:
             if self._leaving:
@@ -119,7 +118,7 @@ class RequestStream:
         self._call_off[number] = _nothing
         try:
             over, more, run = partial(self._over, number), partial(self._more, number), partial(self._run, number)
-            cancel = self._answerer.begin(ask, over, more, run, hurries=hurries)
+            cancel = self._answerer.begin(ask, over, more, run)
         except (BrokerRefusal, StoreError) as refusal:
             self._over(number, None, refusal)
             return
@@ -222,11 +221,6 @@ class RequestStream:
     async def _room_made(self) -> None:
         self._room.clear()
         await self._room.wait()
-
-
-def _waits(message: pb.Requests) -> bool:
-    """Return whether a client submits an instance, and waits for its value: both go in one message, in this order."""
-    return len(message.request) == 2 and message.request[1].HasField("wait")
 
 
 def _nothing() -> None:

@@ -194,8 +194,7 @@ class WorkerStreams:
         broker.commits.mark_changed()
         if message.reports or message.returns or message.deaths:
             settled = session.settled(scheduler.staged_attempts)
-            # A worker keeps its reports until they are acknowledged, and goes on meanwhile.
-            broker.commits.when_durable(lambda error: None if error else session.acknowledge(settled), hurries=False)
+            broker.commits.when_durable(lambda error: None if error else session.acknowledge(settled))
 
 
 async def _all(messages: AsyncIterator[pb.BrokerMessage]) -> list[pb.BrokerMessage]:

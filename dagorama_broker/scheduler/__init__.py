@@ -20,7 +20,6 @@ from dagorama_broker.scheduler.rebind import DEPLOYED, Rebindable, ReboundFuncti
 from dagorama_broker.scheduler.recording import Recording
 from dagorama_broker.scheduler.requests import NewNodes, Start, WorkerInfo, name_key
 from dagorama_broker.scheduler.retry import Retried
-from dagorama_broker.scheduler.run_times import SHORT_US
 from dagorama_broker.scheduler.scheduler import Scheduler
 from dagorama_broker.scheduler.staged_children import DELAY, staged_cost
 
@@ -31,7 +30,6 @@ __all__ = [
     "HORIZON",
     "KEYS_LEFT_OUT",
     "LOWEST",
-    "SHORT_US",
     "SOON",
     "Cause",
     "ChangedLimit",

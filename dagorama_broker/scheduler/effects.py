@@ -46,14 +46,3 @@ class Effects:
     def __bool__(self) -> bool:
         told = self.granted or self.ended or self.take_back or self.refused or self.cancelled
         return bool(told or self.done)
-
-    def join(self, later: Effects) -> None:
-        """Add the effects of a later step."""
-        self.granted += later.granted
-        self.take_back += later.take_back
-        self.ended += later.ended
-        self.unread += later.unread
-        self.refused += later.refused
-        self.cancelled += later.cancelled
-        self.done += later.done
-        self.left |= later.left

@@ -120,11 +120,6 @@ class Scheduler(Administration):
             self.leave(worker)
             effects.done.append(worker)
 
-    @property
-    def undrained(self) -> Changes:
-        """The rows to commit since the last drain."""
-        return self.graph.changes
-
     def drain(self) -> tuple[Changes, Effects]:
         """Return the rows to commit since the last drain, and what to send once they are durable."""
         graph = self.graph

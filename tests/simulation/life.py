@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.commits import CommitExecutor, Waiter
-from dagorama_broker.engine.gathering import Patience
+from dagorama_broker.engine.commits import CommitExecutor
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.errors import StoreError
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
@@ -187,8 +186,6 @@ class Life:
         live = await self.loop.run_in_executor(None, self.disk.live)
         scheduler.restore(live, self.loop.now, self.clock.wall)
         broker = self.broker = Broker(scheduler, self.disk, keeping=self.KEEPING, thread=CommitExecutor(few=0))
-        if self.loop.chance.random() < 0.5:
-            _wait_for_values(broker)
         self.watcher.watch(broker)
         memory = MemoryGuard(1 << 40, broker.memory_size, lambda: 0)
         service = BrokerService(broker, WorkerConfig(heartbeat=HEARTBEAT), RequestLimits(), memory, CallLimiter(100))
@@ -343,14 +340,3 @@ def run(seed: int, life: type[Life] = Life) -> Result:
         return life(seed).run()
     finally:
         logger.disabled = kept
-
-
-def _wait_for_values(broker: Broker) -> None:
-    """Make all callers such as wait for a value too, so that commits wait for results, and long ones."""
-    broker.patience = Patience(seconds=0.02, short_us=1e6)
-    when_durable = broker.commits.when_durable
-
-    def without_hurry(waiter: Waiter, *, hurries: bool = True) -> None:
-        when_durable(waiter, hurries=False)
-
-    broker.commits.when_durable = without_hurry  # type: ignore[method-assign]

@@ -306,6 +306,17 @@ def test_a_node_is_found_with_its_sources(store: Store) -> None:
     assert store.find([node_id(1)])[node_id(1)].sources == keys(1)
 
 
+def test_the_last_of_several_ends_of_an_instance_counts(store: Store) -> None:
+    """An instance that fails, and one that ends and gets nodes, has two in one step."""
+    instances = [instance_row(key) for key in (1, 2)]
+    store.commit(Changes(instances=instances))
+    two, one = [InstanceEnd(1, None, True), InstanceEnd(1, 5.0, True)], InstanceEnd(2, 6.0, False)
+    ends = [*two, one, one._replace(ended=None)]
+    store.commit(Changes(instance_ends=ends))
+    assert store.instance(instances[0].id) == StoredInstance(instances[0], 5.0, True)
+    assert store.instance(instances[1].id) == StoredInstance(instances[1], None, False)
+
+
 def test_an_instance_is_found_by_its_id_with_its_end(store: Store) -> None:
     store.commit(graph(node(1)))
     id = instance_row().id
