@@ -195,6 +195,11 @@ class GrantBuilder:
 
     def cut(self) -> None:
         """End the grant; nodes that are added later are in another."""
+        self.finish()
+        self._start()
+
+    def finish(self) -> None:
+        """End the last grant; nothing may be added any more."""
         if self._nodes:
             body = self._send_ahead()
             self.finished.append(pb.Grant(
@@ -202,7 +207,6 @@ class GrantBuilder:
                 timeout=self._timeouts.rest, timeout_is_final=self._final.rest,
                 proof=self._prove(self._nodes, self._attempts),
             ))  # fmt: skip
-        self._start()
 
     def _send_ahead(self) -> bytes:
         """Cut within a grant: the columns go on in the next piece, which the receiver joins.
@@ -218,35 +222,20 @@ class GrantBuilder:
         return body[end:]
 
     def _body(self) -> pb.GrantBody:
-        return pb.GrantBody(
-            node=self._nodes[self._from :],
-            attempt=self._attempts[self._from :],
-            functions=self._functions,
-            function=self._function,
-            id=self._ids,
-            instances=self._instances,
-            instance=self._instance,
-            arguments=self._arguments,
-            source_count=self._source_counts.take(),
-            source=self._sources,
-            value_node=self._value_nodes,
-            value=self._envelopes,
-            value_ref_count=self._ref_counts.take(),
-            value_ref=self._refs,
-            failed_attempts=self._runs.take(),
-            failed=self._failed,
-            made_with=self._made_with.take(),
-            value_id=self._value_ids,
-            fused_source=self._beside.take(),
-            more_fused_count=self._more_beside_counts.take(),
-            more_fused=self._more_beside,
-            rebindings=self._rebindings,
-            rebinding=self._rebinding.take(),
-            traces=self._traces,
-            trace=self._trace.take(),
-            linked=[source for source, _ in self._links],
-            link=[link for _, link in self._links],
-        )
+        columns: dict[str, Sequence[object]] = {
+            "node": self._nodes[self._from :], "attempt": self._attempts[self._from :], "functions": self._functions,
+            "function": self._function, "id": self._ids, "instances": self._instances, "instance": self._instance,
+            "arguments": self._arguments, "source": self._sources, "value_node": self._value_nodes,
+            "value": self._envelopes, "value_ref": self._refs, "failed": self._failed, "value_id": self._value_ids,
+            "more_fused": self._more_beside, "rebindings": self._rebindings, "traces": self._traces,
+            "linked": [source for source, _ in self._links], "link": [link for _, link in self._links],
+            "source_count": self._source_counts.take(), "value_ref_count": self._ref_counts.take(),
+            "failed_attempts": self._runs.take(), "made_with": self._made_with.take(),
+            "fused_source": self._beside.take(), "more_fused_count": self._more_beside_counts.take(),
+            "rebinding": self._rebinding.take(), "trace": self._trace.take(),
+        }  # fmt: skip
+        # An empty column costs as much as one with an entry.
+        return pb.GrantBody(**{name: column for name, column in columns.items() if column})  # type: ignore[arg-type]
 
     def _enter_queue(self, queue: FunctionQueue) -> None:
         index = self._function_of.get(queue.id)

@@ -96,7 +96,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
             for piece in builder.take():
                 yield piece
     for builder in builders.values():
-        builder.cut()
+        builder.finish()
         for piece in builder.take():
             yield piece
 
