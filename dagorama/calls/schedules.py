@@ -21,10 +21,11 @@ from dagorama.definition import DAGDefinition, DAGInstance
 from dagorama.errors import PromiseMisuse
 from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import constructor_bytes
+from dagorama.graph.immediate_scope import encoded_call
+from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.start_options import started_with
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name
-from dagorama.values.codec import encode_call
 from dagorama.values.signing import keyring
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class _ScheduledCall:
             raise TypeError(f"{decorated.function.__qualname__}(): {error}") from None
         function = decorated.spec(cls)
         name = class_name(cls)
-        envelope = self._envelope(args, kwargs)
+        envelope = self._envelope(function, args, kwargs)
         return broker_pb2.PutScheduleRequest(
             id=self._id,
             definition=name,
@@ -215,9 +216,8 @@ class _ScheduledCall:
             catch_up=self._rules.catch_up,
         )
 
-    def _envelope(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        function = from_wrapper(type(self._definition).entrypoint).function
-        encoded = encode_call(args, kwargs, function, constructor=constructor_bytes(self._definition))
+    def _envelope(self, function: FunctionSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        encoded = encoded_call(function, args, kwargs, None, None, constructor_bytes(self._definition))
         if encoded.refs:
             raise PromiseMisuse(
                 f"schedule {self._id!r} was given {encoded.promises[0]!r}: its instances are started when that may be"

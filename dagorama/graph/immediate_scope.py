@@ -89,8 +89,8 @@ def encoded_call(
     function: FunctionSpec,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    large_from: int,
-    put_large: PutLarge,
+    large_from: int | None,
+    put_large: PutLarge | None,
     constructor: bytes | ValueRef | None,
     scheduled: str = "",
 ) -> Encoded:

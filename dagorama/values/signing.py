@@ -48,8 +48,6 @@ _REST_AT = 2 + SIGNATURE_BYTES
 #: The first bytes of a signed envelope by its other flags, and the reverse.
 _SIGNED_HEADS = {marks: bytes((ENVELOPE_VERSION, marks | SIGNED)) for marks in range(MARKS) if not marks & SIGNED}
 _PLAIN_HEADS = {head: bytes((ENVELOPE_VERSION, marks)) for marks, head in _SIGNED_HEADS.items()}
-#: The first bytes of arguments that a schedule starts an instance with.
-_SCHEDULED_HEAD = bytes((ENVELOPE_VERSION, SIGNED | SCHEDULED))
 
 
 class Opened(NamedTuple):
@@ -99,7 +97,7 @@ class Keyring:
 
     def open_arguments(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
         """Return the arguments of a node, without their signature; raise what `open` raises."""
-        if envelope[:2] == _SCHEDULED_HEAD:
+        if len(envelope) > 1 and envelope[1] & SCHEDULED:
             signed, time = scheduled_arguments(envelope)
             return self.open_scheduled(signed, instance, node, function, time)
         opened = self._opened(envelope, ARGUMENTS + node + function, node, "arguments")

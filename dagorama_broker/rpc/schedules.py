@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import ENVELOPE_VERSION, LARGEST_SCHEDULED, LONGEST_SCHEDULE, SIGNED
+from dagorama.api.contract import ENVELOPE_VERSION, JSON, LARGEST_SCHEDULED, LONGEST_SCHEDULE, SIGNED
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.calendar import check_times
 from dagorama_broker.engine.schedules import Upcoming
@@ -21,7 +21,7 @@ from dagorama_broker.scheduler import Explainer
 log = logging.getLogger("dagorama_broker")
 
 #: The first bytes of an envelope that is signed, and has neither promises nor large values.
-_PLAIN = bytes((ENVELOPE_VERSION, SIGNED))
+_PLAIN = bytes((ENVELOPE_VERSION, SIGNED)), bytes((ENVELOPE_VERSION, SIGNED | JSON))
 
 
 async def put_schedule(broker: Broker, request: pb.PutScheduleRequest) -> pb.PutScheduleReply:
@@ -36,7 +36,7 @@ async def put_schedule(broker: Broker, request: pb.PutScheduleRequest) -> pb.Put
 def _row(request: pb.PutScheduleRequest) -> ScheduleRow:
     if len(request.digest) > LONGEST_DIGEST:
         raise InvalidArgument(f"the digest of a schedule has {len(request.digest)} bytes; {LONGEST_DIGEST} are allowed")
-    if request.arguments[:2] != _PLAIN or len(request.arguments) > LARGEST_SCHEDULED:
+    if request.arguments[:2] not in _PLAIN or len(request.arguments) > LARGEST_SCHEDULED:
         raise InvalidArgument(
             f"the arguments of a schedule are an envelope of at most {LARGEST_SCHEDULED >> 10} KiB that is signed, and"
             f" has neither promises nor large values; these are {len(request.arguments):,} bytes"

@@ -21,7 +21,17 @@ class Ticks(DAGDefinition):
     def entrypoint(self, name: str) -> list[object]:
         return [name, scheduled_for(), self.child()]
 
+    @dagorama(codec="json").syncfn
+    def child(self) -> datetime | None:
+        return scheduled_for()
+
+
+class JsonTicks(DAGDefinition, codec="json"):
     @dagorama().syncfn
+    def entrypoint(self, name: str) -> list[datetime | None]:
+        return [scheduled_for(), self.child()]
+
+    @dagorama(codec="pickle").syncfn
     def child(self) -> datetime | None:
         return scheduled_for()
 
@@ -49,6 +59,16 @@ def test_a_killed_broker_goes_on_with_its_schedules_and_uses_no_time_twice(tmp_p
         assert all(later - earlier == SECOND for earlier, later in pairwise(times))
         for id, time in zip(found, times, strict=True):
             assert resolve(*Ticks.attach(id=id), timeout=30) == ["a", time, time]
+
+
+def test_json_arguments_and_their_nodes_have_the_time_too() -> None:
+    with launch_broker(0), launch_workers(1):
+        schedule(JsonTicks(), every=SECOND, id="json")("a")
+        await_that(lambda: bool(ids()))
+        pause_schedule("json")
+        id = ids()[-1]
+        time = datetime.fromisoformat(id.removeprefix("json/"))
+        assert resolve(*JsonTicks.attach(id=id), timeout=30) == [time, time]
 
 
 def test_an_instance_whose_code_no_worker_has_says_why_it_waits() -> None:
