@@ -111,6 +111,10 @@ class BrokerStub:
     """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people."""
     WatchDemand: _grpc.UnaryStreamMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]
     """The same, again whenever it has changed, without an end."""
+    ListCache: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListCacheRequest, _broker_pb2.ListCacheReply]
+    """The functions that have cached values, and how many."""
+    ClearCache: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ClearCacheRequest, _broker_pb2.ClearCacheReply]
+    """Forgets the cached values of a function: its next nodes run. Nodes that have such a value keep it."""
 
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
@@ -186,6 +190,10 @@ class BrokerAsyncStub(BrokerStub):
     """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people."""
     WatchDemand: _aio.UnaryStreamMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]  # type: ignore[assignment]
     """The same, again whenever it has changed, without an end."""
+    ListCache: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListCacheRequest, _broker_pb2.ListCacheReply]  # type: ignore[assignment]
+    """The functions that have cached values, and how many."""
+    ClearCache: _aio.UnaryUnaryMultiCallable[_broker_pb2.ClearCacheRequest, _broker_pb2.ClearCacheReply]  # type: ignore[assignment]
+    """Forgets the cached values of a function: its next nodes run. Nodes that have such a value keep it."""
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -492,5 +500,21 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.DemandReply], _abc.AsyncIterator[_broker_pb2.DemandReply]]:
         """The same, again whenever it has changed, without an end."""
+
+    @_abc_1.abstractmethod
+    def ListCache(
+        self,
+        request: _broker_pb2.ListCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ListCacheReply, _abc.Awaitable[_broker_pb2.ListCacheReply]]:
+        """The functions that have cached values, and how many."""
+
+    @_abc_1.abstractmethod
+    def ClearCache(
+        self,
+        request: _broker_pb2.ClearCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ClearCacheReply, _abc.Awaitable[_broker_pb2.ClearCacheReply]]:
+        """Forgets the cached values of a function: its next nodes run. Nodes that have such a value keep it."""
 
 def add_BrokerServicer_to_server(servicer: BrokerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

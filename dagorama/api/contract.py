@@ -25,6 +25,13 @@ VALUES_AWAY = "values-away"
 #: Bytes of the origin in the id of a node; a counter of 4 bytes follows, big-endian.
 ORIGIN_BYTES = 12
 
+# --- cached values ----------------------------------------------------------------------------------------
+
+#: Bytes of a cache key.
+CACHE_KEY_BYTES = 32
+#: GrantBody.cache of a node that is to run, and of one that gets the first value of `found`.
+TO_RUN, FIRST_FOUND = 1, 2
+
 # --- delays -----------------------------------------------------------------------------------------------
 
 #: Seconds from 1970 to the year 9999, in which no time zone gets past what Python can show.

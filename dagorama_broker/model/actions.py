@@ -19,6 +19,7 @@ class ActionKind(StrEnum):
     RESUME = "resume"
     DRAIN = "drain"
     DELETE = "delete"
+    CLEAR_CACHE = "clear cache"
 
 
 class ActionRow(NamedTuple):

@@ -94,6 +94,8 @@ class Function:
     #: the signing key of the rebindings that allow its nodes to be run by this code, in hexadecimal; empty: they were
     #: made with it
     rebound_under: str = ""
+    cached: bool = False  #: equal calls share one value, see `scheduler/caching.py`
+    cache_ttl: float = 0.0  #: seconds after which a cached value is not used again; 0: no limit
 
     @property
     def code(self) -> str:

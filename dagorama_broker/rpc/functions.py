@@ -66,6 +66,7 @@ def _checked_function(message: pb.Function) -> Function:
         ("timeout", message.timeout),
         ("queue_timeout", message.queue_timeout),
         ("delay", message.delay),
+        ("cache_ttl", message.cache_ttl),
     ):
         if not 0.0 <= seconds < float("inf"):
             raise InvalidArgument(f"{message.name}: its {what} must be finite and not negative")
@@ -89,6 +90,8 @@ def _checked_function(message: pb.Function) -> Function:
         message.timeout_is_final,
         message.key_id.hex(),
         message.class_code,
+        cached=message.cached,
+        cache_ttl=message.cache_ttl,
     )
 
 
@@ -110,6 +113,8 @@ def function_message(function: Function) -> pb.Function:
         timeout_is_final=function.timeout_is_final,
         key_id=bytes.fromhex(function.key_id),
         class_code=function.class_code,
+        cached=function.cached,
+        cache_ttl=function.cache_ttl,
     )
     if function.retry is not None:
         retry = function.retry

@@ -11,7 +11,8 @@ from struct import Struct
 from typing import Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import COUNT_LAYOUT, LARGE, MESSAGE_TARGET, PART_LAYOUT, PARTS
+from dagorama.api.contract import COUNT_LAYOUT, FIRST_FOUND, LARGE, MESSAGE_TARGET, PART_LAYOUT, PARTS
+from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import RebindingRow
 from dagorama_broker.rpc.functions import function_message
@@ -73,7 +74,8 @@ class GrantBuilder:
         # Of the whole grant, and taken piece by piece.
         self._source_counts, self._runs, self._beside, self._made_with = _Rare(0), _Rare(0), _Rare(0), _Rare("")
         self._ref_counts, self._rebinding, self._trace = _Rare(0), _Rare(0), _Rare(0)
-        self._more_beside_counts = _Rare(0)
+        self._more_beside_counts, self._cache = _Rare(0), _Rare(0)
+        self._found_count = 0
         self._start_piece()
 
     def _start_piece(self) -> None:
@@ -95,6 +97,7 @@ class GrantBuilder:
         self._rebindings: list[pb.SignedRebinding] = []
         self._traces: list[str] = []
         self._links: list[tuple[int, str]] = []
+        self._found: list[pb.CachedNode] = []
 
     def add(
         self,
@@ -158,6 +161,16 @@ class GrantBuilder:
                 self._linked.add(source)
                 self._links.append((source, link))
                 self._size += len(link)
+
+    def add_cached(self, found: CachedRow | bool) -> None:
+        """Say what is known of the cache key of the next node, whose function has a cache; see `found_for`."""
+        value = int(found is True)
+        if isinstance(found, CachedRow):
+            value = FIRST_FOUND + self._found_count
+            self._found_count += 1
+            self._found.append(pb.CachedNode(node=found.node_id, instance=found.instance_id, proof=found.proof))
+            self._size += VALUE_BYTES + len(found.proof)
+        self._cache.put(len(self._nodes), value)
 
     def lacks(self, key: int) -> bool:
         return key not in self._values
@@ -246,6 +259,8 @@ class GrantBuilder:
             trace=self._trace.take(),
             linked=[source for source, _ in self._links],
             link=[link for _, link in self._links],
+            cache=self._cache.take(),
+            found=self._found,
         )
 
     def _enter_queue(self, queue: FunctionQueue) -> None:

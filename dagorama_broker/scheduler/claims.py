@@ -14,6 +14,7 @@ from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.offers import Offers
 from dagorama_broker.scheduler.requests import WorkerInfo
+from dagorama_broker.scheduler.run_times import CachedRunTime
 from dagorama_broker.scheduler.staged_children import Stage
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, WAITING
 
@@ -103,6 +104,8 @@ class Claims(Offers):
         if self.eager_attempts.open:
             self.eager_attempts.granted(node)
         cost = node.queue.run_time.cost_us
+        if node.queue.caches:
+            cost = self._cost_of_cached(node)
         slot.held[attempt] = (node, cost)
         if node.queue.is_async:
             slot.async_us += cost
@@ -113,6 +116,13 @@ class Claims(Offers):
         if timeout:
             self._watch_run(attempt, self.graph.now + timeout + slot.worker.lease)
         return attempt
+
+    def _cost_of_cached(self, node: Node) -> int:
+        """Return what a node of a function with a cache adds to a slot: little, unless it is known that it runs."""
+        run_time = node.queue.run_time
+        if isinstance(run_time, CachedRunTime) and self.graph.caching.leads(node):
+            return run_time.run_us
+        return run_time.cost_us
 
     def _watch_run(self, attempt: int, when: float) -> None:
         heappush(self.overruns, (when, attempt))

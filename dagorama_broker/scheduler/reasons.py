@@ -91,6 +91,9 @@ def _many(count: int, what: str) -> str:
 def _missing(node: Node) -> Reason:
     if node.pending == UNSTARTED:
         return Reason(ReasonCode.STARTING, "the large call that created it is not finished", 1)
+    if node.twin is not None and node.twin.state not in ENDED:
+        text = "it waits for a node that computes the same, whose value it then has (cache)"
+        return Reason(ReasonCode.COMPUTED_ELSEWHERE, text, 1, (node.twin,))
     if node.state is WAITING:
         code, text = ReasonCode.MISSING_SOURCE, _are(node.pending, f"of its {len(node.sources)} sources")
     else:

@@ -1,7 +1,7 @@
 """The scheduler: what clients, workers and time do to it. No IO, no clock, no chance; time comes as an argument.
 
-`Scheduler` has five layers, each in its own module: views, children, outcomes, workers, and here steps, submissions
-and retries.
+`Scheduler` has six layers, each in its own module: views, children, outcomes, cached values, workers, and here steps,
+submissions and retries.
 Each verb changes everything it must, or refuses and changes nothing.
 """
 
@@ -175,7 +175,9 @@ class Scheduler(Workers):
 
     def remove_instances(self, rows: Iterable[RemovedRow]) -> None:
         """Remove ended instances with the next commit; the caller has checked that no call uses them."""
+        rows = list(rows)
         self.graph.changes.removed += rows
+        self.graph.caching.drop_instances((row.key for row in rows), self.graph.changes)
 
     def drop_functions(self, ids: Iterable[int]) -> None:
         """Drop functions that no stored node names, by their ids, unless something in memory uses them."""

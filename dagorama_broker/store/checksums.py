@@ -38,6 +38,8 @@ _OPTIONS = (
     "key_id",
     "class_code",
     "rebound_under",
+    "cached",
+    "cache_ttl",
 )
 
 

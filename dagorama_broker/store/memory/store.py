@@ -111,6 +111,7 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
             paused=[tables.paused[queue] for queue in sorted(tables.paused)],
             next_worker=max(tables.worker_names, default=0) + 1,
             traces=dict(tables.traces),
+            cached=sorted(tables.cached.values(), key=lambda row: (row.completed, row.key)),
         )
 
     def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:

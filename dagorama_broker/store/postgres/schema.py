@@ -192,7 +192,15 @@ CREATE TABLE node_delays (
 )
 """
 
+CACHED = """
+CREATE TABLE cached (
+    key bytea PRIMARY KEY, chk bigint NOT NULL,
+    function text COLLATE "C" NOT NULL, instance bigint NOT NULL, instance_id bytea NOT NULL, node bigint NOT NULL,
+    node_id bytea NOT NULL, completed double precision NOT NULL, expires double precision NOT NULL, proof bytea NOT NULL
+)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, CACHED)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

@@ -1,0 +1,36 @@
+"""Rows of cached values: few commits write them, and a start reads them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dagorama_broker.model.cached import CachedRow
+from dagorama_broker.store.checksums import check_row, summed
+from dagorama_broker.store.sql.connection import Connection, upsert
+
+_COLUMNS = ("function", "instance", "instance_id", "node", "node_id", "completed", "expires", "proof")
+_WRITE = upsert("cached", "key", (*_COLUMNS, "chk"))
+_READ = f"SELECT key, {', '.join(_COLUMNS)}, chk FROM cached ORDER BY completed, key"
+
+
+def write_cached(connection: Connection, gone: Sequence[bytes], rows: Sequence[CachedRow]) -> None:
+    """Delete the rows of these cache keys, and then write rows, of which a later one of a key replaces an earlier one.
+
+    Call it in a transaction.
+    """
+    if gone:
+        connection.executemany("DELETE FROM cached WHERE key = ?", ((key,) for key in gone))
+    if rows:
+        latest = {row.key: row for row in rows}.values()
+        connection.executemany(
+            _WRITE, summed(row._replace(completed=float(row.completed), expires=float(row.expires)) for row in latest)
+        )
+
+
+def read_cached(connection: Connection) -> list[CachedRow]:
+    """Return all rows, the oldest first. Raise StoreError if one is damaged."""
+    rows = []
+    for *row, chk in connection.execute(_READ):
+        check_row("cached", row[0], chk, row)
+        rows.append(CachedRow(*row))
+    return rows
