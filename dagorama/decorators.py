@@ -14,6 +14,7 @@ from dagorama.calls.functions import DecoratedFunction
 from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:
+    from dagorama.graph.cache import Cache
     from dagorama.graph.options import Codec
     from dagorama.models.method_types import NodeMethod
     from dagorama.retry import RetryConfiguration
@@ -41,6 +42,7 @@ def dagorama(
     max_deaths: int | None = None,
     stream_children: bool = False,
     codec: Codec | None = None,
+    cache: Cache | None = None,
 ) -> Decorator: ...
 def dagorama(
     queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None, **options: Any
@@ -72,6 +74,7 @@ def dagorama(
     - `codec`: "json" sends arguments and result as JSON, checked against the annotations of the method, which must be
       complete; a value that does not fit raises TypeMismatch. The default is "pickle", or the codec of
       the class: `class Orders(DAGDefinition, codec="json")`.
+    - `cache`: equal calls share one value, as a Cache says, for example `Cache(ttl=86_400)`.
     """
     if unknown := options.keys() - Options.names():
         raise TypeError(unexpected_option(min(unknown)))

@@ -5,6 +5,7 @@ DagoramaError
 │   └── PromiseAttribute (AttributeError)  an attribute of a promise was used: fix the DAG
 ├── NotPicklable (TypeError)               an argument or a result cannot be pickled: change that part
 ├── TypeMismatch (TypeError)               a value does not fit the annotation of a JSON function: change one of both
+├── UncacheableArgument (TypeError)        an argument of a function with a cache cannot be compared: give it a key
 ├── ValueNotReadable                       an argument or a result cannot be read here: its class, or the bytes
 ├── UnverifiedValue                       it is unsigned, or its key is unknown here: set the signing keys
 ├── TamperedValue                          it was changed, or signed for another place: find out who did it
@@ -67,6 +68,10 @@ class NotPicklable(DagoramaError, TypeError):
 
 class TypeMismatch(DagoramaError, TypeError):
     """A value does not fit its annotation, or the annotation has no JSON form, in a function with codec="json"."""
+
+
+class UncacheableArgument(DagoramaError, TypeError):
+    """The cache key of a call cannot be computed, because of an argument whose type has no content to compare."""
 
 
 class ValueNotReadable(DagoramaError):

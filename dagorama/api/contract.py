@@ -51,8 +51,8 @@ LOWEST_PRIORITY, HIGHEST_PRIORITY = -128, 127
 #: First byte of an envelope.
 ENVELOPE_VERSION = 1
 #: Flags in the second byte: a signature follows, the body is stored separately, a table of promises, one of parts, and
-#: the body is JSON, never a pickle.
-SIGNED, LARGE, REFS, PARTS, JSON = 1, 2, 4, 8, 16
+#: the body is JSON, never a pickle; of arguments: the node runs even if its value is cached.
+SIGNED, LARGE, REFS, PARTS, JSON, REFRESH = 1, 2, 4, 8, 16, 32
 #: `struct` layouts of an entry in the table of parts (length, SHA-256, kind), and of the number of entries after it.
 PART_LAYOUT, COUNT_LAYOUT = "<Q32sB", "<I"
 #: Name of the type of a cancelled node's failure.

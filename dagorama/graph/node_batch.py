@@ -75,6 +75,8 @@ class FunctionSpec:
             timeout_is_final=options.timeout_is_final,
             key_id=key_id,
             class_code=self.class_code,
+            cached=options.cache is not None,
+            cache_ttl=(options.cache and options.cache.ttl) or 0,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeGuard
 from weakref import WeakKeyDictionary
 
 from dagorama.errors import PromiseMisuse
+from dagorama.graph.cache import Cache
 from dagorama.models import stored
 from dagorama.models.promise import DAGPromise
 from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, retry_decision
@@ -42,6 +43,7 @@ class Options:
     max_deaths: int | None = None
     stream_children: bool = False
     codec: Codec | None = None  #: None: the codec of the class, which is pickle by default
+    cache: Cache | None = None
 
     def __post_init__(self) -> None:
         _check_text(queue_name=self.queue_name, taint_name=self.taint_name)
@@ -56,6 +58,7 @@ class Options:
             raise ValueError(f"stream_children is {self.stream_children!r}: it must be True or False")
         if self.codec not in (None, "pickle", "json"):
             raise ValueError(f'codec is {self.codec!r}: it must be "json" or "pickle"')
+        self._check_cache()
         self._check_key()
 
     @classmethod
@@ -66,6 +69,15 @@ class Options:
     def timeout_is_final(self) -> bool:
         """Whether an attempt that is stopped at its timeout is not repeated, because of `retry_on` or `give_up_on`."""
         return self.timeout is not None and retry_decision(self.retry, TimeoutError())[0]
+
+    def _check_cache(self) -> None:
+        if not (self.cache is None or isinstance(self.cache, Cache)):
+            raise ValueError(f"cache is {self.cache!r}: it must be a Cache(...), or None")
+        if self.cache is not None and self.stream_children:
+            raise ValueError(
+                "cache and stream_children are given: child nodes of an attempt that may yet fail cannot be part of a "
+                "cached value; leave one of them out"
+            )
 
     def _check_key(self) -> None:
         if self.concurrency_key is None:

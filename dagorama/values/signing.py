@@ -4,7 +4,7 @@
     results     role, instance, node
     failures    role, instance, node: the pickled exception of a failed node
 
-Rebindings are signed too, but they are not envelopes: see `rebind`.
+Rebindings and proofs of cached values are signed too, but they are not envelopes: see `rebind` and `cache_proof`.
 
 No signature binds the attempt. A large value or part is signed by its length and SHA-256, which the envelope contains.
 
@@ -28,7 +28,7 @@ from dagorama.settings import signing_keys
 from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, flags
 from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
 
-ARGUMENTS, RESULT, FAILURE, REBINDING = b"A", b"R", b"F", b"C"
+ARGUMENTS, RESULT, FAILURE, REBINDING, CACHED = b"A", b"R", b"F", b"C", b"M"
 
 _ADVICE = "set DAGORAMA_SIGNING_KEYS to the same keys in the processes that write and read values"
 

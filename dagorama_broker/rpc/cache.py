@@ -34,7 +34,9 @@ def take_cached(broker: Broker, worker: Worker, results: pb.Results) -> frozense
         raise InvalidArgument("a report's cached values name nodes that it does not have")
     for place, key, proof in zip(results.cached, results.cache_key, results.cache_proof, strict=True):
         if not 0 < len(proof) <= LONGEST_PROOF:
-            raise InvalidArgument(f"the proof of a cached value has {len(proof)} bytes; at most {LONGEST_PROOF} are allowed")
+            raise InvalidArgument(
+                f"the proof of a cached value has {len(proof)} bytes; at most {LONGEST_PROOF} are allowed"
+            )
         broker.scheduler.computed(worker, results.node[place], results.attempt[place], _checked(key), proof)
     return frozenset(results.hits)
 

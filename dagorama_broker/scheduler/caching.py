@@ -75,7 +75,7 @@ class Caching:
         return leader
 
     def _forget_key(self, node: Node, key: bytes) -> None:
-        """Drop an earlier key of a node that was bound to other code since; followers of the node wait until its end."""
+        """Drop an earlier key of a node that was bound to other code since; its followers wait until its end."""
         before = self.keys.get(node.key)
         if before is not None and before != key and self.leaders.get(before) is node:
             del self.leaders[before]
