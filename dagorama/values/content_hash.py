@@ -110,18 +110,16 @@ def _tagged(kind: type, parts: Iterable[bytes]) -> bytes:
 # --- arrays and tables ---------------------------------------------------------------------------------
 
 
-def _numpy(value: object) -> list[bytes] | None:
-    import numpy
-
+def _numpy(value: Any) -> list[bytes] | None:
+    numpy: Any = sys.modules["numpy"]
     if not isinstance(value, (numpy.ndarray, numpy.generic)) or value.dtype.hasobject:
         return None
     shape = repr((value.dtype.descr if value.dtype.names else value.dtype.str, value.shape)).encode()
     return [shape, sha256(numpy.ascontiguousarray(value).data).digest() if value.size else b""]
 
 
-def _arrow(value: object) -> list[bytes] | None:
-    import pyarrow
-
+def _arrow(value: Any) -> list[bytes] | None:
+    pyarrow: Any = sys.modules["pyarrow"]
     if isinstance(value, (pyarrow.Array, pyarrow.ChunkedArray)):
         value = pyarrow.table({"": value})
     if isinstance(value, pyarrow.RecordBatch):
@@ -135,4 +133,4 @@ def _arrow(value: object) -> list[bytes] | None:
 
 
 #: How values of libraries are read, if these are loaded; each returns None for a value that is not of its types.
-_LIBRARIES: dict[str, Callable[[object], list[bytes] | None]] = {"numpy": _numpy, "pyarrow": _arrow}
+_LIBRARIES: dict[str, Callable[[Any], list[bytes] | None]] = {"numpy": _numpy, "pyarrow": _arrow}

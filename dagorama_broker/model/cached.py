@@ -13,10 +13,12 @@ class CachedRow(NamedTuple):
 
     key: bytes  #: 32 bytes, opaque
     function: str  #: name of the function that the node runs
+    function_id: int
     instance: int
     instance_id: bytes
     node: int
     node_id: bytes
     completed: float  #: seconds since 1970
     expires: float  #: seconds since 1970; 0: never
+    has_refs: bool  #: whether the value names other nodes
     proof: bytes  #: that the node has the value; opaque

@@ -224,7 +224,14 @@ async def _known(broker: Broker, results: pb.Results, refs: list[Sequence[int]] 
     own = _own_promises(broker, results, refs)
     if not blocks and not results.foreign and not own:
         return {}
-    return (await broker.loading.load(blocks, [*results.foreign, *own])).nodes
+    foreign: Sequence[bytes] = results.foreign
+    found = broker.scheduler.nodes_found(foreign) if results.hits else {}
+    rest = [id for id in foreign if id not in found] if found else foreign
+    if not blocks and not rest and not own:
+        return found
+    loaded = (await broker.loading.load(blocks, [*rest, *own])).nodes
+    # What was found may have been removed meanwhile.
+    return loaded | broker.scheduler.nodes_found(found) if found else loaded
 
 
 def _own_promises(broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None) -> list[bytes]:

@@ -5,10 +5,14 @@ The fourth layer of `Scheduler`. Each verb changes everything it must, or refuse
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.scheduler.caching import CachedCount, Computed
+from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.outcomes import Outcomes
+from dagorama_broker.scheduler.transitions import COMPLETED
 
 
 class CachedValues(Outcomes):
@@ -54,6 +58,19 @@ class CachedValues(Outcomes):
             return True
         cache_key = caching.keys.get(node.key)
         return False if cache_key is None else caching.find(cache_key, self.graph.now + self.graph.wall) or False
+
+    def nodes_found(self, ids: Iterable[bytes]) -> dict[bytes, Node]:
+        """Return those of these nodes, by id, that have cached values, as far as memory knows all of them."""
+        caching, queues, found = self.graph.caching, self.graph.queue_by_id, dict[bytes, Node]()
+        for id in ids:
+            row = caching.row_of(id)
+            queue = None if row is None or row.has_refs else queues.get(row.function_id)
+            if row is None or queue is None or id in found:
+                continue
+            instance = Instance(row.instance, row.instance_id)
+            block = NodeBlock(id[:12], int.from_bytes(id[12:], "big"), 1, row.node, instance)
+            found[id] = Node(row.node, instance, queue, block, COMPLETED)
+        return found
 
     def clear_cache(self, function: str) -> int:
         """Drop the cached values of a function, by its name; return how many there were."""

@@ -46,7 +46,7 @@ class Caching:
         self.leaders: dict[bytes, Node] = {}  #: by cache key: the node that computes its value now
         self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value is to be cached, by their keys
         self.hits = self.misses = 0  #: nodes that ended with a cached value, and with one that was then cached
-        self._of_node: dict[int, bytes] = {}  # cache keys of entries, by the keys of their nodes
+        self._of_node: dict[bytes, bytes] = {}  # cache keys of entries, by the ids of their nodes
         self._of_instance: dict[int, set[bytes]] = {}
 
     # --- finding ----------------------------------------------------------------------------------------
@@ -100,8 +100,8 @@ class Caching:
         function, instance = node.queue.function, node.instance
         expires = now + function.cache_ttl if function.cache_ttl else 0.0
         row = CachedRow(
-            computed.key, function.name, instance.key, instance.id, node.key, node.block.id_of(node.key), now, expires,
-            computed.proof,
+            computed.key, function.name, node.queue.id, instance.key, instance.id, node.key,
+            node.block.id_of(node.key), now, expires, bool(node.refs), computed.proof,
         )  # fmt: skip
         self._drop(row.key)
         self.enter(row)
@@ -114,15 +114,15 @@ class Caching:
     def enter(self, row: CachedRow) -> None:
         """Add an entry that is in the store, or about to be."""
         self.entries[row.key] = row
-        self._of_node[row.node] = row.key
+        self._of_node[row.node_id] = row.key
         self._of_instance.setdefault(row.instance, set()).add(row.key)
 
     def _drop(self, key: bytes) -> bool:
         row = self.entries.pop(key, None)
         if row is None:
             return False
-        if self._of_node.get(row.node) == key:
-            del self._of_node[row.node]
+        if self._of_node.get(row.node_id) == key:
+            del self._of_node[row.node_id]
         of_instance = self._of_instance[row.instance]
         of_instance.discard(key)
         if not of_instance:
@@ -144,10 +144,17 @@ class Caching:
             for instance in instances:
                 self.drop(list(self._of_instance.get(instance, ())), changes)
 
-    def drop_node(self, node: int, changes: Changes) -> None:
+    def drop_node(self, node: Node, changes: Changes) -> None:
         """Drop the entry of a node that is about to run again."""
-        if node in self._of_node:
-            self.drop([self._of_node[node]], changes)
+        assert node.block is not None
+        key = self._of_node.get(node.block.id_of(node.key)) if self._of_node else None
+        if key is not None:
+            self.drop([key], changes)
+
+    def row_of(self, node: bytes) -> CachedRow | None:
+        """Return the entry of a node, by its id."""
+        key = self._of_node.get(node)
+        return None if key is None else self.entries[key]
 
     def clear(self, function: str, changes: Changes) -> int:
         """Drop all entries of a function, by its name; return how many there were."""

@@ -195,8 +195,9 @@ CREATE TABLE node_delays (
 CACHED = """
 CREATE TABLE cached (
     key bytea PRIMARY KEY, chk bigint NOT NULL,
-    function text COLLATE "C" NOT NULL, instance bigint NOT NULL, instance_id bytea NOT NULL, node bigint NOT NULL,
-    node_id bytea NOT NULL, completed double precision NOT NULL, expires double precision NOT NULL, proof bytea NOT NULL
+    function text COLLATE "C" NOT NULL, function_id bigint NOT NULL, instance bigint NOT NULL,
+    instance_id bytea NOT NULL, node bigint NOT NULL, node_id bytea NOT NULL, completed double precision NOT NULL,
+    expires double precision NOT NULL, has_refs bigint NOT NULL, proof bytea NOT NULL
 )
 """
 

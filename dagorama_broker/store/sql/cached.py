@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dagorama_broker.model.cached import CachedRow
-from dagorama_broker.store.checksums import check_row, summed
+from dagorama_broker.store.checksums import SqlValue, check_row, summed
 from dagorama_broker.store.sql.connection import Connection, upsert
 
-_COLUMNS = ("function", "instance", "instance_id", "node", "node_id", "completed", "expires", "proof")
+_COLUMNS = (
+    "function", "function_id", "instance", "instance_id", "node", "node_id", "completed", "expires", "has_refs", "proof",
+)  # fmt: skip
 _WRITE = upsert("cached", "key", (*_COLUMNS, "chk"))
 _READ = f"SELECT key, {', '.join(_COLUMNS)}, chk FROM cached ORDER BY completed, key"
 
@@ -22,9 +24,7 @@ def write_cached(connection: Connection, gone: Sequence[bytes], rows: Sequence[C
         connection.executemany("DELETE FROM cached WHERE key = ?", ((key,) for key in gone))
     if rows:
         latest = {row.key: row for row in rows}.values()
-        connection.executemany(
-            _WRITE, summed(row._replace(completed=float(row.completed), expires=float(row.expires)) for row in latest)
-        )
+        connection.executemany(_WRITE, summed(map(_row, latest)))
 
 
 def read_cached(connection: Connection) -> list[CachedRow]:
@@ -32,5 +32,11 @@ def read_cached(connection: Connection) -> list[CachedRow]:
     rows = []
     for *row, chk in connection.execute(_READ):
         check_row("cached", row[0], chk, row)
-        rows.append(CachedRow(*row))
+        *rest, has_refs, proof = row
+        rows.append(CachedRow(*rest, bool(has_refs), proof))
     return rows
+
+
+def _row(row: CachedRow) -> tuple[SqlValue, ...]:
+    *rest, completed, expires, has_refs, proof = row
+    return (*rest, float(completed), float(expires), int(has_refs), proof)

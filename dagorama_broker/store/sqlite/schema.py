@@ -155,8 +155,9 @@ CREATE TABLE node_delays (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, seconds
 CACHED = """
 CREATE TABLE cached (
     key BLOB PRIMARY KEY, chk INTEGER NOT NULL,
-    function TEXT NOT NULL, instance INTEGER NOT NULL, instance_id BLOB NOT NULL, node INTEGER NOT NULL,
-    node_id BLOB NOT NULL, completed REAL NOT NULL, expires REAL NOT NULL, proof BLOB NOT NULL
+    function TEXT NOT NULL, function_id INTEGER NOT NULL, instance INTEGER NOT NULL, instance_id BLOB NOT NULL,
+    node INTEGER NOT NULL, node_id BLOB NOT NULL, completed REAL NOT NULL, expires REAL NOT NULL,
+    has_refs INTEGER NOT NULL, proof BLOB NOT NULL
 ) WITHOUT ROWID
 """
 
