@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
+from itertools import islice
 from types import FunctionType
 from typing import Any, Literal, get_args
 
@@ -59,17 +60,24 @@ def check_cache_key(function: FunctionType, cache: Cache | None) -> None:
         raise ValueError(f"the key of the cache is {cache.key!r}, which is not a parameter of {function.__qualname__}")
 
 
-def key_parts(
-    function: FunctionType, cache: Cache, args: tuple[object, ...], kwargs: dict[str, Any]
-) -> list[tuple[str, object]]:
-    """Return what the cache key of a call consists of, with a name of each part for errors.
+class KeyParts:
+    """What the cache keys of the calls of one function consist of."""
 
-    Errors of the user's key function pass through.
-    """
-    bound = signature(function).bind(None, *args, **kwargs)
-    bound.apply_defaults()
-    if isinstance(cache.key, str):
-        return [(f"argument {cache.key!r}", bound.arguments[cache.key])]
-    if cache.key is not None:
-        return [("the result of the key function", cache.key(*bound.args[1:], **bound.kwargs))]
-    return [(f"argument {name!r}", value) for name, value in list(bound.arguments.items())[1:]]
+    __slots__ = ("_key", "_signature")
+
+    def __init__(self, function: FunctionType, cache: Cache) -> None:
+        self._signature = signature(function)
+        self._key = cache.key
+
+    def __call__(self, args: tuple[object, ...], kwargs: dict[str, Any]) -> list[tuple[str, object]]:
+        """Return the parts of the key of a call with these arguments, without `self`, each with its name for errors.
+
+        Errors of the user's key function pass through.
+        """
+        bound = self._signature.bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        if isinstance(self._key, str):
+            return [(f"argument {self._key!r}", bound.arguments[self._key])]
+        if self._key is not None:
+            return [("the result of the key function", self._key(*bound.args[1:], **bound.kwargs))]
+        return [(f"argument {name!r}", value) for name, value in islice(bound.arguments.items(), 1, None)]

@@ -33,7 +33,7 @@ class CachedRun(NamedTuple):
     """The run of a node with a cache key: it computes the value, or takes over the value of another node."""
 
     key: bytes
-    proof: bytes  #: that the node has the value of the key
+    proof: bytes  #: that the node has the value of the key; empty for a hit
     is_hit: bool
 
 

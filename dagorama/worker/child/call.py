@@ -20,9 +20,9 @@ from dagorama.values.failures import failed_source
 from dagorama.values.out_of_band import GetLarge
 from dagorama.values.rebind import Wanted
 from dagorama.values.signing import Keyring, SignedValues, code_text, function_digest
+from dagorama.worker.child.cached import CacheKeys
 
 if TYPE_CHECKING:
-    from dagorama.graph.cache import Cache
     from dagorama.values.json_calls import JsonFunction
 
 #: errors of a function that this process cannot run, and the reasons for which its nodes are given back then
@@ -44,7 +44,7 @@ class Target(NamedTuple):
     retry: RetryConfiguration | None
     bound: Binding | None  #: gives called functions the code of the caller's class; None if they have it already
     json: JsonFunction | None  #: reads its arguments and writes its result; None if they are pickled
-    cache: Cache | None  #: how its values are cached; None if they are not
+    cache: CacheKeys | None  #: computes the cache keys of its nodes; None if its values are not cached
 
 
 class Work:
@@ -100,7 +100,10 @@ class Work:
         is_own = not self.class_code or self.class_code == spec.class_code
         bound = None if is_own else binding(self.class_code)
         options = found.decorated.options
-        cache = options.cache if self.cached else None
+        cache = None
+        if options.cache is not None and self.cached:
+            function, code = found.decorated.function, (self.hash, self.class_code)
+            cache = CacheKeys(options.cache, function, found.cls, self.name, *code)
         return Target(found.cls, found.decorated.function, options.retry, bound, spec.json, cache)
 
 

@@ -201,7 +201,7 @@ class Executor:
             scope.constructor = packed(definition, scope.put_large)
         scope.refresh = bool(arguments[1] & REFRESH)
         if cache is not None:
-            chosen = choose(self._ring, call, args, kwargs, constructor, scope.refresh)
+            chosen = choose(self._ring, call, cache, args, kwargs, constructor, scope.refresh)
             scope.cached, function = chosen.run, chosen.function or function
         return function, (instance_within(call.instance, definition, scope), *args), kwargs
 

@@ -9,7 +9,8 @@ from dagorama_broker.store.checksums import SqlValue, check_row, summed
 from dagorama_broker.store.sql.connection import Connection, upsert
 
 _COLUMNS = (
-    "function", "function_id", "instance", "instance_id", "node", "node_id", "completed", "expires", "has_refs", "proof",
+    "function", "function_id", "instance", "instance_id", "node", "node_id", "completed", "expires", "has_refs",
+    "proof",
 )  # fmt: skip
 _WRITE = upsert("cached", "key", (*_COLUMNS, "chk"))
 _READ = f"SELECT key, {', '.join(_COLUMNS)}, chk FROM cached ORDER BY completed, key"
