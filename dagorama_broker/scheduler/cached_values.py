@@ -81,6 +81,11 @@ class CachedValues(Outcomes):
         return self.graph.caching.counts()
 
     @property
+    def cached_values(self) -> int:
+        """The number of cached values."""
+        return len(self.graph.caching.entries)
+
+    @property
     def cache_hits(self) -> int:
         """Nodes that completed with a cached value, since the start."""
         return self.graph.caching.hits

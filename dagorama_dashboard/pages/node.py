@@ -90,6 +90,7 @@ def rules_of(function: pb.Function) -> list[tuple[str, str]]:
         ("queued at most", duration(function.queue_timeout) if function.queue_timeout else ""),
         ("runs at once, at most", f"{function.max_concurrency}" if function.max_concurrency else ""),
         ("delay", duration(function.delay) if function.delay else ""),
+        ("cached", (duration(function.cache_ttl) if function.cache_ttl else "yes") if function.cached else ""),
         ("priority", f"{function.priority}" if function.priority else ""),
     ]
     return [(name, value) for name, value in rules if value]
