@@ -8,8 +8,9 @@ arguments. It can say that a value is not there, or offer one that has expired: 
 
 from __future__ import annotations
 
+from dagorama.errors import TamperedValue
 from dagorama.values.keys import ID_BYTES
-from dagorama.values.signing import CACHED, Keyring
+from dagorama.values.signing import CACHED, INSTANCE_BYTES, NODE_BYTES, Keyring
 
 _VERSION = b"\1"
 
@@ -22,4 +23,6 @@ def cache_proof(ring: Keyring, key: bytes, instance: bytes, node: bytes) -> byte
 def check_cache_proof(ring: Keyring, proof: bytes, key: bytes, instance: bytes, node: bytes) -> None:
     """Raise TamperedValue unless the proof is for these; UnverifiedValue if its key is not held here."""
     what = f"the cached value of node {node.hex()}"
+    if len(instance) != INSTANCE_BYTES or len(node) != NODE_BYTES:
+        raise TamperedValue(f"{what} of instance {instance.hex()} cannot be: these are no ids")
     ring.check_statement(_VERSION + key + instance + node, CACHED, proof[:ID_BYTES], proof[ID_BYTES:], what)
