@@ -54,7 +54,7 @@ class CachedValues(Outcomes):
     def found_for(self, node: Node) -> CachedRow | bool:
         """Return the cached value that a granted node gets; else whether it is to run. If not, its key is unknown."""
         caching = self.graph.caching
-        if caching.leads(node):
+        if caching.is_to_run(node):
             return True
         cache_key = caching.keys.get(node.key)
         return False if cache_key is None else caching.find(cache_key, self.graph.now + self.graph.wall) or False

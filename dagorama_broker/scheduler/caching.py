@@ -44,6 +44,7 @@ class Caching:
         self.entries: dict[bytes, CachedRow] = {}  #: by cache key, the oldest first
         self.keys: dict[int, bytes] = {}  #: reported cache keys of unfinished nodes, by the keys of the nodes
         self.leaders: dict[bytes, Node] = {}  #: by cache key: the node that computes its value now
+        self.alone: set[int] = set()  #: keys of nodes that run although another one computes the same
         self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value is to be cached, by their keys
         self.hits = self.misses = 0  #: nodes that ended with a cached value, and with one that was then cached
         self._of_node: dict[bytes, bytes] = {}  # cache keys of entries, by the ids of their nodes
@@ -56,20 +57,24 @@ class Caching:
         entry = self.entries.get(key)
         return None if entry is None or (entry.expires and entry.expires <= now) else entry
 
-    def leads(self, node: Node) -> bool:
-        """Return whether a node is the one that computes the value of its cache key."""
+    def is_to_run(self, node: Node) -> bool:
+        """Return whether a node computes the value of its cache key."""
         key = self.keys.get(node.key)
-        return key is not None and self.leaders.get(key) is node
+        return key is not None and (self.leaders.get(key) is node or node.key in self.alone)
 
     def report(self, node: Node, key: bytes, now: float) -> Node | None:
         """Note the cache key of a node that is to be queued. Return the node that it has to wait for, if any."""
         self._forget_key(node, key)
         self.keys[node.key] = key
+        self.alone.discard(node.key)
         node.twin = None
         if self.find(key, now) is not None:
             return None
         leader = self.leaders.setdefault(key, node)
-        if leader is node or _waits_for(leader, node):
+        if leader is node:
+            return None
+        if _waits_for(leader, node):
+            self.alone.add(node.key)
             return None
         node.twin = leader
         return leader
@@ -87,6 +92,7 @@ class Caching:
         key, computed = self.keys.pop(node.key, None), self.computed.pop(node.key, None)
         if key is not None and self.leaders.get(key) is node:
             del self.leaders[key]
+        self.alone.discard(node.key)
         if node.state is not State.COMPLETED:
             return
         if computed is not None:

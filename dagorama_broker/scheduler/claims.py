@@ -120,7 +120,7 @@ class Claims(Offers):
     def _cost_of_cached(self, node: Node) -> int:
         """Return what a node of a function with a cache adds to a slot: little, unless it is known that it runs."""
         run_time = node.queue.run_time
-        if isinstance(run_time, CachedRunTime) and self.graph.caching.leads(node):
+        if isinstance(run_time, CachedRunTime) and self.graph.caching.is_to_run(node):
             return run_time.run_us
         return run_time.cost_us
 

@@ -72,8 +72,8 @@ DIFFERENT: list[object] = [
     [1], (1,), {1}, frozenset({1}), {1: 1}, {1: 2}, {2: 1}, OrderedDict({1: 1}), defaultdict(int, {1: 1}), Counter([1]),
     deque([1]), [[1]], [1, 1], ["1", "1"], ["11"], Order(1, []), Order(2, []), Parcel(1.0), Parcel(2.0), Point(1, 2),
     Point(2, 1), (1, 2), Model(name="n"), Model(name="m"), Row(1), Row(2), np.int64(1), np.int32(1),
-    np.array([1, 2]), np.array([[1, 2]]), np.array([1, 2], dtype="i4"), np.array([], dtype="i4"), np.array([], dtype="i8"),
-    range(1), ...,
+    np.array([1, 2]), np.array([[1, 2]]), np.array([1, 2], dtype="i4"), np.array([], dtype="i4"),
+    np.array([], dtype="i8"), range(1), ...,
 ]  # fmt: skip
 
 

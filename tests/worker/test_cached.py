@@ -287,7 +287,7 @@ class TestLies:
         value(world, Words()("a"))
         value(world, Words()("b"))
         rows = {row.node_id: row for row in cached_rows(world)}
-        offered(list(rows.values())[0])
+        offered(next(iter(rows.values())))
         with pytest.raises(NodeFailed) as caught:
             value(world, Words()("b"))
         assert isinstance(caught.value.__cause__, TamperedValue)
