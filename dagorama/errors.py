@@ -118,18 +118,10 @@ class NodeFailed(DagoramaError):
     outcome = "failed"
 
     def __init__(
-        self,
-        function: str,
-        attempts: int = 1,
-        type: str = "",
-        message: str = "",
-        traceback: str = "",
-        *,
-        earlier: tuple[FailedAttempt, ...] = (),
-        node_id: UUID | None = None,
-        dependent: str = "",
+        self, function: str, attempts: int = 1, type: str = "", message: str = "", traceback: str = "", *,
+        earlier: tuple[FailedAttempt, ...] = (), node_id: UUID | None = None, dependent: str = "",
         instance_id: UUID | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         # Attributes that are not in `args` are pickled with the attributes of the exception.
         super().__init__(function, attempts, type, message, traceback)
         self.function, self.attempts, self.type = function, attempts, type

@@ -7,19 +7,18 @@ first node that has a value there, also in a later piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from struct import Struct
 from typing import Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import COUNT_LAYOUT, FIRST_FOUND, LARGE, MESSAGE_TARGET, PART_LAYOUT, PARTS
+from dagorama.api.contract import FIRST_FOUND, LARGE, MESSAGE_TARGET, PARTS
 from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import RebindingRow
+from dagorama_broker.rpc.envelopes import large_in
 from dagorama_broker.rpc.functions import function_message
 from dagorama_broker.scheduler import FunctionQueue, Granted, Instance, Node
 
 T = TypeVar("T")
-_PART, _COUNT = Struct(PART_LAYOUT), Struct(COUNT_LAYOUT)
 #: Makes the proof of a grant of these nodes under these attempts.
 Prove: TypeAlias = "Callable[[Sequence[int], Sequence[int]], bytes]"
 
@@ -285,24 +284,3 @@ class GrantBuilder:
             index = self._instance_of[instance.id] = len(self._instance_of)
             self._instances.append(instance.id)
         self._last_instance, self._instance_index = instance, index
-
-
-def large_in(envelope: bytes) -> list[bytes]:
-    """Return the SHA-256 of large values that an envelope names; a malformed envelope names none.
-
-    docs/reference/envelopes.md has the layout.
-    """
-    names: list[bytes] = []
-    end = len(envelope)
-    if envelope[1] & PARTS:
-        end -= _COUNT.size
-        if end < 2:
-            return names
-        start = end - _PART.size * _COUNT.unpack_from(envelope, end)[0]
-        if not 2 <= start < end:
-            return names
-        names += [digest for _, digest, _ in _PART.iter_unpack(envelope[start:end])]
-        end = start
-    if envelope[1] & LARGE and end > 33:
-        names.append(envelope[end - 32 : end])
-    return names

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from inspect import isawaitable
 from logging import INFO
 from time import monotonic_ns
@@ -59,7 +59,7 @@ class Executor:
         self.last: Call | None = None  #: the sync node that started last, or the async node that ended last
         # Modules are loaded in this context. Each run gets a copy of it, and changes only the copy.
         self._context = copy_context()
-        self._has_decimal = _has_decimal(self._context)
+        self._has_decimal = process_state.has_decimal(self._context)
         self._loading = threading.Lock()
         self.run_times: RunTimes | None = None  #: counts run times for metrics, if they are served
         self.forked = False  #: this process is a fork of the one that runs nodes
@@ -131,7 +131,7 @@ class Executor:
         current_attempt.set(scope)
         current_run.set(run)
         if self._has_decimal:
-            _renew_decimal()
+            process_state.renew_decimal()
 
     def _close(self, run: RunningNode, scope: AttemptScope) -> None:
         if self.forked:
@@ -215,7 +215,7 @@ class Executor:
             try:
                 return self._context.run(work.load)
             finally:
-                self._has_decimal = _has_decimal(self._context)
+                self._has_decimal = process_state.has_decimal(self._context)
 
     def _arguments(self, call: Call) -> bytes:
         try:
@@ -297,14 +297,3 @@ class Executor:
         self.outbox.dropped(call.attempt)
         get_logger().info("%s was cancelled while it ran", call.work.name)
         return monotonic_ns()
-
-
-def _has_decimal(context: Context) -> bool:
-    """Return whether a decimal context is set in `context`: all copies of `context` would share that object."""
-    return any(variable.name == "decimal_context" for variable in context)
-
-
-def _renew_decimal() -> None:
-    from decimal import getcontext, setcontext
-
-    setcontext(getcontext().copy())
