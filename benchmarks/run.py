@@ -43,6 +43,7 @@ def _served(options: Namespace) -> Iterator[Row]:
     with serving() as served:
         yield from throughput.chain(served, {200: runs, 1_000 if options.quick else 5_000: runs})
         yield from latency.round_trip(served, 100 if options.quick else 300, clients=16)
+        yield from throughput.hits(served, 10_000, runs)
         yield from throughput.many(served, 300 if options.quick else 1_000, runs)
 
 

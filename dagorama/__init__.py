@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dagorama.calls.delayed import at as at
     from dagorama.calls.delayed import later as later
     from dagorama.calls.instance_start import start as start
+    from dagorama.calls.refreshed import refresh as refresh
     from dagorama.calls.resource import resource as resource
     from dagorama.calls.schedules import schedule as schedule
     from dagorama.calls.schedules import scheduled_for as scheduled_for
@@ -65,11 +66,13 @@ if TYPE_CHECKING:
     from dagorama.errors import SettingsError as SettingsError
     from dagorama.errors import TamperedValue as TamperedValue
     from dagorama.errors import TypeMismatch as TypeMismatch
+    from dagorama.errors import UncacheableArgument as UncacheableArgument
     from dagorama.errors import UnverifiedValue as UnverifiedValue
     from dagorama.errors import ValueNotReadable as ValueNotReadable
     from dagorama.errors import ValuesUnavailable as ValuesUnavailable
     from dagorama.errors import WorkerLost as WorkerLost
     from dagorama.errors import WrongInstance as WrongInstance
+    from dagorama.graph.cache import Cache as Cache
     from dagorama.graph.rates import Limit as Limit
     from dagorama.graph.rates import Rate as Rate
     from dagorama.graph.submission import batch as batch
@@ -115,11 +118,13 @@ _HOMES = {
             "DefinitionNotRegistered FailedAttempt FunctionNotFound InstanceExists NodeCancelled NodeFailed "
             "NotInInstance NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
             "ResourceNotOpened ResultRejected RetryLater SettingsError TamperedValue TypeMismatch UnverifiedValue "
-            "NotFound ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
+            "UncacheableArgument NotFound ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
         ),
+        "dagorama.graph.cache": "Cache",
         "dagorama.graph.submission": "batch",
         "dagorama.calls.delayed": "at later",
         "dagorama.calls.instance_start": "start",
+        "dagorama.calls.refreshed": "refresh",
         "dagorama.calls.resource": "resource",
         "dagorama.calls.schedules": "schedule scheduled_for",
         "dagorama.models.events": "EventKind Gap InstanceEnded NodeEvent",

@@ -17,6 +17,7 @@ from dagorama.cli.base import report_errors
 #: Where each command is defined.
 COMMANDS = {
     "actions": "dagorama.cli.action_list:actions",
+    "cache": "dagorama.cli.cache:cache",
     "cancel": "dagorama.cli.actions:cancel",
     "completion": "dagorama.__main__:completion",
     "config": "dagorama.cli.config:config",

@@ -14,6 +14,7 @@ from dagorama.calls.functions import DecoratedFunction
 from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:
+    from dagorama.graph.cache import Cache
     from dagorama.graph.options import Codec
     from dagorama.graph.rates import Limit, Rate
     from dagorama.models.method_types import NodeMethod
@@ -45,6 +46,7 @@ def dagorama(
     rate: Rate | None = None,
     rate_key: Callable[..., str] | str | None = None,
     limit: Limit | None = None,
+    cache: Cache | None = None,
 ) -> Decorator: ...
 def dagorama(
     queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None, **options: Any
@@ -81,6 +83,7 @@ def dagorama(
     - `rate_key`: applies `rate` to each key separately; it is given like `concurrency_key`. If both are given they must
       be the same.
     - `limit`: a Limit, which all functions share that name it, also of other definitions.
+    - `cache`: equal calls share one value, as a Cache says, for example `Cache(ttl=86_400)`.
     """
     if unknown := options.keys() - Options.names():
         raise TypeError(unexpected_option(min(unknown)))

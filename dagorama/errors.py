@@ -5,6 +5,7 @@ DagoramaError
 │   └── PromiseAttribute (AttributeError)  an attribute of a promise was used: fix the DAG
 ├── NotPicklable (TypeError)               an argument or a result cannot be pickled: change that part
 ├── TypeMismatch (TypeError)               a value does not fit the annotation of a JSON function: change one of both
+├── UncacheableArgument (TypeError)        an argument of a function with a cache cannot be compared: give it a key
 ├── ValueNotReadable                       an argument or a result cannot be read here: its class, or the bytes
 ├── UnverifiedValue                       it is unsigned, or its key is unknown here: set the signing keys
 ├── TamperedValue                          it was changed, or signed for another place: find out who did it
@@ -69,6 +70,10 @@ class TypeMismatch(DagoramaError, TypeError):
     """A value does not fit its annotation, or the annotation has no JSON form, in a function with codec="json"."""
 
 
+class UncacheableArgument(DagoramaError, TypeError):
+    """The cache key of a call cannot be computed, because of an argument whose type has no content to compare."""
+
+
 class ValueNotReadable(DagoramaError):
     """The bytes of an argument or a result cannot be turned into an object here."""
 
@@ -113,18 +118,10 @@ class NodeFailed(DagoramaError):
     outcome = "failed"
 
     def __init__(
-        self,
-        function: str,
-        attempts: int = 1,
-        type: str = "",
-        message: str = "",
-        traceback: str = "",
-        *,
-        earlier: tuple[FailedAttempt, ...] = (),
-        node_id: UUID | None = None,
-        dependent: str = "",
+        self, function: str, attempts: int = 1, type: str = "", message: str = "", traceback: str = "", *,
+        earlier: tuple[FailedAttempt, ...] = (), node_id: UUID | None = None, dependent: str = "",
         instance_id: UUID | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         # Attributes that are not in `args` are pickled with the attributes of the exception.
         super().__init__(function, attempts, type, message, traceback)
         self.function, self.attempts, self.type = function, attempts, type

@@ -11,6 +11,7 @@ from dagorama.client.large_values import LargeValues
 from dagorama.context import never
 from dagorama.errors import CodeMismatchException, FunctionNotFound
 from dagorama.graph.scope import AttemptScope
+from dagorama.worker.child.cached import LookUp
 from dagorama.worker.child.call import Call
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.traced import TracedExecutor
@@ -46,6 +47,9 @@ class InlineExecutor(TracedExecutor):
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
         run = self._runs[call.attempt] = self._begin(call)
         function, args, kwargs = super()._open(call, scope)
+        if scope.cached is not None and scope.cached.is_hit:
+            del self._runs[call.attempt]
+            return function, args, kwargs
         run.args, run.kwargs = args[1:], kwargs
         self._rules.runs.append((function, run))
         return self._rules.of(function), args, kwargs
@@ -62,7 +66,8 @@ class InlineExecutor(TracedExecutor):
     def _broke_off(
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
     ) -> int:
-        if (run := self._runs.pop(call.attempt, None)) is not None:
+        run = self._runs.pop(call.attempt, None)
+        if run is not None and not isinstance(error, LookUp):
             run.error = error
             self.errors[run.node_id] = run
         return super()._broke_off(call, error, started, is_cancelled)

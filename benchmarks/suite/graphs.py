@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import sleep
 
-from dagorama import DAGDefinition, Rate, dagorama
+from dagorama import Cache, DAGDefinition, Rate, dagorama
 
 
 class Fan(DAGDefinition):
@@ -25,6 +25,22 @@ class Fan(DAGDefinition):
 
 #: The queue of the nodes of `HeldFan`.
 HELD = "held"
+
+
+class CachedFan(DAGDefinition):
+    """A fan whose nodes have their values from a cache, except for the first time."""
+
+    @dagorama
+    def entrypoint(self, width: int) -> int:
+        return self.total([self.cached(number) for number in range(width)])
+
+    @dagorama(cache=Cache())
+    def cached(self, number: int) -> int:
+        return number
+
+    @dagorama
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
 
 
 class HeldFan(DAGDefinition):

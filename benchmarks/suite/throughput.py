@@ -14,7 +14,7 @@ from typing import TypeAlias
 from dagorama import DAGInstance, DAGPromise, batch, resolve, resolve_all
 from dagorama.client.connection import connection
 from dagorama.client.progress import Watch
-from suite.graphs import Chain, Fan, HopByHop, RatedFan, Small
+from suite.graphs import CachedFan, Chain, Fan, HopByHop, RatedFan, Small
 from suite.serving import Serving, nodes_of, promise_of, serving
 from suite.table import Row, row
 
@@ -101,6 +101,20 @@ def _follow(instance: bytes) -> list[int]:
 def _last_count(instance: bytes) -> int:
     *_, last = Watch(connection(), instance)
     return last.done
+
+
+def hits(served: Serving, width: int, runs: int) -> Iterator[Row]:
+    """Each run asks for the same values, which the first one has computed."""
+    seconds = [_one_cached(width) for _ in range(runs + 1)]
+    rates = [(width + 2) / each for each in seconds[1:]]
+    note = f"each of another node; {(width + 2) / seconds[0]:,.0f} nodes/s when they are computed"
+    yield row(f"fan, {width:,} cache hits", rates, "nodes/s", "5,000", note=note)
+
+
+def _one_cached(width: int) -> float:
+    start = perf_counter()
+    assert resolve(*CachedFan()(width), timeout=300) == sum(range(width))
+    return perf_counter() - start
 
 
 def chain(served: Serving, lengths: dict[int, int]) -> Iterator[Row]:

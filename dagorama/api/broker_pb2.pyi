@@ -71,6 +71,8 @@ class _ReturnReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReturnRe
     """it had started, and a resource that it needs cannot be opened there"""
     VALUES: _ReturnReason.ValueType  # 7
     """a large value that it needs or has made cannot be fetched or stored at the moment"""
+    CACHE_KEY: _ReturnReason.ValueType  # 280
+    """it has not started: the broker looks its cache key up, and grants it again"""
 
 class ReturnReason(_ReturnReason, metaclass=_ReturnReasonEnumTypeWrapper): ...
 
@@ -88,6 +90,8 @@ RESOURCE: ReturnReason.ValueType  # 6
 """it had started, and a resource that it needs cannot be opened there"""
 VALUES: ReturnReason.ValueType  # 7
 """a large value that it needs or has made cannot be fetched or stored at the moment"""
+CACHE_KEY: ReturnReason.ValueType  # 280
+"""it has not started: the broker looks its cache key up, and grants it again"""
 Global___ReturnReason: _TypeAlias = ReturnReason  # noqa: Y015
 
 class _NodeState:
@@ -197,6 +201,8 @@ class Function(_message.Message):
     RATE_BY_KEY_FIELD_NUMBER: _builtins.int
     CONCURRENCY_OF_ALL_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    CACHE_TTL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"package.module:Class.method" """
     hash: _builtins.str
@@ -231,6 +237,10 @@ class Function(_message.Message):
     """`rate` holds for each key, else for the nodes with any key together"""
     concurrency_of_all: _builtins.bool
     """`max_concurrency` holds for the nodes with any key together, else for each key"""
+    cached: _builtins.bool
+    """equal calls share one value: a worker reports the cache key of each node before a run"""
+    cache_ttl: _builtins.float
+    """seconds after which a cached value is not used again; 0: no limit"""
     @_builtins.property
     def retry(self) -> Global___Retry:
         """absent: one attempt"""
@@ -266,10 +276,12 @@ class Function(_message.Message):
         rate_by_key: _builtins.bool = ...,
         concurrency_of_all: _builtins.bool = ...,
         limit: Global___SharedLimit | None = ...,
+        cached: _builtins.bool = ...,
+        cache_ttl: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "rate", b"rate", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_code", b"class_code", "concurrency_of_all", b"concurrency_of_all", "delay", b"delay", "hash", b"hash", "is_async", b"is_async", "key_id", b"key_id", "limit", b"limit", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "rate", b"rate", "rate_by_key", b"rate_by_key", "retry", b"retry", "stream_children", b"stream_children", "taint", b"taint", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_ttl", b"cache_ttl", "cached", b"cached", "class_code", b"class_code", "concurrency_of_all", b"concurrency_of_all", "delay", b"delay", "hash", b"hash", "is_async", b"is_async", "key_id", b"key_id", "limit", b"limit", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "rate", b"rate", "rate_by_key", b"rate_by_key", "retry", b"retry", "stream_children", b"stream_children", "taint", b"taint", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -800,6 +812,10 @@ class Results(_message.Message):
     REPORTS_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
     TRACE_OF_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    CACHE_KEY_FIELD_NUMBER: _builtins.int
+    CACHE_PROOF_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -856,6 +872,20 @@ class Results(_message.Message):
     def trace_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """for each of them, the index of its node in `node`"""
 
+    @_builtins.property
+    def cached(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Values that are to be cached: for each, the index of its node in `node`, its cache key (32 bytes), and the proof
+        that the node has the value of this key; docs/reference/envelopes.md says over what.
+        """
+
+    @_builtins.property
+    def cache_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def cache_proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def hits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """indexes of nodes whose value is a promise of a node that was `found` for them"""
+
     def __init__(
         self,
         *,
@@ -875,10 +905,14 @@ class Results(_message.Message):
         reports: _abc.Iterable[Global___NodeReport] | None = ...,
         trace: _abc.Iterable[_builtins.str] | None = ...,
         trace_of: _abc.Iterable[_builtins.int] | None = ...,
+        cached: _abc.Iterable[_builtins.int] | None = ...,
+        cache_key: _abc.Iterable[_builtins.bytes] | None = ...,
+        cache_proof: _abc.Iterable[_builtins.bytes] | None = ...,
+        hits: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "children", b"children", "failures", b"failures", "foreign", b"foreign", "functions", b"functions", "large", b"large", "large_of", b"large_of", "logs", b"logs", "microseconds", b"microseconds", "node", b"node", "ref", b"ref", "ref_count", b"ref_count", "reports", b"reports", "trace", b"trace", "trace_of", b"trace_of", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_key", b"cache_key", "cache_proof", b"cache_proof", "cached", b"cached", "children", b"children", "failures", b"failures", "foreign", b"foreign", "functions", b"functions", "hits", b"hits", "large", b"large", "large_of", b"large_of", "logs", b"logs", "microseconds", b"microseconds", "node", b"node", "ref", b"ref", "ref_count", b"ref_count", "reports", b"reports", "trace", b"trace", "trace_of", b"trace_of", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -975,6 +1009,7 @@ class Return(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
+    CACHE_KEY_FIELD_NUMBER: _builtins.int
     reason: Global___ReturnReason.ValueType
     detail: _builtins.str
     hash: _builtins.str
@@ -985,6 +1020,10 @@ class Return(_message.Message):
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def attempt(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def cache_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """CACHE_KEY: of each node, 32 bytes"""
+
     def __init__(
         self,
         *,
@@ -994,10 +1033,11 @@ class Return(_message.Message):
         detail: _builtins.str = ...,
         hash: _builtins.str = ...,
         function: _builtins.str = ...,
+        cache_key: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "function", b"function", "hash", b"hash", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_key", b"cache_key", "detail", b"detail", "function", b"function", "hash", b"hash", "node", b"node", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1238,6 +1278,8 @@ class GrantBody(_message.Message):
     TRACE_FIELD_NUMBER: _builtins.int
     LINKED_FIELD_NUMBER: _builtins.int
     LINK_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -1334,6 +1376,14 @@ class GrantBody(_message.Message):
     def link(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """the trace contexts of these attempts"""
 
+    @_builtins.property
+    def cache(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each node of a function that is `cached`: 0: the child returns its cache key (CACHE_KEY); 1: it is to run; above:
+        2 + the index in `found` of a node with the value of its key, which the child checks. The list may be shorter.
+        """
+
+    @_builtins.property
+    def found(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedNode]: ...
     def __init__(
         self,
         *,
@@ -1364,14 +1414,44 @@ class GrantBody(_message.Message):
         trace: _abc.Iterable[_builtins.int] | None = ...,
         linked: _abc.Iterable[_builtins.int] | None = ...,
         link: _abc.Iterable[_builtins.str] | None = ...,
+        cache: _abc.Iterable[_builtins.int] | None = ...,
+        found: _abc.Iterable[Global___CachedNode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "failed_attempts", b"failed_attempts", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "link", b"link", "linked", b"linked", "made_with", b"made_with", "more_fused", b"more_fused", "more_fused_count", b"more_fused_count", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "trace", b"trace", "traces", b"traces", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "cache", b"cache", "failed", b"failed", "failed_attempts", b"failed_attempts", "found", b"found", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "link", b"link", "linked", b"linked", "made_with", b"made_with", "more_fused", b"more_fused", "more_fused_count", b"more_fused_count", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "trace", b"trace", "traces", b"traces", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GrantBody: _TypeAlias = GrantBody  # noqa: Y015
+
+@_typing.final
+class CachedNode(_message.Message):
+    """A node that has the value of a cache key, as a worker has proved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    node: _builtins.bytes
+    instance: _builtins.bytes
+    proof: _builtins.bytes
+    """as in Results"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.bytes = ...,
+        instance: _builtins.bytes = ...,
+        proof: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachedNode: _TypeAlias = CachedNode  # noqa: Y015
 
 @_typing.final
 class TakeBack(_message.Message):
@@ -2840,6 +2920,7 @@ class NodeInfo(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     DELAY_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     failed_attempts: _builtins.int
@@ -2884,6 +2965,10 @@ class NodeInfo(_message.Message):
     def report(self) -> Global___NodeReport:
         """the latest of its running attempt"""
 
+    @_builtins.property
+    def cached(self) -> Global___NodeName:
+        """its value is that of this node, which was found in the cache"""
+
     def __init__(
         self,
         *,
@@ -2909,10 +2994,11 @@ class NodeInfo(_message.Message):
         report: Global___NodeReport | None = ...,
         delay: _builtins.float = ...,
         not_before: _builtins.float = ...,
+        cached: Global___NodeName | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "function", b"function", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "delay", b"delay", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "not_before", b"not_before", "ordinal", b"ordinal", "reason", b"reason", "report", b"report", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "crashes", b"crashes", "created", b"created", "creator", b"creator", "delay", b"delay", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "not_before", b"not_before", "ordinal", b"ordinal", "reason", b"reason", "report", b"report", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5541,3 +5627,121 @@ class ScheduleInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScheduleInfo: _TypeAlias = ScheduleInfo  # noqa: Y015
+
+@_typing.final
+class ListCacheRequest(_message.Message):
+    """--- cached values -----------------------------------------------------------------------------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCacheRequest: _TypeAlias = ListCacheRequest  # noqa: Y015
+
+@_typing.final
+class ListCacheReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    hits: _builtins.int
+    """nodes since the start of the broker that got a cached value"""
+    misses: _builtins.int
+    """and nodes whose value was computed and cached"""
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedFunction]:
+        """by name; at most 10,000"""
+
+    def __init__(
+        self,
+        *,
+        functions: _abc.Iterable[Global___CachedFunction] | None = ...,
+        hits: _builtins.int = ...,
+        misses: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions", "hits", b"hits", "misses", b"misses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCacheReply: _TypeAlias = ListCacheReply  # noqa: Y015
+
+@_typing.final
+class CachedFunction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    OLDEST_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    """its name, as Function has it"""
+    values: _builtins.int
+    """cached, expired ones too as long as they are kept"""
+    oldest: _builtins.float
+    """seconds since 1970: when the first of them was computed"""
+    newest: _builtins.float
+    """and the last"""
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+        values: _builtins.int = ...,
+        oldest: _builtins.float = ...,
+        newest: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "newest", b"newest", "oldest", b"oldest", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachedFunction: _TypeAlias = CachedFunction  # noqa: Y015
+
+@_typing.final
+class ClearCacheRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    """its name, as Function has it"""
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearCacheRequest: _TypeAlias = ClearCacheRequest  # noqa: Y015
+
+@_typing.final
+class ClearCacheReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    values: _builtins.int
+    def __init__(
+        self,
+        *,
+        values: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearCacheReply: _TypeAlias = ClearCacheReply  # noqa: Y015

@@ -249,6 +249,16 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.ListSchedulesRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.ListSchedulesReply.FromString,
                 _registered_method=True)
+        self.ListCache = channel.unary_unary(
+                '/dagorama.v1.Broker/ListCache',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ListCacheRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.ListCacheReply.FromString,
+                _registered_method=True)
+        self.ClearCache = channel.unary_unary(
+                '/dagorama.v1.Broker/ClearCache',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ClearCacheRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.ClearCacheReply.FromString,
+                _registered_method=True)
 
 
 class BrokerServicer(object):
@@ -545,6 +555,20 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCache(self, request, context):
+        """The functions that have cached values, and how many.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearCache(self, request, context):
+        """Forgets the cached values of a function: its next nodes run. Nodes that have such a value keep it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BrokerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -762,6 +786,16 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.ListSchedules,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.ListSchedulesRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.ListSchedulesReply.SerializeToString,
+            ),
+            'ListCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCache,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ListCacheRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.ListCacheReply.SerializeToString,
+            ),
+            'ClearCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearCache,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ClearCacheRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.ClearCacheReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1925,6 +1959,60 @@ class Broker(object):
             '/dagorama.v1.Broker/ListSchedules',
             dagorama_dot_api_dot_broker__pb2.ListSchedulesRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.ListSchedulesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/ListCache',
+            dagorama_dot_api_dot_broker__pb2.ListCacheRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.ListCacheReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/ClearCache',
+            dagorama_dot_api_dot_broker__pb2.ClearCacheRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.ClearCacheReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -117,6 +117,10 @@ class BrokerStub:
     PauseSchedule: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PauseScheduleRequest, _broker_pb2.PauseScheduleReply]
     """Lets a schedule start nothing, or go on with its next time."""
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListSchedulesRequest, _broker_pb2.ListSchedulesReply]
+    ListCache: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListCacheRequest, _broker_pb2.ListCacheReply]
+    """The functions that have cached values, and how many."""
+    ClearCache: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ClearCacheRequest, _broker_pb2.ClearCacheReply]
+    """Forgets the cached values of a function: its next nodes run. Nodes that have such a value keep it."""
 
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
@@ -198,6 +202,10 @@ class BrokerAsyncStub(BrokerStub):
     PauseSchedule: _aio.UnaryUnaryMultiCallable[_broker_pb2.PauseScheduleRequest, _broker_pb2.PauseScheduleReply]  # type: ignore[assignment]
     """Lets a schedule start nothing, or go on with its next time."""
     ListSchedules: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListSchedulesRequest, _broker_pb2.ListSchedulesReply]  # type: ignore[assignment]
+    ListCache: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListCacheRequest, _broker_pb2.ListCacheReply]  # type: ignore[assignment]
+    """The functions that have cached values, and how many."""
+    ClearCache: _aio.UnaryUnaryMultiCallable[_broker_pb2.ClearCacheRequest, _broker_pb2.ClearCacheReply]  # type: ignore[assignment]
+    """Forgets the cached values of a function: its next nodes run. Nodes that have such a value keep it."""
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -534,5 +542,21 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.ListSchedulesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.ListSchedulesReply, _abc.Awaitable[_broker_pb2.ListSchedulesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListCache(
+        self,
+        request: _broker_pb2.ListCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ListCacheReply, _abc.Awaitable[_broker_pb2.ListCacheReply]]:
+        """The functions that have cached values, and how many."""
+
+    @_abc_1.abstractmethod
+    def ClearCache(
+        self,
+        request: _broker_pb2.ClearCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ClearCacheReply, _abc.Awaitable[_broker_pb2.ClearCacheReply]]:
+        """Forgets the cached values of a function: its next nodes run. Nodes that have such a value keep it."""
 
 def add_BrokerServicer_to_server(servicer: BrokerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

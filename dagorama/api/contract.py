@@ -26,6 +26,13 @@ VALUES_AWAY = "values-away"
 #: Bytes of the origin in the id of a node; a counter of 4 bytes follows, big-endian.
 ORIGIN_BYTES = 12
 
+# --- cached values ----------------------------------------------------------------------------------------
+
+#: Bytes of a cache key.
+CACHE_KEY_BYTES = 32
+#: GrantBody.cache of a node that is to run, and of one that gets the first value of `found`.
+TO_RUN, FIRST_FOUND = 1, 2
+
 # --- delays -----------------------------------------------------------------------------------------------
 
 #: Seconds from 1970 to the year 9999, in which no time zone gets past what Python can show.
@@ -45,10 +52,9 @@ LOWEST_PRIORITY, HIGHEST_PRIORITY = -128, 127
 #: First byte of an envelope.
 ENVELOPE_VERSION = 1
 #: Flags in the second byte: a signature follows, the body is stored separately, a table of promises, one of parts, and
-#: the body is JSON, never a pickle.
-SIGNED, LARGE, REFS, PARTS, JSON = 1, 2, 4, 8, 16
-#: Another flag, of arguments that a schedule starts an instance with: the time is at the end, after the signed bytes.
-SCHEDULED = 32
+#: the body is JSON, never a pickle. Of arguments: a schedule starts an instance with them, whose time is at the end,
+#: after the signed bytes; and the node runs even if its value is cached.
+SIGNED, LARGE, REFS, PARTS, JSON, SCHEDULED, REFRESH = 1, 2, 4, 8, 16, 32, 64
 #: `struct` layouts of an entry in the table of parts (length, SHA-256, kind), and of the number of entries after it.
 PART_LAYOUT, COUNT_LAYOUT = "<Q32sB", "<I"
 #: Name of the type of a cancelled node's failure.

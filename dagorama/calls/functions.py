@@ -18,6 +18,7 @@ from dagorama.client.worker_thread import in_thread
 from dagorama.code_signature import calculate_function_hash, keep_source
 from dagorama.definition import ENTRY_CODE, DAGDefinition, DAGInstance
 from dagorama.errors import NotInInstance, TypeMismatch
+from dagorama.graph.cache import check_cache_key
 from dagorama.graph.delays import Delay
 from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.options import Codec, KeyOf, Options, check_key_names_a_parameter
@@ -58,6 +59,7 @@ class DecoratedFunction:
         key = options.key
         if key is not None:
             check_key_names_a_parameter(function, *key)
+        check_cache_key(function, options.cache)
         if known_hash is None:
             keep_source(function)
         self.function = function
@@ -78,21 +80,33 @@ class DecoratedFunction:
         if known_hash is None and options.codec == "json":
             self.use_json(_getframe(1))
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType, delay: Delay | None = None) -> Any:
+    def call(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        frame: FrameType,
+        delay: Delay | None = None,
+        refresh: bool = False,
+    ) -> Any:
         """Return the promise of a new node, or the result of the function if it runs here (`greedy_execution`)."""
         if kwargs and not self.has_greedy and kwargs.pop(GREEDY, False):
             return self.function(self._instance(args), *args[1:], **kwargs)
         instance, spec, rest, kwargs, place = self._described(args, kwargs, frame)
-        return instance._dagorama_scope.call(instance, spec, rest, kwargs, place, delay)
+        return instance._dagorama_scope.call(instance, spec, rest, kwargs, place, delay, refresh)
 
     def call_async(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType, delay: Delay | None = None
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        frame: FrameType,
+        delay: Delay | None = None,
+        refresh: bool = False,
     ) -> Coroutine[Any, Any, Any]:
         """Return a coroutine that creates the node and returns its promise, or the coroutine of the function itself."""
         if kwargs and not self.has_greedy and kwargs.pop(GREEDY, False):
             result: Coroutine[Any, Any, Any] = self.function(self._instance(args), *args[1:], **kwargs)
             return result
-        return self._promise(*self._described(args, kwargs, frame), delay)
+        return self._promise(*self._described(args, kwargs, frame), delay, refresh)
 
     async def _promise(
         self,
@@ -102,11 +116,12 @@ class DecoratedFunction:
         kwargs: dict[str, Any],
         place: Place,
         delay: Delay | None,
+        refresh: bool,
     ) -> DAGPromise[Any]:
         scope = instance._dagorama_scope
         if scope.asks_the_broker:
-            return await in_thread(scope.call, instance, spec, args, kwargs, place, delay)
-        return scope.call(instance, spec, args, kwargs, place, delay)
+            return await in_thread(scope.call, instance, spec, args, kwargs, place, delay, refresh)
+        return scope.call(instance, spec, args, kwargs, place, delay, refresh)
 
     def _described(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> _Call:
         instance = self._instance(args)

@@ -22,7 +22,7 @@ DEFAULT_LIMIT = 100
 @click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="0: all.")
 @broker_command
 def actions(broker: Connection, limit: int) -> Answer:
-    """List what was cancelled, retried, rebound, paused, drained, deleted and scheduled, the latest action first.
+    """List what was cancelled, retried, rebound, paused, drained, deleted and so on, the latest action first.
 
     The broker keeps 10,000 actions. It knows callers by the names of their tokens.
     """

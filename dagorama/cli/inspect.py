@@ -129,7 +129,7 @@ def show(
 def _node(broker: Connection, instance: bytes, id: bytes, arguments: bool) -> Answer:
     details = broker.get_node(instance, id, arguments=arguments, value=arguments)
     info = details.info
-    near = [info.node, *info.sources, info.root_cause, info.creator, *promised_nodes(details.value)]
+    near = [info.node, *info.sources, info.root_cause, info.creator, info.cached.node, *promised_nodes(details.value)]
     names = node_names(broker, near)
     return node_answer(broker, UUID(bytes=instance), details, node_data(info, instance), names)
 
@@ -261,6 +261,7 @@ def node_data(node: broker_pb2.NodeInfo, instance: bytes) -> dict[str, object]:
         "report_fraction": node.report.fraction if node.report.HasField("fraction") else None,
         "from_aborted_attempt": node.from_aborted_attempt,
         "used_failure": node.used_failure,
+        "cached": uuid_text(node.cached.node),
     }
 
 

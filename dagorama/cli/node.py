@@ -75,7 +75,7 @@ def _facts(
         ("root cause", names[info.root_cause] if info.root_cause else ""),
         ("reason", info.reason),
         ("arguments", f"{details.argument_bytes} bytes"),
-        ("value", f"{details.value_bytes} bytes" if details.value_bytes else ""),
+        ("value", _value(details, names)),
         ("sources", "\n".join(names[source] for source in info.sources)),
         ("old failure", "used a failure as a value that has been retried since" if info.used_failure else ""),
         (
@@ -84,6 +84,12 @@ def _facts(
         ),
     ]
     return [(name, line) for name, text in rows if text for line in text.split("\n")]
+
+
+def _value(details: broker_pb2.NodeDetails, names: Mapping[bytes, str]) -> str:
+    if details.info.HasField("cached"):
+        return f"value of node {names[details.info.cached.node]}, cached"
+    return f"{details.value_bytes} bytes" if details.value_bytes else ""
 
 
 def _report(report: broker_pb2.NodeReport) -> str:

@@ -224,6 +224,16 @@ class InspectionCalls(ABC):
                 return found
             request.after = reply.more
 
+    def list_cache(self) -> broker_pb2.ListCacheReply:
+        """Return the functions that have cached values."""
+        request = broker_pb2.ListCacheRequest()
+        return self._ask(lambda timeout: self.stub.ListCache(request, timeout=timeout))
+
+    def clear_cache(self, function: str) -> int:
+        """Forget the cached values of a function, by its name; return how many there were."""
+        request = broker_pb2.ClearCacheRequest(function=function)
+        return self._ask(lambda timeout: self.stub.ClearCache(request, timeout=timeout)).values
+
     def get_demand(self, request: broker_pb2.DemandRequest) -> broker_pb2.DemandReply:
         """Return how many slots a pool of workers needs now."""
         return self._ask(lambda timeout: self.stub.Demand(request, timeout=timeout))

@@ -20,6 +20,7 @@ from dagorama.graph.submission import submit
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
 from dagorama.values.codec import Encoded, encode_call
+from dagorama.values.envelope import refreshed
 from dagorama.values.out_of_band import PutLarge
 
 
@@ -39,8 +40,12 @@ class CallScope(Protocol):
         kwargs: dict[str, Any],
         place: Place,
         delay: Delay | None = None,
+        refresh: bool = False,
     ) -> DAGPromise[Any]:
-        """Create the node of a call that was made at `place`; return its promise. It starts after `delay`."""
+        """Create the node of a call that was made at `place`; return its promise. It starts after `delay`.
+
+        `refresh`: it runs even if its value is cached.
+        """
         ...
 
 
@@ -65,6 +70,7 @@ class ImmediateScope:
         kwargs: dict[str, Any],
         place: Place,
         delay: Delay | None = None,
+        refresh: bool = False,
     ) -> DAGPromise[Any]:
         owner = instance.instance_id.bytes
         if self._definition is not None:
@@ -72,6 +78,8 @@ class ImmediateScope:
         key = None if function.key_of is None else function.key_of(args, kwargs)
         encoded = encoded_call(function, args, kwargs, LARGE_FROM, leave_for_submission, self._constructor)
         refuse_strangers(encoded, owner, function, place)
+        if refresh:
+            encoded = encoded._replace(envelope=refreshed(encoded.envelope))
         run = NodeBatch(owner, *self._new_id())
         counter = run.add(function, encoded, key, delay)
         submit(run)

@@ -60,6 +60,8 @@ class Launch(Generic[InstanceT]):
         else:
             self.scope = self.attempt.new_instance(self.instance_id.bytes)
             self.scope.constructor = packed(definition, self.attempt.put_large)
+        if options is not None and options.refresh:
+            self.scope.refresh = True
         self.instance = instance_within(self.instance_id.bytes, definition, self.scope)
 
     def finish(self, result: Any) -> tuple[InstanceT, Any]:

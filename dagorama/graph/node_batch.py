@@ -59,22 +59,13 @@ class FunctionSpec:
         """Return the message of the function; `key_id` is the key that signs the arguments of its nodes."""
         options = self.options
         return options.with_limits(broker_pb2.Function(
-            name=self.name,
-            hash=self.hash,
-            queue=self.queue,
-            taint=options.taint_name or "",
-            retry=options.retry.as_policy() if options.retry is not None else None,
-            is_async=self.is_async,
-            timeout=options.timeout or 0,
-            queue_timeout=options.queue_timeout or 0,
-            priority=options.priority,
-            max_concurrency=options.max_concurrency or 0,
-            delay=options.delay,
-            max_deaths=options.max_deaths or 0,
-            stream_children=options.stream_children,
-            timeout_is_final=options.timeout_is_final,
-            key_id=key_id,
-            class_code=self.class_code,
+            name=self.name, hash=self.hash, queue=self.queue, taint=options.taint_name or "",
+            retry=options.retry.as_policy() if options.retry is not None else None, is_async=self.is_async,
+            timeout=options.timeout or 0, queue_timeout=options.queue_timeout or 0, priority=options.priority,
+            max_concurrency=options.max_concurrency or 0, delay=options.delay, max_deaths=options.max_deaths or 0,
+            stream_children=options.stream_children, timeout_is_final=options.timeout_is_final, key_id=key_id,
+            class_code=self.class_code, cached=options.cache is not None,
+            cache_ttl=(options.cache and options.cache.ttl) or 0,
         ))  # fmt: skip
 
 

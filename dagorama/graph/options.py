@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 from weakref import WeakKeyDictionary
 
 from dagorama.errors import PromiseMisuse
+from dagorama.graph.cache import Cache
 from dagorama.graph.rates import Limit, Rate, check_limit, check_rate
 from dagorama.models import stored
 from dagorama.models.promise import DAGPromise
@@ -49,6 +50,7 @@ class Options:
     rate: Rate | None = None
     rate_key: Key | None = None
     limit: Limit | None = None
+    cache: Cache | None = None
 
     def __post_init__(self) -> None:
         _check_text(queue_name=self.queue_name, taint_name=self.taint_name)
@@ -66,6 +68,7 @@ class Options:
         check_rate(self.rate)
         check_limit(self.limit)
         self._check_keys()
+        self._check_cache()
 
     @classmethod
     def names(cls) -> frozenset[str]:
@@ -93,6 +96,15 @@ class Options:
         # If its nodes have keys for the sake of the rate alone, `max_concurrency` counts all of them.
         message.concurrency_of_all = bool(self.max_concurrency and self.rate_key) and self.concurrency_key is None
         return message
+
+    def _check_cache(self) -> None:
+        if not (self.cache is None or isinstance(self.cache, Cache)):
+            raise ValueError(f"cache is {self.cache!r}: it must be a Cache(...), or None")
+        if self.cache is not None and self.stream_children:
+            raise ValueError(
+                "cache and stream_children are given: child nodes of an attempt that may yet fail cannot be part of a "
+                "cached value; leave one of them out"
+            )
 
     def _check_keys(self) -> None:
         for name, key in (("concurrency_key", self.concurrency_key), ("rate_key", self.rate_key)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2
 from dagorama.api.contract import ORIGIN_BYTES
@@ -24,8 +24,18 @@ from dagorama.graph.submission import submit
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
 from dagorama.values.codec import encode
+from dagorama.values.envelope import refreshed
 from dagorama.values.out_of_band import PutLarge
 from dagorama.values.signing import Keyring
+
+
+class CachedRun(NamedTuple):
+    """The run of a node with a cache key: it computes the value, or takes over the value of another node."""
+
+    key: bytes
+    proof: bytes  #: that the node has the value of the key; empty for a hit
+    is_hit: bool
+
 
 #: The end of the error message for calls in a fork.
 FORKED = "in a fork of the process that runs the node, and would be lost; call it in the node's own process"
@@ -42,7 +52,7 @@ class _BatchScope:
 
     __slots__ = (
         "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",
-        "scheduled", "trace",
+        "refresh", "scheduled", "trace",
     )  # fmt: skip
 
     asks_the_broker = False
@@ -61,6 +71,7 @@ class _BatchScope:
         self.on_growth: OnGrowth | None = None  #: called after each call
         self.trace = ""  #: the trace context that the created nodes get
         self.scheduled = ""  #: the time for which a schedule has started the instance; its nodes hand it on
+        self.refresh = False  #: whether all created nodes run even if their values are cached
 
     def call(
         self,
@@ -70,6 +81,7 @@ class _BatchScope:
         kwargs: dict[str, Any],
         place: Place,
         delay: Delay | None = None,
+        refresh: bool = False,
     ) -> DAGPromise[Any]:
         if self._closed:
             raise NotInInstance(f"{function.name} was called at {place[0]}:{place[1]} {self._closed}")
@@ -81,6 +93,8 @@ class _BatchScope:
         )
         if encoded.refs:
             refuse_strangers(encoded, self._instance, function, place)
+        if refresh or self.refresh:
+            encoded = encoded._replace(envelope=refreshed(encoded.envelope))
         run = self._run
         if run is None:
             run = self._first_run(function)
@@ -148,7 +162,7 @@ class AttemptScope(_BatchScope):
     runs, by `on_growth`.
     """
 
-    __slots__ = ("_parts", "started")
+    __slots__ = ("_parts", "cached", "started")
 
     def __init__(
         self,
@@ -160,6 +174,7 @@ class AttemptScope(_BatchScope):
         super().__init__(instance, None, large_from, put_large, ring)
         self._parts: list[tuple[NodeBatch, InstanceScope]] = []
         self.started: Started = {}
+        self.cached: CachedRun | None = None  #: of a node whose value is cached
 
     @property
     def origin(self) -> bytes | None:
@@ -186,6 +201,7 @@ class AttemptScope(_BatchScope):
                 self.on_growth(run, run.size())
 
         scope = InstanceScope(instance, take, self._large_from, self.put_large, self._ring)
+        scope.refresh = self.refresh
         return scope
 
     def put(self, value: object) -> tuple[bytes, bool]:

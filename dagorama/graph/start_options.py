@@ -29,6 +29,7 @@ class StartOptions:
     priority: int
     digest: bytes = b""  #: of what the instance is started with, if it has an id
     delay: Delay | None = None  #: of its entry point
+    refresh: bool = False  #: whether its nodes run even if their values are cached
 
 
 class StartedInstance(NamedTuple):
@@ -43,7 +44,9 @@ class StartedInstance(NamedTuple):
 Started: TypeAlias = dict[tuple[str, str], StartedInstance]
 
 
-def start_options(id: str | None, labels: Mapping[str, str] | None, priority: int) -> StartOptions:
+def start_options(
+    id: str | None, labels: Mapping[str, str] | None, priority: int, refresh: bool = False
+) -> StartOptions:
     """Return the options. Raises TypeError or ValueError, which name the argument."""
     name = check_id(id) if id is not None else ""
     found = _checked_labels(labels if labels is not None else {})
@@ -51,7 +54,9 @@ def start_options(id: str | None, labels: Mapping[str, str] | None, priority: in
         raise TypeError(f"priority is {priority!r}: it must be an integer")
     if not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
         raise ValueError(f"priority is {priority}: it must be from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}")
-    return StartOptions(name, found, priority)
+    if not isinstance(refresh, bool):
+        raise TypeError(f"refresh is {refresh!r}: it must be True or False")
+    return StartOptions(name, found, priority, refresh=refresh)
 
 
 def check_id(id: str | None) -> str:

@@ -30,6 +30,7 @@ _HOMES = {
     "Unsent": "dagorama.graph.constructor_arguments",
     "DecoratedFunction": "dagorama.calls.functions",
     "Options": "dagorama.graph.options",
+    "Cache": "dagorama.graph.cache",
     # code that other processes cannot import
     "code": "dagorama.values.by_value",
     "imported": "dagorama.values.by_value",

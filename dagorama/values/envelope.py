@@ -1,7 +1,7 @@
 """The byte layout of envelopes: a header, a table of the promises inside, and a pickle or JSON.
 
     byte 0   1, the version
-    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON
+    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON, 32 REFRESH
     SIGNED   8-byte key id, 16-byte instance, 32-byte MAC; `signing` makes and checks it
     REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
     body     the pickle, or if JSON a text in UTF-8; if LARGE, u64 length and SHA-256 of it, stored separately
@@ -24,13 +24,14 @@ from dagorama.api.contract import (
     ORIGIN_BYTES,
     PART_LAYOUT,
     PARTS,
+    REFRESH,
     REFS,
     SIGNED,
 )
 from dagorama.errors import ValueNotReadable
 from dagorama.models.promise import DAGPromise
 
-MARKS = SIGNED | LARGE | REFS | PARTS | JSON
+MARKS = SIGNED | LARGE | REFS | PARTS | JSON | REFRESH
 #: Bytes that a signature adds to an envelope.
 SIGNATURE_BYTES = 8 + 16 + 32
 #: Version and flags of an envelope that contains only a pickle.
@@ -114,6 +115,11 @@ def seal(
     held = pickled if large is None else _LARGE.pack(len(pickled), large)
     trailer = [_PART.pack(*part) for part in parts] + [_U32.pack(len(parts))] if parts else []
     return b"".join((bytes((ENVELOPE_VERSION, marks)), _table(promises) if promises else b"", held, *trailer))
+
+
+def refreshed(envelope: bytes) -> bytes:
+    """Return the envelope of arguments with the mark that their node runs even if its value is cached."""
+    return bytes((envelope[0], envelope[1] | REFRESH)) + envelope[2:]
 
 
 def content(envelope: bytes) -> memoryview:

@@ -5,7 +5,7 @@
     failures    role, instance, node: the pickled exception of a failed node
     schedules   role, schedule, and the name and code of the entry point: its arguments, each time that it starts
 
-Rebindings are signed too, but they are not envelopes: see `rebind`.
+Rebindings and proofs of cached values are signed too, but they are not envelopes: see `rebind` and `cache_proof`.
 
 No signature binds the attempt. A large value or part is signed by its length and SHA-256, which the envelope contains.
 
@@ -36,7 +36,7 @@ from dagorama.settings import signing_keys
 from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, flags
 from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
 
-ARGUMENTS, RESULT, FAILURE, REBINDING, SCHEDULE = b"A", b"R", b"F", b"C", b"S"
+ARGUMENTS, RESULT, FAILURE, REBINDING, SCHEDULE, CACHED = b"A", b"R", b"F", b"C", b"S", b"M"
 
 _ADVICE = "set DAGORAMA_SIGNING_KEYS to the same keys in the processes that write and read values"
 

@@ -23,6 +23,7 @@ class ActionKind(StrEnum):
     UNSCHEDULE = "unschedule"
     PAUSE_SCHEDULE = "pause-schedule"
     RESUME_SCHEDULE = "resume-schedule"
+    CLEAR_CACHE = "clear cache"
 
 
 class ActionRow(NamedTuple):

@@ -113,6 +113,8 @@ class Function:
     rate_by_key: bool = False  #: the rate holds for each key, and not for nodes with any key together
     concurrency_of_all: bool = False  #: `max_concurrency` counts nodes with any key together, and not for each key
     limit: SharedLimit | None = None
+    cached: bool = False  #: equal calls share one value, see `scheduler/caching.py`
+    cache_ttl: float = 0.0  #: seconds after which a cached value is not used again; 0: no limit
 
     @property
     def is_limited(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
+from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import (
@@ -88,6 +89,7 @@ class Live:
     paused: list[PausedQueueRow] = field(default_factory=list)
     delays: dict[int, NodeDelay] = field(default_factory=dict)  #: of `nodes` that have one, by key
     schedules: list[ScheduleRow] = field(default_factory=list)  #: by name
+    cached: list[CachedRow] = field(default_factory=list)  #: of all instances, the oldest first
 
 
 class FoundNode(NamedTuple):

@@ -99,6 +99,10 @@ def _broker(now: Snapshot) -> Iterator[Metric]:
     yield gauge("dagorama_viewers", "Callers that watch an instance", value=now.viewers)
     text = "Bytes that nodes printed and that were dropped, because the disk was full or too slow"
     yield counter("dagorama_log_bytes_dropped_total", text, value=now.log_bytes_dropped)
+    text = "Nodes that got a cached value (hit), and whose value was computed and cached (miss)"
+    looked_up = (("hit", now.cache_hits), ("miss", now.cache_misses))
+    yield by_name(counter("dagorama_cache_nodes_total", text, ("result",)), looked_up)
+    yield gauge("dagorama_cached_values", "Cached values, expired ones too as long as they are kept", value=now.cached)
     text = "0 if the object store of large values does not answer the broker"
     yield gauge("dagorama_values_reachable", text, value=now.values_reachable)
 

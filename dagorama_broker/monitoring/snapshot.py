@@ -58,6 +58,9 @@ class Snapshot:
     viewers: int
     log_bytes_dropped: int  #: of what nodes have printed: the disk was full, or too slow
     memory: int
+    cache_hits: int
+    cache_misses: int
+    cached: int  #: values
     values_reachable: bool  #: False: large values are in an object store that does not answer
     messages_in: int
     messages_out: int
@@ -86,6 +89,9 @@ def taken(broker: Broker, recorder: Recorder, ages: ReadyAges) -> Snapshot:
         viewers=broker.progress.viewers,
         log_bytes_dropped=broker.logs.bytes_dropped,
         memory=broker.memory_size(),
+        cache_hits=scheduler.cache_hits,
+        cache_misses=scheduler.cache_misses,
+        cached=scheduler.cached_values,
         values_reachable=broker.store.objects is None or not broker.store.objects.remote.is_away,
         messages_in=broker.traffic.messages_in,
         messages_out=broker.traffic.messages_out,

@@ -66,6 +66,7 @@ def _checked_function(message: pb.Function) -> Function:
         ("timeout", message.timeout),
         ("queue_timeout", message.queue_timeout),
         ("delay", message.delay),
+        ("cache_ttl", message.cache_ttl),
     ):
         if not 0.0 <= seconds < float("inf"):
             raise InvalidArgument(f"{message.name}: its {what} must be finite and not negative")
@@ -93,6 +94,8 @@ def _checked_function(message: pb.Function) -> Function:
         rate_by_key=message.HasField("rate") and message.rate_by_key,
         concurrency_of_all=bool(message.max_concurrency) and message.concurrency_of_all,
         limit=_limit_of(message.limit, message.name) if message.HasField("limit") else None,
+        cached=message.cached,
+        cache_ttl=message.cache_ttl,
     )
 
 
@@ -133,6 +136,8 @@ def function_message(function: Function) -> pb.Function:
         class_code=function.class_code,
         rate_by_key=function.rate_by_key,
         concurrency_of_all=function.concurrency_of_all,
+        cached=function.cached,
+        cache_ttl=function.cache_ttl,
     )
     if function.rate is not None:
         message.rate.starts, message.rate.seconds = function.rate

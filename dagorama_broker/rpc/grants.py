@@ -7,18 +7,18 @@ first node that has a value there, also in a later piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from struct import Struct
 from typing import Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import COUNT_LAYOUT, LARGE, MESSAGE_TARGET, PART_LAYOUT, PARTS
+from dagorama.api.contract import FIRST_FOUND, LARGE, MESSAGE_TARGET, PARTS
+from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import RebindingRow
+from dagorama_broker.rpc.envelopes import large_in
 from dagorama_broker.rpc.functions import function_message
 from dagorama_broker.scheduler import FunctionQueue, Granted, Instance, Node
 
 T = TypeVar("T")
-_PART, _COUNT = Struct(PART_LAYOUT), Struct(COUNT_LAYOUT)
 #: Makes the proof of a grant of these nodes under these attempts.
 Prove: TypeAlias = "Callable[[Sequence[int], Sequence[int]], bytes]"
 
@@ -73,7 +73,8 @@ class GrantBuilder:
         # Of the whole grant, and taken piece by piece.
         self._source_counts, self._runs, self._beside, self._made_with = _Rare(0), _Rare(0), _Rare(0), _Rare("")
         self._ref_counts, self._rebinding, self._trace = _Rare(0), _Rare(0), _Rare(0)
-        self._more_beside_counts = _Rare(0)
+        self._more_beside_counts, self._cache = _Rare(0), _Rare(0)
+        self._found_count = 0
         self._start_piece()
 
     def _start_piece(self) -> None:
@@ -95,6 +96,7 @@ class GrantBuilder:
         self._rebindings: list[pb.SignedRebinding] = []
         self._traces: list[str] = []
         self._links: list[tuple[int, str]] = []
+        self._found: list[pb.CachedNode] = []
 
     def add(
         self,
@@ -158,6 +160,16 @@ class GrantBuilder:
                 self._linked.add(source)
                 self._links.append((source, link))
                 self._size += len(link)
+
+    def add_cached(self, found: CachedRow | bool) -> None:
+        """Say what is known of the cache key of the next node, whose function has a cache; see `found_for`."""
+        value = int(found is True)
+        if isinstance(found, CachedRow):
+            value = FIRST_FOUND + self._found_count
+            self._found_count += 1
+            self._found.append(pb.CachedNode(node=found.node_id, instance=found.instance_id, proof=found.proof))
+            self._size += VALUE_BYTES + len(found.proof)
+        self._cache.put(len(self._nodes), value)
 
     def lacks(self, key: int) -> bool:
         return key not in self._values
@@ -232,7 +244,8 @@ class GrantBuilder:
             "source_count": self._source_counts.take(), "value_ref_count": self._ref_counts.take(),
             "failed_attempts": self._runs.take(), "made_with": self._made_with.take(),
             "fused_source": self._beside.take(), "more_fused_count": self._more_beside_counts.take(),
-            "rebinding": self._rebinding.take(), "trace": self._trace.take(),
+            "rebinding": self._rebinding.take(), "trace": self._trace.take(), "cache": self._cache.take(),
+            "found": self._found,
         }  # fmt: skip
         # An empty column costs as much as one with an entry.
         return pb.GrantBody(**{name: column for name, column in columns.items() if column})  # type: ignore[arg-type]
@@ -259,24 +272,3 @@ class GrantBuilder:
             index = self._instance_of[instance.id] = len(self._instance_of)
             self._instances.append(instance.id)
         self._last_instance, self._instance_index = instance, index
-
-
-def large_in(envelope: bytes) -> list[bytes]:
-    """Return the SHA-256 of large values that an envelope names; a malformed envelope names none.
-
-    docs/reference/envelopes.md has the layout.
-    """
-    names: list[bytes] = []
-    end = len(envelope)
-    if envelope[1] & PARTS:
-        end -= _COUNT.size
-        if end < 2:
-            return names
-        start = end - _PART.size * _COUNT.unpack_from(envelope, end)[0]
-        if not 2 <= start < end:
-            return names
-        names += [digest for _, digest, _ in _PART.iter_unpack(envelope[start:end])]
-        end = start
-    if envelope[1] & LARGE and end > 33:
-        names.append(envelope[end - 32 : end])
-    return names

@@ -14,6 +14,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.rpc import aggregates, inspect, overview
 from dagorama_broker.rpc.actions import list_actions
 from dagorama_broker.rpc.activity import ActivityReader
+from dagorama_broker.rpc.cache import list_cache
 from dagorama_broker.rpc.demand import DemandReader, demand_message, demand_query
 from dagorama_broker.rpc.events import events
 from dagorama_broker.rpc.explain import explain
@@ -123,6 +124,10 @@ class InspectionService(pb_grpc.BrokerServicer):
     @refusing
     async def GetSeries(self, request: pb.GetSeriesRequest, context: Context) -> pb.Series:
         return await self._series.read(request.resolution)
+
+    @refusing
+    async def ListCache(self, request: pb.ListCacheRequest, context: Context) -> pb.ListCacheReply:
+        return list_cache(self._broker)
 
     @refusing
     async def ListActions(self, request: pb.ListActionsRequest, context: Context) -> pb.ListActionsReply:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import ENDED, EagerState, Failure, State
-from dagorama_broker.model.queries import StoredNode
+from dagorama_broker.model.queries import NodePlace, StoredNode
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
+from dagorama_broker.rpc.aggregates import node_name
 from dagorama_broker.rpc.failures import headline
 from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
 from dagorama_broker.rpc.functions import function_message
@@ -18,6 +19,8 @@ from dagorama_broker.scheduler import FunctionQueue, Node
 
 #: Sources that are listed for a node.
 SOURCES = 100
+#: Bytes of a packed key.
+KEY_BYTES = 8
 
 
 class SeenNode(NamedTuple):
@@ -48,6 +51,7 @@ class NodeInfos:
         self._why_nobody: dict[int, str] = {}  #: by queue
         self._workers: dict[int, str] = {}  #: names, by number
         self._ordinals: dict[int, int] = {}
+        self._cached: dict[int, NodePlace] = {}  #: the nodes that have the values of some of the nodes
 
     async def infos(self, nodes: Sequence[SeenNode]) -> list[pb.NodeInfo]:
         """Return the messages for these nodes."""
@@ -56,6 +60,7 @@ class NodeInfos:
         in_view, view = self._broker.commits.in_view, self._broker.store.view
         self._eager_states = await in_view(view.eager_states, keys)
         self._ordinals = await in_view(view.ordinals, keys)
+        self._cached = await self._look_up_cached([seen.node for seen in nodes])
         ran_by = {seen.node.outcome.worker for seen in nodes if seen.node.outcome is not None} - {0}
         self._workers = await in_view(view.worker_names, ran_by) if ran_by else {}
         return [await self._info(seen) for seen in nodes]
@@ -63,6 +68,28 @@ class NodeInfos:
     async def _look_up_ids(self, nodes: Iterable[StoredNode]) -> None:
         keys = {key for node in nodes for key in (node.key, node.creator, *_sources(node), _root_cause(node)) if key}
         self._ids = await self._broker.commits.in_view(self._broker.store.view.ids, list(keys))
+
+    async def _look_up_cached(self, nodes: Sequence[StoredNode]) -> dict[int, NodePlace]:
+        """Return the nodes whose cached values some nodes have, by the keys of these.
+
+        Such a value is a promise of a node of the same function that the node has not created itself.
+        """
+        queues, named = self._scheduler.function_queues, dict[int, int]()
+        for node in nodes:
+            refs = node.outcome.refs if node.outcome is not None else b""
+            if queues[node.function].caches and len(refs) == KEY_BYTES:
+                named[node.key] = unpack_keys(refs)[0]
+        if not named:
+            return {}
+        in_view, view = self._broker.commits.in_view, self._broker.store.view
+        found = await in_view(view.described, list(set(named.values())))
+        places = await in_view(view.places, set(named.values()))
+        name_of = {node.key: queues[node.function].function.name for node in nodes}
+        return {
+            key: places[other]
+            for key, other in named.items()
+            if found[other].creator != key and queues[found[other].function].function.name == name_of[key]
+        }
 
     async def _info(self, seen: SeenNode) -> pb.NodeInfo:
         node, state = seen
@@ -79,6 +106,8 @@ class NodeInfos:
             creator=self._ids[node.creator] if node.creator else b"",
             ordinal=self._ordinals[node.key],
         )
+        if (cached := self._cached.get(node.key)) is not None:
+            info.cached.CopyFrom(node_name(cached))
         if live is not None and live.state is state:
             self._add_live(info, live)
         elif node.outcome is not None and state in ENDED:

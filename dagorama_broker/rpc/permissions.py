@@ -63,6 +63,8 @@ CALLS: dict[str, frozenset[Role]] = {
         "Rebind": set[Role](),
         "PauseQueue": set[Role](),
         "DrainWorker": set[Role](),
+        "ListCache": {_CLIENT, _READER},
+        "ClearCache": {_CLIENT},
         "Demand": {_WORKER, _READER},
         "WatchDemand": {_WORKER, _READER},
         "PutSchedule": {_CLIENT},
@@ -100,6 +102,7 @@ _LOOKING = (
     "Demand",
     "WatchDemand",
     "ListSchedules",
+    "ListCache",
 )
 _OF_LOGS = frozenset({OURS + "GetLogs", OURS + "GetStack"})
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue", "KeepValue", "FindValue")

@@ -19,6 +19,7 @@ from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import BrokerRefusal, InvalidArgument
 from dagorama_broker.model.domain import Failure, Function
 from dagorama_broker.model.looks import Known
+from dagorama_broker.rpc.cache import NONE, look_up, take_cached
 from dagorama_broker.rpc.costs import of_children
 from dagorama_broker.rpc.failures import failure_of
 from dagorama_broker.rpc.fields import (
@@ -91,10 +92,11 @@ async def take_results(broker: Broker, session: Session, sequence: int, results:
             await turn.next()
     if results.trace:
         _take_traces(broker, results)
+    hits = take_cached(broker, session.worker, results) if results.cached or results.hits else NONE
     if results.node and broker.store.near:
-        await _take_values(broker, session, results, turn, broker.store)
+        await _take_values(broker, session, results, turn, broker.store, hits)
     elif results.node:
-        await _look_and_take_values(broker, session, results, turn)
+        await _look_and_take_values(broker, session, results, turn, hits)
     for failure in results.failures:
         if turn.is_over:
             await turn.next()
@@ -118,14 +120,18 @@ async def _take_children(
         _fail(broker, worker, key, attempt, refusal, broker.see_time())
 
 
-async def _look_and_take_values(broker: Broker, session: Session, results: pb.Results, turn: Turn) -> None:
+async def _look_and_take_values(
+    broker: Broker, session: Session, results: pb.Results, turn: Turn, hits: frozenset[int]
+) -> None:
     staged = (broker.scheduler.staged_children(attempt) for attempt in results.attempt)
     blocks = [block for children in staged if children is not None for block in children.blocks]
     async with broker.loading.looks.at(blocks, map(sha256_bytes, results.large)) as stored:
-        await _take_values(broker, session, results, turn, stored)
+        await _take_values(broker, session, results, turn, stored, hits)
 
 
-async def _take_values(broker: Broker, session: Session, results: pb.Results, turn: Turn, stored: Known) -> None:
+async def _take_values(
+    broker: Broker, session: Session, results: pb.Results, turn: Turn, stored: Known, hits: frozenset[int]
+) -> None:
     scheduler, worker = broker.scheduler, session.worker
     refs, large = refs_of(results), large_by_place(results)
     foreign = list(results.foreign)
@@ -161,7 +167,10 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results, tu
                     broker.lookups.check_names(children.blocks, stored)
                     complete(now := broker.see_time(), draft)
         except BrokerRefusal as refusal:
-            _fail(broker, worker, key, attempt, refusal, now)
+            if place in hits:
+                scheduler.found_gone(worker, key, attempt)
+            else:
+                _fail(broker, worker, key, attempt, refusal, now)
         # Loaded nodes stay valid as long as nothing is awaited.
         if not place % TOGETHER and not known and turn.is_over:
             await turn.next()
@@ -215,7 +224,14 @@ async def _known(broker: Broker, results: pb.Results, refs: list[Sequence[int]] 
     own = _own_promises(broker, results, refs)
     if not blocks and not results.foreign and not own:
         return {}
-    return (await broker.loading.load(blocks, [*results.foreign, *own])).nodes
+    foreign: Sequence[bytes] = results.foreign
+    found = broker.scheduler.nodes_found(foreign) if results.hits else {}
+    rest = [id for id in foreign if id not in found] if found else foreign
+    if not blocks and not rest and not own:
+        return found
+    loaded = (await broker.loading.load(blocks, [*rest, *own])).nodes
+    # What was found may have been removed meanwhile.
+    return loaded | broker.scheduler.nodes_found(found) if found else loaded
 
 
 def _own_promises(broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None) -> list[bytes]:
@@ -254,6 +270,9 @@ def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
         raise InvalidArgument("the columns of a return have different lengths")
     if returned.reason == pb.VALUES:
         _put_off(broker, worker, returned)
+        return
+    if returned.reason == pb.CACHE_KEY:
+        look_up(broker, worker, returned)
         return
     code, why = REASONS.get(returned.reason, (ReasonCode.RETURNED, ""))
     if why and returned.detail:

@@ -13,6 +13,7 @@ from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc import costs, messages
+from dagorama_broker.rpc.cache import clear_cache
 from dagorama_broker.rpc.control import delete_instance, drain_worker, pause_queue
 from dagorama_broker.rpc.explain import unschedulable_message
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
@@ -200,6 +201,10 @@ class BrokerService(InspectionService):
     @refusing
     async def DrainWorker(self, request: pb.DrainWorkerRequest, context: Context) -> pb.DrainWorkerReply:
         return await drain_worker(self._broker, request.worker)
+
+    @refusing
+    async def ClearCache(self, request: pb.ClearCacheRequest, context: Context) -> pb.ClearCacheReply:
+        return await clear_cache(self._broker, request.function)
 
     @refusing
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteReply:

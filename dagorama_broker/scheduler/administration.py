@@ -19,7 +19,9 @@ class Administration(Workers):
 
     def remove_instances(self, rows: Iterable[RemovedRow]) -> None:
         """Remove ended instances with the next commit; the caller has checked that no call uses them."""
+        rows = list(rows)
         self.graph.changes.removed += rows
+        self.graph.caching.drop_instances((row.key for row in rows), self.graph.changes)
 
     def drop_functions(self, ids: Iterable[int]) -> None:
         """Drop functions that no stored node names, by their ids, unless something in memory uses them."""

@@ -160,7 +160,7 @@ class Assigner:
 
         Nodes with failed attempts are granted alone, so that a death or a loss tells which node caused it.
         """
-        if source.queue.is_async or source.failures is not None:
+        if source.queue.is_async or source.queue.caches or source.failures is not None:
             return None
         for node in islice(source.dependents or (), LOOKED_AT):
             if (
@@ -184,7 +184,8 @@ class Assigner:
                 continue
             if (
                 source.slot is not slot or source.attempt <= before or source.attempt in fused
-                or source.queue.is_async or source.failures is not None or not _is_told_at_once(source, node)
+                or source.queue.is_async or source.queue.caches or source.failures is not None
+                or not _is_told_at_once(source, node)
             ):  # fmt: skip
                 return False
             held += 1

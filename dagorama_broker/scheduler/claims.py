@@ -12,29 +12,26 @@ from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.eager import EagerAttempts
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
-from dagorama_broker.scheduler.offers import Offers
-from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate
 from dagorama_broker.scheduler.requests import WorkerInfo
+from dagorama_broker.scheduler.run_times import CachedRunTime
 from dagorama_broker.scheduler.staged_children import Stage
+from dagorama_broker.scheduler.starts import Starts
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, WAITING
 
 EPOCH_BITS = 40
 
 
-class Claims(Offers):
+class Claims(Starts):
     def __init__(self, graph: Graph, epoch: int) -> None:
-        super().__init__(graph)
+        super().__init__(graph, epoch << EPOCH_BITS)
         self.eager_attempts = EagerAttempts(graph)
         self.fused: dict[int, Node] = {}  #: by attempt: the dependent that is claimed together with its node
-        self.unstarted: dict[int, Node] = {}  #: by attempt: nodes with a limit that wait behind others in their slot
         self.staged = Stage()  #: by attempt: its children
         self.epoch = epoch
-        self.first_attempt = epoch << EPOCH_BITS
-        self.last_attempt = self.first_attempt
+        self.first_attempt = self.last_attempt
         self.overruns: list[tuple[float, int]] = []  #: heap of (when, attempt) of claims with a timeout
         self.leases: list[tuple[float, int, Worker]] = []  #: heap of (deadline, tie, worker)
         self.loaded: dict[Slot, None] = {}  #: slots that may hold more nodes than the one that they run
-        self._moved_up: dict[Slot, None] = {}  # slots that a node has left, and whose first one may start now
         self._ties = 0
 
     # --- workers --------------------------------------------------------------------------------------
@@ -102,7 +99,7 @@ class Claims(Offers):
     def claim(self, slot: Slot, node: Node, attempt: int = 0) -> int:
         """Claim a queued node for a slot, under a new attempt, or under the earlier one that a worker presents."""
         if node.queue.is_limited:
-            self._count(slot, node, attempt)
+            self.count_start(slot, node, attempt)
         if not attempt:
             attempt = self.last_attempt = self.last_attempt + 1
         self.graph.move(node, CLAIMED)
@@ -110,6 +107,8 @@ class Claims(Offers):
         if self.eager_attempts.open:
             self.eager_attempts.granted(node)
         cost = node.queue.run_time.cost_us
+        if node.queue.caches:
+            cost = self._cost_of_cached(node)
         slot.held[attempt] = (node, cost)
         if node.queue.is_async:
             slot.async_us += cost
@@ -121,50 +120,12 @@ class Claims(Offers):
             self._watch_run(attempt, self.graph.now + timeout + slot.worker.lease)
         return attempt
 
-    def _count(self, slot: Slot, node: Node, attempt: int) -> None:
-        """Count a claim against the limits of a function, and a start, unless it is an earlier attempt that has begun.
-
-        A node that waits behind others starts when these have ended. Until then its start is held.
-        """
-        queue = node.queue
-        gates = queue.base.gates
-        for gate in gates:
-            gate.claimed += 1
-        waits = bool(slot.sync_us) and not queue.is_async
-        if waits:
-            self.unstarted[attempt or self.last_attempt + 1] = node
-        elif attempt:
-            return
-        for gate in gates if queue.gate is None else (*gates, queue.gate):
-            if gate.hold() if waits else gate.start(self.graph.now):
-                self.graph.rates.watch(gate)
-            if gate.key is not None and len(gate.queues) > 1:
-                self.graph.rates.opened(gate)  # other code of the function has a queue of this key, too
-
-    def begin_first(self) -> None:
-        """Count the starts of sync nodes that are first in their slots by now."""
-        slots, self._moved_up = self._moved_up, {}
-        for slot in slots:
-            for attempt, (node, _) in slot.held.items():
-                if not node.queue.is_async:
-                    if self.unstarted.pop(attempt, None) is not None:
-                        self._begin(node)
-                    break
-
-    def _begin(self, node: Node) -> None:
-        queue, now = node.queue, self.graph.now
-        for gate in queue.base.gates if queue.gate is None else (*queue.base.gates, queue.gate):
-            if gate.held:
-                gate.held -= 1
-                if gate.start(now):
-                    self.graph.rates.watch(gate)
-
-    def uncount_start(self, attempt: int) -> None:
-        """Give back the start of a node that its worker returns, if it waited behind others there."""
-        node = self.unstarted.pop(attempt, None)
-        for gate in gates_of(node.queue) if node is not None else ():
-            gate.release()
-            self.graph.rates.opened(gate)
+    def _cost_of_cached(self, node: Node) -> int:
+        """Return what a node of a function with a cache adds to a slot: little, unless it is known that it runs."""
+        run_time = node.queue.run_time
+        if isinstance(run_time, CachedRunTime) and self.graph.caching.is_to_run(node):
+            return run_time.run_us
+        return run_time.cost_us
 
     def _watch_run(self, attempt: int, when: float) -> None:
         heappush(self.overruns, (when, attempt))
@@ -279,7 +240,7 @@ class Claims(Offers):
         if pool is not None:
             pool.place(slot)
         if self.unstarted:
-            self._moved_up[slot] = None
+            self.moved_up[slot] = None
             if self.unstarted.pop(attempt, None) is not None:
                 self._begin(node)  # as far as is known, it has run
         return slot
@@ -288,8 +249,3 @@ class Claims(Offers):
         """Invalidate the node's attempt: later reports of it are refused."""
         self.last_attempt += 1
         node.attempt = self.last_attempt
-
-
-def gates_of(queue: FunctionQueue) -> list[QueueGate]:
-    """Return all that limits the nodes of a queue."""
-    return [*queue.base.gates, queue.gate] if queue.gate is not None else [*queue.base.gates]

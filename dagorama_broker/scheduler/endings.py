@@ -169,6 +169,17 @@ class Endings(States):
             self.left = STEP
             self.go_on()
 
+    def look_up(self, node: Node, cache_key: bytes) -> None:
+        """Queue a claimed node whose cache key is known, unless it waits for a node that computes the same."""
+        leader = self.caching.report(node, cache_key, self.now + self.wall)
+        if leader is None:
+            self.back(node)
+            return
+        node.pending = 1
+        leader.dependents = leader.dependents or []
+        leader.dependents.append(node)
+        self.move(node, WAITING)
+
     def _one_less(self, dependents: list[Node], ended: list[Node]) -> None:
         """Count down what dependents wait for; queue, or complete, dependents that wait for nothing else."""
         for dependent in dependents:
@@ -186,7 +197,8 @@ class Endings(States):
         for dependent in dependents:
             if dependent.state in ENDED:
                 continue
-            if failed.key in dependent.tolerates and dependent.state is WAITING:
+            is_tolerant = failed.key in dependent.tolerates or dependent.twin is failed
+            if is_tolerant and dependent.state is WAITING:
                 self._one_less([dependent], ended)
             else:
                 dependent.root_cause = failed.root_cause or failed
@@ -202,6 +214,8 @@ class Endings(States):
             self.edges -= len(node.sources) + len(node.refs)
         if node.queue.key:
             self._leave_keyed(node.queue)
+        if node.queue.caches:
+            self.caching.ended(node, self.changes, self.now + self.wall)
         if self.made_with:
             self.made_with.pop(node.key, None)
             self.rebindings.pop(node.key, None)

@@ -126,4 +126,8 @@ class Graph(Endings):
         """Record that instances which a value names must be kept as long as its own."""
         named = {ref.instance.key for ref in refs}
         named.discard(instance.key)
-        self.changes.links += [LinkRow(instance.key, other) for other in sorted(named)]
+        links = self.changes.links
+        for other in sorted(named):
+            link = LinkRow(instance.key, other)
+            if not links or links[-1] != link:  # many values in a row name nodes of the same instance
+                links.append(link)

@@ -22,6 +22,7 @@ class ReasonCode(StrEnum):
     WITH_SOURCE = "with_source"  #: on its worker, to run when its source has
     MISSING_SOURCE = "missing_source"
     RETURNED_PROMISES = "returned_promises"
+    COMPUTED_ELSEWHERE = "computed_elsewhere"  #: another node computes the same, see `caching`
     STARTING = "starting"  #: the large call that created it is not finished
     BACKOFF = "backoff"
     DELAY = "delay"

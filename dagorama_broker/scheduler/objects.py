@@ -50,13 +50,14 @@ NONE: frozenset[int] = frozenset()
 class RareFacts:
     """Facts about few nodes, as an object of its own, so that a million other nodes do not have fields for them."""
 
-    __slots__ = ("delay", "failures", "root_cause", "tolerates")
+    __slots__ = ("delay", "failures", "root_cause", "tolerates", "twin")
 
     def __init__(self) -> None:
         self.tolerates = NONE
         self.root_cause: Node | None = None
         self.failures: FailureCounts | None = None
         self.delay: NodeDelay | None = None
+        self.twin: Node | None = None
 
 
 #: Value of `Node.pending` for a node that is made and has not begun to wait for its sources.
@@ -139,6 +140,16 @@ class Node:
         if delay is not None or self.rare is not None:
             self._with_rare().delay = delay
 
+    @property
+    def twin(self) -> Node | None:
+        """The node that it waits for, or has waited for, because that one computes the same; see `caching`."""
+        return None if self.rare is None else self.rare.twin
+
+    @twin.setter
+    def twin(self, node: Node | None) -> None:
+        if node is not None or self.rare is not None:
+            self._with_rare().twin = node
+
     def packed_sources(self) -> bytes:
         """Return the packed keys of its sources; negative if it takes their failure as a value."""
         if not self.sources:
@@ -202,9 +213,8 @@ class Pool:
         self.protocol = protocol
         self.workers: dict[bytes, Worker] = {}
         self.idle: dict[Slot, None] = {}  #: empty slots, the one that waited longest first
-        self.partially_free: dict[
-            Slot, None
-        ] = {}  #: slots with nodes that may have room, the one that waited longest first
+        #: slots with nodes that may have room, the one that waited longest first
+        self.partially_free: dict[Slot, None] = {}
         self._may: dict[int, bool] = {}  # by the id of a function, as far as asked
         self.offered: dict[FunctionQueue, int] = {}  #: functions' own queues, and the place at which `_heads` has each
         self._heads: list[tuple[int, int, FunctionQueue]] = []  # heap of (place, id, the function's own queue)

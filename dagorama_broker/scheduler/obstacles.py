@@ -168,7 +168,7 @@ class Explainer:
 def awaited(node: Node) -> Sequence[Node]:
     """Return the nodes that a node waits for, ended or not."""
     if node.state is WAITING:
-        return node.sources
+        return node.sources if node.twin is None else (*node.sources, node.twin)
     return node.refs if node.state is RESOLVING else ()
 
 

@@ -8,7 +8,7 @@ from heapq import heappop, heappush, heapreplace
 from dagorama_broker.model.domain import Function
 from dagorama_broker.scheduler.gates import ANY, Gate
 from dagorama_broker.scheduler.places import KEY_BITS, Places
-from dagorama_broker.scheduler.run_times import UNCOUNTED, FunctionFigures, RunTimeEstimate
+from dagorama_broker.scheduler.run_times import UNCOUNTED, CachedRunTime, FunctionFigures, RunTimeEstimate
 
 #: Larger than each place: the queue is not among the heads.
 UNLISTED = 1 << 127
@@ -32,6 +32,7 @@ class FunctionQueue(Places):
     __slots__ = (
         "__weakref__",
         "_of",
+        "caches",
         "can_fuse",
         "claimed",
         "counted",
@@ -89,9 +90,11 @@ class FunctionQueue(Places):
             or function.delay
             or function.stream_children
             or self.is_limited
+            or function.cached
         )
+        self.caches = function.cached
         self.run_time: RunTimeEstimate = (
-            base.run_time if base is not None else RunTimeEstimate(function.is_async)
+            base.run_time if base is not None else _new_run_time(function)
         )  #: the function's
         self.figures: FunctionFigures = base.figures if base is not None else UNCOUNTED  #: the function's
         self.emptied = 0  #: how many times all places were removed
@@ -179,6 +182,12 @@ class FunctionQueue(Places):
 
 #: A limit of queues.
 QueueGate = Gate[FunctionQueue]
+
+
+def _new_run_time(function: Function) -> RunTimeEstimate:
+    return CachedRunTime(function.is_async) if function.cached else RunTimeEstimate(function.is_async)
+
+
 #: The oldest place of a queue, the queue's number (so that ties do not compare queues), and the queue.
 Head = tuple[int, int, FunctionQueue]
 

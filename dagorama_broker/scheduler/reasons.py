@@ -15,12 +15,13 @@ from typing import NamedTuple
 from dagorama_broker.model.delays import AT_ONCE
 from dagorama_broker.model.domain import ENDED, WireProtocol
 from dagorama_broker.scheduler.assignment import has_room, stale_at
-from dagorama_broker.scheduler.claims import Claims, gates_of
+from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import UNSTARTED, Node, Pool, Slot, Worker
 from dagorama_broker.scheduler.obstacles import MOST, Explainer, awaited
 from dagorama_broker.scheduler.offers import NO_WORKERS, paused_text
 from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate, order
+from dagorama_broker.scheduler.starts import gates_of
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, RESOLVING, WAITING
 
 #: Causes that are returned.
@@ -92,6 +93,9 @@ def _many(count: int, what: str) -> str:
 def _missing(node: Node) -> Reason:
     if node.pending == UNSTARTED:
         return Reason(ReasonCode.STARTING, "the large call that created it is not finished", 1)
+    if node.twin is not None and node.twin.state not in ENDED:
+        text = "it waits for a node that computes the same, whose value it then has (cache)"
+        return Reason(ReasonCode.COMPUTED_ELSEWHERE, text, 1, (node.twin,))
     if node.state is WAITING:
         code, text = ReasonCode.MISSING_SOURCE, _are(node.pending, f"of its {len(node.sources)} sources")
     else:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from dagorama_broker.model.domain import Function
 from dagorama_broker.scheduler.queues import FunctionQueue
-from dagorama_broker.scheduler.run_times import BIT_LENGTHS, CountedRunTime, FunctionFigures
+from dagorama_broker.scheduler.run_times import BIT_LENGTHS, CachedRunTime, CountedRunTime, FunctionFigures
 
 #: Names that a label of a metric has at most; the rest is `OTHER`.
 MOST_NAMES = 1_000
@@ -54,7 +54,10 @@ class Recording:
         """Make the queue of a function count its nodes, if they are counted."""
         if self.is_complete:
             queue.figures = figures = self._figures_of(queue.function)
-            queue.run_time = CountedRunTime(queue.is_async, figures)
+            if isinstance(queue.run_time, CachedRunTime):
+                queue.run_time.figures = figures
+            else:
+                queue.run_time = CountedRunTime(queue.is_async, figures)
 
     def _figures_of(self, function: Function) -> FunctionFigures:
         names = _bounded(self._names, function.name), self.queue_name(function.queue)

@@ -57,6 +57,8 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     graph.next_node, graph.next_instance, graph.next_queue = live.next_node, live.next_instance, live.next_function
     graph.next_rebinding = live.next_rebinding
     graph.next_worker = live.next_worker
+    for cached in live.cached:
+        graph.caching.enter(cached)
     resolving = {row.key: row for row in live.ended if row.state == RESOLVING}
     pauses = _rebuild_nodes(graph, live, _rebuild_names(graph, live), resolving)
     _rebuild_limits(graph)

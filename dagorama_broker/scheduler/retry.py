@@ -197,6 +197,7 @@ def _connect(graph: Graph, rows: Iterable[FailedNode], nodes: Iterable[Node], en
 def _move_back(claims: Claims, row: FailedNode, node: Node) -> None:
     """Move a node back: to wait for its promises if it has a value, else to the queue or to wait for its sources."""
     graph = claims.graph
+    graph.caching.drop_node(node, graph.changes)
     if row.refs is not None:
         graph.changes.retried.append(RetriedRow(node.key, int(RESOLVING)))
         graph.move(node, RESOLVING)

@@ -10,6 +10,8 @@ OVERHEAD_US = 15
 WINDOW_US = 20_000
 #: Microseconds of work that one slot is granted before others get a share: a message to another slot takes as long.
 SHORT_US = 500.0
+#: Microseconds that a worker takes to compute the cache key of a node, or to take over a value, roughly.
+LOOKUP_US = 60
 #: Async nodes that one child process overlaps.
 OVERLAP = 100
 #: Entries of a histogram: one for each bit length of a 64-bit number.
@@ -46,6 +48,35 @@ class RunTimeEstimate:
         """Return the estimate. An unknown function fills the window; async nodes do not wait for one another."""
         cost = WINDOW_US if self.mean_us is None else int(self.mean_us) + OVERHEAD_US
         return min(cost, WINDOW_US // OVERLAP) if self._is_async else cost
+
+
+class CachedRunTime(RunTimeEstimate):
+    """Estimates the runs of a function whose values are cached, most of whose nodes are looked up and never run.
+
+    For a slot, a node costs as much as a look-up, until it is known that it runs.
+    """
+
+    __slots__ = ("figures", "run_us")
+
+    def __init__(self, is_async: bool) -> None:
+        super().__init__(is_async)
+        self.figures: FunctionFigures | None = None  #: counts the runs, if they are counted
+        self._look_up_only()
+
+    def measured(self, microseconds: int) -> None:
+        """Add a run time; 0 stands for a value that was found."""
+        if not microseconds:
+            return
+        if self.figures is not None:
+            self.figures.ran(microseconds)
+        super().measured(microseconds)
+        self._look_up_only()
+
+    def _look_up_only(self) -> None:
+        self.run_us = self._cost()  #: what a node adds to a slot's work that is certain to run
+        self.cost_us = LOOKUP_US
+        if not self._is_async:
+            self.short_us = float(LOOKUP_US)
 
 
 class FunctionFigures:

@@ -1,6 +1,7 @@
 """The scheduler: what clients, workers and time do to it. No IO, no clock, no chance; time comes as an argument.
 
-`Scheduler` has six layers, each in its own module: views, children, outcomes, workers, administration, and here steps,
+`Scheduler` has seven layers, each in its own module: views, children, outcomes, cached values, workers,
+administration, and here steps,
 submissions and retries.
 Each verb changes everything it must, or refuses and changes nothing.
 """

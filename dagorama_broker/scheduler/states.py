@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush
 from dagorama_broker.errors import IllegalTransition
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import PausedQueueRow, ProgressRow
+from dagorama_broker.scheduler.caching import Caching
 from dagorama_broker.scheduler.names import Names
 from dagorama_broker.scheduler.objects import FailureCounts, Node
 from dagorama_broker.scheduler.places import KEY_MASK
@@ -43,6 +44,7 @@ class States(Names):
         self.expiries: list[tuple[float, int]] = []  #: heap of (when, key) of queued nodes with a queue timeout
         self.expires_at: dict[int, float] = {}  #: of nodes that are queued now
         self.failures_size = 0  #: bytes of failures of unfinished nodes
+        self.caching = Caching()
 
     def move(self, node: Node, state: State) -> None:
         """Assign a state: the only function that does."""
@@ -231,7 +233,7 @@ class States(Names):
         if node.rare is not None:
             if node.delay is not None:
                 seconds = node.delay.pause(seconds, self.now + self.wall)
-            if node.failures is not None and node.failures.attempts:
+            if node.twin is not None or (node.failures is not None and node.failures.attempts):
                 seconds = 0.0  # it was ready before
         if seconds > 0.0:
             self.pause(node, seconds)

@@ -1,6 +1,6 @@
 """Connects workers, keeps their leases, and takes their claims away: from lost workers, slots and overdue attempts.
 
-The fourth layer of `Scheduler`.
+The fifth layer of `Scheduler`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from heapq import heappush
 from dagorama_broker.errors import FailedPrecondition, InvalidArgument
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.model.queries import Live
+from dagorama_broker.scheduler.cached_values import CachedValues
 from dagorama_broker.scheduler.effects import Granted
 from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
 from dagorama_broker.scheduler.objects import Node, Worker
-from dagorama_broker.scheduler.outcomes import Outcomes
 from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.requests import WorkerInfo
 from dagorama_broker.scheduler.restore import rebuild
@@ -24,7 +24,7 @@ from dagorama_broker.scheduler.transitions import BACKOFF
 FLAPPING = 10
 
 
-class Workers(Outcomes):
+class Workers(CachedValues):
     def __init__(self, epoch: int, limits: Limits | None = None, timing: Timing | None = None) -> None:
         super().__init__(epoch, limits, timing)
         self.awaited: set[bytes] = set()  #: workers of the last broker that may still reconnect

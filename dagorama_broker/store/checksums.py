@@ -42,6 +42,8 @@ _OPTIONS = (
     "rate_by_key",
     "concurrency_of_all",
     "limit",
+    "cached",
+    "cache_ttl",
 )
 
 

@@ -92,6 +92,7 @@ def rules_of(function: pb.Function) -> list[tuple[str, str]]:
         ("starts, at most", _rate(function.rate, " for each key" if function.rate_by_key else "")),
         ("limit", _limit(function.limit)),
         ("delay", duration(function.delay) if function.delay else ""),
+        ("cached", (duration(function.cache_ttl) if function.cache_ttl else "yes") if function.cached else ""),
         ("priority", f"{function.priority}" if function.priority else ""),
     ]
     return [(name, value) for name, value in rules if value]

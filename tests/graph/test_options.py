@@ -298,7 +298,7 @@ def test_an_option_that_cannot_be_is_refused_by_name(option: str, values: list[A
 
 def test_an_unknown_option_is_refused() -> None:
     for name, remedy in (("time_out", "did you mean 'timeout'"), ("taint", "did you mean 'taint_name'"),
-                         ("zzz", "it takes codec, concurrency_key, delay, limit, max_concurrency")):  # fmt: skip
+                         ("zzz", "it takes cache, codec, concurrency_key, delay, limit, max_conc")):  # fmt: skip
         with pytest.raises(TypeError, match=rf"^dagorama\(\) got an unexpected option '{name}'; {remedy}"):
             dagorama(**{name: 5})  # type: ignore[call-overload]
 

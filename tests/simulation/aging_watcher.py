@@ -30,6 +30,7 @@ class AgingWatcher(Watcher):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self.forgets = True
         self.by_key: dict[int, bytes] = {}  #: on disk, or removed
         self.nodes_of: dict[int, list[int]] = {}  #: by instance
         self.instance_by_node: dict[int, int] = {}  #: by node

@@ -11,7 +11,7 @@ from dagorama.api import broker_pb2 as pb
 
 from .loop import Host
 from .network import Link, Network, WaitCall, unary
-from .programs import Program, columns, kept_value
+from .programs import FOUND, Program, cached_value, columns, kept_value
 from .watcher import Value, Watcher
 
 #: After which a client says the same again.
@@ -181,5 +181,7 @@ class Instance:
         if name not in values:
             self.watcher.break_off("values come along", f"{name} was not sent to the client")
             return ""
+        if values[name] == FOUND:
+            return cached_value(self.watcher.plan.programs[name].cache)
         returns = self.watcher.plan.programs[name].returns
         return kept_value(values[name], [self._assembled(ref, values) for ref in returns])

@@ -28,7 +28,19 @@ from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc import work, work_messages
 from dagorama_broker.rpc.wait_messages import WaitMessages
 from dagorama_broker.rpc.work import WorkerStreams
-from dagorama_broker.scheduler import Node, Scheduler, Slot, Worker, assignment, rebind, restore, states, workers
+from dagorama_broker.scheduler import (
+    Node,
+    Scheduler,
+    Slot,
+    Worker,
+    assignment,
+    caching,
+    rebind,
+    restore,
+    states,
+    workers,
+)
+from dagorama_broker.scheduler.caching import Caching
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.gates import ANY, Gate
@@ -292,6 +304,33 @@ def _(expired: Any) -> Any:
         return iter(())
 
     return unheeded
+
+
+# --- cached values ---------------------------------------------------------------------------------------
+
+
+@mutant("a cached value is not found", (Caching, "find"))
+def _(find: Any) -> Any:
+    return lambda self, key, now: None
+
+
+@mutant("the cached value of another key", (Caching, "find"))
+def _(find: Any) -> Any:
+    return lambda self, key, now: next(iter(self.entries.values()), None)
+
+
+@mutant("two nodes compute the same at once", (caching, "_waits_for"))
+def _(waits_for: Any) -> Any:
+    return lambda leader, node: True
+
+
+@mutant("cached values are forgotten on restart", (workers, "rebuild"))
+def _(rebuild: Any) -> Any:
+    def forgetting(graph: Graph, live: Any) -> Any:
+        live.cached = []
+        return rebuild(graph, live)
+
+    return forgetting
 
 
 # --- retries ----------------------------------------------------------------------------------------------

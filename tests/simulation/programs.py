@@ -13,6 +13,8 @@ from dagorama.api import broker_pb2 as pb
 from tests.simulation.loop import WALL
 
 ALWAYS = 1_000
+#: The own value of a node that has the value of another one from the cache.
+FOUND = "found"
 DEATHS = 3  #: that a node survives, and one less
 
 _BOTH = pb.SharedLimit(name="both", rate=pb.Rate(starts=3, seconds=2.3), max_concurrency=2)
@@ -34,6 +36,7 @@ FUNCTIONS: dict[str, pb.Function] = {
         pb.Function(name="limited", hash="h", max_concurrency=2),
         pb.Function(name="keyed", hash="h", max_concurrency=1),
         pb.Function(name="delayed", hash="h", delay=0.9),
+        pb.Function(name="cached", hash="h", cached=True),
         pb.Function(name="hurried", hash="h", taint="TPU", queue_timeout=1.5),
         pb.Function(name="rated", hash="h", rate=pb.Rate(starts=2, seconds=1.7)),
         pb.Function(
@@ -68,6 +71,7 @@ class Program:
     ahead: bool = False  #: its children are sent before its result
     returns: tuple[str, ...] = ()  #: promises in its value
     later: float = 0.0  #: seconds that its call delays it
+    cache: str = ""  #: programs with the same one share a value
     at: float = 0.0  #: seconds since the beginning before which it does not start, as its call says
 
 
@@ -115,7 +119,14 @@ class Plan:
             self._draw_children(chance, program, others, depth)
         elif others and chance.random() < 0.08:
             program.returns = (chance.choice(others),)
+        self._draw_cache(program)
         return program
+
+    def _draw_cache(self, program: Program) -> None:
+        chance = random.Random(f"{self.seed}/{program.name}/cache")
+        is_plain = program.function == "plain" and not (program.children or program.returns or program.fails)
+        if is_plain and program.dies < DEATHS and chance.random() < 0.4:
+            program.function, program.cache = "cached", chance.choice(("k0", "k1", "k2"))
 
     def _draw_chain(self, chance: random.Random, prefix: str, count: int, earlier: list[str]) -> list[Program]:
         """Quick nodes, each after the one before: they go along with their sources."""
@@ -197,8 +208,15 @@ def own_value(name: str, sources: list[str]) -> str:
     return digest(name, *sources)
 
 
+def cached_value(key: str) -> str:
+    """What all programs with this cache key compute."""
+    return digest("cached", key)
+
+
 def kept_value(own: str, refs: list[str]) -> str:
     """The value of a node with its promises kept."""
+    if own == FOUND:
+        return refs[0]
     return digest(own, *refs) if refs else own
 
 
@@ -245,7 +263,7 @@ class Computation:
             return Outcome(failure="dagorama.errors.ProcessDied")
         if program.fails >= max(1, function.retry.max_attempts):
             return Outcome(failure="builtins.ValueError")
-        return Outcome(own_value(program.name, values))
+        return Outcome(cached_value(program.cache) if program.cache else own_value(program.name, values))
 
     def all_made(self, programs: list[Program]) -> Iterator[Program]:
         """These nodes and all that come to be below them."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import TO_RUN
 from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.values import rebind
 from dagorama.values.keys import SigningKey
@@ -24,7 +25,7 @@ from dagorama_testing.loop import START
 from tests.support import invariants
 
 from .loop import WALL, SimulatedLoop
-from .programs import FUNCTIONS, Computation, Plan
+from .programs import FOUND, FUNCTIONS, Computation, Plan
 from .rates import RateWatch, is_limited
 from .store import Disk
 
@@ -116,6 +117,8 @@ class Watcher:
         self._rows: dict[int, NodeRow] = {}  # of nodes that no run names yet
         self.signed: set[bytes] = set()  #: rebindings of the person
         self.retried: set[str] = set()  #: what went on, having failed
+        self.must_find: set[str] = set()  #: nodes whose cached value was on disk when their key was reported
+        self.forgets = False  #: instances are removed, and with them cached values
         self.disturbed_at = 0.0  #: when something was done to the broker last
         self.serving_since = 0.0  #: when the present broker began
         self.steps = self.commits = self.starts = self.restarts = 0
@@ -182,6 +185,8 @@ class Watcher:
         if scheduler.dispatch_paused_until is None:
             self._check_order(broker, effects)
             self._check_idle(broker)
+        if any(node.queue.caches for _, node, _ in effects.granted):
+            self._check_flights(broker)
         if self.steps % BOOKS_EVERY == 0:
             for book in BOOKS:
                 book(scheduler)
@@ -363,6 +368,12 @@ class Watcher:
         self.require(value.attempt == row.attempt, "fencing", f"{name}: the value is of attempt {value.attempt}")
         granted = self.attempts.get(value.attempt)
         self.require(granted == (row.key, value.worker), "fencing", f"{name}: {value.worker} has not been granted it")
+        if value.own == FOUND:
+            named = [self.plan.programs[other].cache for other in self.refs_of(row.key)]
+            self.require(
+                named == [program.cache], "the right cached value", f"{name} names nodes with the keys {named}"
+            )
+            return
         right = self.is_to_be_cancelled(name) or value.own == self.computation.run(name).value
         self.require(right, "the right value", f"{name} was computed wrongly")
 
@@ -449,6 +460,29 @@ class Watcher:
             self.require(ended or beside, "sources first", f"{name} is given out before {source} has ended")
 
         self._check_code(given, function.hash)
+
+        self._check_cached(given, program.cache)
+
+    def looked_up(self, given: Given) -> None:
+        """A worker reports the cache key of a node."""
+        cache = self.plan.programs[given.name].cache
+        if any(self.plan.programs[self.names[row.node]].cache == cache for row in self.disk.tables.cached.values()):
+            self.must_find.add(given.name)
+        else:
+            self.must_find.discard(given.name)
+
+    def _check_cached(self, given: Given, cache: str) -> None:
+        is_told_to_run = bool(cache) and given.known == TO_RUN
+        wrong = is_told_to_run and given.name in self.must_find and not self.forgets
+        self.require(not wrong, "a cached value is used", f"{given.name} runs, and the value of {cache} was on disk")
+
+    def _check_flights(self, broker: Broker) -> None:
+        """A value is computed by one node at a time."""
+        running: Counter[str] = Counter()
+        for node in broker.scheduler.graph.nodes.values():
+            if node.queue.function.cached and node.state is State.CLAIMED and broker.scheduler.found_for(node) is True:
+                running[self.plan.programs[self.given_names.get(node.key, self.names.get(node.key, ""))].cache] += 1
+        self.require(not running or max(running.values()) == 1, "computed once at a time", f"{running}")
 
     def _check_code(self, given: Given, made_with: str) -> None:
         """Code that it was not made with runs it only if the person allows that, and no lie passes for it."""
@@ -599,6 +633,10 @@ class Watcher:
             "watches": broker.watching._watches,
             "rebindings": graph.rebindings,
             "made with": graph.made_with,
+            "cache keys": graph.caching.keys,
+            "computed": graph.caching.computed,
+            "leaders": graph.caching.leaders,
+            "alone": graph.caching.alone,
             "claimed": {queue.id: 1 for queue in graph.queues.values() if queue.claimed},
             "held": {slot.index: 1 for w in scheduler.claims.workers.values() for slot in w.slots if slot.held},
         }

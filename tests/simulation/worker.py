@@ -10,13 +10,14 @@ from itertools import islice
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import FIRST_FOUND
 from dagorama.worker.supervisor.calls import WorkCalls
 from dagorama.worker.supervisor.session import Held, Session
 from dagorama.worker.supervisor.stream import Stream
 
 from .loop import Host, SimulatedLoop
 from .network import Link, Network, Stub
-from .programs import columns, kept_value, own_value
+from .programs import FOUND, cached_value, columns, kept_value, own_value
 from .watcher import RING, Value, Watcher
 
 #: The hash of the code that a worker says it has, if it is asked.
@@ -41,6 +42,8 @@ class Given:
     beside: Sequence[int] = ()  #: sources that are granted with it; it takes their values from their runs here
     made_with: str = ""
     rebinding: pb.SignedRebinding | None = None
+    known: int = 0  #: as GrantBody.cache
+    found: pb.CachedNode | None = None
 
 
 def read_grant(body: bytes) -> list[Given]:
@@ -69,6 +72,8 @@ def read_grant(body: bytes) -> list[Given]:
             beside[at] if at < len(beside) else (),
             read.made_with[at] if read.made_with else "",
             [None, *read.rebindings][read.rebinding[at] if at < len(read.rebinding) else 0],
+            (known := read.cache[at] if at < len(read.cache) else 0),
+            read.found[known - FIRST_FOUND] if known >= FIRST_FOUND else None,
         )
         for at, key in enumerate(read.node)
     ]
@@ -126,15 +131,25 @@ class Child:
             if not given.function.hash:
                 self.take_back([attempt], pb.CODE_MISMATCH, DEPLOYED)
                 continue
+            if given.function.cached and not given.known:
+                self.worker.watcher.looked_up(given)
+                self.take_back([attempt], pb.CACHE_KEY, cache_key=self._cache_key(given))
+                continue
             sync_runs = sync_runs or not given.function.is_async
             self._start(given)
         if not self.running and self.answered:
             self.flush()
 
+    def _cache_key(self, given: Given) -> bytes:
+        return self.worker.watcher.plan.programs[given.name].cache.encode().ljust(32)
+
     def _start(self, given: Given) -> None:
         worker = self.worker
         program = worker.watcher.plan.programs[given.name]
         worker.watcher.started(worker.name, given)
+        if given.found is not None:
+            self.running[given.attempt] = worker.loop.call_later(0.0, self._take_over, given, given.found)
+            return
         if program.children and program.ahead:
             children = self._with_children(given, pb.Results())
             worker.session.report(Held(self.number, [], []), children.SerializeToString())
@@ -170,10 +185,37 @@ class Child:
             worker.loop.call_later(0.001, self.flush)
         self.go_on()
 
+    def _take_over(self, given: Given, found: pb.CachedNode) -> None:
+        """Complete with the value of the node that the broker has found, if that has the right key."""
+        worker, results = self.worker, self.gathered
+        right = found.proof == self._cache_key(given)
+        worker.watcher.require(right, "the right cached value", f"{given.name} was offered that of {found.proof!r}")
+        del self.running[given.attempt], self.held[given.attempt]
+        worker.watcher.finished(worker, given)
+        worker.found.add(given.attempt)
+        self.answered.append(given)
+        results.hits.append(len(results.node))
+        results.node.append(given.key)
+        results.attempt.append(given.attempt)
+        results.value.append(Value(given.name, given.attempt, worker.name, FOUND).packed())
+        results.microseconds.append(0)
+        results.foreign.append(found.node)
+        results.ref.append(-len(results.foreign))
+        results.ref_count.append(1)
+        if not self.flushing:
+            self.flushing = True
+            worker.loop.call_later(0.001, self.flush)
+        self.go_on()
+
     def _complete(self, given: Given, program: Any) -> None:
         results, worker = self.gathered, self.worker
         values = [self._read(given, source) for source in given.sources]
-        value = Value(given.name, given.attempt, worker.name, own_value(given.name, values))
+        own = cached_value(program.cache) if program.cache else own_value(given.name, values)
+        value = Value(given.name, given.attempt, worker.name, own)
+        if program.cache:
+            results.cached.append(len(results.node))
+            results.cache_key.append(self._cache_key(given))
+            results.cache_proof.append(self._cache_key(given))
         if not program.returns:
             self.own[given.key] = value.own
         results.node.append(given.key)
@@ -182,10 +224,10 @@ class Child:
         results.microseconds.append(int(program.seconds * 1e6))
         if program.children and not program.ahead:
             self._with_children(given, results)
-        own = {child.name: place for place, child in enumerate(program.children)}
+        places = {child.name: place for place, child in enumerate(program.children)}
         for name in program.returns:
-            if name in own:
-                results.ref.append(own[name])
+            if name in places:
+                results.ref.append(places[name])
             else:
                 results.foreign.append(worker.watcher.known[name])
                 results.ref.append(-len(results.foreign))
@@ -234,12 +276,17 @@ class Child:
     # --- what the broker, or fate, wants ----------------------------------------------------------------
 
     def take_back(
-        self, attempts: Sequence[int], reason: pb.ReturnReason.ValueType = pb.UNSTARTED, hash: str = ""
+        self,
+        attempts: Sequence[int],
+        reason: pb.ReturnReason.ValueType = pb.UNSTARTED,
+        hash: str = "",
+        cache_key: bytes = b"",
     ) -> None:
         taken = [self.held.pop(a) for a in attempts if a in self.held and a not in self.running]
         if taken:
             held = self.held_of(taken)
             returned = pb.Return(node=held.nodes, attempt=held.attempts, reason=reason, hash=hash)
+            returned.cache_key.extend([cache_key] * bool(cache_key))
             self.worker.session.give_back(self.number, returned)
             self.worker.changed()
 
@@ -310,6 +357,7 @@ class SimulatedWorker:
             lambda: None,
         )
         self.leaving = self.gone = False
+        self.found: set[int] = set()  #: attempts that took over a cached value
         self.connected_at = 0.0  #: the present stream's beginning
         self.disturbed_at = 0.0  #: when it was stopped or cut off last
         self._reports: dict[int, tuple[Held, frozenset[int]]] = {}
@@ -358,6 +406,8 @@ class SimulatedWorker:
         for number in [number for number in self._reports if number <= sequence]:
             held, _ = self._reports.pop(number)
             for key, attempt in zip(held.nodes, held.attempts, strict=True):
+                if attempt in self.found:
+                    continue  # if the value was gone by then, it has none
                 if attempt not in self._refused and attempt not in self._told_cancelled:
                     self.watcher.acknowledged_report(key, attempt, self.name)
 

@@ -154,6 +154,19 @@ class Hand:
         self._answered(name, attempt)
         return taken
 
+    def look_up(self, name: str, cache_key: bytes, attempt: int | None = None) -> bool:
+        """Report the cache key of a node that has not started."""
+        attempt = attempt or self.held[name]
+        taken = self.driver.scheduler.look_up(self.worker, self.driver.key(name), attempt, cache_key)
+        self._answered(name, attempt)
+        return taken
+
+    def compute(self, name: str, cache_key: bytes, *promises: str, us: int = 100_000) -> bool:
+        """Complete a node with a value that is to be cached."""
+        key, attempt = self.driver.key(name), self.held[name]
+        self.driver.scheduler.computed(self.worker, key, attempt, cache_key, b"proof of " + name.encode())
+        return self.complete(name, *promises, us=us)
+
     def put_off(self, name: str, why: str = "a value is away") -> bool:
         attempt = self.held[name]
         taken = self.driver.scheduler.put_off(self.worker, self.driver.key(name), attempt, why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import EagerState, Function, State
 from dagorama_broker.model.queries import (
@@ -64,6 +65,7 @@ class Ledger:
         self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
         self.eager_attempt_of: dict[int, int] = {}  #: attempt by the first key of a block
         self.drafts: dict[int, DraftRow] = {}  #: by first key
+        self.cached: dict[bytes, CachedRow] = {}  #: by cache key
 
     def open(self) -> int:
         self.epoch += 1
@@ -94,6 +96,9 @@ class Ledger:
             _once(self.instances, instance.key, instance)
         self.keys.update(changes.keys)
         self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
+        for key in changes.uncached:
+            self.cached.pop(key, None)
+        self.cached.update((row.key, row) for row in changes.cached)
         for end in changes.instance_ends:
             self.ends[end.key] = end
         for block in changes.blocks:
@@ -151,8 +156,8 @@ class Ledger:
             _once(self.drafts, draft.first_key, draft)
         for nodes in changes.given_up:
             self._give_up(nodes)
-        for key in changes.drafts_over:
-            del self.drafts[key]
+        for first_key in changes.drafts_over:
+            del self.drafts[first_key]
 
     def _is_linked(self, outcome: OutcomeRow) -> None:
         own = self.nodes[outcome.key].instance
@@ -350,6 +355,7 @@ class Ledger:
             paused=list(self.paused.values()),
             next_worker=max(self.worker_names, default=0) + 1,
             traces=dict(self.traces),
+            cached=list(self.cached.values()),
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,

@@ -7,7 +7,7 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import JSON, REFS
+from dagorama.api.contract import FIRST_FOUND, JSON, REFS, TO_RUN
 from dagorama.definition import DAGDefinition
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
 from dagorama.graph.definitions import definition_like
@@ -20,6 +20,7 @@ from dagorama.values.failures import failed_source
 from dagorama.values.out_of_band import GetLarge
 from dagorama.values.rebind import Wanted
 from dagorama.values.signing import Keyring, SignedValues, code_text, function_digest
+from dagorama.worker.child.cached import CacheKeys
 
 if TYPE_CHECKING:
     from dagorama.values.json_calls import JsonFunction
@@ -43,14 +44,15 @@ class Target(NamedTuple):
     retry: RetryConfiguration | None
     bound: Binding | None  #: gives called functions the code of the caller's class; None if they have it already
     json: JsonFunction | None  #: reads its arguments and writes its result; None if they are pickled
+    cache: CacheKeys | None  #: computes the cache keys of its nodes; None if its values are not cached
 
 
 class Work:
     """A function as the broker names it, and, after it was first needed, the function found in this process."""
 
     __slots__ = (
-        "class_code", "code", "definition", "digest", "hash", "is_async", "key_id", "name", "queue", "stream_children",
-        "taint", "target", "timeout", "unusable",
+        "cached", "class_code", "code", "definition", "digest", "hash", "is_async", "key_id", "name", "queue",
+        "stream_children", "taint", "target", "timeout", "unusable",
     )  # fmt: skip
 
     def __init__(self, function: pb.Function) -> None:
@@ -64,6 +66,7 @@ class Work:
         self.is_async = function.is_async
         self.stream_children = function.stream_children
         self.timeout = function.timeout  #: seconds; 0 for none
+        self.cached = function.cached
         self.target: Target | None = None
         self.definition: DAGDefinition | None = None  #: for nodes whose caller has no constructor arguments
         self.unusable: BaseException | None = None  #: why this process cannot run the function
@@ -96,7 +99,12 @@ class Work:
             )
         is_own = not self.class_code or self.class_code == spec.class_code
         bound = None if is_own else binding(self.class_code)
-        return Target(found.cls, found.decorated.function, found.decorated.options.retry, bound, spec.json)
+        options = found.decorated.options
+        cache = None
+        if options.cache is not None and self.cached:
+            function, code = found.decorated.function, (self.hash, self.class_code)
+            cache = CacheKeys(options.cache, function, found.cls, self.name, *code)
+        return Target(found.cls, found.decorated.function, options.retry, bound, spec.json, cache)
 
 
 def definition_of(cls: type[DAGDefinition], constructor: bytes | None) -> DAGDefinition:
@@ -153,6 +161,8 @@ class Call(NamedTuple):
     rebinding: pb.SignedRebinding | None = None  #: allows `work` to run it although it was made with other code
     trace: str = ""  #: the trace context of what created it; empty: it is not traced
     links: Sequence[str] = ()  #: the trace contexts of the attempts that its sources come from, as far as known
+    to_run: bool = False  #: of a function with a cache: the broker has no value for its key
+    found: pb.CachedNode | None = None  #: of such a function: a node that has the value, as the broker says
 
     @property
     def function(self) -> bytes:
@@ -191,6 +201,8 @@ class GrantReader:
             )
             for node, attempt, function, id, instance, arguments, runs, made_with, beside, rebinding in columns
         ]  # fmt: skip
+        if grant.cache:
+            calls = list(_looked_up(calls, grant))
         return _traced(calls, grant) if grant.traces else calls
 
     def look_again(self) -> None:
@@ -214,6 +226,7 @@ class GrantReader:
             function.stream_children,
             function.queue,
             function.taint,
+            function.cached,
         )
         work = self._works.get(key)
         if work is None:
@@ -227,6 +240,15 @@ def _fused(grant: pb.GrantBody) -> Iterator[Sequence[int]]:
     counts = chain(grant.more_fused_count, repeat(0))
     for source, count in zip(grant.fused_source, counts, strict=False):
         yield (source, *islice(more, count)) if source else ()
+
+
+def _looked_up(calls: list[Call], grant: pb.GrantBody) -> Iterator[Call]:
+    """Yield the calls with what the broker says of their cache keys."""
+    for call, known in zip(calls, chain(grant.cache, repeat(0)), strict=False):
+        if known >= FIRST_FOUND:
+            yield call._replace(found=grant.found[known - FIRST_FOUND])
+        else:
+            yield call._replace(to_run=True) if known == TO_RUN else call
 
 
 def _traced(calls: list[Call], grant: pb.GrantBody) -> list[Call]:

@@ -13,6 +13,7 @@ from dagorama.errors import (
     ResourceNotOpened,
     TamperedValue,
     TypeMismatch,
+    UncacheableArgument,
     ValuesUnavailable,
 )
 from dagorama.logging import get_logger
@@ -27,6 +28,8 @@ from dagorama.worker.failures import attempted, describe, timeout_error, truncat
 
 MAX_EXCEPTION_BYTES = 256 << 10
 MAX_LOG_MESSAGE_BYTES = 500
+#: Errors that another attempt would raise too.
+_FINAL = (TamperedValue, DefinitionDiffers, TypeMismatch, UncacheableArgument)
 
 
 class Unchecked(Exception):
@@ -58,7 +61,7 @@ def _failure(ring: Keyring, call: Call, error: BaseException, microseconds: int)
     exception = signed_exception(error, lambda pickled: ring.sign(PLAIN + pickled, FAILURE, call.instance, call.id))
     failure = describe(error, call.node, call.attempt, microseconds, exception)
     final, later = retry_decision(call.work.target and call.work.target.retry, error)
-    failure.final = final or isinstance(error, (TamperedValue, DefinitionDiffers, TypeMismatch))
+    failure.final = final or isinstance(error, _FINAL)
     if later is not None:
         failure.retry_after = later
     _log(call, failure, later)

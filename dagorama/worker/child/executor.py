@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from inspect import isawaitable
 from logging import INFO
 from time import monotonic_ns
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import REFS, scheduled_time
+from dagorama.api.contract import REFRESH, REFS, scheduled_time
 from dagorama.client.large_values import LARGE_FROM, LargeValues
 from dagorama.context import OpenLog, RunningNode, current_attempt, current_run, never
 from dagorama.definition import instance_within
@@ -28,6 +28,7 @@ from dagorama.values.envelope import WHOLE, references
 from dagorama.values.rebind import check_rebinding
 from dagorama.values.signing import RESULT, keyring
 from dagorama.worker.child import process_state
+from dagorama.worker.child.cached import LookUp, choose
 from dagorama.worker.child.call import Call, GrantReader, Target, Work, definition_of, read_whole
 from dagorama.worker.child.exceptions import Unchecked, report_exception, within
 from dagorama.worker.child.forks import forget_in_forks, leave
@@ -58,7 +59,7 @@ class Executor:
         self.last: Call | None = None  #: the sync node that started last, or the async node that ended last
         # Modules are loaded in this context. Each run gets a copy of it, and changes only the copy.
         self._context = copy_context()
-        self._has_decimal = _has_decimal(self._context)
+        self._has_decimal = process_state.has_decimal(self._context)
         self._loading = threading.Lock()
         self.run_times: RunTimes | None = None  #: counts run times for metrics, if they are served
         self.forked = False  #: this process is a fork of the one that runs nodes
@@ -130,7 +131,7 @@ class Executor:
         current_attempt.set(scope)
         current_run.set(run)
         if self._has_decimal:
-            _renew_decimal()
+            process_state.renew_decimal()
 
     def _close(self, run: RunningNode, scope: AttemptScope) -> None:
         if self.forked:
@@ -178,7 +179,7 @@ class Executor:
         except UnverifiedValue as error:
             raise Unchecked(str(error)) from None
         # Only after the signature was verified, because finding a function imports its module.
-        cls, function, _, scope.bound, json = call.work.target or self._load(call.work)
+        cls, function, _, scope.bound, json, cache = call.work.target or self._load(call.work)
         as_json = json is not None
         handed = self._handed(call.beside, as_json) if call.beside else NOTHING
         try:
@@ -199,6 +200,10 @@ class Executor:
         else:
             definition = definition_of(cls, constructor)
             scope.constructor = packed(definition, scope.put_large)
+        scope.refresh = bool(arguments[1] & REFRESH)
+        if cache is not None:
+            chosen = choose(self._ring, call, cache, args, kwargs, constructor, scope.refresh)
+            scope.cached, function = chosen.run, chosen.function or function
         return function, (instance_within(call.instance, definition, scope), *args), kwargs
 
     def _check_code(self, call: Call) -> None:
@@ -211,7 +216,7 @@ class Executor:
             try:
                 return self._context.run(work.load)
             finally:
-                self._has_decimal = _has_decimal(self._context)
+                self._has_decimal = process_state.has_decimal(self._context)
 
     def _arguments(self, call: Call) -> bytes:
         try:
@@ -243,8 +248,8 @@ class Executor:
         if self.forked:
             leave()
         ended = monotonic_ns()
-        microseconds = self._measured(call, started, ended)
-        if scope.runs or encoded.envelope[:2] not in WHOLE:
+        microseconds = 0 if scope.cached is not None and scope.cached.is_hit else self._measured(call, started, ended)
+        if scope.runs or scope.cached is not None or encoded.envelope[:2] not in WHOLE:
             signed = encoded._replace(envelope=envelope)
             self.outbox.completed_with(call.node, call.attempt, signed, scope, microseconds)
         else:
@@ -266,7 +271,14 @@ class Executor:
     ) -> int:
         if self.forked:
             leave(error)
-        return self._ended_cancelled(call) if is_cancelled() else self._ended_badly(call, error, started)
+        if is_cancelled():
+            return self._ended_cancelled(call)
+        return self._looked_up(call, error) if isinstance(error, LookUp) else self._ended_badly(call, error, started)
+
+    def _looked_up(self, call: Call, asked: LookUp) -> int:
+        """Give a node back whose cache key the broker must look up."""
+        self.outbox.look_up(call.node, call.attempt, asked.key)
+        return monotonic_ns()
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
         """Report the exception of a node. Child nodes that the attempt has made are dropped with its scope."""
@@ -286,14 +298,3 @@ class Executor:
         self.outbox.dropped(call.attempt)
         get_logger().info("%s was cancelled while it ran", call.work.name)
         return monotonic_ns()
-
-
-def _has_decimal(context: Context) -> bool:
-    """Return whether a decimal context is set in `context`: all copies of `context` would share that object."""
-    return any(variable.name == "decimal_context" for variable in context)
-
-
-def _renew_decimal() -> None:
-    from decimal import getcontext, setcontext
-
-    setcontext(getcontext().copy())

@@ -6,16 +6,17 @@ Any thread may add outcomes. They are sent in order, when there are enough of th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Lock
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import RequestRejected
-from dagorama.graph.node_batch import NODE_LIMIT, FunctionTable, NodeBatch, references
+from dagorama.graph.node_batch import NODE_LIMIT, NodeBatch
 from dagorama.graph.scope import AttemptScope
 from dagorama.values.codec import Encoded
 from dagorama.values.envelope import large_values
+from dagorama.worker.child.results_piece import Piece
 from dagorama.worker.failures import truncate
 from dagorama.worker.frames import Kind, Outcome
 
@@ -25,70 +26,6 @@ DETAIL_BYTES = 4 << 10
 REF_BYTES = 24  #: the most that one promise adds to a message
 
 Send = Callable[[Kind, Outcome], None]
-
-
-class _Piece:
-    """The columns of one Results message."""
-
-    __slots__ = (
-        "attempt", "children", "failures", "foreign", "functions", "large", "large_of", "logs", "microseconds", "node",
-        "of_children", "ref", "ref_count", "reports", "size", "trace", "trace_of", "value",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.node: list[int] = []
-        self.attempt: list[int] = []
-        self.value: list[bytes] = []
-        self.microseconds: list[int] = []
-        self.ref_count: list[int] = []
-        self.ref: list[int] = []
-        self.foreign: list[bytes] = []
-        self.large: list[bytes] = []
-        self.large_of: list[int] = []
-        self.trace: list[str] = []
-        self.trace_of: list[int] = []
-        self.functions = FunctionTable()
-        self.children: list[pb.Children] = []
-        self.of_children: list[bytes] = []  # large values in the arguments of the child nodes
-        self.failures: list[pb.Failure] = []
-        self.logs: list[pb.NodeLog] = []
-        self.reports: list[pb.NodeReport] = []
-        self.size = 0
-
-    def name_references(self, refs: Sequence[bytes], origin: bytes) -> None:
-        """Add the promises in the last value. `origin` is the origin of the nodes that its attempt has made."""
-        numbers, foreign = references(origin, refs)
-        # `foreign` is one list for the whole message.
-        self.ref += [number if number >= 0 else number - len(self.foreign) for number in numbers]
-        self.foreign += foreign
-        self.ref_count += [0] * (len(self.node) - 1 - len(self.ref_count))
-        self.ref_count.append(len(refs))
-
-    def outcome(self) -> Outcome:
-        """Return the message, its attempts, and its large values."""
-        if self.ref_count:
-            self.ref_count += [0] * (len(self.node) - len(self.ref_count))
-        body = pb.Results(
-            node=self.node,
-            attempt=self.attempt,
-            value=self.value,
-            microseconds=self.microseconds,
-            ref_count=self.ref_count,
-            ref=self.ref,
-            foreign=self.foreign,
-            functions=self.functions.functions,
-            children=self.children,
-            failures=self.failures,
-            large=self.large,
-            large_of=self.large_of,
-            logs=self.logs,
-            reports=self.reports,
-            trace=self.trace,
-            trace_of=self.trace_of,
-        )
-        attempts = self.attempt + [failure.attempt for failure in self.failures]
-        large = list(dict.fromkeys(self.of_children + self.large))
-        return Outcome(attempts, large, body.SerializeToString())
 
 
 class _Why(NamedTuple):
@@ -121,10 +58,11 @@ class Outbox:
         self.sent = 0  #: messages so far
         self.traces: dict[int, str] = {}  #: trace contexts of attempts whose values come next, by attempt
         self._lock = Lock()
-        self._piece = _Piece()
+        self._piece = Piece()
         self._growing: dict[int, _Growing] = {}  # by attempt
         self.on_waiting: Callable[[], None] = lambda: None  #: called when child nodes wait for a flush
         self._returned: dict[_Why, list[tuple[int, int]]] = defaultdict(list)
+        self._looked_up: list[tuple[int, int, bytes]] = []  # nodes, their attempts and cache keys
 
     def completed(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
         """Add a value without promises and large parts, of an attempt without child nodes."""
@@ -141,6 +79,8 @@ class Outbox:
             self._make_room(weight(encoded))
             self._add_value(node, attempt, encoded.envelope, microseconds)
             piece = self._piece
+            if scope.cached is not None:
+                piece.add_cached(scope.cached)
             if encoded.refs:
                 piece.name_references(encoded.refs, scope.origin or b"")
                 piece.size += REF_BYTES * len(encoded.refs)
@@ -193,6 +133,11 @@ class Outbox:
             why = _Why(reason, truncate(detail, DETAIL_BYTES), deployed, function)
             self._returned[why].append((node, attempt))
 
+    def look_up(self, node: int, attempt: int, cache_key: bytes) -> None:
+        """Give a node back so that the broker looks its cache key up, at the next flush."""
+        with self._lock:
+            self._looked_up.append((node, attempt, cache_key))
+
     def follow(self, node: int, attempt: int, scope: AttemptScope) -> None:
         """Send the child nodes of this attempt soon after they are made, until it has an outcome or is `dropped`."""
         growing = self._growing[attempt] = _Growing(node, attempt)
@@ -221,11 +166,19 @@ class Outbox:
             for growing in self._growing.values():
                 self._add_grown(growing)
             self._cut()
+            if self._looked_up:
+                self._hand_over_keys()
             returned, self._returned = self._returned, defaultdict(list)
             for why, pairs in returned.items():
                 nodes, attempts = [node for node, _ in pairs], [attempt for _, attempt in pairs]
                 body = pb.Return(node=nodes, attempt=attempts, **why._asdict())
                 self._hand_over(Kind.RETURN, Outcome(attempts, [], body.SerializeToString()))
+
+    def _hand_over_keys(self) -> None:
+        looked_up, self._looked_up = self._looked_up, []
+        nodes, attempts, keys = zip(*looked_up, strict=True)
+        body = pb.Return(node=nodes, attempt=attempts, reason=pb.CACHE_KEY, cache_key=keys)
+        self._hand_over(Kind.RETURN, Outcome(list(attempts), [], body.SerializeToString()))
 
     def _add_value(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
         piece = self._piece
@@ -278,7 +231,7 @@ class Outbox:
     def _cut(self) -> None:
         piece = self._piece
         if piece.node or piece.failures or piece.children or piece.logs or piece.reports:
-            self._piece = _Piece()
+            self._piece = Piece()
             self._hand_over(Kind.RESULTS, piece.outcome())
 
     def _hand_over(self, kind: Kind, outcome: Outcome) -> None:

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from functools import cache, partial, wraps
 from typing import Any
 
@@ -114,3 +115,15 @@ def _note_folder() -> None:
 def _go_back(folder: str) -> None:
     with suppress(OSError):  # the folder was removed meanwhile
         _chdir(folder)
+
+
+def has_decimal(context: Context) -> bool:
+    """Return whether a decimal context is set in `context`: all copies of `context` would share that object."""
+    return any(variable.name == "decimal_context" for variable in context)
+
+
+def renew_decimal() -> None:
+    """Give the current context a decimal context of its own."""
+    from decimal import getcontext, setcontext
+
+    setcontext(getcontext().copy())

@@ -18,6 +18,7 @@ from dagorama.context import OpenLog, RunningNode
 from dagorama.errors import RetryLater
 from dagorama.graph.scope import AttemptScope
 from dagorama.settings import traces
+from dagorama.worker.child.cached import LookUp
 from dagorama.worker.child.call import Call
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
@@ -87,6 +88,10 @@ class TracedExecutor(Executor):
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
         self._end(call, error)
         return super()._ended_badly(call, error, started)
+
+    def _looked_up(self, call: Call, asked: LookUp) -> int:
+        self._spans.pop(call.attempt, None)  # it has not run
+        return super()._looked_up(call, asked)
 
     def _ended_cancelled(self, call: Call) -> int:
         self._end(call, None, cancelled=True)

@@ -112,6 +112,7 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
             next_worker=max(tables.worker_names, default=0) + 1,
             traces=dict(tables.traces),
             schedules=[tables.schedules[name] for name in sorted(tables.schedules)],
+            cached=sorted(tables.cached.values(), key=lambda row: (row.completed, row.key)),
         )
 
     def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:

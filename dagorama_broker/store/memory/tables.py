@@ -7,6 +7,7 @@ from typing import Any
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.actions import MOST_ACTIONS, ActionRow
+from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import EndedNode, StoredInstance
@@ -49,6 +50,7 @@ class Tables:
         self.progress: dict[int, ProgressRow] = {}
         self.concurrency_keys: dict[int, str] = {}
         self.delays: dict[int, NodeDelay] = {}
+        self.cached: dict[bytes, CachedRow] = {}
         self.large = LargeValues()
         self.eager = EagerAttempts()
         self.rebinds = Rebinds()
@@ -140,6 +142,9 @@ class Tables:
         for action in changes.actions:
             self._add_action(action)
         self.retention.link(changes.links)
+        for key in changes.uncached:
+            self.cached.pop(key, None)
+        self.cached.update((row.key, row) for row in changes.cached)
 
     def _add_action(self, action: ActionRow) -> None:
         if not action.target and (key := self.instance_keys.get(action.instance)) is not None:

@@ -204,7 +204,16 @@ CREATE TABLE schedules (
 )
 """
 
+CACHED = """
+CREATE TABLE cached (
+    key bytea PRIMARY KEY, chk bigint NOT NULL,
+    function text COLLATE "C" NOT NULL, function_id bigint NOT NULL, instance bigint NOT NULL,
+    instance_id bytea NOT NULL, node bigint NOT NULL, node_id bytea NOT NULL, completed double precision NOT NULL,
+    expires double precision NOT NULL, has_refs bigint NOT NULL, proof bytea NOT NULL
+)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, CACHED)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

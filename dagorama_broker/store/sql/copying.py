@@ -104,6 +104,7 @@ TABLES = (
     _plain("larges", "sha256 length object kept"),
     _plain("node_keys", "key concurrency_key"),
     _plain("node_delays", "key seconds until"),
+    _plain("cached", "key function function_id instance instance_id node node_id completed expires has_refs proof"),
     _plain("eager_attempts", "attempt node parent eager_state"),
     _plain("eager_blocks", "first_key attempt"),
     _plain("block_traces", "first_key trace"),

@@ -7,6 +7,7 @@ from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
 from dagorama_broker.model.rows import NodeBlockRow, PausedQueueRow, ProgressRow, ReboundRow
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, outcome_sum, unpack_sources
+from dagorama_broker.store.sql.cached import read_cached
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
@@ -81,6 +82,7 @@ def read_live(reader: Reader) -> Live:
         next_worker=next_key(connection, "worker_names", "number"),
         traces=_traces(connection),
         schedules=read_schedules(connection),
+        cached=read_cached(connection),
     )
 
 

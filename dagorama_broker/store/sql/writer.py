@@ -11,6 +11,7 @@ from dagorama_broker.store.checksums import SqlValue, outcome_sum, pack_options,
 from dagorama_broker.store.protocol import REMEMBERED
 from dagorama_broker.store.sql import drafts
 from dagorama_broker.store.sql.actions import write_actions
+from dagorama_broker.store.sql.cached import write_cached
 from dagorama_broker.store.sql.connection import Connection, upsert
 from dagorama_broker.store.sql.marks import write_marks
 from dagorama_broker.store.sql.rebinds import write_rebound
@@ -70,6 +71,8 @@ def write_the_rare(connection: Connection, changes: Changes) -> None:
         write_actions(connection, changes.actions)
     if changes.schedules or changes.schedules_gone:
         write_schedules(connection, changes.schedules, changes.schedules_gone)
+    if changes.cached or changes.uncached:
+        write_cached(connection, changes.uncached, changes.cached)
     if changes.links:
         link(connection, changes.links)
     if changes.removed:

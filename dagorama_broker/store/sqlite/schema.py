@@ -163,10 +163,19 @@ CREATE TABLE schedules (
 ) WITHOUT ROWID
 """
 
+CACHED = """
+CREATE TABLE cached (
+    key BLOB PRIMARY KEY, chk INTEGER NOT NULL,
+    function TEXT NOT NULL, function_id INTEGER NOT NULL, instance INTEGER NOT NULL, instance_id BLOB NOT NULL,
+    node INTEGER NOT NULL, node_id BLOB NOT NULL, completed REAL NOT NULL, expires REAL NOT NULL,
+    has_refs INTEGER NOT NULL, proof BLOB NOT NULL
+) WITHOUT ROWID
+"""
+
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
 FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
-MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES)
+MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES, CACHED)
 #: The version that all migrations make.
 LATEST_VERSION = FIRST_VERSION + len(MIGRATIONS) - 1

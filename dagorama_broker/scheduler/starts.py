@@ -1,0 +1,69 @@
+"""Counts the starts of nodes with a rate or a limit.
+
+A node that waits behind others in its slot starts when these have ended. Until then its start is held.
+"""
+
+from __future__ import annotations
+
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.objects import Node, Slot
+from dagorama_broker.scheduler.offers import Offers
+from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate
+
+
+class Starts(Offers):
+    def __init__(self, graph: Graph, last_attempt: int) -> None:
+        super().__init__(graph)
+        self.last_attempt = last_attempt
+        self.unstarted: dict[int, Node] = {}  #: by attempt: nodes with a limit that wait behind others in their slot
+        self.moved_up: dict[Slot, None] = {}  #: slots that a node has left, and whose first one may start now
+
+    def count_start(self, slot: Slot, node: Node, attempt: int) -> None:
+        """Count a claim against the limits of a function, and a start, unless it is an earlier attempt that has begun.
+
+        A node that waits behind others starts when these have ended. Until then its start is held.
+        """
+        queue = node.queue
+        gates = queue.base.gates
+        for gate in gates:
+            gate.claimed += 1
+        waits = bool(slot.sync_us) and not queue.is_async
+        if waits:
+            self.unstarted[attempt or self.last_attempt + 1] = node
+        elif attempt:
+            return
+        for gate in gates if queue.gate is None else (*gates, queue.gate):
+            if gate.hold() if waits else gate.start(self.graph.now):
+                self.graph.rates.watch(gate)
+            if gate.key is not None and len(gate.queues) > 1:
+                self.graph.rates.opened(gate)  # other code of the function has a queue of this key, too
+
+    def begin_first(self) -> None:
+        """Count the starts of sync nodes that are first in their slots by now."""
+        slots, self.moved_up = self.moved_up, {}
+        for slot in slots:
+            for attempt, (node, _) in slot.held.items():
+                if not node.queue.is_async:
+                    if self.unstarted.pop(attempt, None) is not None:
+                        self._begin(node)
+                    break
+
+    def _begin(self, node: Node) -> None:
+        queue, now = node.queue, self.graph.now
+        for gate in queue.base.gates if queue.gate is None else (*queue.base.gates, queue.gate):
+            if gate.held:
+                gate.held -= 1
+                if gate.start(now):
+                    self.graph.rates.watch(gate)
+
+    def uncount_start(self, attempt: int) -> None:
+        """Give back the start of a node that its worker returns, if it waited behind others there."""
+        node = self.unstarted.pop(attempt, None)
+        for gate in gates_of(node.queue) if node is not None else ():
+            gate.release()
+            self.graph.rates.opened(gate)
+
+
+def gates_of(queue: FunctionQueue) -> list[QueueGate]:
+    """Return all that limits the nodes of a queue."""
+    return [*queue.base.gates, queue.gate] if queue.gate is not None else [*queue.base.gates]

@@ -1,0 +1,43 @@
+"""Rows of cached values: few commits write them, and a start reads them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dagorama_broker.model.cached import CachedRow
+from dagorama_broker.store.checksums import SqlValue, check_row, summed
+from dagorama_broker.store.sql.connection import Connection, upsert
+
+_COLUMNS = (
+    "function", "function_id", "instance", "instance_id", "node", "node_id", "completed", "expires", "has_refs",
+    "proof",
+)  # fmt: skip
+_WRITE = upsert("cached", "key", (*_COLUMNS, "chk"))
+_READ = f"SELECT key, {', '.join(_COLUMNS)}, chk FROM cached ORDER BY completed, key"
+
+
+def write_cached(connection: Connection, gone: Sequence[bytes], rows: Sequence[CachedRow]) -> None:
+    """Delete the rows of these cache keys, and then write rows, of which a later one of a key replaces an earlier one.
+
+    Call it in a transaction.
+    """
+    if gone:
+        connection.executemany("DELETE FROM cached WHERE key = ?", ((key,) for key in gone))
+    if rows:
+        latest = {row.key: row for row in rows}.values()
+        connection.executemany(_WRITE, summed(map(_row, latest)))
+
+
+def read_cached(connection: Connection) -> list[CachedRow]:
+    """Return all rows, the oldest first. Raise StoreError if one is damaged."""
+    rows = []
+    for *row, chk in connection.execute(_READ):
+        check_row("cached", row[0], chk, row)
+        found = CachedRow(*row)
+        rows.append(found._replace(has_refs=bool(found.has_refs)))
+    return rows
+
+
+def _row(row: CachedRow) -> tuple[SqlValue, ...]:
+    ids = row.key, row.function, row.function_id, row.instance, row.instance_id, row.node, row.node_id
+    return *ids, float(row.completed), float(row.expires), int(row.has_refs), row.proof
