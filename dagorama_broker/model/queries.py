@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.rows import (
     EagerAttemptRow,
     FunctionRow,
@@ -88,6 +89,7 @@ class Live:
     paused: list[PausedQueueRow] = field(default_factory=list)
     delays: dict[int, NodeDelay] = field(default_factory=dict)  #: of `nodes` that have one, by key
     schedules: list[ScheduleRow] = field(default_factory=list)  #: by name
+    hooks: dict[int, HookRow] = field(default_factory=dict)  #: of `instances` that have one, by their keys
 
 
 class FoundNode(NamedTuple):
@@ -105,6 +107,7 @@ class StoredInstance(NamedTuple):
     row: InstanceRow
     ended: float | None
     failed: bool
+    hook: HookRow | None = None  #: only if it was asked for
 
 
 class InstanceMarks(NamedTuple):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.schedules import ScheduleRow
 
 
@@ -273,6 +274,9 @@ class Changes:
     actions: list[ActionRow] = field(default_factory=list)
     schedules: list[ScheduleRow] = field(default_factory=list)  #: new ones and changed ones, with their last rows
     schedules_gone: list[str] = field(default_factory=list)  #: names; before `schedules`
+    hooks: list[HookRow] = field(
+        default_factory=list
+    )  #: new ones and changed ones; a later row replaces an earlier one
 
     def __bool__(self) -> bool:
         return any((
@@ -280,5 +284,5 @@ class Changes:
             self.instance_ends, self.large, self.workers_joined, self.workers_left, self.worker_names, self.paused,
             self.resumed, self.actions, self.removed, self.eager_attempts, self.retried, self.rebound,
             self.used_failures, self.functions_gone, self.drafts, self.given_up, self.drafts_over, self.schedules,
-            self.schedules_gone,
+            self.schedules_gone, self.hooks,
         ))  # fmt: skip

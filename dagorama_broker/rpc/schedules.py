@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import ENVELOPE_VERSION, LARGEST_SCHEDULED, LONGEST_SCHEDULE, SIGNED
+from dagorama.api.contract import LARGEST_SCHEDULED, LONGEST_SCHEDULE
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.calendar import check_times
 from dagorama_broker.engine.schedules import Upcoming
@@ -13,15 +13,13 @@ from dagorama_broker.errors import InvalidArgument, NotFound
 from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, packed_function, unpacked_function
 from dagorama_broker.rpc.fields import check_name, check_text, fitting
 from dagorama_broker.rpc.functions import function_of
+from dagorama_broker.rpc.hooks import SIGNED_PLAIN, hook_of
 from dagorama_broker.rpc.inspect import LARGEST_PAGE, PAGE, info_of
 from dagorama_broker.rpc.marks import LONGEST_DIGEST
 from dagorama_broker.rpc.permissions import caller_name
 from dagorama_broker.scheduler import Explainer
 
 log = logging.getLogger("dagorama_broker")
-
-#: The first bytes of an envelope that is signed, and has neither promises nor large values.
-_PLAIN = bytes((ENVELOPE_VERSION, SIGNED))
 
 
 async def put_schedule(broker: Broker, request: pb.PutScheduleRequest) -> pb.PutScheduleReply:
@@ -36,7 +34,7 @@ async def put_schedule(broker: Broker, request: pb.PutScheduleRequest) -> pb.Put
 def _row(request: pb.PutScheduleRequest) -> ScheduleRow:
     if len(request.digest) > LONGEST_DIGEST:
         raise InvalidArgument(f"the digest of a schedule has {len(request.digest)} bytes; {LONGEST_DIGEST} are allowed")
-    if request.arguments[:2] != _PLAIN or len(request.arguments) > LARGEST_SCHEDULED:
+    if request.arguments[:2] != SIGNED_PLAIN or len(request.arguments) > LARGEST_SCHEDULED:
         raise InvalidArgument(
             f"the arguments of a schedule are an envelope of at most {LARGEST_SCHEDULED >> 10} KiB that is signed, and"
             f" has neither promises nor large values; these are {len(request.arguments):,} bytes"
@@ -44,7 +42,9 @@ def _row(request: pb.PutScheduleRequest) -> ScheduleRow:
     return ScheduleRow(
         name=_checked_id(request.id),
         definition=check_name(request.definition, "the name of a definition", 1),
-        function=packed_function(function_of(request.function)),
+        function=packed_function(
+            function_of(request.function), hook_of(request.hook) if request.HasField("hook") else None
+        ),
         arguments=request.arguments,
         cron=check_name(request.cron, "a cron expression"),
         zone=check_name(request.zone, "the name of a time zone") or "UTC",

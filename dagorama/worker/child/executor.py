@@ -199,7 +199,7 @@ class Executor:
         else:
             definition = definition_of(cls, constructor)
             scope.constructor = packed(definition, scope.put_large)
-        return function, (instance_within(call.instance, definition, scope), *args), kwargs
+        return function, (instance_within(call.instance, definition, scope), *call.added, *args), kwargs
 
     def _check_code(self, call: Call) -> None:
         """Raise UnverifiedValue or TamperedValue unless a rebinding allows to run the node with other code."""

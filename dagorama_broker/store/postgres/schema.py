@@ -204,7 +204,14 @@ CREATE TABLE schedules (
 )
 """
 
+HOOKS = """
+CREATE TABLE hooks (
+    instance bigint PRIMARY KEY, chk bigint NOT NULL, function bytea NOT NULL, arguments bytea NOT NULL,
+    is_deaf bigint NOT NULL, failure bytea NOT NULL
+)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, HOOKS)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

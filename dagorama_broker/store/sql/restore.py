@@ -10,6 +10,7 @@ from dagorama_broker.store.checksums import check_row, damaged, node_sum, outcom
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
+from dagorama_broker.store.sql.hooks import read_unfinished_hooks
 from dagorama_broker.store.sql.listing import checked_delays
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
@@ -81,6 +82,7 @@ def read_live(reader: Reader) -> Live:
         next_worker=next_key(connection, "worker_names", "number"),
         traces=_traces(connection),
         schedules=read_schedules(connection),
+        hooks=read_unfinished_hooks(connection),
     )
 
 
