@@ -210,7 +210,7 @@ def test_a_failed_hook_that_is_retried_tells_of_the_same_failure() -> None:
         instance, _ = start_failing()
         world.run()
         node = hooks(world, instance)[0].node_id
-        retry_failed(instance, node)
+        retry_failed(instance, DAGPromise(identifier=node))
         world.run()
         assert [failure.message for _, failure in told] == ["no shape has -1 corners"]
 
@@ -265,7 +265,7 @@ def test_a_hook_runs_where_its_taint_is_tolerated_and_survives_the_broker() -> N
         def tell(self, failure: Failure) -> None:
             told.append((self.who, failure))
 
-    with inline() as world:
+    with inline(workers=[SimulatedWorker(tolerations=())]) as world:
         Tainted("Bob")(-1)
         world.run()
         world.restart_broker()
