@@ -114,13 +114,16 @@ class Instance:
         functions = made.pop("functions")
         if create:
             self.watcher.instances.append(self.id)
-            made["creates"] = pb.NewInstance(definition="work:Task", entry=self.origin + bytes(4))
+            made["creates"] = self._new_instance()
         request = self.submission = pb.SubmitRequest(functions=functions, nodes=[pb.Nodes(instance=self.id, **made)])
         most = 1 if self.chance.random() < 0.1 else 1_000
         reply = await client.call("SubmitStream", request, pb.SubmitReply, most=most)
         if reply is not None:
             self.watcher.acknowledged_submission([program.name for program in programs])
         return reply is not None
+
+    def _new_instance(self) -> pb.NewInstance:
+        return pb.NewInstance(definition="work:Task", entry=self.origin + bytes(4))
 
     def _grow(self, prefix: str, count: int) -> list[Program]:
         return self.watcher.plan.grow(prefix, count, [program.name for program in self.programs])

@@ -24,7 +24,7 @@ from dagorama_testing.loop import START
 from tests.support import invariants
 
 from .loop import WALL, SimulatedLoop
-from .programs import FUNCTIONS, Computation, Plan
+from .programs import FUNCTIONS, Computation, Plan, name_in
 from .rates import RateWatch, is_limited
 from .store import Disk
 
@@ -271,7 +271,7 @@ class Watcher:
             if parent is not None:
                 self._check_parent(run.first_key, parent, outcomes)
         for row in self._decided(changes):
-            self._made(row.key, row.arguments[2:].decode())
+            self._made(row.key, name_in(row.arguments))
         for outcome in changes.outcomes:
             self._ended(outcome)
         for progress in changes.progress:
