@@ -28,7 +28,7 @@ def main() -> int:
         "--life",
         choices=list(LIVES),
         default="plain",
-        help="aging: instances are removed and retried; schedules: schedules start them; hooks: failure hooks are called",
+        help="aging: instances go and are retried; schedules: schedules start them; hooks: they have failure hooks",
     )
     parser.add_argument("--trace", action="store_true", help="print what happened in it")
     options = parser.parse_args()
