@@ -132,6 +132,8 @@ class Instance:
         """All of it, or a node and what depends on it."""
         names = [] if self.chance.random() < 0.5 else [self.chance.choice(list(self.ids))]
         self.watcher.cancelling.add(self.prefix.rstrip("/"))
+        if not names:
+            self.watcher.cancelling_all.add(self.prefix)
         if any(name not in self.watcher.keys for name in names):
             return  # it was submitted without an answer, and never arrived
         request = pb.CancelRequest(instance=self.id, node=[self.ids[name] for name in names])

@@ -71,16 +71,6 @@ class _HookedInstance(Instance):
 
 
 class HookedWatcher(Watcher):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.silenced: set[str] = set()  #: hooks of cancelled instances, which were not called before
-
-    def acknowledged_cancel(self, instance: bytes, names: list[str], cancelled: int) -> None:
-        super().acknowledged_cancel(instance, names, cancelled)
-        if len(names) > 1 and cancelled:  # all of it
-            hook = f"{names[0].partition('/')[0]}/{HOOK}"
-            self.silenced |= {hook} - self.keys.keys()
-
     def committed(self, changes: Changes) -> None:
         before = set(self.keys)
         super().committed(changes)
@@ -91,10 +81,12 @@ class HookedWatcher(Watcher):
     def _called(self, name: str) -> None:
         """A hook's node is on disk: all others of its instance have ended, and it tells of one that has failed."""
         self.note("called", name)
-        self.require(name not in self.silenced, "a cancelled instance calls no hook", name)
         ends = {other: self._state(other) for other in self._others(name)}
         unfinished = [other for other, state in ends.items() if state not in ENDED]
         self.require(not unfinished, "a hook is called at the end", f"{name} before the end of {unfinished}")
+        if name.removesuffix(HOOK) in self.cancelling_all:
+            cancelled = [other for other in self.submitted_at if ends.get(other) is State.CANCELLED]
+            self.require(not cancelled, "a cancelled instance calls no hook", f"{name}: {cancelled}")
         told = json.loads(failure_in(self.disk.tables.nodes[self.keys[name]].arguments))
         failed = [self.ids[other].hex() for other, state in ends.items() if state is State.FAILED]
         self.require(told["node"] in failed, "a hook is told what failed", f"{name} is told of {told['node']}")

@@ -111,6 +111,7 @@ class Watcher:
         self.awaited_until = 0.0
         self.cancelled_at: dict[int, float] = {}
         self.cancelling: set[str] = set()  #: instances of which something was to be cancelled
+        self.cancelling_all: set[str] = set()  #: prefixes of instances that were to be cancelled as a whole
         self.submitted_at: dict[str, float] = {}
         self.instances: list[bytes] = []  #: that were to be made
         self._rows: dict[int, NodeRow] = {}  # of nodes that no run names yet
