@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dagorama.context import current as current
     from dagorama.context import report as report
     from dagorama.decorators import dagorama as dagorama
+    from dagorama.decorators import on_failure as on_failure
     from dagorama.definition import DAGDefinition as DAGDefinition
     from dagorama.definition import DAGInstance as DAGInstance
     from dagorama.definition import generate_instance_id as generate_instance_id
@@ -111,7 +112,7 @@ _HOMES = {
         "dagorama.client.schedules": "Schedule pause_schedule resume_schedule unschedule",
         "dagorama.code_signature": "calculate_function_hash",
         "dagorama.context": "CurrentNode cancelled current report",
-        "dagorama.decorators": "dagorama",
+        "dagorama.decorators": "dagorama on_failure",
         "dagorama.definition": "DAGDefinition DAGInstance generate_instance_id",
         "dagorama.errors": (
             "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "

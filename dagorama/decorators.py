@@ -11,12 +11,14 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from dagorama.calls.functions import DecoratedFunction
+from dagorama.graph.hooks import MARK
 from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:
     from dagorama.graph.cache import Cache
     from dagorama.graph.options import Codec
     from dagorama.graph.rates import Limit, Rate
+    from dagorama.models.failure import Failure
     from dagorama.models.method_types import NodeMethod
     from dagorama.retry import RetryConfiguration
 
@@ -90,6 +92,60 @@ def dagorama(
     if isinstance(queue_name, str) or queue_name is None:
         return Decorator(Options(queue_name, taint_name, retry, **options))
     return Decorator()(queue_name)
+
+
+@overload
+def on_failure(function: Callable[[Any, Failure], R], /) -> NodeMethod[Callable[[Any, Failure], R]]: ...
+@overload
+def on_failure(
+    *,
+    retry: RetryConfiguration | None = None,
+    queue_name: str | None = None,
+    taint_name: str | None = None,
+    timeout: float | None = None,
+) -> HookDecorator: ...
+def on_failure(
+    function: Any = None,
+    /,
+    *,
+    retry: RetryConfiguration | None = None,
+    queue_name: str | None = None,
+    taint_name: str | None = None,
+    timeout: float | None = None,
+) -> Any:
+    """Decorate the method of a DAGDefinition that is called when an instance has ended failed: its failure hook.
+
+    It is sync or async and takes a Failure, the first one of the instance. The broker makes a node of it, in the same
+    transaction as the end of the last other node, so that it is as durable as the failure; workers run it like any
+    node, with these options of `@dagorama`. The instance ends when this node has. If it fails itself, it shows up as a
+    failed node, and is not called again. It is called again if failed nodes are retried and one of them fails, and not
+    if somebody has cancelled the instance. What waits for values of the instance does not wait for it.
+
+    A definition has at most one. A subclass inherits it and may override it with another one of the same name. Raises
+    ValueError for an invalid option or another signature.
+    """
+    decorate = HookDecorator(Options(queue_name, taint_name, retry, timeout=timeout, codec="pickle"))
+    return decorate if function is None else decorate(function)
+
+
+class HookDecorator:
+    """The result of `on_failure(...)`."""
+
+    def __init__(self, options: Options) -> None:
+        self._decorator = Decorator(options)
+
+    def __call__(self, function: Callable[[Any, Failure], R]) -> NodeMethod[Callable[[Any, Failure], R]]:
+        wrapped: Any = self._decorator(function)
+        try:
+            inspect.signature(function).bind(None, None)
+        except TypeError as error:
+            raise ValueError(
+                f"{getattr(function, '__qualname__', function)} is a failure hook, which is called with a Failure and"
+                f" nothing else besides self: {error}"
+            ) from None
+        setattr(wrapped, MARK, True)
+        found: NodeMethod[Callable[[Any, Failure], R]] = wrapped
+        return found
 
 
 class Decorator:

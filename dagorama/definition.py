@@ -22,6 +22,7 @@ from dagorama.context import current_attempt
 from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import given_to_new, note_assigned, note_constructed, remade
 from dagorama.graph.definitions import entry_promise, instantiate
+from dagorama.graph.hooks import find_hook
 from dagorama.graph.immediate_scope import CallScope, ImmediateScope
 from dagorama.graph.launch import Launch
 from dagorama.graph.launch import generate_instance_id as generate_instance_id
@@ -56,9 +57,8 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
         super().__init_subclass__(**kwargs)
         check_class(cls, own=(DAGDefinition,))
         set_codec(cls, codec, sys._getframe(1))
-        shipping.definitions.add(cls)
-        if current_attempt.get() is not None:
-            shipping.made_in_nodes.add(cls)
+        find_hook(cls)
+        shipping.add_definition(cls, in_node=current_attempt.get() is not None)
 
     # Type checkers see the constructor of the subclass.
     if not TYPE_CHECKING:

@@ -521,6 +521,7 @@ class NewInstance(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
     definition: _builtins.str
     """"package.module:Class" """
     entry: _builtins.bytes
@@ -535,6 +536,8 @@ class NewInstance(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """at most 16, of 64 and 256 characters"""
 
+    @_builtins.property
+    def hook(self) -> Global___FailureHook: ...
     def __init__(
         self,
         *,
@@ -544,14 +547,42 @@ class NewInstance(_message.Message):
         digest: _builtins.bytes = ...,
         priority: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        hook: Global___FailureHook | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hook", b"hook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "digest", b"digest", "entry", b"entry", "labels", b"labels", "name", b"name", "priority", b"priority"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "digest", b"digest", "entry", b"entry", "hook", b"hook", "labels", b"labels", "name", b"name", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NewInstance: _TypeAlias = NewInstance  # noqa: Y015
+
+@_typing.final
+class FailureHook(_message.Message):
+    """What the broker makes a node of if the instance ends failed. The arguments are an envelope that is signed for the
+    instance in the role `H`, or in the role `T` for a schedule, with at most 64 KiB and without promises and large values.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    arguments: _builtins.bytes
+    @_builtins.property
+    def function(self) -> Global___Function: ...
+    def __init__(
+        self,
+        *,
+        function: Global___Function | None = ...,
+        arguments: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "function", b"function"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureHook: _TypeAlias = FailureHook  # noqa: Y015
 
 @_typing.final
 class SubmitRequest(_message.Message):
@@ -5343,6 +5374,7 @@ class PutScheduleRequest(_message.Message):
     EVERY_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
     CATCH_UP_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """1 to 200 characters"""
     definition: _builtins.str
@@ -5365,6 +5397,10 @@ class PutScheduleRequest(_message.Message):
     """"last" (also if empty), "none" or "all": of the times at which no broker ran"""
     @_builtins.property
     def function(self) -> Global___Function: ...
+    @_builtins.property
+    def hook(self) -> Global___FailureHook:
+        """of its instances"""
+
     def __init__(
         self,
         *,
@@ -5379,10 +5415,11 @@ class PutScheduleRequest(_message.Message):
         every: _builtins.float = ...,
         overlap: _builtins.str = ...,
         catch_up: _builtins.str = ...,
+        hook: Global___FailureHook | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "hook", b"hook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "digest", b"digest", "every", b"every", "function", b"function", "id", b"id", "key", b"key", "overlap", b"overlap", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "digest", b"digest", "every", b"every", "function", b"function", "hook", b"hook", "id", b"id", "key", b"key", "overlap", b"overlap", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

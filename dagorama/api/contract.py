@@ -54,7 +54,7 @@ ENVELOPE_VERSION = 1
 #: Flags in the second byte: a signature follows, the body is stored separately, a table of promises, one of parts, and
 #: the body is JSON, never a pickle. Of arguments: a schedule starts an instance with them, whose time is at the end,
 #: after the signed bytes; and the node runs even if its value is cached.
-SIGNED, LARGE, REFS, PARTS, JSON, SCHEDULED, REFRESH = 1, 2, 4, 8, 16, 32, 64
+SIGNED, LARGE, REFS, PARTS, JSON, SCHEDULED, REFRESH = 1, 2, 4, 8, 16, 32, 128
 #: `struct` layouts of an entry in the table of parts (length, SHA-256, kind), and of the number of entries after it.
 PART_LAYOUT, COUNT_LAYOUT = "<Q32sB", "<I"
 #: Name of the type of a cancelled node's failure.
@@ -120,4 +120,45 @@ def scheduled_arguments(arguments: bytes) -> tuple[bytes, str]:
 
 def scheduled_time(arguments: bytes) -> str:
     """Return the time at which a schedule has started an entry point with these arguments; empty: none has."""
+    if arguments[1] & HOOK:
+        arguments, _ = hooked_arguments(arguments)
     return scheduled_arguments(arguments)[1] if arguments[1] & SCHEDULED else ""
+
+
+# --- failure hooks ----------------------------------------------------------------------------------------
+
+# The node of a failure hook is made by the broker, of arguments that were signed when the instance was started. Its id
+# says what it is, so that those arguments fit no other node, and no client or worker can make a node with such an id.
+
+#: Another flag of arguments: the broker has added the failure at the end, after the signed bytes.
+HOOK = 64
+#: The first counter of failure hooks in the origin of the instance; other nodes have smaller counters.
+FIRST_HOOK = 0xF000_0000
+#: Counters of failure hooks.
+HOOKS = (1 << 32) - FIRST_HOOK
+#: Bytes of the signed arguments of a failure hook, which have no large values.
+LARGEST_HOOK = 64 << 10
+
+
+def hook_node(instance: bytes, number: int) -> bytes:
+    """Return the id of the node of the failure hook of an instance; each call of the hook has another number."""
+    return instance[:ORIGIN_BYTES] + (FIRST_HOOK + number % HOOKS).to_bytes(4, "big")
+
+
+def is_hook(instance: bytes, node: bytes) -> bool:
+    """Return whether a node is the failure hook of its instance."""
+    return node[ORIGIN_BYTES:] >= _FIRST_HOOK and node[:ORIGIN_BYTES] == instance[:ORIGIN_BYTES]
+
+
+_FIRST_HOOK = FIRST_HOOK.to_bytes(4, "big")
+
+
+def hook_arguments(signed: bytes, failure: bytes) -> bytes:
+    """Return the arguments of the node of a failure hook: the signed ones, then a failure as JSON, and its length."""
+    return bytes((signed[0], signed[1] | HOOK)) + signed[2:] + failure + len(failure).to_bytes(4, "big")
+
+
+def hooked_arguments(arguments: bytes) -> tuple[bytes, bytes]:
+    """Return what `hook_arguments` was given. Verify the signature before the failure is used."""
+    end = max(2, len(arguments) - 4 - int.from_bytes(arguments[-4:], "big"))
+    return bytes((arguments[0], arguments[1] & ~HOOK)) + arguments[2:end], arguments[end:-4]

@@ -21,12 +21,13 @@ from dagorama.definition import DAGDefinition, DAGInstance
 from dagorama.errors import PromiseMisuse
 from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import constructor_bytes
+from dagorama.graph.hooks import hook_message
 from dagorama.graph.immediate_scope import encoded_call
 from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.start_options import started_with
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name
-from dagorama.values.signing import keyring
+from dagorama.values.signing import HOOK_OF_SCHEDULE, keyring
 
 if TYPE_CHECKING:
     from dagorama.models.method_types import EntryOf, OnlyAny
@@ -208,6 +209,7 @@ class _ScheduledCall:
             function=function.to_message(ring.signs_under),
             arguments=ring.sign_schedule(envelope, schedule_digest(name, self._id), function.digest),
             key=function.key_of(args, kwargs) if function.key_of is not None else "",
+            hook=hook_message(self._definition, HOOK_OF_SCHEDULE, schedule_digest(name, self._id)),
             digest=started_with(self._definition, args, kwargs),
             cron=self._times.cron,
             zone=self._times.zone,

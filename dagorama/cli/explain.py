@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagorama.api.contract import is_hook
 from dagorama.cli.base import TARGET, Answer, broker_command, node_names, node_reference, whole_ids
 from dagorama.client.display.tables import pluralize, time_text, uuid_text
 from dagorama.models.state import State
@@ -30,7 +31,7 @@ def explain(broker: Connection, instance: str, node: str | None) -> Answer:
         raise click.UsageError("explain takes one node; the first argument names one already")
     found = broker.explain_node(whole, nodes[0] if nodes else b"")
     names = node_names(broker, set(_ids(found)))
-    lines = list(_node(found, names)) if found.node else list(_instance(uuid_text(whole) or "", found))
+    lines = list(_node(whole, found, names)) if found.node else list(_instance(uuid_text(whole) or "", found))
     if found.schedule:
         lines.insert(0, f"The schedule {found.schedule!r} has started it for {found.scheduled_for}.")
     lines += _causes(found, names)
@@ -48,8 +49,10 @@ def _ids(found: broker_pb2.Explanation) -> Iterator[bytes]:
         yield from (id for reason in cause.reasons for id in reason.node)
 
 
-def _node(found: broker_pb2.Explanation, names: Mapping[bytes, str]) -> Iterator[str]:
+def _node(instance: bytes, found: broker_pb2.Explanation, names: Mapping[bytes, str]) -> Iterator[str]:
     yield f"{names[found.node]}  {found.function.rpartition(':')[2]}  {State(found.state).name}"
+    if is_hook(instance, found.node):
+        yield "It is the failure hook of its instance, which has failed."
     if found.since:
         yield f"since {time_text(found.since)}"
     yield from _reasons(found.reasons, names)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dagorama.api.contract import is_hook
 from dagorama.cli.base import INSTANCE, Answer, broker_command, node_name, whole_ids
 from dagorama.cli.drawing import Edge, Graph, Vertex, dot, mermaid, tree
 from dagorama.client.display.tables import uuid_text
@@ -70,7 +71,7 @@ def _of_nodes(broker: Connection, id: bytes) -> tuple[Graph, str]:
     place = {node.node: index for index, node in enumerate(nodes)}
     names = [node_name(id, node.ordinal, node.node) for node in nodes]
     vertices = [
-        Vertex(name, name, f"{name} {node.function.name.rpartition(':')[2]}", {State(node.state): 1})
+        Vertex(name, name, f"{name} {_label(id, node)}", {State(node.state): 1})
         for name, node in zip(names, nodes, strict=True)
     ]
     edges = dict[tuple[int, int], Edge]()
@@ -84,6 +85,11 @@ def _of_nodes(broker: Connection, id: bytes) -> tuple[Graph, str]:
     is_cut = any(len(node.sources) == LISTED_SOURCES for node in nodes)
     note = f"At most {LISTED_SOURCES} sources of a node are drawn." if is_cut else ""
     return Graph(info.definition, vertices, list(edges.values())), note
+
+
+def _label(instance: bytes, node: broker_pb2.NodeInfo) -> str:
+    function = node.function.name.rpartition(":")[2]
+    return f"{function} (failure hook)" if is_hook(instance, node.node) else function
 
 
 def _data(drawn: Graph) -> dict[str, object]:

@@ -10,6 +10,7 @@ from uuid import UUID
 import click
 
 from dagorama.api import broker_pb2
+from dagorama.api.contract import is_hook
 from dagorama.cli.base import LABELS, TARGET, Answer, named_command, node_name, node_names, node_reference, whole_ids
 from dagorama.cli.node import node_answer
 from dagorama.cli.output import cut_note
@@ -262,6 +263,7 @@ def node_data(node: broker_pb2.NodeInfo, instance: bytes) -> dict[str, object]:
         "from_aborted_attempt": node.from_aborted_attempt,
         "used_failure": node.used_failure,
         "cached": uuid_text(node.cached.node),
+        "failure_hook": is_hook(instance, node.node),
     }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from dagorama.api import broker_pb2
+from dagorama.api.contract import is_hook
 from dagorama.cli.base import Answer
 from dagorama.cli.values import argument_lines, value_lines
 from dagorama.client.display.tables import duration_text, key_values, report_text, run_seconds, time_text, uuid_text
@@ -54,6 +55,7 @@ def _facts(
         ("instance", f"{instance}"),
         ("state", state),
         ("function", function.name),
+        ("called as", "the failure hook of its instance" if is_hook(instance.bytes, info.node) else ""),
         ("hash", function.hash or "of the code deployed when it runs"),
         ("created with", details.made_with.partition(" ")[0]),
         ("queue", function.queue),

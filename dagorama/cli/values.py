@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from dagorama.api import broker_pb2
+from dagorama.api.contract import HOOK
 from dagorama.errors import DagoramaError, SettingsError, UnverifiedValue
 from dagorama.values.json_shown import shown_arguments, shown_result
 
@@ -37,11 +38,15 @@ def argument_lines(
 ) -> list[str]:
     """Return a line for each argument, or one line that says why the arguments cannot be shown."""
 
+    from dagorama.values.failures import told_failure
+
     def lines(envelope: bytes) -> list[str]:
         found = shown_arguments(envelope, lambda id: _name(names, id), MAX_ARGUMENT_CHARACTERS)
         if found is not None:
             return [f"{each.name}={each.text}" if each.name else each.text for each in found]
         args, kwargs = _unpickled(broker, envelope, names)
+        if details.arguments[1] & HOOK:
+            args = (told_failure(details.arguments, instance.bytes), *args)
         return [*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())]
 
     return _verified(lambda: _opened_arguments(instance, details), details.arguments, lines)

@@ -12,6 +12,7 @@ from dagorama.client.worker_thread import in_thread
 from dagorama.errors import PromiseMisuse, WrongInstance
 from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import packed
+from dagorama.graph.hooks import hook_message
 from dagorama.graph.immediate_scope import CallScope, ImmediateScope
 from dagorama.graph.node_batch import NodeBatch
 from dagorama.graph.reserved import check_attributes
@@ -22,6 +23,7 @@ from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name
+from dagorama.values.signing import HOOK_OF_INSTANCE
 
 InstanceT = TypeVar("InstanceT")
 
@@ -62,11 +64,12 @@ class Launch(Generic[InstanceT]):
             self.scope.constructor = packed(definition, self.attempt.put_large)
         if options is not None and options.refresh:
             self.scope.refresh = True
+        self._hook = hook_message(definition, HOOK_OF_INSTANCE, self.instance_id.bytes)
         self.instance = instance_within(self.instance_id.bytes, definition, self.scope)
 
     def finish(self, result: Any) -> tuple[InstanceT, Any]:
         """Submit the instance; `result` is the result of the entry point, usually a promise."""
-        self.scope.launch(class_name(self._definition), self._entry(result), self._options)
+        self.scope.launch(class_name(self._definition), self._entry(result), self._options, self._hook)
         return self.instance, result
 
     async def finish_later(self, entry: Any) -> tuple[InstanceT, Any]:

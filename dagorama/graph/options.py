@@ -136,9 +136,13 @@ def set_codec(cls: type, codec: Codec | None, frame: FrameType) -> None:
     chosen: Codec | None = codec or next((_codecs[base] for base in cls.__mro__[1:] if base in _codecs), None)
     if chosen is None:
         return
+    from dagorama.graph.hooks import MARK
+
     Options(codec=chosen)
     _codecs[cls] = chosen
     for found in list(vars(cls).values()):
+        if getattr(found, MARK, False):
+            continue  # the broker adds the failure to its arguments
         decorated = getattr(found, "_dagorama_decorated", None) if isinstance(found, FunctionType) else None
         if decorated is not None and decorated.options.codec is None and chosen == "json":
             decorated.use_json(frame)

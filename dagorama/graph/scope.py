@@ -142,10 +142,16 @@ class InstanceScope(_BatchScope):
         super().__init__(instance, run, large_from, put_large, ring)
         self._hand_over = hand_over
 
-    def launch(self, definition: str, entry: bytes | None, options: StartOptions | None = None) -> None:
-        """Submit the instance; `entry` is the id of the node of its entry point."""
+    def launch(
+        self,
+        definition: str,
+        entry: bytes | None,
+        options: StartOptions | None = None,
+        hook: broker_pb2.FailureHook | None = None,
+    ) -> None:
+        """Submit the instance; `entry` is the id of the node of its entry point, `hook` is called if it fails."""
         assert self._run is not None
-        creates = self._run.creates = broker_pb2.NewInstance(definition=definition, entry=entry or b"")
+        creates = self._run.creates = broker_pb2.NewInstance(definition=definition, entry=entry or b"", hook=hook)
         if options is not None:
             creates.name, creates.digest, creates.priority = options.id, options.digest, options.priority
             creates.labels.update(options.labels)

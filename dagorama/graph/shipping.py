@@ -73,6 +73,13 @@ class Receiver(Protocol):
 # --- in the process that calls ---------------------------------------------------------------------------------
 
 
+def add_definition(cls: type, in_node: bool) -> None:
+    """Remember a new class of definitions; `in_node`: a running node has made it."""
+    definitions.add(cls)
+    if in_node:
+        made_in_nodes.add(cls)
+
+
 @dataclass(slots=True)
 class _Receiver:
     to: Receiver

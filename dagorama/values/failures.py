@@ -6,10 +6,11 @@ it was signed as the exception of that node.
 
 from __future__ import annotations
 
+import json
 from uuid import UUID
 
 from dagorama.api.broker_pb2 import NodeFailure
-from dagorama.api.contract import CANCELLED
+from dagorama.api.contract import CANCELLED, hooked_arguments
 from dagorama.errors import FailedAttempt, NodeFailed, TamperedValue, UnverifiedValue
 from dagorama.models.failure import Failure
 from dagorama.models.promise import DAGPromise
@@ -36,6 +37,20 @@ def failure_of(message: NodeFailure, cancelled: bool = False, instance: bytes = 
 def failed_source(serialized: bytes, instance: bytes = b"") -> FailedSource:
     """Return the item of `fill` for a failed source of this instance, whose `value` is a serialized NodeFailure."""
     return FailedSource(failure_of(NodeFailure.FromString(serialized), instance=instance))
+
+
+def told_failure(arguments: bytes, instance: bytes) -> Failure:
+    """Return the failure that the broker has added to the arguments of the failure hook of this instance."""
+    told = json.loads(hooked_arguments(arguments)[1])
+    return Failure(
+        function=told["function"],
+        type=told["type"],
+        message=told["message"],
+        traceback=told["traceback"],
+        attempts=told["attempts"],
+        node_id=UUID(told["node"]) if told["node"] else None,
+        instance_id=UUID(bytes=instance),
+    )
 
 
 def error_of(

@@ -4,6 +4,7 @@
     results     role, instance, node
     failures    role, instance, node: the pickled exception of a failed node
     schedules   role, schedule, and the name and code of the entry point: its arguments, each time that it starts
+    hooks       role, instance or schedule, and the name and code of the failure hook: its arguments, each call
 
 Rebindings and proofs of cached values are signed too, but they are not envelopes: see `rebind` and `cache_proof`.
 
@@ -25,10 +26,13 @@ from typing import NamedTuple
 
 from dagorama.api.contract import (
     ENVELOPE_VERSION,
+    HOOK,
     SCHEDULED,
     SIGNED,
     entry_node,
     firing_instance,
+    hooked_arguments,
+    is_hook,
     scheduled_arguments,
 )
 from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
@@ -37,6 +41,8 @@ from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, flags
 from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
 
 ARGUMENTS, RESULT, FAILURE, REBINDING, SCHEDULE, CACHED = b"A", b"R", b"F", b"C", b"S", b"M"
+#: Of the arguments of a failure hook: of an instance, or of all instances of a schedule.
+HOOK_OF_INSTANCE, HOOK_OF_SCHEDULE = b"H", b"T"
 
 _ADVICE = "set DAGORAMA_SIGNING_KEYS to the same keys in the processes that write and read values"
 
@@ -48,6 +54,8 @@ _REST_AT = 2 + SIGNATURE_BYTES
 #: The first bytes of a signed envelope by its other flags, and the reverse.
 _SIGNED_HEADS = {marks: bytes((ENVELOPE_VERSION, marks | SIGNED)) for marks in range(MARKS) if not marks & SIGNED}
 _PLAIN_HEADS = {head: bytes((ENVELOPE_VERSION, marks)) for marks, head in _SIGNED_HEADS.items()}
+#: Flags of arguments to which the broker has added something: it makes nodes of them.
+_ADDED = SCHEDULED | HOOK
 
 
 class Opened(NamedTuple):
@@ -97,11 +105,38 @@ class Keyring:
 
     def open_arguments(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
         """Return the arguments of a node, without their signature; raise what `open` raises."""
-        if len(envelope) > 1 and envelope[1] & SCHEDULED:
-            signed, time = scheduled_arguments(envelope)
-            return self.open_scheduled(signed, instance, node, function, time)
+        if len(envelope) > 1 and envelope[1] & _ADDED:
+            return self._open_added(envelope, instance, node, function)
         opened = self._opened(envelope, ARGUMENTS + node + function, node, "arguments")
         _check_instance(envelope[_INSTANCE_AT:_MAC_AT], instance, "arguments", node)
+        return opened
+
+    def _open_added(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
+        """Return arguments to which the broker has added a time or a failure, without these and their signature."""
+        if envelope[1] & HOOK:
+            envelope, _ = hooked_arguments(envelope)
+            return self.open_hook(envelope, instance, node, function)
+        signed, time = scheduled_arguments(envelope)
+        return self.open_scheduled(signed, instance, node, function, time)
+
+    def sign_hook(self, envelope: bytes, role: bytes, owner: bytes, function: bytes) -> bytes:
+        """Return arguments with a signature that is valid for the failure hook of an instance, or of a schedule's."""
+        return self.sign(envelope, role, owner, b"", function)
+
+    def open_hook(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
+        """Return the arguments of the failure hook of an instance, without their signature.
+
+        The node must have an id that only failure hooks have. Raises what `open` raises.
+        """
+        time = None
+        if envelope[1] & SCHEDULED:
+            envelope, time = scheduled_arguments(envelope)
+        role = HOOK_OF_INSTANCE if time is None else HOOK_OF_SCHEDULE
+        opened = self._opened(envelope, role + function, node, "arguments")
+        owner = envelope[_INSTANCE_AT:_MAC_AT]
+        _check_instance(owner if time is None else firing_instance(owner, time), instance, "arguments", node)
+        if not is_hook(instance, node):
+            raise TamperedValue(f"the arguments of node {node.hex()} are signed for a failure hook")
         return opened
 
     def sign_schedule(self, envelope: bytes, schedule: bytes, function: bytes) -> bytes:

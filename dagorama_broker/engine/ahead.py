@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from dagorama.api.contract import FIRST_HOOK
 from dagorama_broker.engine.payloads import Payloads
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import Changes
@@ -68,8 +69,12 @@ class Ahead:
 
 
 def first_child(changes: Changes) -> int:
-    """Return the smallest key of a node that an attempt has made and this commit makes durable; else a large number."""
-    return min((block.first_key for block in changes.blocks if block.creator), default=1 << 63)
+    """Return the smallest key of a node that follows from an outcome in this commit; else a large number.
+
+    Such a node was made by an attempt, or is a failure hook: nothing is told of a failure that may never be recorded.
+    """
+    made = (block.first_key for block in changes.blocks if block.creator or block.first >= FIRST_HOOK)
+    return min(made, default=1 << 63)
 
 
 def _is_plain(changes: Changes) -> bool:

@@ -28,6 +28,8 @@ class Cancellation:
         InvalidArgument, and then nothing has changed.
         """
         scheduler, commits = self._scheduler, self._commits
+        if not ids:
+            scheduler.silence(instance)
         nodes = iter(await self._live(instance, ids) if ids else await self._all(instance))
         tally, step, recorded = Tally(), scheduler.limits.step, 0
         while portion := list(islice(nodes, step)):

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from dagorama.api.contract import SCHEDULE_LABEL, entry_node, firing_arguments, firing_instance, schedule_digest
 from dagorama_broker.engine.calendar import due, time_name
-from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, unpacked_function
+from dagorama_broker.model.hooks import Hook
+from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, unpacked_function, unpacked_hook
 from dagorama_broker.scheduler import NewNodes, Start
 
 
@@ -82,8 +83,16 @@ def block_of(row: ScheduleRow, time: float) -> NewNodes:
         keys=[row.key] if row.key else (),
         key=[1] if row.key else (),
         weight=2,
-        start=Start(f"{row.name}/{name}", row.digest, labels=((SCHEDULE_LABEL, row.name),)),
+        start=Start(f"{row.name}/{name}", row.digest, labels=((SCHEDULE_LABEL, row.name),), hook=_hook_of(row, name)),
     )
+
+
+def _hook_of(row: ScheduleRow, time: str) -> Hook | None:
+    """Return the failure hook of the instance that a schedule starts for a time."""
+    hook = unpacked_hook(row.function)
+    if hook is None:
+        return None
+    return Hook(hook.function, firing_arguments(hook.arguments, time))
 
 
 def fired_by(definition: str, name: str, instance: bytes) -> tuple[str, str] | None:

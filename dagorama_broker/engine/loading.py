@@ -147,7 +147,8 @@ class Loading:
             if stored is None:
                 found.unknown.add(id)
             else:
-                found.instances[id] = stored
+                hooks = await self._commits.in_store(self._store.hooks, [stored.row.key])
+                found.instances[id] = stored._replace(hook=hooks.get(stored.row.key))
 
     # --- what was made before -------------------------------------------------------------------------
 

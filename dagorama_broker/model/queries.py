@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.rows import (
     EagerAttemptRow,
     FunctionRow,
@@ -90,6 +91,7 @@ class Live:
     delays: dict[int, NodeDelay] = field(default_factory=dict)  #: of `nodes` that have one, by key
     schedules: list[ScheduleRow] = field(default_factory=list)  #: by name
     cached: list[CachedRow] = field(default_factory=list)  #: of all instances, the oldest first
+    hooks: dict[int, HookRow] = field(default_factory=dict)  #: of `instances` that have one, by their keys
 
 
 class FoundNode(NamedTuple):
@@ -107,6 +109,7 @@ class StoredInstance(NamedTuple):
     row: InstanceRow
     ended: float | None
     failed: bool
+    hook: HookRow | None = None  #: only if it was asked for
 
 
 class InstanceMarks(NamedTuple):

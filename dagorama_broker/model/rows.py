@@ -11,6 +11,7 @@ from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.schedules import ScheduleRow
 
 
@@ -276,6 +277,9 @@ class Changes:
     schedules_gone: list[str] = field(default_factory=list)  #: names; before `schedules`
     uncached: list[bytes] = field(default_factory=list)  #: cache keys; before `cached`
     cached: list[CachedRow] = field(default_factory=list)  #: a later row of a key replaces an earlier one
+    hooks: list[HookRow] = field(
+        default_factory=list
+    )  #: new ones and changed ones; a later row replaces an earlier one
 
     def __bool__(self) -> bool:
         return any((
@@ -283,5 +287,5 @@ class Changes:
             self.instance_ends, self.large, self.workers_joined, self.workers_left, self.worker_names, self.paused,
             self.resumed, self.actions, self.removed, self.eager_attempts, self.retried, self.rebound,
             self.used_failures, self.functions_gone, self.drafts, self.given_up, self.drafts_over, self.schedules,
-            self.schedules_gone, self.uncached, self.cached,
+            self.schedules_gone, self.uncached, self.cached, self.hooks,
         ))  # fmt: skip

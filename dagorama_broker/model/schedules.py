@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from dagorama_broker.model.domain import Function, RetryPolicy, WireProtocol
+from dagorama_broker.model.domain import Function, Rate, RetryPolicy, SharedLimit, WireProtocol
+from dagorama_broker.model.hooks import Hook
 
 #: Missed times of one schedule that are made up for at once.
 MOST_CAUGHT_UP = 100
 #: Schedules of one broker.
 MOST_SCHEDULES = 10_000
+_HOOK = "failure hook"  # no name of a field of functions
 
 
 class Overlap(StrEnum):
@@ -47,7 +49,7 @@ class ScheduleRow(NamedTuple):
 
     name: str  #: its id
     definition: str
-    function: bytes  #: the entry point, see `packed_function`
+    function: bytes  #: the entry point, and the failure hook if there is one, see `packed_function`
     arguments: bytes  #: an envelope, signed for this schedule
     cron: str
     zone: str
@@ -73,13 +75,36 @@ class ScheduleRow(NamedTuple):
         return Times(self.cron, self.zone, self.every, self.start)
 
 
-def packed_function(function: Function) -> bytes:
-    """Return a function as a schedule keeps it: its own row is dropped when no node names it."""
-    return json.dumps(asdict(function), sort_keys=True).encode()
+def packed_function(function: Function, hook: Hook | None = None) -> bytes:
+    """Return a function as a schedule or a hook keeps it: its own row is dropped when no node names it.
+
+    `hook` is what the instances of a schedule get that has this entry point.
+    """
+    fields = asdict(function)
+    if hook is not None:
+        fields[_HOOK] = hook.packed()
+    return json.dumps(fields, sort_keys=True).encode()
 
 
 def unpacked_function(packed: bytes) -> Function:
     """Return the function that `packed_function` has packed."""
     fields = json.loads(packed)
-    retry = RetryPolicy(**fields["retry"]) if fields["retry"] is not None else None
-    return Function(**{**fields, "retry": retry, "protocol": WireProtocol(fields["protocol"])})
+    fields.pop(_HOOK, None)
+    fields["protocol"] = WireProtocol(fields["protocol"])
+    if fields["retry"] is not None:
+        fields["retry"] = RetryPolicy(**fields["retry"])
+    fields["rate"] = _rate(fields.get("rate"))
+    if fields.get("limit") is not None:
+        name, rate, max_concurrency = fields["limit"]
+        fields["limit"] = SharedLimit(name, _rate(rate), max_concurrency)
+    return Function(**fields)
+
+
+def _rate(fields: list[float] | None) -> Rate | None:
+    return Rate(int(fields[0]), fields[1]) if fields is not None else None
+
+
+def unpacked_hook(packed: bytes) -> Hook | None:
+    """Return the hook that `packed_function` has packed; None: there is none."""
+    found = json.loads(packed).get(_HOOK)
+    return Hook.unpacked(found) if found is not None else None

@@ -9,6 +9,7 @@ from dagorama.api.contract import LONGEST_LABEL, LONGEST_LABEL_VALUE, LONGEST_NA
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.queries import InstanceMarks
 from dagorama_broker.rpc.fields import check_text
+from dagorama_broker.rpc.hooks import hook_of
 from dagorama_broker.scheduler import HIGHEST, LOWEST, Start
 
 #: Bytes of the digest of what an instance is started with.
@@ -17,14 +18,15 @@ LONGEST_DIGEST = 64
 
 def start_of(new: pb.NewInstance) -> Start | None:
     """Return what the user has said of a new instance; None: nothing."""
-    if not (new.name or new.labels or new.priority):
+    hook = hook_of(new.hook) if new.HasField("hook") else None
+    if not (new.name or new.labels or new.priority or hook):
         return None
     check_user_id(new.name)
     if len(new.digest) > LONGEST_DIGEST:
         raise InvalidArgument(f"the digest of an instance has {len(new.digest)} bytes; {LONGEST_DIGEST} are allowed")
     if not LOWEST <= new.priority <= HIGHEST:
         raise InvalidArgument(f"the priority of an instance is {new.priority}; {LOWEST} to {HIGHEST} are allowed")
-    return Start(new.name, new.digest, new.priority, labels_of(new.labels))
+    return Start(new.name, new.digest, new.priority, labels_of(new.labels), hook)
 
 
 def labels_of(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from itertools import accumulate, islice
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import FIRST_HOOK
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import Function
@@ -57,8 +58,8 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
         raise InvalidArgument("the columns of a block of nodes have different lengths")
     if len(nodes.origin) != 12:
         raise InvalidArgument(f"an origin has {len(nodes.origin)} bytes; 12 are expected")
-    if nodes.first + count > 1 << 32:
-        raise InvalidArgument("the counters of a block of nodes go past 32 bits")
+    if nodes.first + count > FIRST_HOOK:
+        raise InvalidArgument(f"the counters of a block of nodes go past {FIRST_HOOK:,}, the first of failure hooks")
     if count and max(nodes.function) >= functions:
         raise InvalidArgument("a node names a function that the message does not have")
     id_bytes(nodes.instance, "an instance")

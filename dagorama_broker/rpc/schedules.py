@@ -13,6 +13,7 @@ from dagorama_broker.errors import InvalidArgument, NotFound
 from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, packed_function, unpacked_function
 from dagorama_broker.rpc.fields import check_name, check_text, fitting
 from dagorama_broker.rpc.functions import function_of
+from dagorama_broker.rpc.hooks import SIGNED_PLAIN, hook_of
 from dagorama_broker.rpc.inspect import LARGEST_PAGE, PAGE, info_of
 from dagorama_broker.rpc.marks import LONGEST_DIGEST
 from dagorama_broker.rpc.permissions import caller_name
@@ -21,7 +22,7 @@ from dagorama_broker.scheduler import Explainer
 log = logging.getLogger("dagorama_broker")
 
 #: The first bytes of an envelope that is signed, and has neither promises nor large values.
-_PLAIN = bytes((ENVELOPE_VERSION, SIGNED)), bytes((ENVELOPE_VERSION, SIGNED | JSON))
+_PLAIN = SIGNED_PLAIN, bytes((ENVELOPE_VERSION, SIGNED | JSON))
 
 
 async def put_schedule(broker: Broker, request: pb.PutScheduleRequest) -> pb.PutScheduleReply:
@@ -44,7 +45,9 @@ def _row(request: pb.PutScheduleRequest) -> ScheduleRow:
     return ScheduleRow(
         name=_checked_id(request.id),
         definition=check_name(request.definition, "the name of a definition", 1),
-        function=packed_function(function_of(request.function)),
+        function=packed_function(
+            function_of(request.function), hook_of(request.hook) if request.HasField("hook") else None
+        ),
         arguments=request.arguments,
         cron=check_name(request.cron, "a cron expression"),
         zone=check_name(request.zone, "the name of a time zone") or "UTC",

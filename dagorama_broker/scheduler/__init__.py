@@ -7,7 +7,7 @@ from dagorama_broker.scheduler.ages import ReadyAges
 from dagorama_broker.scheduler.demand import HORIZON, SOON, Demand, DemandLook, DemandQuery
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenBack
-from dagorama_broker.scheduler.endings import RecentFailure, Tally
+from dagorama_broker.scheduler.ends import RecentFailure, Tally
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
 from dagorama_broker.scheduler.mismatch import ReasonCode

@@ -8,6 +8,7 @@ from dagorama_broker.errors import ResourceExhausted
 from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.rows import PausedQueueRow, RemovedRow
 from dagorama_broker.model.schedules import ScheduleRow
+from dagorama_broker.scheduler.hooks import silence_hook
 from dagorama_broker.scheduler.workers import Workers
 
 #: Queues that may be paused at the same time.
@@ -32,6 +33,10 @@ class Administration(Workers):
     def record_action(self, row: ActionRow) -> None:
         """Record an action of a person with the next commit, which also has changes that it has just made."""
         self.graph.changes.actions.append(row._replace(time=self.graph.now + self.graph.wall))
+
+    def silence(self, instance: bytes) -> None:
+        """Do not call the failure hook of an instance that somebody cancels, by its id."""
+        silence_hook(self.graph, self.graph.instances.get(instance))
 
     # --- paused queues ------------------------------------------------------------------------------
 

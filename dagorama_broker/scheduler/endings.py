@@ -10,37 +10,17 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from dagorama_broker.model.domain import ENDED, State
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.rows import InstanceEnd, OutcomeRow, ResolvedRow
+from dagorama_broker.scheduler.ends import RecentFailure, Tally, cause_of, noticed
+from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.objects import UNSTARTED, Node
 from dagorama_broker.scheduler.states import States
-from dagorama_broker.scheduler.transitions import CLAIMED, COMPLETED, RESOLVING, WAITING
+from dagorama_broker.scheduler.transitions import CLAIMED, COMPLETED, FAILED, RESOLVING, WAITING
 
-
-class RecentFailure(NamedTuple):
-    """A node that has just ended."""
-
-    key: int
-    instance: int
-    root_cause: int  #: 0: it has completed
-    needed: frozenset[int]  #: keys of its sources and of the promises in its value
-
-
-def _noticed(node: Node) -> RecentFailure:
-    needed = frozenset([other.key for other in (*node.sources, *node.refs)])
-    return RecentFailure(
-        node.key, node.instance.key, 0 if node.state is COMPLETED else (node.root_cause or node).key, needed
-    )
-
-
-class Tally:
-    """Counts the nodes that fail or are cancelled because of a call, over all steps that this takes."""
-
-    __slots__ = ("count", "open")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.open = 0  #: ended nodes whose dependents have not all been notified
+#: Failures that are kept for nodes of other instances which share them.
+LAST_FAILURES = 16
 
 
 class Starting(Protocol):
@@ -66,6 +46,9 @@ class Endings(States):
         self.starting: deque[Starting] = deque()  #: large calls with nodes that have not been started
         self.unnotified: deque[_Unnotified] = deque()  #: ended nodes with dependents that have not been notified
         self.left = STEP  #: nodes that this step may still start, notify or queue
+        self.calling: deque[Instance] = deque()  #: instances that have ended but for the node of their hooks
+        #: packed failures of the nodes that failed last, by their keys: nodes of other instances may share them
+        self.last_failures: deque[tuple[int, bytes]] = deque(maxlen=LAST_FAILURES)
         self.edges = 0  #: sources and promises of unfinished nodes
         self.noticed: list[RecentFailure] | None = None  #: nodes that end while a retry reads the store
 
@@ -97,6 +80,8 @@ class Endings(States):
         if not node.instance.failed:
             node.instance.failed = True
             self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
+        if state is FAILED:
+            self._note_failure(node, failure)
         root_cause, ended = (node.root_cause or node).key, self.now + self.wall
         if resolving:
             self.changes.resolved.append(ResolvedRow(node.key, int(state), root_cause, ended))
@@ -106,6 +91,22 @@ class Endings(States):
                     node.key, int(state), node.attempt, b"", None, root_cause, failure, ended, microseconds, worker
                 )
             )
+
+    def _note_failure(self, node: Node, failure: bytes | None) -> None:
+        """Note the first failure of an instance for its hook; dependents share the failure of another node."""
+        if failure is not None:
+            self.last_failures.append((node.key, failure))
+        instance, root_cause = node.instance, node.root_cause or node
+        hook = instance.hook
+        if hook is None or hook.is_deaf or hook.is_due:
+            return
+        if failure is not None or root_cause.instance.key != instance.key:
+            self.set_hook(instance, hook.noting(cause_of(root_cause, self.last_failures)))
+
+    def set_hook(self, instance: Instance, hook: HookRow) -> None:
+        """Change the failure hook of an instance."""
+        instance.hook = hook
+        self.changes.hooks.append(hook)
 
     def _resolve(self, node: Node) -> None:
         """Complete a node whose promises have all completed."""
@@ -224,7 +225,7 @@ class Endings(States):
             node.failures = None
         self.effects.ended.append(node)
         if self.noticed is not None:
-            self.noticed.append(_noticed(node))
+            self.noticed.append(noticed(node))
         if node.sources:
             if node.pending != UNSTARTED:
                 self._let_go(node.sources)
@@ -237,8 +238,23 @@ class Endings(States):
         instance = node.instance
         instance.live -= 1
         if not instance.live:
-            self.changes.instance_ends.append(InstanceEnd(instance.key, self.now + self.wall, instance.failed))
-            self._forget_instance(instance)
+            if instance.hook is not None and instance.hook.is_due:
+                instance.live = 1  # stands for the node of the hook, which is made in the same step
+                self.calling.append(instance)
+            else:
+                self.end_instance(instance)
+
+    def reopen_instance(self, instance: Instance) -> None:
+        """Record that an instance which had ended gets nodes."""
+        self.instances[instance.id] = instance
+        self.changes.instance_ends.append(InstanceEnd(instance.key, None, instance.failed))
+        if instance.hook is not None:
+            self.changes.hooks.append(instance.hook)
+
+    def end_instance(self, instance: Instance) -> None:
+        """Record the end of an instance, and remove it."""
+        self.changes.instance_ends.append(InstanceEnd(instance.key, self.now + self.wall, instance.failed))
+        self._forget_instance(instance)
 
     def _let_go(self, others: Iterable[Node]) -> None:
         """Count down the readers of nodes whose values an ended node no longer needs."""

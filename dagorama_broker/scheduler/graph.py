@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dagorama_broker.model.domain import ENDED
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, LinkRow, NameRow, OutcomeRow, pack_keys
 from dagorama_broker.scheduler.endings import Endings
 from dagorama_broker.scheduler.instances import Instance
@@ -117,6 +118,8 @@ class Graph(Endings):
             self.changes.instances.append(row)
             return
         self.changes.instances.append(row._replace(priority=start.priority))
+        if start.hook is not None:
+            self.set_hook(instance, HookRow(instance.key, *start.hook))
         self.changes.labels += [LabelRow(instance.key, label, value) for label, value in start.labels]
         if start.name:
             self.unwritten.add(name_key(row.definition, start.name))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dagorama_broker.model.domain import EagerState
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.scheduler.places import rank
 
 
 class Instance:
-    __slots__ = ("blocks", "failed", "id", "key", "live", "rank")
+    __slots__ = ("blocks", "failed", "hook", "id", "key", "live", "rank")
 
     def __init__(self, key: int, id: bytes, failed: bool = False, priority: int = 0) -> None:
         self.key = key
@@ -15,6 +16,7 @@ class Instance:
         self.id = id
         self.live = 0  #: nodes that have not ended
         self.failed = failed
+        self.hook: HookRow | None = None
         self.blocks: list[NodeBlock] = []
 
 

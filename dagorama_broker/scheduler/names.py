@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from dagorama_broker.errors import Conflict
 from dagorama_broker.model.domain import Function
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.rows import (
     Changes,
     FunctionRow,
@@ -224,11 +225,17 @@ class Names:
                 keys = range(start, min(start + STEP, block.first_key + block.count))
                 yield from [self.nodes[key] for key in keys if key in self.nodes]
 
-    def load_instance(self, row: InstanceRow, failed: bool) -> None:
+    def load_instance(self, row: InstanceRow, failed: bool, hook: HookRow | None) -> None:
         """Load an instance that has left memory, because a call names it."""
         if row.id not in self.instances:
             drafted = self.drafted.get(row.id)
-            self.instances[row.id] = drafted or Instance(row.key, row.id, failed, row.priority)
+            self.instances[row.id] = drafted or self.loaded_instance(row, failed, hook)
+
+    def loaded_instance(self, row: InstanceRow, failed: bool, hook: HookRow | None) -> Instance:
+        """Return an instance that has left memory. What fails in it from now on calls its hook again."""
+        instance = Instance(row.key, row.id, failed, row.priority)
+        instance.hook = hook.revived(False) if hook is not None else None
+        return instance
 
     def enter_block(self, block: NodeBlock) -> None:
         """Make the nodes of a block findable by their ids."""

@@ -11,7 +11,7 @@ from dagorama_broker.model.domain import ENDED, LONGEST_PAUSE, Failure
 from dagorama_broker.scheduler.children import Children
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.eager import aborted_failure
-from dagorama_broker.scheduler.endings import Tally
+from dagorama_broker.scheduler.ends import Tally
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.rebind import bind, is_unbound

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import Function, WireProtocol
+from dagorama_broker.model.hooks import Hook
 
 
 class Start(NamedTuple):
@@ -18,6 +19,7 @@ class Start(NamedTuple):
     digest: bytes = b""  #: of what it is started with, if it has an id
     priority: int = 0  #: before the order of creation; higher goes first
     labels: tuple[tuple[str, str], ...] = ()
+    hook: Hook | None = None
 
 
 def name_key(definition: str, name: str) -> bytes:

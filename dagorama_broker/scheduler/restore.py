@@ -83,6 +83,8 @@ def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:
     """Rebuild instances and origins; return the blocks in the order of their keys."""
     instances = {row.key: Instance(row.key, row.id, row.key in live.failed, row.priority) for row in live.instances}
     graph.instances = {instance.id: instance for instance in instances.values()}
+    for key, hook in live.hooks.items():
+        instances[key].hook = hook
     blocks = [
         NodeBlock(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
         for row in sorted(live.blocks, key=lambda row: row.first_key)

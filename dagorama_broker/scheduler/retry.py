@@ -16,6 +16,7 @@ from dagorama_broker.model.rows import InstanceEnd, NodeBlockRow, RetriedRow, un
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.eager import cancellation
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.hooks import revive_hook
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.names import block_with
 from dagorama_broker.scheduler.objects import NONE, FailureCounts, Node
@@ -166,11 +167,12 @@ def _reopen(graph: Graph, stored: StoredInstance, others: set[int]) -> Instance:
     """Load an instance, which has an unfinished node now; it counts as failed only if other nodes failed."""
     key, id = stored.row.key, stored.row.id
     is_live, failed = id in graph.instances, key in others
-    graph.load_instance(stored.row, failed)
+    graph.load_instance(stored.row, failed, stored.hook)
     instance = graph.instances[id]
     if not is_live or instance.failed is not failed:
         instance.failed = failed
         graph.changes.instance_ends.append(InstanceEnd(key, None, failed))
+    revive_hook(graph, instance)
     return instance
 
 

@@ -19,8 +19,8 @@ from dagorama_broker.scheduler.administration import Administration
 from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
-from dagorama_broker.scheduler.endings import RecentFailure
-from dagorama_broker.scheduler.instances import Instance
+from dagorama_broker.scheduler.ends import RecentFailure
+from dagorama_broker.scheduler.hooks import call_hooks
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.obstacles import left_behind
@@ -67,11 +67,13 @@ class Scheduler(Administration):
             self.graph.changes.workers_left += self.awaited
             self.awaited, self.dispatch_paused_until = set(), None
         self._bury(now)
+        call_hooks(self.graph)
         stale_at = None
         if self.dispatch_paused_until is None:
             puts_off |= self._feed(now)
             stale_at = self.feeding.take_back(now)
             self._tell_who_may_leave()
+        puts_off |= call_hooks(self.graph)  # what was buried while nodes were granted
         return now if puts_off or self.graph.unnotified else self._next_tick(now, stale_at)
 
     def _feed(self, now: float) -> bool:
@@ -124,6 +126,7 @@ class Scheduler(Administration):
     def drain(self) -> tuple[Changes, Effects]:
         """Return the rows to commit since the last drain, and what to send once they are durable."""
         graph = self.graph
+        call_hooks(graph)  # of what has ended since the last tick
         changes, effects = graph.changes, graph.effects
         graph.changes, graph.effects, graph.unwritten = Changes(), Effects(), set()
         return changes, effects
@@ -159,7 +162,7 @@ class Scheduler(Administration):
         instance = self.graph.instances.get(id)
         if instance is None:
             assert stored is not None
-            instance = Instance(stored.row.key, id, stored.failed, stored.row.priority)
+            instance = self.graph.loaded_instance(stored.row, stored.failed, stored.hook)
         self.graph.drafted[id] = instance
 
     def unpin_instance(self, id: bytes) -> None:

@@ -284,8 +284,7 @@ class SubmissionPlan:
     def _publish_block(self, new: NewNodes, block: NodeBlock, creator: int) -> None:
         graph, instance, changes = self._graph, block.instance, self._graph.changes
         if not instance.live and instance.id not in self._instances:
-            graph.instances[instance.id] = instance
-            changes.instance_ends.append(InstanceEnd(instance.key, None, instance.failed))
+            graph.reopen_instance(instance)
         instance.live += block.count
         graph.enter_block(block)
         graph.unwritten.add(block.origin)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.looks import Known, Seen, Wanted
 from dagorama_broker.model.objects import NewObject, ObjectRow
 from dagorama_broker.model.queries import (
@@ -128,6 +129,10 @@ class Store(Known, Queries, Protocol):
 
         The broker may call it in a thread of its own while it commits in another one.
         """
+        ...
+
+    def hooks(self, instances: Collection[int]) -> dict[int, HookRow]:
+        """Return the failure hooks of instances, by the keys of these; instances without one are left out."""
         ...
 
     def used_ids(self, after: bytes, most: int) -> list[bytes]:

@@ -10,6 +10,7 @@ from uuid import UUID
 from starlette.responses import RedirectResponse, Response
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import is_hook
 from dagorama.errors import FailedAttempt, NotFound
 from dagorama.models.state import State
 from dagorama.values.json_shown import promised_nodes, shown_arguments, shown_result
@@ -73,6 +74,7 @@ async def node(look: Look) -> Content:
         f"{info.function.name.rpartition(':')[2]} {instance.hex()[:8]}/{number}",
         {
             "id": f"{UUID(bytes=instance)}", "number": number, "info": info, "details": details, "why": why,
+            "is_hook": is_hook(instance, id),
             "is_done": State(info.state) is State.COMPLETED,
             "names": names, "sources": sources, "attempts": attempts_of(details),
             "is_running": State(info.state) is State.CLAIMED, "has_ended": info.state >= State.COMPLETED,

@@ -12,10 +12,11 @@ from argparse import ArgumentParser
 from ..proof.progress import made
 from . import hashing
 from .aging import AgingLife
+from .hooks import HookedLife
 from .life import Life, run
 from .schedules import ScheduledLife
 
-LIVES: dict[str, type[Life]] = {"plain": Life, "aging": AgingLife, "schedules": ScheduledLife}
+LIVES: dict[str, type[Life]] = {"plain": Life, "aging": AgingLife, "schedules": ScheduledLife, "hooks": HookedLife}
 
 
 def main() -> int:
@@ -27,7 +28,7 @@ def main() -> int:
         "--life",
         choices=list(LIVES),
         default="plain",
-        help="aging: instances are removed and retried; schedules: schedules start them",
+        help="aging: instances go and are retried; schedules: schedules start them; hooks: they have failure hooks",
     )
     parser.add_argument("--trace", action="store_true", help="print what happened in it")
     options = parser.parse_args()

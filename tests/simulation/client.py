@@ -114,13 +114,16 @@ class Instance:
         functions = made.pop("functions")
         if create:
             self.watcher.instances.append(self.id)
-            made["creates"] = pb.NewInstance(definition="work:Task", entry=self.origin + bytes(4))
+            made["creates"] = self._new_instance()
         request = self.submission = pb.SubmitRequest(functions=functions, nodes=[pb.Nodes(instance=self.id, **made)])
         most = 1 if self.chance.random() < 0.1 else 1_000
         reply = await client.call("SubmitStream", request, pb.SubmitReply, most=most)
         if reply is not None:
             self.watcher.acknowledged_submission([program.name for program in programs])
         return reply is not None
+
+    def _new_instance(self) -> pb.NewInstance:
+        return pb.NewInstance(definition="work:Task", entry=self.origin + bytes(4))
 
     def _grow(self, prefix: str, count: int) -> list[Program]:
         return self.watcher.plan.grow(prefix, count, [program.name for program in self.programs])
@@ -129,6 +132,8 @@ class Instance:
         """All of it, or a node and what depends on it."""
         names = [] if self.chance.random() < 0.5 else [self.chance.choice(list(self.ids))]
         self.watcher.cancelling.add(self.prefix.rstrip("/"))
+        if not names:
+            self.watcher.cancelling_all.add(self.prefix)
         if any(name not in self.watcher.keys for name in names):
             return  # it was submitted without an answer, and never arrived
         request = pb.CancelRequest(instance=self.id, node=[self.ids[name] for name in names])

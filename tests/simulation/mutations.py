@@ -18,11 +18,15 @@ from ..proof.progress import made
 from . import hashing
 from .aging import AgingLife
 from .aging_mutants import AGING
+from .hook_mutants import HOOKS
+from .hooks import HookedLife
 from .life import Life, run
 from .mutants import MUTANTS, broken
 from .schedule_mutants import SCHEDULES
 from .schedules import ScheduledLife
 
+#: Mutants that need lives of their own.
+LIVES = ((AGING, AgingLife), (SCHEDULES, ScheduledLife), (HOOKS, HookedLife))
 #: Errors of a patch that names what the product no longer has.
 MISFIT = re.compile(r"(AttributeError|TypeError|NameError|ImportError)\(")
 
@@ -38,7 +42,7 @@ class Caught:
 
 def catch(mutant: str, seeds: int) -> Caught:
     began = time.perf_counter()
-    life = AgingLife if mutant in AGING else ScheduledLife if mutant in SCHEDULES else Life
+    life = next((life for mutants, life in LIVES if mutant in mutants), Life)
     with broken(mutant):
         for seed in range(1, seeds + 1):
             violation = run(seed, life).violation

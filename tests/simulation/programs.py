@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import HOOK, hooked_arguments
 from tests.simulation.loop import WALL
 
 ALWAYS = 1_000
@@ -318,3 +319,15 @@ def _reference(source: str, places: dict[str, int], ids: dict[str, bytes], origi
 
 def pick(items: list[str], chance: random.Random, most: int) -> list[str]:
     return list(islice(chance.sample(items, len(items)), most))
+
+
+def name_in(arguments: bytes) -> str:
+    """Return the name of the node that has these arguments."""
+    if arguments[1] & HOOK:
+        arguments, _ = hooked_arguments(arguments)
+    return arguments[2:].decode()
+
+
+def failure_in(arguments: bytes) -> bytes:
+    """Return the failure in the arguments of a failure hook, as JSON."""
+    return hooked_arguments(arguments)[1]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .aging import AgingLife
+from .hooks import HookedLife
 from .life import run
 from .mutants import MUTANTS, broken
 from .mutations import catch
@@ -42,6 +43,14 @@ def test_no_promise_is_broken_while_schedules_start_instances() -> None:
     assert [result.violation for result in results if result.violation] == []
     assert sum(result.restarts for result in results) > 10
     assert [event[1] for result in results for event in result.trace].count("fired") > 150
+
+
+@pytest.mark.slow
+def test_no_promise_is_broken_while_failure_hooks_are_called() -> None:
+    results = [run(seed, HookedLife) for seed in range(1, 31)]
+    assert [result.violation for result in results if result.violation] == []
+    assert sum(result.restarts for result in results) > 15
+    assert [event[1] for result in results for event in result.trace].count("called") > 40
 
 
 def test_a_seed_is_one_schedule() -> None:

@@ -25,7 +25,7 @@ from dagorama_testing.loop import START
 from tests.support import invariants
 
 from .loop import WALL, SimulatedLoop
-from .programs import FOUND, FUNCTIONS, Computation, Plan
+from .programs import FOUND, FUNCTIONS, Computation, Plan, name_in
 from .rates import RateWatch, is_limited
 from .store import Disk
 
@@ -112,6 +112,7 @@ class Watcher:
         self.awaited_until = 0.0
         self.cancelled_at: dict[int, float] = {}
         self.cancelling: set[str] = set()  #: instances of which something was to be cancelled
+        self.cancelling_all: set[str] = set()  #: prefixes of instances that were to be cancelled as a whole
         self.submitted_at: dict[str, float] = {}
         self.instances: list[bytes] = []  #: that were to be made
         self._rows: dict[int, NodeRow] = {}  # of nodes that no run names yet
@@ -276,7 +277,7 @@ class Watcher:
             if parent is not None:
                 self._check_parent(run.first_key, parent, outcomes)
         for row in self._decided(changes):
-            self._made(row.key, row.arguments[2:].decode())
+            self._made(row.key, name_in(row.arguments))
         for outcome in changes.outcomes:
             self._ended(outcome)
         for progress in changes.progress:

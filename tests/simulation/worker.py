@@ -17,7 +17,7 @@ from dagorama.worker.supervisor.stream import Stream
 
 from .loop import Host, SimulatedLoop
 from .network import Link, Network, Stub
-from .programs import FOUND, cached_value, columns, kept_value, own_value
+from .programs import FOUND, cached_value, columns, kept_value, name_in, own_value
 from .watcher import RING, Value, Watcher
 
 #: The hash of the code that a worker says it has, if it is asked.
@@ -63,7 +63,7 @@ def read_grant(body: bytes) -> list[Given]:
             read.id[at],
             read.instances[read.instance[at]],
             read.functions[read.function[at]],
-            read.arguments[at][2:].decode(),
+            name_in(read.arguments[at]),
             read.failed_attempts[at] if read.failed_attempts else 0,
             sources[at],
             values,

@@ -6,16 +6,20 @@ Every verb is followed by a step (tick, drain, commit, tell) unless it happens i
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import chain, count
 
+from dagorama.api.contract import FIRST_HOOK, hooked_arguments
 from dagorama_broker.errors import FailedPrecondition
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import Failure, Function, Rebinding, RetryPolicy, State, WireProtocol
+from dagorama_broker.model.hooks import Hook
 from dagorama_broker.model.queries import Failed
 from dagorama_broker.model.rows import Changes, OutcomeRow
+from dagorama_broker.model.schedules import packed_function
 from dagorama_broker.scheduler import (
     Effects,
     Limits,
@@ -210,6 +214,7 @@ class SchedulerDriver:
         self.ids: dict[str, bytes] = {}
         self.names: dict[bytes, str] = {}
         self.instances: dict[str, bytes] = {}  #: by node
+        self.hooks = 0  #: nodes of failure hooks
         self.changes, self.effects = Changes(), Effects()  #: of the last step
         self.rebindings: dict[bytes, Rebinding] = {}  #: by what was signed
         self.next_tick: float | None = None
@@ -234,7 +239,21 @@ class SchedulerDriver:
         self.changes, self.effects = self.scheduler.drain()
         if commit:
             self.ledger.commit(self.changes)
+            self._name_hooks(self.changes)
             self._tell(self.effects)
+
+    def _name_hooks(self, changes: Changes) -> None:
+        """Name the nodes of failure hooks, which the scheduler has made."""
+        for block in changes.blocks:
+            if block.first >= FIRST_HOOK:
+                self.hooks += 1
+                id = block.origin + block.first.to_bytes(4, "big")
+                self._name(f"hook {self.hooks}", id, self.ledger.instances[block.instance].id)
+
+    def told(self, name: str) -> str:
+        """Return the message of the failure that a hook's node was made for."""
+        _, failure = hooked_arguments(self.ledger.nodes[self.key(name)].arguments)
+        return str(json.loads(failure)["message"])
 
     def _tell(self, effects: Effects) -> None:
         for slot, node, attempt in effects.granted:
@@ -293,14 +312,19 @@ class SchedulerDriver:
         where: Mapping[str, Function] | None = None,
         priority: int = 0,
         delays: Mapping[str, NodeDelay] | None = None,
+        hook: Function | None = None,
     ) -> bytes:
-        """A new instance; `where` has the functions of nodes that are not `of`, `delays` the delays of single nodes."""
+        """A new instance; `where` has the functions of nodes that are not `of`, `delays` the delays of single nodes.
+
+        The nodes of its failure hook are called "hook 1", "hook 2" and so on, in the order in which they are made.
+        """
         instance = self.fresh(16)
         block = self.run(instance, self.fresh(12), nodes, of, where or {})
         names = [text.partition("<-")[0].partition("@")[0].strip() for text in nodes]
         block.delays = {names.index(name): delay for name, delay in (delays or {}).items()}
         block.creates = ("work:Work", block.origin + bytes(4))
-        block.start = Start(priority=priority) if priority else None
+        called = Hook(packed_function(hook), b"\1\1signed") if hook is not None else None
+        block.start = Start(priority=priority, hook=called) if priority or called else None
         self.submit(block)
         return instance
 

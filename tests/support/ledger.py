@@ -8,6 +8,7 @@ from typing import Any
 from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import EagerState, Function, State
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.queries import (
     CreatedBlock,
     EndedNode,
@@ -66,6 +67,7 @@ class Ledger:
         self.eager_attempt_of: dict[int, int] = {}  #: attempt by the first key of a block
         self.drafts: dict[int, DraftRow] = {}  #: by first key
         self.cached: dict[bytes, CachedRow] = {}  #: by cache key
+        self.hooks: dict[int, HookRow] = {}  #: by instance
 
     def open(self) -> int:
         self.epoch += 1
@@ -94,6 +96,9 @@ class Ledger:
         for instance in changes.instances:
             assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
             _once(self.instances, instance.key, instance)
+        for hook in changes.hooks:
+            assert hook.instance in self.instances
+            self.hooks[hook.instance] = hook
         self.keys.update(changes.keys)
         self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
         for key in changes.uncached:
@@ -211,7 +216,7 @@ class Ledger:
         if row is None:
             return None
         end = self.ends.get(row.key)
-        return StoredInstance(row, end.ended if end else None, end is not None and end.failed)
+        return StoredInstance(row, end.ended if end else None, end is not None and end.failed, self.hooks.get(row.key))
 
     def instance(self, id: bytes) -> tuple[int, bool]:
         """Key, and whether it failed."""
@@ -335,7 +340,7 @@ class Ledger:
 
     def _stored(self, key: int) -> StoredInstance:
         end = self.ends.get(key) or InstanceEnd(key, None, False)
-        return StoredInstance(self.instances[key], end.ended, end.failed)
+        return StoredInstance(self.instances[key], end.ended, end.failed, self.hooks.get(key))
 
     def live(self) -> Live:
         nodes = [row for _, row in sorted(self.nodes.items()) if not self.has_ended(row.key)]
@@ -356,6 +361,7 @@ class Ledger:
             next_worker=max(self.worker_names, default=0) + 1,
             traces=dict(self.traces),
             cached=list(self.cached.values()),
+            hooks={key: self.hooks[key] for key in unfinished if key in self.hooks},
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,

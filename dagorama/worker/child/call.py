@@ -7,7 +7,7 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import FIRST_FOUND, JSON, REFS, TO_RUN
+from dagorama.api.contract import FIRST_FOUND, HOOK, JSON, REFS, TO_RUN
 from dagorama.definition import DAGDefinition
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
 from dagorama.graph.definitions import definition_like
@@ -16,13 +16,14 @@ from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
 from dagorama.values.assembly import decode_promised, read_value
 from dagorama.values.codec import decode
-from dagorama.values.failures import failed_source
+from dagorama.values.failures import failed_source, told_failure
 from dagorama.values.out_of_band import GetLarge
 from dagorama.values.rebind import Wanted
 from dagorama.values.signing import Keyring, SignedValues, code_text, function_digest
 from dagorama.worker.child.cached import CacheKeys
 
 if TYPE_CHECKING:
+    from dagorama.models.failure import Failure
     from dagorama.values.json_calls import JsonFunction
 
 #: errors of a function that this process cannot run, and the reasons for which its nodes are given back then
@@ -168,6 +169,11 @@ class Call(NamedTuple):
     def function(self) -> bytes:
         """The `function_digest` to which its arguments are bound."""
         return function_digest(self.work.name, self.made_with) if self.made_with else self.work.digest
+
+    @property
+    def added(self) -> tuple[Failure] | tuple[()]:
+        """What the broker has added to the arguments, before them: the failure that a failure hook is called with."""
+        return (told_failure(self.arguments, self.instance),) if self.arguments[1] & HOOK else ()
 
     @property
     def wanted(self) -> Wanted:

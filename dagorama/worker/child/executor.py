@@ -204,7 +204,7 @@ class Executor:
         if cache is not None:
             chosen = choose(self._ring, call, cache, args, kwargs, constructor, scope.refresh)
             scope.cached, function = chosen.run, chosen.function or function
-        return function, (instance_within(call.instance, definition, scope), *args), kwargs
+        return function, (instance_within(call.instance, definition, scope), *call.added, *args), kwargs
 
     def _check_code(self, call: Call) -> None:
         """Raise UnverifiedValue or TamperedValue unless a rebinding allows to run the node with other code."""

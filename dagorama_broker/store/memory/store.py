@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import EagerState
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
@@ -113,10 +114,14 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
             traces=dict(tables.traces),
             schedules=[tables.schedules[name] for name in sorted(tables.schedules)],
             cached=sorted(tables.cached.values(), key=lambda row: (row.completed, row.key)),
+            hooks=self.hooks(unfinished),
         )
 
     def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
         return read_failed(self.tables, root_causes, more, reruns)
+
+    def hooks(self, instances: Collection[int]) -> dict[int, HookRow]:
+        return {key: self.tables.hooks[key] for key in instances if key in self.tables.hooks}
 
     def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
         return read_bad_ends(self.tables, instance, after, limit)

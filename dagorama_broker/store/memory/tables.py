@@ -10,6 +10,7 @@ from dagorama_broker.model.actions import MOST_ACTIONS, ActionRow
 from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.queries import EndedNode, StoredInstance
 from dagorama_broker.model.rows import (
     Changes,
@@ -61,6 +62,7 @@ class Tables:
         self.worker_names: dict[int, str] = {}
         self.paused: dict[str, PausedQueueRow] = {}
         self.schedules: dict[str, ScheduleRow] = {}
+        self.hooks: dict[int, HookRow] = {}  #: by the keys of their instances
         self.drafts: dict[int, DraftRow] = {}  #: by their first keys
         self.actions: dict[int, ActionRow] = {}  #: by number
         self.last_action = 0
@@ -136,6 +138,7 @@ class Tables:
         for name in changes.schedules_gone:
             self.schedules.pop(name, None)
         self.schedules.update((row.name, row) for row in changes.schedules)
+        self.hooks.update((row.instance, row) for row in changes.hooks)
         self.worker_names.update(changes.worker_names)
         while len(self.worker_names) > REMEMBERED:
             del self.worker_names[next(iter(self.worker_names))]
@@ -228,6 +231,7 @@ class Tables:
         for row in rows:
             self.marks.remove(row.key, self.instances[row.key].row.definition)
             del self.instances[row.key], self.instance_keys[row.id]
+            self.hooks.pop(row.key, None)
             self.last_instance = max(self.last_instance, row.key)
         self.retention.remove(rows)
 

@@ -213,7 +213,14 @@ CREATE TABLE cached (
 )
 """
 
+HOOKS = """
+CREATE TABLE hooks (
+    instance bigint PRIMARY KEY, chk bigint NOT NULL, function bytea NOT NULL, arguments bytea NOT NULL,
+    is_deaf bigint NOT NULL, failure bytea NOT NULL
+)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, CACHED)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

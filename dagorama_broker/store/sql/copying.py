@@ -120,6 +120,7 @@ TABLES = (
         "name definition function arguments cron zone every start overlap catch_up paused fired instance waiting"
         " digest key put by last missed missed_at uncounted",
     ),
+    _plain("hooks", "instance function arguments is_deaf failure"),
     _plain("actions", "number action by instance target nodes time"),
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from dagorama_broker.store.sql.cached import read_cached
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
+from dagorama_broker.store.sql.hooks import read_unfinished_hooks
 from dagorama_broker.store.sql.listing import checked_delays
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
@@ -83,6 +84,7 @@ def read_live(reader: Reader) -> Live:
         traces=_traces(connection),
         schedules=read_schedules(connection),
         cached=read_cached(connection),
+        hooks=read_unfinished_hooks(connection),
     )
 
 

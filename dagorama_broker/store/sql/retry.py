@@ -21,6 +21,7 @@ from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow, unpack_key
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_sources
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.eager import creator_rows, eager_attempt_rows, eager_states_of
+from dagorama_broker.store.sql.hooks import read_hooks
 from dagorama_broker.store.sql.listing import beside_nodes, blocks_after, read_delays
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import rebindings_of, rebound_rows
@@ -73,13 +74,14 @@ def read_failed(
         # Rows of removed instances may be left; and nodes that a rolled-back attempt created are not retried.
         if node.instance in instances and node.key not in dead and not is_made(made, node.key)
     ]  # fmt: skip
+    hooks = read_hooks(reader, instances)
     own = {node.key for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     ended = reader.ended_and_named(awaited)
     rebound = list(rebound_rows(reader, own))
     return Failed(
         nodes=nodes,
-        instances=list(instances.values()),
+        instances=[stored._replace(hook=hooks.get(key)) for key, stored in instances.items()],
         blocks=list(_read_blocks_of(reader, sorted(own))),
         ended=[ended[key] for key in sorted(ended) if key not in own],
         keys=dict(beside_nodes(reader, "node_keys", "concurrency_key", own)),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.objects import NewObject, ObjectRow
 from dagorama_broker.model.queries import EdgesPage, EndedNode, Failed, FoundNode, Live, StoredInstance
 from dagorama_broker.model.rows import NameRow, NodeBlockRow, OutcomeRow, RemovedRow
@@ -16,6 +17,7 @@ from dagorama_broker.store.folders import usage_below
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.objects.large_objects import LargeObjects
 from dagorama_broker.store.sql.connection import Connection
+from dagorama_broker.store.sql.hooks import read_hooks
 from dagorama_broker.store.sql.listing import read_functions_of, read_used_ids
 from dagorama_broker.store.sql.marks import read_name
 from dagorama_broker.store.sql.objects import (
@@ -45,6 +47,9 @@ class SqlStore(SharedQueries, ABC):
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
         return self._source.read(lambda reader: read_functions_of(reader, after, most))
+
+    def hooks(self, instances: Collection[int]) -> dict[int, HookRow]:
+        return self._source.read(lambda reader: read_hooks(reader, instances))
 
     def used_ids(self, after: bytes, most: int) -> list[bytes]:
         return self._source.read(lambda reader: read_used_ids(reader, after, most))

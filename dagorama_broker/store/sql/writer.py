@@ -13,6 +13,7 @@ from dagorama_broker.store.sql import drafts
 from dagorama_broker.store.sql.actions import write_actions
 from dagorama_broker.store.sql.cached import write_cached
 from dagorama_broker.store.sql.connection import Connection, upsert
+from dagorama_broker.store.sql.hooks import write_hooks
 from dagorama_broker.store.sql.marks import write_marks
 from dagorama_broker.store.sql.rebinds import write_rebound
 from dagorama_broker.store.sql.retention import drop_functions, link, remove
@@ -73,6 +74,8 @@ def write_the_rare(connection: Connection, changes: Changes) -> None:
         write_schedules(connection, changes.schedules, changes.schedules_gone)
     if changes.cached or changes.uncached:
         write_cached(connection, changes.uncached, changes.cached)
+    if changes.hooks:
+        write_hooks(connection, changes.hooks)
     if changes.links:
         link(connection, changes.links)
     if changes.removed:

@@ -172,10 +172,17 @@ CREATE TABLE cached (
 ) WITHOUT ROWID
 """
 
+HOOKS = """
+CREATE TABLE hooks (
+    instance INTEGER PRIMARY KEY, chk INTEGER NOT NULL, function BLOB NOT NULL, arguments BLOB NOT NULL,
+    is_deaf INTEGER NOT NULL, failure BLOB NOT NULL
+)
+"""
+
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
 FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
-MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES, CACHED)
+MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS)
 #: The version that all migrations make.
 LATEST_VERSION = FIRST_VERSION + len(MIGRATIONS) - 1

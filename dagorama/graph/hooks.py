@@ -1,0 +1,62 @@
+"""The failure hook of a class of definitions, and its call as the broker keeps it until an instance ends failed.
+
+The rule: the call is signed when the instance is started, for this instance alone; a definition without a hook costs
+nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from dagorama.api import broker_pb2
+from dagorama.api.contract import LARGEST_HOOK
+from dagorama.graph.constructor_arguments import constructor_bytes
+from dagorama.user_code.names import class_name
+from dagorama.values.codec import encode_call
+from dagorama.values.envelope import SIGNATURE_BYTES
+from dagorama.values.signing import keyring
+
+#: The attribute of functions that are decorated with `@on_failure`.
+MARK = "_dagorama_on_failure"
+
+_names: WeakKeyDictionary[type, str | None] = WeakKeyDictionary()
+
+
+def find_hook(cls: type) -> None:
+    """Find the failure hook of a new class, which may be inherited. Raises ValueError if there are two."""
+    names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
+    found = [name for name in names if getattr(getattr(cls, name, None), MARK, False)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{cls.__qualname__} has the failure hooks {' and '.join(found)}: a definition has one; a subclass that "
+            f"wants another one overrides {found[0]}"
+        )
+    _names[cls] = found[0] if found else None
+
+
+def has_hook(cls: type) -> bool:
+    """Return whether instances of a class have a failure hook."""
+    return _names.get(cls) is not None
+
+
+def hook_message(definition: object, role: bytes, owner: bytes) -> broker_pb2.FailureHook | None:
+    """Return the hook of the instances of a definition, signed for `owner`, an instance or a schedule; None: none.
+
+    Raises ValueError if the definition was constructed with too much.
+    """
+    cls = type(definition)
+    name = _names.get(cls)
+    if name is None:
+        return None
+    decorated: Any = getattr(cls, name)._dagorama_decorated
+    spec, ring = decorated.spec(cls), keyring()
+    envelope = encode_call((), {}, decorated.function, constructor=constructor_bytes(definition)).envelope
+    if len(envelope) > LARGEST_HOOK - SIGNATURE_BYTES:
+        raise ValueError(
+            f"{class_name(cls)} has the failure hook {name} and was constructed with {len(envelope):,} bytes, and the"
+            f" broker keeps at most {LARGEST_HOOK >> 10} KiB for it: pass the name of a file, or leave out the hook"
+        )
+    return broker_pb2.FailureHook(
+        function=spec.to_message(ring.signs_under), arguments=ring.sign_hook(envelope, role, owner, spec.digest)
+    )
