@@ -31,6 +31,7 @@ def test_every_command_that_prints_data_has_the_forms_of_output() -> None:
     without = {
         "backup",
         "broker",
+        "cache",
         "completion",
         "config",
         "debug",
@@ -42,7 +43,14 @@ def test_every_command_that_prints_data_has_the_forms_of_output() -> None:
         "worker",
     }
     commands = [[name] for name in COMMANDS.keys() - without]
-    for command in [*commands, ["keys", "list"], ["config", "show"], ["queues", "pause"], ["queues", "resume"]]:
+    for command in [
+        *commands,
+        ["keys", "list"],
+        ["config", "show"],
+        ["queues", "pause"],
+        ["queues", "resume"],
+        ["cache", "list"],
+    ]:
         text = printed(*command, "--help")
         assert "-o, --output [table|json|jsonl" in text, command
         assert "--json" in text, command

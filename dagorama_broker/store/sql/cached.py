@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dagorama_broker.model.cached import CachedRow
+from dagorama_broker.model.rows import CachedRow
 from dagorama_broker.store.checksums import SqlValue, check_row, summed
 from dagorama_broker.store.sql.connection import Connection, upsert
 
@@ -33,11 +33,10 @@ def read_cached(connection: Connection) -> list[CachedRow]:
     rows = []
     for *row, chk in connection.execute(_READ):
         check_row("cached", row[0], chk, row)
-        *rest, has_refs, proof = row
-        rows.append(CachedRow(*rest, bool(has_refs), proof))
+        found = CachedRow(*row)
+        rows.append(found._replace(has_refs=bool(found.has_refs)))
     return rows
 
 
 def _row(row: CachedRow) -> tuple[SqlValue, ...]:
-    *rest, completed, expires, has_refs, proof = row
-    return (*rest, float(completed), float(expires), int(has_refs), proof)
+    return row._replace(completed=float(row.completed), expires=float(row.expires), has_refs=int(row.has_refs))
