@@ -244,7 +244,7 @@ class CachedRow(NamedTuple):
     node_id: bytes
     completed: float  #: seconds since 1970
     expires: float  #: seconds since 1970; 0: never
-    has_refs: bool  #: whether the value names other nodes
+    has_refs: int  #: 1 if the value names other nodes, else 0
     proof: bytes  #: that the node has the value; opaque
 
 

@@ -106,7 +106,7 @@ class Caching:
         expires = now + function.cache_ttl if function.cache_ttl else 0.0
         row = CachedRow(
             computed.key, function.name, node.queue.id, instance.key, instance.id, node.key,
-            node.block.id_of(node.key), now, expires, bool(node.refs), computed.proof,
+            node.block.id_of(node.key), now, expires, int(bool(node.refs)), computed.proof,
         )  # fmt: skip
         self._drop(row.key)
         self.enter(row)

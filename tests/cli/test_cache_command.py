@@ -33,7 +33,7 @@ def test_values_are_listed_shown_and_forgotten() -> None:
     assert (listed["function"], listed["values"], listed["oldest"] == listed["newest"]) == (FUNCTION, 1, True)
     assert "since startup: 1 hits, 1 misses" in printed("cache", "list")
     (first, _), (second, _) = started
-    assert f"value of node {first.instance_id.hex[:8]}/1, cached" in printed("show", second.instance_id, "1")
+    assert f"value of node {first.instance_id.hex[:8]}/1, cached" in printed("show", second.instance_id, "/1")
     assert data("cache", "clear", FUNCTION)["values"] == 1
     assert printed("cache", "clear", FUNCTION) == "0 values forgotten\n"
     assert data("cache", "list")["functions"] == []

@@ -298,12 +298,12 @@ def test_a_cache_is_checked_where_it_is_written() -> None:
         ({"key": 5}, "key is 5: it must be"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=text):
-            Cache(**fields)  # type: ignore[arg-type]
+            Cache(**fields)
     with pytest.raises(ValueError, match="cache is True: it must be a Cache"):
         dagorama(cache=True)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="cache and stream_children are given"):
         dagorama(cache=Cache(), stream_children=True)
-    with pytest.raises(ValueError, match="the key of the cache is 'nmae', which is not a parameter of .*work"):
+    with pytest.raises(ValueError, match=r"the key of the cache is 'nmae', which is not a parameter of .*work"):
 
         @dagorama(cache=Cache(key="nmae"))
         def work(self: object, name: str) -> str:

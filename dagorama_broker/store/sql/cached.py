@@ -33,10 +33,9 @@ def read_cached(connection: Connection) -> list[CachedRow]:
     rows = []
     for *row, chk in connection.execute(_READ):
         check_row("cached", row[0], chk, row)
-        found = CachedRow(*row)
-        rows.append(found._replace(has_refs=bool(found.has_refs)))
+        rows.append(CachedRow(*row))
     return rows
 
 
 def _row(row: CachedRow) -> tuple[SqlValue, ...]:
-    return row._replace(completed=float(row.completed), expires=float(row.expires), has_refs=int(row.has_refs))
+    return row._replace(completed=float(row.completed), expires=float(row.expires))
