@@ -905,7 +905,7 @@ class Results(_message.Message):
 
     @_builtins.property
     def cached(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Values that are to be cached: for each, the index of its node in `node`, its cache key (32 bytes), and the proof
+        """Values for the cache: for each, the index of its node in `node`, its cache key (32 bytes), and the proof
         that the node has the value of this key; docs/reference/envelopes.md says over what.
         """
 
@@ -1409,7 +1409,7 @@ class GrantBody(_message.Message):
 
     @_builtins.property
     def cache(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """For each node of a function that is `cached`: 0: the child returns its cache key (CACHE_KEY); 1: it is to run; above:
+        """For each node of a function that is `cached`: 0: the child returns its cache key (CACHE_KEY); 1: it runs; above:
         2 + the index in `found` of a node with the value of its key, which the child checks. The list may be shorter.
         """
 
@@ -2998,7 +2998,7 @@ class NodeInfo(_message.Message):
 
     @_builtins.property
     def cached(self) -> Global___NodeName:
-        """its value is that of this node, which was found in the cache"""
+        """it has the value of this node, which was found in the cache"""
 
     def __init__(
         self,

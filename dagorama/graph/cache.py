@@ -30,7 +30,7 @@ class Cache:
       completed; None: as long as the broker keeps the instance of that node.
     - `scope`: which calls share values. "definition": calls in all instances of the definition that have equal
       constructor arguments, as long as no decorated method of it changes. "function": calls in all instances of all
-      definitions that have the function, whatever their constructor arguments, as long as its own code does not change.
+      definitions that have the function, with any constructor arguments, as long as its own code does not change.
       "instance": calls within one instance.
     - `key`: what tells calls apart, instead of all their arguments: the name of a parameter, or a function that gets
       the arguments with all defaults, without `self`, and returns a value.
@@ -61,7 +61,7 @@ def check_cache_key(function: FunctionType, cache: Cache | None) -> None:
 
 
 class KeyParts:
-    """What the cache keys of the calls of one function consist of."""
+    """Finds the parts of the cache keys of the calls of one function."""
 
     __slots__ = ("_key", "_signature")
 

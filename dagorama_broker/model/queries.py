@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
-from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.rows import (
+    CachedRow,
     EagerAttemptRow,
     FunctionRow,
     InstanceRow,

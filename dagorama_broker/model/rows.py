@@ -8,7 +8,6 @@ from struct import pack, unpack
 from typing import NamedTuple
 
 from dagorama_broker.model.actions import ActionRow
-from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
 from dagorama_broker.model.hooks import HookRow
@@ -233,6 +232,22 @@ class TraceRow(NamedTuple):
 
     first_key: int
     trace: str
+
+
+class CachedRow(NamedTuple):
+    """A node has the value of a cache key. The row is deleted with the node's instance."""
+
+    key: bytes  #: 32 bytes, opaque
+    function: str  #: name of the function that the node runs
+    function_id: int
+    instance: int
+    instance_id: bytes
+    node: int
+    node_id: bytes
+    completed: float  #: seconds since 1970
+    expires: float  #: seconds since 1970; 0: never
+    has_refs: int  #: 1 if the value names other nodes, else 0
+    proof: bytes  #: that the node has the value; opaque
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ from dagorama.api.contract import CACHE_KEY_BYTES
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.actions import ActionKind, ActionRow
-from dagorama_broker.model.cached import LONGEST_PROOF
 from dagorama_broker.rpc.fields import check_name
 from dagorama_broker.rpc.permissions import caller_name
 from dagorama_broker.scheduler import Worker
@@ -18,6 +17,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Functions that a reply lists.
 MOST_LISTED = 10_000
+#: Bytes of the proof of a cached value.
+LONGEST_PROOF = 128
 #: No nodes.
 NONE: frozenset[int] = frozenset()
 

@@ -11,11 +11,10 @@ from typing import Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import FIRST_FOUND, LARGE, MESSAGE_TARGET, PARTS
-from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.domain import State
-from dagorama_broker.model.rows import RebindingRow
-from dagorama_broker.rpc.envelopes import large_in
+from dagorama_broker.model.rows import CachedRow, RebindingRow
 from dagorama_broker.rpc.functions import function_message
+from dagorama_broker.rpc.large_values import large_in
 from dagorama_broker.scheduler import FunctionQueue, Granted, Instance, Node
 
 T = TypeVar("T")

@@ -11,16 +11,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from itertools import islice
+from struct import Struct
 from threading import Condition
 from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import COUNT_LAYOUT, LARGE, PART_LAYOUT, PARTS
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.value_objects import ValueObjects
 from dagorama_broker.errors import NotFound, Unavailable
 from dagorama_broker.rpc.fields import sha256_bytes
 from dagorama_broker.rpc.limits import RequestLimits, Turns
 
+_PART, _COUNT = Struct(PART_LAYOUT), Struct(COUNT_LAYOUT)
 T = TypeVar("T")
 
 #: The most uploads, and downloads, at the same time, and the least number of that limit; others wait for their turn.
@@ -228,3 +231,24 @@ async def taken_in_time(parts: AsyncIterator[T], seconds: float) -> AsyncGenerat
 
 def _some(chunks: Iterator[bytes]) -> list[bytes]:
     return list(islice(chunks, AT_ONCE))
+
+
+def large_in(envelope: bytes) -> list[bytes]:
+    """Return the SHA-256 of large values that an envelope names; a malformed envelope names none.
+
+    docs/reference/envelopes.md has the layout.
+    """
+    names: list[bytes] = []
+    end = len(envelope)
+    if envelope[1] & PARTS:
+        end -= _COUNT.size
+        if end < 2:
+            return names
+        start = end - _PART.size * _COUNT.unpack_from(envelope, end)[0]
+        if not 2 <= start < end:
+            return names
+        names += [digest for _, digest, _ in _PART.iter_unpack(envelope[start:end])]
+        end = start
+    if envelope[1] & LARGE and end > 33:
+        names.append(envelope[end - 32 : end])
+    return names

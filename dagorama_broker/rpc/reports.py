@@ -230,7 +230,7 @@ async def _known(broker: Broker, results: pb.Results, refs: list[Sequence[int]] 
     if not blocks and not rest and not own:
         return found
     loaded = (await broker.loading.load(blocks, [*rest, *own])).nodes
-    # What was found may have been removed meanwhile.
+    # A node that was found may have been removed meanwhile.
     return loaded | broker.scheduler.nodes_found(found) if found else loaded
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dagorama_broker.model.cached import CachedRow
+from dagorama_broker.model.rows import CachedRow
 from dagorama_broker.scheduler.caching import CachedCount, Computed
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.objects import Node, Worker
@@ -60,7 +60,7 @@ class CachedValues(Outcomes):
         return False if cache_key is None else caching.find(cache_key, self.graph.now + self.graph.wall) or False
 
     def nodes_found(self, ids: Iterable[bytes]) -> dict[bytes, Node]:
-        """Return those of these nodes, by id, that have cached values, as far as memory knows all of them."""
+        """Return the nodes with cached values among these ids, by id, as far as memory knows all of them."""
         caching, queues, found = self.graph.caching, self.graph.queue_by_id, dict[bytes, Node]()
         for id in ids:
             row = caching.row_of(id)

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.domain import State
-from dagorama_broker.model.rows import Changes
+from dagorama_broker.model.rows import CachedRow, Changes
 from dagorama_broker.scheduler.objects import Node
 
 #: Cached values that are kept at the same time; beyond them the oldest is dropped.
@@ -23,7 +22,7 @@ MOST_LOOKED_AT = 10_000
 
 
 class Computed(NamedTuple):
-    """What a worker has said of the value of a running node: its cache key, and the proof of that."""
+    """The cache key of the value of a running node, as its worker says, and the proof of that."""
 
     key: bytes
     proof: bytes
@@ -45,7 +44,7 @@ class Caching:
         self.keys: dict[int, bytes] = {}  #: reported cache keys of unfinished nodes, by the keys of the nodes
         self.leaders: dict[bytes, Node] = {}  #: by cache key: the node that computes its value now
         self.alone: set[int] = set()  #: keys of nodes that run although another one computes the same
-        self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value is to be cached, by their keys
+        self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value will be cached, by their keys
         self.hits = self.misses = 0  #: nodes that ended with a cached value, and with one that was then cached
         self._of_node: dict[bytes, bytes] = {}  # cache keys of entries, by the ids of their nodes
         self._of_instance: dict[int, set[bytes]] = {}
@@ -63,7 +62,7 @@ class Caching:
         return key is not None and (self.leaders.get(key) is node or node.key in self.alone)
 
     def report(self, node: Node, key: bytes, now: float) -> Node | None:
-        """Note the cache key of a node that is to be queued. Return the node that it has to wait for, if any."""
+        """Note the cache key of a node before it is queued. Return the node that it has to wait for, if any."""
         self._forget_key(node, key)
         self.keys[node.key] = key
         self.alone.discard(node.key)
@@ -88,7 +87,7 @@ class Caching:
     # --- ends -------------------------------------------------------------------------------------------
 
     def ended(self, node: Node, changes: Changes, now: float) -> None:
-        """Forget an ended node; if it has completed with a value that is to be cached, cache that."""
+        """Forget an ended node; if it has completed with a value to be cached, cache that."""
         key, computed = self.keys.pop(node.key, None), self.computed.pop(node.key, None)
         if key is not None and self.leaders.get(key) is node:
             del self.leaders[key]
@@ -107,7 +106,7 @@ class Caching:
         expires = now + function.cache_ttl if function.cache_ttl else 0.0
         row = CachedRow(
             computed.key, function.name, node.queue.id, instance.key, instance.id, node.key,
-            node.block.id_of(node.key), now, expires, bool(node.refs), computed.proof,
+            node.block.id_of(node.key), now, expires, int(bool(node.refs)), computed.proof,
         )  # fmt: skip
         self._drop(row.key)
         self.enter(row)

@@ -31,6 +31,7 @@ def test_every_command_that_prints_data_has_the_forms_of_output() -> None:
     without = {
         "backup",
         "broker",
+        "cache",
         "completion",
         "config",
         "debug",
@@ -49,6 +50,7 @@ def test_every_command_that_prints_data_has_the_forms_of_output() -> None:
         ["queues", "pause"],
         ["queues", "resume"],
         ["queues", "limits"],
+        ["cache", "list"],
     ]:
         text = printed(*command, "--help")
         assert "-o, --output [table|json|jsonl" in text, command

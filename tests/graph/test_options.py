@@ -10,6 +10,7 @@ import pytest
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, instance_within
 from dagorama.errors import PromiseMisuse
+from dagorama.graph.cache import Cache
 from dagorama.graph.node_batch import FunctionTable
 from dagorama.graph.rates import Limit, Rate
 from dagorama.graph.scope import AttemptScope
@@ -365,3 +366,21 @@ def test_a_key_that_is_no_parameter_is_refused_where_it_is_written(key: str) -> 
         def work(self: Any, tenant: str, *rest: Any) -> None:
             local = tenant
             print(local)
+
+
+def test_a_cache_is_checked_where_it_is_written() -> None:
+    for fields, text in (
+        ({"ttl": 0}, "ttl is 0"), ({"ttl": -1}, "ttl is -1"), ({"scope": "world"}, "scope is 'world': it must be"),
+        ({"key": 5}, "key is 5: it must be"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=text):
+            Cache(**fields)
+    with pytest.raises(ValueError, match="cache is True: it must be a Cache"):
+        dagorama(cache=True)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="cache and stream_children are given"):
+        dagorama(cache=Cache(), stream_children=True)
+    with pytest.raises(ValueError, match=r"the key of the cache is 'nmae', which is not a parameter of .*work"):
+
+        @dagorama(cache=Cache(key="nmae"))
+        def work(self: object, name: str) -> str:
+            return name

@@ -11,7 +11,7 @@ from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import encode
 from dagorama.values.envelope import PLAIN, large_values
 from dagorama.values.signing import RESULT, keyring
-from dagorama_broker.rpc.envelopes import large_in
+from dagorama_broker.rpc.large_values import large_in
 
 PROMISE: Any = DAGPromise._made(b"o" * 12, 7, b"i" * 16, "f", (), {}, None)
 VALUES: dict[str, Any] = {

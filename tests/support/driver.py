@@ -166,7 +166,7 @@ class Hand:
         return taken
 
     def compute(self, name: str, cache_key: bytes, *promises: str, us: int = 100_000) -> bool:
-        """Complete a node with a value that is to be cached."""
+        """Complete a node with a value for the cache."""
         key, attempt = self.driver.key(name), self.held[name]
         self.driver.scheduler.computed(self.worker, key, attempt, cache_key, b"proof of " + name.encode())
         return self.complete(name, *promises, us=us)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import EagerState, Function, State
 from dagorama_broker.model.hooks import HookRow
@@ -20,6 +19,7 @@ from dagorama_broker.model.queries import (
     is_made,
 )
 from dagorama_broker.model.rows import (
+    CachedRow,
     Changes,
     DraftRow,
     EagerAttemptRow,
@@ -101,8 +101,8 @@ class Ledger:
             self.hooks[hook.instance] = hook
         self.keys.update(changes.keys)
         self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
-        for key in changes.uncached:
-            self.cached.pop(key, None)
+        for cache_key in changes.uncached:
+            self.cached.pop(cache_key, None)
         self.cached.update((row.key, row) for row in changes.cached)
         for end in changes.instance_ends:
             self.ends[end.key] = end

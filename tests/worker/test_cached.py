@@ -242,7 +242,7 @@ class TestRefreshing:
         with pytest.raises(TypeError, match=r"refresh\(\) takes a decorated method"):
             refresh(len)
         with pytest.raises(TypeError, match="would run it here"):
-            refresh(Words.loud)(Words(), "a", greedy_execution=True)  # type: ignore[call-arg]
+            refresh(Words.loud)(Words(), Text("a"), greedy_execution=True)  # type: ignore[call-arg]
         with pytest.raises(TypeError, match="refresh is 1"):
             start(Words(), refresh=1)  # type: ignore[call-overload]
 

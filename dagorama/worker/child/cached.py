@@ -1,34 +1,28 @@
-"""What a child does with a node whose values are cached: compute its key, and take over a value that was found.
+"""Decides for a node of a function with a cache whether it runs, or takes over a value that the broker has found.
 
-The rule: the broker says which node has the value, and this process believes it only with a proof for the key that it
-has computed itself, from verified arguments.
+The broker is believed only with a proof: the process that ran a node signs the cache key, the instance and the id of
+the node. So a broker, which holds no key, cannot give a node the value of another function, of other code or of other
+arguments. It can withhold a value, or offer one that has expired: neither is a wrong value.
+
+    version, cache key, instance, node     1, 32, 16 and 16 bytes, signed as a statement with the role M
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import ORIGIN_BYTES
-from dagorama.errors import UncacheableArgument, UnverifiedValue
-from dagorama.graph.cache import Cache, KeyParts
-from dagorama.graph.constructor_arguments import unpacked
+from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.graph.scope import CachedRun
 from dagorama.models.promise import DAGPromise
-from dagorama.user_code.class_code import code_of
-from dagorama.values.cache_proof import cache_proof, check_cache_proof
-from dagorama.values.content_hash import content_hash
+from dagorama.values.keys import ID_BYTES
+from dagorama.values.signing import CACHED, INSTANCE_BYTES, NODE_BYTES, Keyring
+from dagorama.worker.child.cache_keys import CacheKeys
+from dagorama.worker.child.call import Call
 
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-    from types import FunctionType
-
-    from dagorama.api import broker_pb2 as pb
-    from dagorama.values.signing import Keyring
-    from dagorama.worker.child.call import Call
-
-_VERSION = b"dagorama cache key 1"
+_VERSION = b"\1"
 
 
 class LookUp(Exception):
@@ -40,54 +34,10 @@ class LookUp(Exception):
 
 
 class Chosen(NamedTuple):
-    """What runs for a node."""
+    """The function that runs for a node, and what its result is for the cache."""
 
     run: CachedRun
     function: Callable[..., Any] | None  #: returns the promise of the node that has the value; None: the node's own
-
-
-class CacheKeys:
-    """Computes the cache keys of the nodes of one function, from the code that runs them and their arguments."""
-
-    __slots__ = ("_common", "_has_instance", "_has_self", "_name", "_parts")
-
-    def __init__(self, cache: Cache, function: FunctionType, cls: type, name: str, code: str, class_code: str) -> None:
-        """`name`, `code` and `class_code` are those of the nodes; without `class_code`, that of `cls` counts."""
-        self._parts = KeyParts(function, cache)
-        self._name = function.__qualname__
-        self._has_self, self._has_instance = cache.scope != "function", cache.scope == "instance"
-        # With a key function instead of a parameter the same key has another meaning.
-        rule = cache.key if isinstance(cache.key, str) else "" if cache.key is None else "()"
-        where = [name, class_code or code_of(cls).text] if self._has_self else [function.__module__, self._name]
-        self._common = sha256(_VERSION)
-        for part in (cache.scope, rule, code, *where):
-            _add(self._common, part.encode())
-
-    def key(
-        self, instance: bytes, args: tuple[object, ...], kwargs: dict[str, Any], constructor: bytes | None
-    ) -> bytes:
-        """Return the key of a node of this instance. Raises UncacheableArgument."""
-        found = self._common.copy()
-        if self._has_instance:
-            _add(found, instance)
-        try:
-            for path, value in self._parts(args, kwargs):
-                _add(found, content_hash(value, path))
-            if constructor is not None and self._has_self:
-                _add(found, _of_constructor(constructor))
-        except UncacheableArgument as error:
-            raise UncacheableArgument(f"{self._name} has a cache, and {error}") from None
-        return found.digest()
-
-
-def _add(found: Hash, part: bytes) -> None:
-    found.update(len(part).to_bytes(8, "big") + part)
-
-
-def _of_constructor(constructor: bytes) -> bytes:
-    """Return the hash of the constructor arguments of a definition, and of what was assigned to it since."""
-    args, kwargs, changed, contents = unpacked(constructor)
-    return content_hash((args, dict(kwargs), {**contents, **changed}), "the constructor arguments")
 
 
 def choose(
@@ -99,7 +49,7 @@ def choose(
     constructor: bytes | None,
     fresh: bool,
 ) -> Chosen:
-    """Return what runs for a node of a function with a cache; `fresh`: its own function in any case.
+    """Return the function that runs for a node of a function with a cache; `fresh`: its own one in any case.
 
     Raises LookUp if the broker must look the key up first, UncacheableArgument, and TamperedValue if the broker names a
     node without a proof for this key.
@@ -126,3 +76,16 @@ def _returning(promise: DAGPromise[Any], is_async: bool) -> Callable[..., Any]:
         return promise
 
     return later if is_async else lambda *args, **kwargs: promise
+
+
+def cache_proof(ring: Keyring, key: bytes, instance: bytes, node: bytes) -> bytes:
+    """Return the proof that this node has the value of this cache key."""
+    return ring.signs_under + ring.sign_statement(_VERSION + key + instance + node, CACHED)
+
+
+def check_cache_proof(ring: Keyring, proof: bytes, key: bytes, instance: bytes, node: bytes) -> None:
+    """Raise TamperedValue unless the proof is for these; UnverifiedValue if its key is not held here."""
+    what = f"the cached value of node {node.hex()}"
+    if len(instance) != INSTANCE_BYTES or len(node) != NODE_BYTES:
+        raise TamperedValue(f"{what} of instance {instance.hex()} cannot be: these are no ids")
+    ring.check_statement(_VERSION + key + instance + node, CACHED, proof[:ID_BYTES], proof[ID_BYTES:], what)

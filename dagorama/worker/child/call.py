@@ -20,7 +20,7 @@ from dagorama.values.failures import failed_source, told_failure
 from dagorama.values.out_of_band import GetLarge
 from dagorama.values.rebind import Wanted
 from dagorama.values.signing import Keyring, SignedValues, code_text, function_digest
-from dagorama.worker.child.cached import CacheKeys
+from dagorama.worker.child.cache_keys import CacheKeys
 
 if TYPE_CHECKING:
     from dagorama.models.failure import Failure

@@ -53,7 +53,7 @@ class Piece:
         self.ref_count.append(len(refs))
 
     def add_cached(self, run: CachedRun) -> None:
-        """Say of the last value that it is to be cached, or that it was found in the cache."""
+        """Say of the last value that it must be cached, or that it was found in the cache."""
         if run.is_hit:
             self.hits.append(len(self.node) - 1)
             return

@@ -7,12 +7,12 @@ from typing import Any
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.actions import MOST_ACTIONS, ActionRow
-from dagorama_broker.model.cached import CachedRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.queries import EndedNode, StoredInstance
 from dagorama_broker.model.rows import (
+    CachedRow,
     Changes,
     DraftRow,
     FunctionRow,

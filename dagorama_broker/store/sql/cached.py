@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dagorama_broker.model.cached import CachedRow
+from dagorama_broker.model.rows import CachedRow
 from dagorama_broker.store.checksums import SqlValue, check_row, summed
 from dagorama_broker.store.sql.connection import Connection, upsert
 
@@ -33,11 +33,9 @@ def read_cached(connection: Connection) -> list[CachedRow]:
     rows = []
     for *row, chk in connection.execute(_READ):
         check_row("cached", row[0], chk, row)
-        found = CachedRow(*row)
-        rows.append(found._replace(has_refs=bool(found.has_refs)))
+        rows.append(CachedRow(*row))
     return rows
 
 
 def _row(row: CachedRow) -> tuple[SqlValue, ...]:
-    ids = row.key, row.function, row.function_id, row.instance, row.instance_id, row.node, row.node_id
-    return *ids, float(row.completed), float(row.expires), int(row.has_refs), row.proof
+    return row._replace(completed=float(row.completed), expires=float(row.expires))

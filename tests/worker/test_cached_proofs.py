@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dagorama.errors import TamperedValue, UnverifiedValue
-from dagorama.values.cache_proof import cache_proof, check_cache_proof
 from dagorama.values.keys import SigningKey
 from dagorama.values.signing import Keyring
+from dagorama.worker.child.cached import cache_proof, check_cache_proof
 
 RING, OTHER = Keyring([SigningKey(b"s" * 32)]), Keyring([SigningKey(b"o" * 32)])
 KEY, INSTANCE, NODE = b"k" * 32, b"i" * 16, b"n" * 16
