@@ -39,6 +39,15 @@ MOST_LABELS, LONGEST_LABEL, LONGEST_LABEL_VALUE = 16, 64, 256
 #: Priorities of instances and of functions; higher goes first.
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -128, 127
 
+# --- signals ----------------------------------------------------------------------------------------------
+
+#: The names of signals, as a regular expression, and the characters of a key.
+SIGNAL_NAME, LONGEST_SIGNAL_KEY = r"[\w.-]{1,100}", 256
+#: Bytes of the JSON of a signal, of the schema of its type, and of the signed arguments of a node that waits for one.
+LONGEST_SIGNAL, LONGEST_SCHEMA, LONGEST_WAIT = 64 << 10, 16 << 10, 128 << 10
+#: The function of nodes that wait for a signal is this, followed by the name of the signal and a closing parenthesis.
+WAIT_FUNCTION = "dagorama:wait_for("
+
 # --- envelopes --------------------------------------------------------------------------------------------
 
 #: First byte of an envelope.
@@ -46,6 +55,8 @@ ENVELOPE_VERSION = 1
 #: Flags in the second byte: a signature follows, the body is stored separately, a table of promises, one of parts, and
 #: the body is JSON, never a pickle.
 SIGNED, LARGE, REFS, PARTS, JSON = 1, 2, 4, 8, 16
+#: The only flag of the value of a node that has waited for a signal: its signed arguments, and JSON from the sender.
+SIGNAL = 32
 #: `struct` layouts of an entry in the table of parts (length, SHA-256, kind), and of the number of entries after it.
 PART_LAYOUT, COUNT_LAYOUT = "<Q32sB", "<I"
 #: Name of the type of a cancelled node's failure.
@@ -60,6 +71,7 @@ class Role(StrEnum):
     CLIENT = "client"
     WORKER = "worker"
     READER = "reader"
+    SIGNALLER = "signaller"
     ADMIN = "admin"
 
 

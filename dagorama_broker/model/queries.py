@@ -21,6 +21,7 @@ from dagorama_broker.model.rows import (
     RebindingRow,
     UsedFailureRow,
 )
+from dagorama_broker.model.signals import NO_MAIL, Mail
 
 #: Characters of the message of a failure in `FailurePage`.
 LONGEST_BEGINNING = 300
@@ -86,6 +87,8 @@ class Live:
     traces: dict[int, str] = field(default_factory=dict)  #: trace contexts of traced `blocks`, by their first keys
     paused: list[PausedQueueRow] = field(default_factory=list)
     delays: dict[int, NodeDelay] = field(default_factory=dict)  #: of `nodes` that have one, by key
+    mail: Mail = NO_MAIL  #: of `instances`
+    next_signal: int = 1
 
 
 class FoundNode(NamedTuple):
@@ -103,6 +106,7 @@ class StoredInstance(NamedTuple):
     row: InstanceRow
     ended: float | None
     failed: bool
+    mail: Mail = NO_MAIL  #: its signals, if it was read to be loaded into memory
 
 
 class InstanceMarks(NamedTuple):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
+from dagorama_broker.model.signals import SignalRow, WaitRow
 
 
 def pack_keys(keys: Sequence[int]) -> bytes:
@@ -270,31 +271,15 @@ class Changes:
     paused: list[PausedQueueRow] = field(default_factory=list)
     resumed: list[str] = field(default_factory=list)  #: names of queues; before `paused`
     actions: list[ActionRow] = field(default_factory=list)
+    waits: list[WaitRow] = field(default_factory=list)  #: a later row of a node replaces an earlier one
+    signals: list[SignalRow] = field(default_factory=list)  #: a later row of a number replaces an earlier one
+    signals_gone: list[int] = field(default_factory=list)  #: their numbers; after `signals`
 
     def __bool__(self) -> bool:
         return bool(
-            self.nodes
-            or self.outcomes
-            or self.blocks
-            or self.instances
-            or self.progress
-            or self.resolved
-            or self.functions
-            or self.instance_ends
-            or self.large
-            or self.workers_joined
-            or self.workers_left
-            or self.worker_names
-            or self.paused
-            or self.resumed
-            or self.actions
-            or self.removed
-            or self.eager_attempts
-            or self.retried
-            or self.rebound
-            or self.used_failures
-            or self.functions_gone
-            or self.drafts
-            or self.given_up
-            or self.drafts_over
-        )
+            self.nodes or self.outcomes or self.blocks or self.instances or self.progress or self.resolved
+            or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
+            or self.worker_names or self.paused or self.resumed or self.actions or self.removed or self.eager_attempts
+            or self.retried or self.rebound or self.used_failures or self.functions_gone or self.drafts
+            or self.given_up or self.drafts_over or self.waits or self.signals or self.signals_gone
+        )  # fmt: skip

@@ -10,10 +10,12 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import ENDED, EagerState, Failure, State
 from dagorama_broker.model.queries import StoredNode
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
+from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.rpc.failures import headline
 from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
 from dagorama_broker.rpc.functions import function_message
 from dagorama_broker.rpc.logs import report_message
+from dagorama_broker.rpc.signals import signal_message, stored_waits
 from dagorama_broker.scheduler import FunctionQueue, Node
 
 #: Sources that are listed for a node.
@@ -48,6 +50,7 @@ class NodeInfos:
         self._why_nobody: dict[int, str] = {}  #: by queue
         self._workers: dict[int, str] = {}  #: names, by number
         self._ordinals: dict[int, int] = {}
+        self._waits: dict[int, WaitRow] = {}
 
     async def infos(self, nodes: Sequence[SeenNode]) -> list[pb.NodeInfo]:
         """Return the messages for these nodes."""
@@ -56,6 +59,7 @@ class NodeInfos:
         in_view, view = self._broker.commits.in_view, self._broker.store.view
         self._eager_states = await in_view(view.eager_states, keys)
         self._ordinals = await in_view(view.ordinals, keys)
+        self._waits = await stored_waits(self._broker, [seen.node for seen in nodes])
         ran_by = {seen.node.outcome.worker for seen in nodes if seen.node.outcome is not None} - {0}
         self._workers = await in_view(view.worker_names, ran_by) if ran_by else {}
         return [await self._info(seen) for seen in nodes]
@@ -79,6 +83,8 @@ class NodeInfos:
             creator=self._ids[node.creator] if node.creator else b"",
             ordinal=self._ordinals[node.key],
         )
+        if (wait := live.wait if live is not None else self._waits.get(node.key)) is not None:
+            info.signal.CopyFrom(signal_message(wait))
         if live is not None and live.state is state:
             self._add_live(info, live)
         elif node.outcome is not None and state in ENDED:

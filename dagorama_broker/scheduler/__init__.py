@@ -10,6 +10,7 @@ from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenB
 from dagorama_broker.scheduler.endings import RecentFailure, Tally
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
+from dagorama_broker.scheduler.mail import Sent, refuse_ended
 from dagorama_broker.scheduler.mismatch import ReasonCode
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
@@ -57,6 +58,7 @@ __all__ = [
     "Recording",
     "Retried",
     "Scheduler",
+    "Sent",
     "Slot",
     "Start",
     "TakenBack",
@@ -65,6 +67,7 @@ __all__ = [
     "Worker",
     "WorkerInfo",
     "name_key",
+    "refuse_ended",
     "refuse_uncovered",
     "staged_cost",
 ]

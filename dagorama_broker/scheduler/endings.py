@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.model.rows import InstanceEnd, OutcomeRow, ResolvedRow
 from dagorama_broker.scheduler.limits import STEP
+from dagorama_broker.scheduler.mail import leave
 from dagorama_broker.scheduler.objects import UNSTARTED, Node
 from dagorama_broker.scheduler.states import States
 from dagorama_broker.scheduler.transitions import CLAIMED, COMPLETED, RESOLVING, WAITING
@@ -205,9 +206,12 @@ class Endings(States):
         if self.made_with:
             self.made_with.pop(node.key, None)
             self.rebindings.pop(node.key, None)
-        if node.rare is not None and node.failures is not None:
-            self.keep_failure(node.failures, None)
-            node.failures = None
+        if node.rare is not None:
+            if node.failures is not None:
+                self.keep_failure(node.failures, None)
+                node.failures = None
+            if node.rare.wait is not None:
+                leave(self, node)
         self.effects.ended.append(node)
         if self.noticed is not None:
             self.noticed.append(_noticed(node))

@@ -25,6 +25,7 @@ class ReasonCode(StrEnum):
     STARTING = "starting"  #: the large call that created it is not finished
     BACKOFF = "backoff"
     DELAY = "delay"
+    SIGNAL = "signal"  #: it waits for one
     PAUSED = "paused"
     LIMIT = "limit"  #: max_concurrency
     BUSY = "busy"

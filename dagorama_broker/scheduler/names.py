@@ -18,9 +18,11 @@ from dagorama_broker.model.rows import (
     TraceRow,
     WorkerNameRow,
 )
+from dagorama_broker.model.signals import Mail
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import STEP
+from dagorama_broker.scheduler.mail import Mailboxes
 from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.recording import NONE_SAMPLED, SAMPLED, Recording
@@ -94,6 +96,7 @@ class Names:
         self.next_worker = 1
         self.worker_numbers: dict[str, int] = {}  #: by name, of workers that have connected to this broker
         self.traces: dict[int, str] = {}  #: trace contexts of traced blocks in `origins`, by their first keys
+        self.mail = Mailboxes()  #: signals of `instances`
         self._last_keyed = 0
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
@@ -202,11 +205,13 @@ class Names:
                 keys = range(start, min(start + STEP, block.first_key + block.count))
                 yield from [self.nodes[key] for key in keys if key in self.nodes]
 
-    def load_instance(self, row: InstanceRow, failed: bool) -> None:
-        """Load an instance that has left memory, because a call names it."""
+    def load_instance(self, row: InstanceRow, failed: bool, mail: Mail) -> None:
+        """Load an instance that has left memory, with its signals, because a call names it."""
         if row.id not in self.instances:
             drafted = self.drafted.get(row.id)
             self.instances[row.id] = drafted or Instance(row.key, row.id, failed, row.priority)
+            if drafted is None:
+                self.mail.load(mail)
 
     def enter_block(self, block: NodeBlock) -> None:
         """Make the nodes of a block findable by their ids."""
@@ -232,6 +237,8 @@ class Names:
     def _forget_instance(self, instance: Instance) -> None:
         """Evict an instance from memory; the store has it."""
         self.instances.pop(instance.id, None)
+        if instance.id not in self.drafted:
+            self.mail.forget(instance.key)
         for block in instance.blocks:
             self.origins.pop(block.origin, None)
             if self.traces:

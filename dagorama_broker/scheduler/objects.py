@@ -9,6 +9,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import ENDED, State, WireProtocol
 from dagorama_broker.model.rows import pack_keys
+from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
 from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head
@@ -50,13 +51,14 @@ NONE: frozenset[int] = frozenset()
 class RareFacts:
     """Facts about few nodes, as an object of its own, so that a million other nodes do not have fields for them."""
 
-    __slots__ = ("delay", "failures", "root_cause", "tolerates")
+    __slots__ = ("delay", "failures", "root_cause", "tolerates", "wait")
 
     def __init__(self) -> None:
         self.tolerates = NONE
         self.root_cause: Node | None = None
         self.failures: FailureCounts | None = None
         self.delay: NodeDelay | None = None
+        self.wait: WaitRow | None = None
 
 
 #: Value of `Node.pending` for a node that is made and has not begun to wait for its sources.
@@ -139,6 +141,15 @@ class Node:
         if delay is not None or self.rare is not None:
             self._with_rare().delay = delay
 
+    @property
+    def wait(self) -> WaitRow | None:
+        """The signal that it waits for; None: it is run by a worker."""
+        return None if self.rare is None else self.rare.wait
+
+    @wait.setter
+    def wait(self, wait: WaitRow | None) -> None:
+        self._with_rare().wait = wait
+
     def packed_sources(self) -> bytes:
         """Return the packed keys of its sources; negative if it takes their failure as a value."""
         if not self.sources:
@@ -202,9 +213,8 @@ class Pool:
         self.protocol = protocol
         self.workers: dict[bytes, Worker] = {}
         self.idle: dict[Slot, None] = {}  #: empty slots, the one that waited longest first
-        self.partially_free: dict[
-            Slot, None
-        ] = {}  #: slots with nodes that may have room, the one that waited longest first
+        #: slots with nodes that may have room, the one that waited longest first
+        self.partially_free: dict[Slot, None] = {}
         self._may: dict[int, bool] = {}  # by the id of a function, as far as asked
         self.offered: dict[FunctionQueue, int] = {}  #: functions' own queues, and the place at which `_heads` has each
         self._heads: list[tuple[int, int, FunctionQueue]] = []  # heap of (place, id, the function's own queue)

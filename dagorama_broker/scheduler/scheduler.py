@@ -1,7 +1,7 @@
 """The scheduler: what clients, workers and time do to it. No IO, no clock, no chance; time comes as an argument.
 
-`Scheduler` has five layers, each in its own module: views, children, outcomes, workers, and here steps, submissions
-and retries.
+`Scheduler` has six layers, each in its own module: views, children, outcomes, workers, signals, and here steps,
+submissions and retries.
 Each verb changes everything it must, or refuses and changes nothing.
 """
 
@@ -29,14 +29,14 @@ from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind
 from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.retry import ORPHANED, Retried, orphans, refuse, retry_failed, with_dependents
+from dagorama_broker.scheduler.signals import Signals
 from dagorama_broker.scheduler.submission import SubmissionPlan
-from dagorama_broker.scheduler.workers import Workers
 
 #: Queues that may be paused at the same time.
 MOST_PAUSED = 10_000
 
 
-class Scheduler(Workers):
+class Scheduler(Signals):
     def __init__(self, epoch: int, limits: Limits | None = None, timing: Timing | None = None) -> None:
         super().__init__(epoch, limits, timing)
         self.feeding = Assigner(self.claims)
@@ -62,6 +62,7 @@ class Scheduler(Workers):
         self._end_pauses(now)
         for node in islice(self.graph.expired(now), self.limits.step):
             self._give_up(node)
+        self._end_waits()
         for node in self.claims.overrun(now):
             self._take_away(node, now)
         if self.dispatch_paused_until is not None and (now >= self.dispatch_paused_until or not self.awaited):
@@ -87,7 +88,8 @@ class Scheduler(Workers):
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
         times = [stale_at, self.dispatch_paused_until]
-        times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.claims.overruns) if heap]
+        heaps = self.graph.pauses, self.graph.expiries, self.graph.mail.deadlines, self.claims.overruns
+        times += [heap[0][0] for heap in heaps if heap]
         if self.claims.leases:
             # Called this often, it can tell that the broker stood still from the silence of a worker.
             times += [self.claims.leases[0][0], now + self.timing.shortest_lease / 4]
@@ -165,11 +167,14 @@ class Scheduler(Workers):
         if instance is None:
             assert stored is not None
             instance = Instance(stored.row.key, id, stored.failed, stored.row.priority)
+            self.graph.mail.load(stored.mail)
         self.graph.drafted[id] = instance
 
     def unpin_instance(self, id: bytes) -> None:
         """Let an instance leave memory when it has ended."""
-        self.graph.drafted.pop(id, None)
+        instance = self.graph.drafted.pop(id, None)
+        if instance is not None and id not in self.graph.instances:
+            self.graph.mail.forget(instance.key)
 
     # --- removal ------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
 from dagorama_broker.store.sql.listing import checked_delays
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
+from dagorama_broker.store.sql.signals import read_live_mail
 
 
 def _of_unfinished(table: str, columns: str) -> str:
@@ -79,6 +80,8 @@ def read_live(reader: Reader) -> Live:
         paused=_paused(connection),
         next_worker=next_key(connection, "worker_names", "number"),
         traces=_traces(connection),
+        mail=read_live_mail(connection),
+        next_signal=next_key(connection, "signals", "number"),
     )
 
 

@@ -1,0 +1,284 @@
+"""Signals of unfinished instances: which nodes wait for them, which are kept until a node does, which keys are known.
+
+The rule: nodes take signals of a name in the order in which both came. A signal is given to one node.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple
+
+from dagorama.api.contract import ENVELOPE_VERSION, SIGNAL
+from dagorama_broker.errors import Conflict, FailedPrecondition, ResourceExhausted
+from dagorama_broker.model.rows import Changes
+from dagorama_broker.model.signals import MOST_KEPT, MOST_KEYS, Mail, NewSignal, SignalRow, WaitEnd, WaitRow
+from dagorama_broker.scheduler.objects import Node
+from dagorama_broker.scheduler.transitions import CANCELLED, COMPLETED
+
+if TYPE_CHECKING:
+    from dagorama_broker.scheduler.graph import Graph
+    from dagorama_broker.scheduler.names import Names
+
+#: Bytes of all kept signals together.
+MOST_BYTES = 64 << 20
+#: Bytes that a kept signal, or a key, takes in addition to its content.
+SIGNAL_BYTES = 400
+#: Bytes that a waiting node takes in addition to what every node takes.
+WAIT_BYTES = 600
+
+
+class Sent(NamedTuple):
+    """What has become of a signal."""
+
+    is_known: bool = False  #: a signal with its key was accepted before, and nothing has changed
+    node: Node | None = None  #: that it was given to; None: it is kept until a node waits for it
+    kept: int = 0  #: signals of this name that are kept
+
+
+class Mailbox:
+    """The signals of one name of an instance."""
+
+    __slots__ = ("keys", "kept", "over", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[int, Node] = OrderedDict()  #: by key, in the order in which they began to wait
+        self.kept: deque[SignalRow] = deque()
+        self.keys: OrderedDict[str, tuple[bytes, int]] = OrderedDict()  #: digest and number by key, the latest last
+        self.over = ""  #: why no node waits any more, if the last one that did got no signal
+
+
+class Mailboxes:
+    """All mailboxes of unfinished instances. An instance that has never used a signal has none."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, dict[str, Mailbox]] = {}  # by instance and name
+        self.next_number = 1
+        self.size = 0  #: bytes of kept signals, keys and waits, roughly
+        self.kept = 0  #: bytes of kept signals and keys
+        self.deadlines: list[tuple[float, int]] = []  #: heap of (when, key) of nodes whose wait has a timeout
+
+    def find(self, instance: int, name: str) -> Mailbox | None:
+        return self._of.get(instance, {}).get(name)
+
+    def box(self, instance: int, name: str) -> Mailbox:
+        """Return a mailbox; make it if there is none."""
+        return self._of.setdefault(instance, {}).setdefault(name, Mailbox())
+
+    def load(self, mail: Mail) -> None:
+        """Take in what the store has of instances that come into memory, before their nodes wait."""
+        for row in mail.waits:
+            if row.end:
+                self.box(row.instance, row.name).over = _why(row)
+        for row in mail.signals:
+            box = self.box(row.instance, row.name)
+            if row.key:
+                self._remember(box, row)
+            if row.value is not None:
+                box.kept.append(row)
+                self._add(_size(row))
+
+    def forget(self, instance: int) -> None:
+        """Drop the mailboxes of an instance that leaves memory; the store has them."""
+        for box in self._of.pop(instance, {}).values():
+            self._add(-sum(map(_size, box.kept)) - SIGNAL_BYTES * len(box.keys))
+
+    def overdue(self, graph: Graph) -> Iterator[Node]:
+        """Take nodes whose timeout is over out of the heap, and yield them."""
+        while self.deadlines and self.deadlines[0][0] <= graph.now:
+            node = graph.nodes.get(heappop(self.deadlines)[1])
+            if node is not None and node.wait is not None:
+                box = self.find(node.instance.key, node.wait.name)
+                if box is not None and node.key in box.waiting:
+                    yield node
+
+    def _add(self, size: int) -> None:
+        self.kept += size
+        self.size += size
+
+    def enough(self, size: int) -> bool:
+        """Return whether all kept signals together leave no room for this many bytes more."""
+        return self.kept + size > MOST_BYTES
+
+    def keep(self, box: Mailbox, row: SignalRow) -> None:
+        """Keep a signal until a node waits for it."""
+        box.kept.append(row)
+        self._add(_size(row))
+
+    def take(self, box: Mailbox) -> SignalRow:
+        """Take the oldest kept signal out of a mailbox."""
+        row = box.kept.popleft()
+        self._add(-_size(row))
+        return row
+
+    def _remember(self, box: Mailbox, row: SignalRow) -> int:
+        """Remember the key of a signal; return the number of the signal whose key is forgotten for it; 0: none is."""
+        box.keys[row.key] = row.digest, row.number
+        self._add(SIGNAL_BYTES)
+        if len(box.keys) <= MOST_KEYS:
+            return 0
+        self._add(-SIGNAL_BYTES)
+        return box.keys.popitem(last=False)[1][1]
+
+    def remember(self, box: Mailbox, row: SignalRow, changes: Changes) -> None:
+        """Remember the key of a new signal, instead of the oldest one if there are too many."""
+        forgotten = self._remember(box, row)
+        if forgotten and all(kept.number != forgotten for kept in box.kept):
+            changes.signals_gone.append(forgotten)
+
+
+def _size(row: SignalRow) -> int:
+    return SIGNAL_BYTES + len(row.value or b"")
+
+
+def _size_of_wait(wait: WaitRow) -> int:
+    return WAIT_BYTES + len(wait.arguments) + len(wait.schema)
+
+
+def _why(row: WaitRow) -> str:
+    """Return why a node no longer waits; empty: it got a signal."""
+    when = datetime.fromtimestamp(row.ended, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    match row.end:
+        case WaitEnd.TIMED_OUT:
+            return f"the node that waited for it has failed at {when}, after its timeout of {row.timeout:g} s"
+        case WaitEnd.DEFAULT:
+            return f"the node that waited for it took its default at {when}, after its timeout of {row.timeout:g} s"
+        case WaitEnd.CANCELLED:
+            return f"the node that waited for it was cancelled at {when}"
+    return ""
+
+
+def signal_value(wait: WaitRow, value: bytes) -> bytes:
+    """Return the value of a node that has waited: its own signed arguments, and the JSON; empty JSON: its default."""
+    return b"".join(
+        (bytes((ENVELOPE_VERSION, SIGNAL)), len(wait.arguments).to_bytes(4, "little"), wait.arguments, value)
+    )
+
+
+# --- what happens to nodes and signals --------------------------------------------------------------------
+
+
+def begin_wait(graph: Graph, node: Node) -> None:
+    """Let a node wait for its signal; if one is kept, it is given to the node at once."""
+    wait, mail = node.wait, graph.mail
+    assert wait is not None
+    box = mail.box(node.instance.key, wait.name)
+    box.over = ""
+    if box.kept:
+        row = mail.take(box)
+        if row.key:
+            graph.changes.signals.append(row._replace(value=None))
+        else:
+            graph.changes.signals_gone.append(row.number)
+        _give(graph, node, row.value or b"", row.by)
+        return
+    node.pending = 1
+    box.waiting[node.key] = node
+    mail.size += _size_of_wait(wait)
+    if wait.until:
+        left = min(wait.timeout, max(0.0, wait.until - graph.wall - graph.now))
+        heappush(mail.deadlines, (graph.now + left, node.key))
+
+
+def send(graph: Graph, instance: int, signal: NewSignal) -> Sent:
+    """Give a signal to the node that has waited longest for it, or keep it.
+
+    Raises Conflict if another one with its key was sent, FailedPrecondition if no node waits for it any more, and
+    ResourceExhausted if too many are kept.
+    """
+    mail = graph.mail
+    box = mail.find(instance, signal.name) or Mailbox()
+    if is_known(box.keys.get(signal.key), signal):
+        return Sent(is_known=True, kept=len(box.kept))
+    if not box.waiting and box.over:
+        raise FailedPrecondition(f"no node waits for the signal {signal.name!r} any more: {box.over}")
+    if not box.waiting and len(box.kept) >= MOST_KEPT:
+        raise ResourceExhausted(
+            f"{MOST_KEPT:,} signals {signal.name!r} are kept already, because no node of the instance waits for them"
+        )
+    if mail.enough(len(signal.value)):
+        raise ResourceExhausted("the broker keeps too many signals that no node waits for")
+    box = mail.box(instance, signal.name)
+    row = SignalRow(
+        mail.next_number, instance, signal.name, signal.key, signal.digest, signal.by, graph.now + graph.wall, None
+    )
+    node = next(iter(box.waiting.values()), None)
+    if node is None:
+        row = row._replace(value=signal.value)
+        mail.keep(box, row)
+    if node is None or signal.key:
+        mail.next_number += 1
+        graph.changes.signals.append(row)
+    if signal.key:
+        mail.remember(box, row, graph.changes)
+    if node is not None:
+        _give(graph, node, signal.value, signal.by)
+    return Sent(node=node, kept=len(box.kept))
+
+
+def is_known(known: tuple[bytes, int] | None, signal: NewSignal) -> bool:
+    """Return whether this signal was sent before. Raises Conflict if another one was, with its key."""
+    if known is None or not signal.key:
+        return False
+    if known[0] != signal.digest:
+        raise Conflict(
+            f"a signal {signal.name!r} with the key {signal.key!r} was sent to this instance before, with another value"
+        )
+    return True
+
+
+def refuse_ended(mail: Mail, signal: NewSignal, ended: float) -> Sent:
+    """Return that a signal to an ended instance was sent before; else raise FailedPrecondition, or Conflict."""
+    for row in mail.signals:
+        if row.name == signal.name and row.key == signal.key and is_known((row.digest, row.number), signal):
+            return Sent(is_known=True)
+    when = datetime.fromtimestamp(ended, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    raise FailedPrecondition(f"the instance has ended at {when}, so that no node of it waits for {signal.name!r}")
+
+
+def take_default(graph: Graph, node: Node) -> None:
+    """Complete a node whose timeout is over with its default."""
+    assert node.wait is not None
+    _complete(graph, node, b"", node.wait._replace(end=WaitEnd.DEFAULT))
+
+
+def _give(graph: Graph, node: Node, value: bytes, by: str) -> None:
+    assert node.wait is not None
+    _complete(graph, node, value, node.wait._replace(end=WaitEnd.SENT, by=by))
+
+
+def _complete(graph: Graph, node: Node, value: bytes, row: WaitRow) -> None:
+    node.wait = row._replace(ended=graph.now + graph.wall)
+    graph.changes.waits.append(node.wait)
+    node.pending = 0
+    graph.complete(node, signal_value(row, value), (), (), 0, 0)
+
+
+def leave(graph: Names, node: Node) -> None:
+    """Note that a node has ended, however it did: it no longer waits."""
+    wait = node.wait
+    assert wait is not None
+    box = graph.mail.box(node.instance.key, wait.name)
+    if box.waiting.pop(node.key, None) is not None:
+        graph.mail.size -= _size_of_wait(wait)
+    if node.state is not COMPLETED:
+        end = WaitEnd.CANCELLED if node.state is CANCELLED else WaitEnd.TIMED_OUT
+        wait = node.wait = wait._replace(end=end, ended=graph.now + graph.wall)
+        graph.changes.waits.append(wait)
+    if not box.waiting:
+        box.over = _why(wait)
+
+
+def enter(graph: Names, node: Node, row: WaitRow) -> None:
+    """Record that a node, which is new or retried, will wait for a signal; its timeout begins now."""
+    until = graph.now + graph.wall + row.timeout if row.timeout else 0.0
+    row = row._replace(key=node.key, instance=node.instance.key, until=until)
+    node.wait = row._replace(end=WaitEnd.NONE, by="", ended=0.0)
+    graph.changes.waits.append(node.wait)
+
+
+def take_up(waits: Iterable[WaitRow]) -> dict[int, WaitRow]:
+    """Return the rows of nodes that have not ended, by key."""
+    return {row.key: row for row in waits if not row.end}
