@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dagorama.calls.delayed import later as later
     from dagorama.calls.instance_start import start as start
     from dagorama.calls.resource import resource as resource
+    from dagorama.calls.signals import wait_for as wait_for
     from dagorama.client.completed import as_completed as as_completed
     from dagorama.client.control import cancel as cancel
     from dagorama.client.control import delete as delete
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dagorama.client.results import aresolve as aresolve
     from dagorama.client.results import resolve as resolve
     from dagorama.client.results import resolve_all as resolve_all
+    from dagorama.client.signals import send as send
     from dagorama.code_signature import calculate_function_hash as calculate_function_hash
     from dagorama.context import CurrentNode as CurrentNode
     from dagorama.context import cancelled as cancelled
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from dagorama.errors import ResultRejected as ResultRejected
     from dagorama.errors import RetryLater as RetryLater
     from dagorama.errors import SettingsError as SettingsError
+    from dagorama.errors import SignalTimeout as SignalTimeout
     from dagorama.errors import TamperedValue as TamperedValue
     from dagorama.errors import TypeMismatch as TypeMismatch
     from dagorama.errors import UnverifiedValue as UnverifiedValue
@@ -97,6 +100,7 @@ _HOMES = {
         "dagorama.client.progress": "watch",
         "dagorama.client.completed": "as_completed",
         "dagorama.client.results": "aresolve resolve resolve_all",
+        "dagorama.client.signals": "send",
         "dagorama.code_signature": "calculate_function_hash",
         "dagorama.context": "CurrentNode cancelled current report",
         "dagorama.decorators": "dagorama",
@@ -105,13 +109,14 @@ _HOMES = {
             "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "
             "DefinitionNotRegistered FailedAttempt FunctionNotFound InstanceExists NodeCancelled NodeFailed "
             "NotInInstance NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
-            "ResourceNotOpened ResultRejected RetryLater SettingsError TamperedValue TypeMismatch UnverifiedValue "
-            "NotFound ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
+            "ResourceNotOpened ResultRejected RetryLater SettingsError SignalTimeout TamperedValue TypeMismatch "
+            "NotFound UnverifiedValue ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
         ),
         "dagorama.graph.submission": "batch",
         "dagorama.calls.delayed": "at later",
         "dagorama.calls.instance_start": "start",
         "dagorama.calls.resource": "resource",
+        "dagorama.calls.signals": "wait_for",
         "dagorama.models.events": "EventKind Gap InstanceEnded NodeEvent",
         "dagorama.models.failure": "Failure",
         "dagorama.models.log_record": "LogRecord NodeReport",

@@ -16,11 +16,13 @@ from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, leave_for_submission
 from dagorama.context import OVER, attempt_here
 from dagorama.errors import NotInInstance
+from dagorama.graph.binding import Binding
 from dagorama.graph.delays import Delay
 from dagorama.graph.immediate_scope import encoded_call, refuse_strangers
-from dagorama.graph.node_batch import Binding, FunctionSpec, NodeBatch
+from dagorama.graph.node_batch import FunctionSpec, NodeBatch
 from dagorama.graph.start_options import Started, StartOptions
 from dagorama.graph.submission import submit
+from dagorama.graph.waits import Wait
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
 from dagorama.values.codec import encode
@@ -85,6 +87,17 @@ class _BatchScope:
         if self.on_growth is not None:
             self.on_growth(run, len(encoded.envelope))
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
+
+    def wait(self, function: FunctionSpec, wait: Wait, place: Place) -> DAGPromise[Any]:
+        """Create a node that waits for a signal; return its promise."""
+        if self._closed:
+            raise NotInInstance(f"wait_for({wait.name!r}) was called at {place[0]}:{place[1]} {self._closed}")
+        encoded = wait.arguments()
+        run = self._run or self._first_run(function)
+        counter = run.add(function, encoded, wait=wait)
+        if self.on_growth is not None:
+            self.on_growth(run, len(encoded.envelope))
+        return DAGPromise._made(run.origin, counter, self._instance, function.name, (wait.name,), {}, place)
 
     def _first_run(self, function: FunctionSpec) -> NodeBatch:
         """Make the batch of nodes once, even if several threads make the first calls."""

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol, TypeVar, cast
 
-from dagorama.api.contract import JSON
+from dagorama.api.contract import JSON, SIGNAL
 from dagorama.errors import FunctionNotFound, TypeMismatch, ValueNotReadable
 from dagorama.values.codec import decode
 from dagorama.values.envelope import flags, references
@@ -78,8 +78,16 @@ def _assemble(
 
 
 def read_value(envelope: bytes, fill: Sequence[object] = (), get_large: GetLarge | None = None) -> object:
-    """Return the value in the envelope of a result, a pickle or JSON. Raises ValueNotReadable."""
-    if not flags(envelope) & JSON:
+    """Return the value in the envelope of a result, a pickle or JSON.
+
+    Raises ValueNotReadable, or TypeMismatch for a signal of another type than its node waits for.
+    """
+    marks = flags(envelope)
+    if marks == SIGNAL:
+        from dagorama.values.signals import read_signal
+
+        return read_signal(envelope)
+    if not marks & JSON:
         return decode(envelope, fill, what="value of a node", get_large=get_large)
     from dagorama.values.json_calls import read_result
 

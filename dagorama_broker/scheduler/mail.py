@@ -1,33 +1,24 @@
-"""Signals of unfinished instances: which nodes wait for them, which are kept until a node does, which keys are known.
+"""What happens to signals and to nodes that wait for them.
 
 The rule: nodes take signals of a name in the order in which both came. A signal is given to one node.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagorama.api.contract import ENVELOPE_VERSION, SIGNAL
 from dagorama_broker.errors import Conflict, FailedPrecondition, ResourceExhausted
-from dagorama_broker.model.rows import Changes
-from dagorama_broker.model.signals import MOST_KEPT, MOST_KEYS, Mail, NewSignal, SignalRow, WaitEnd, WaitRow
+from dagorama_broker.model.signals import MOST_KEPT, Mail, NewSignal, SignalRow, WaitEnd, WaitRow
+from dagorama_broker.scheduler.mailboxes import Mailbox, ended_wait_text, size_of_wait
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.transitions import CANCELLED, COMPLETED
 
 if TYPE_CHECKING:
     from dagorama_broker.scheduler.graph import Graph
     from dagorama_broker.scheduler.names import Names
-
-#: Bytes of all kept signals together.
-MOST_BYTES = 64 << 20
-#: Bytes that a kept signal, or a key, takes in addition to its content.
-SIGNAL_BYTES = 400
-#: Bytes that a waiting node takes in addition to what every node takes.
-WAIT_BYTES = 600
 
 
 class Sent(NamedTuple):
@@ -36,118 +27,6 @@ class Sent(NamedTuple):
     is_known: bool = False  #: a signal with its key was accepted before, and nothing has changed
     node: Node | None = None  #: that it was given to; None: it is kept until a node waits for it
     kept: int = 0  #: signals of this name that are kept
-
-
-class Mailbox:
-    """The signals of one name of an instance."""
-
-    __slots__ = ("keys", "kept", "over", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting: OrderedDict[int, Node] = OrderedDict()  #: by key, in the order in which they began to wait
-        self.kept: deque[SignalRow] = deque()
-        self.keys: OrderedDict[str, tuple[bytes, int]] = OrderedDict()  #: digest and number by key, the latest last
-        self.over = ""  #: why no node waits any more, if the last one that did got no signal
-
-
-class Mailboxes:
-    """All mailboxes of unfinished instances. An instance that has never used a signal has none."""
-
-    def __init__(self) -> None:
-        self._of: dict[int, dict[str, Mailbox]] = {}  # by instance and name
-        self.next_number = 1
-        self.size = 0  #: bytes of kept signals, keys and waits, roughly
-        self.kept = 0  #: bytes of kept signals and keys
-        self.deadlines: list[tuple[float, int]] = []  #: heap of (when, key) of nodes whose wait has a timeout
-
-    def find(self, instance: int, name: str) -> Mailbox | None:
-        return self._of.get(instance, {}).get(name)
-
-    def box(self, instance: int, name: str) -> Mailbox:
-        """Return a mailbox; make it if there is none."""
-        return self._of.setdefault(instance, {}).setdefault(name, Mailbox())
-
-    def load(self, mail: Mail) -> None:
-        """Take in what the store has of instances that come into memory, before their nodes wait."""
-        for row in mail.waits:
-            if row.end:
-                self.box(row.instance, row.name).over = _why(row)
-        for row in mail.signals:
-            box = self.box(row.instance, row.name)
-            if row.key:
-                self._remember(box, row)
-            if row.value is not None:
-                box.kept.append(row)
-                self._add(_size(row))
-
-    def forget(self, instance: int) -> None:
-        """Drop the mailboxes of an instance that leaves memory; the store has them."""
-        for box in self._of.pop(instance, {}).values():
-            self._add(-sum(map(_size, box.kept)) - SIGNAL_BYTES * len(box.keys))
-
-    def overdue(self, graph: Graph) -> Iterator[Node]:
-        """Take nodes whose timeout is over out of the heap, and yield them."""
-        while self.deadlines and self.deadlines[0][0] <= graph.now:
-            node = graph.nodes.get(heappop(self.deadlines)[1])
-            if node is not None and node.wait is not None:
-                box = self.find(node.instance.key, node.wait.name)
-                if box is not None and node.key in box.waiting:
-                    yield node
-
-    def _add(self, size: int) -> None:
-        self.kept += size
-        self.size += size
-
-    def enough(self, size: int) -> bool:
-        """Return whether all kept signals together leave no room for this many bytes more."""
-        return self.kept + size > MOST_BYTES
-
-    def keep(self, box: Mailbox, row: SignalRow) -> None:
-        """Keep a signal until a node waits for it."""
-        box.kept.append(row)
-        self._add(_size(row))
-
-    def take(self, box: Mailbox) -> SignalRow:
-        """Take the oldest kept signal out of a mailbox."""
-        row = box.kept.popleft()
-        self._add(-_size(row))
-        return row
-
-    def _remember(self, box: Mailbox, row: SignalRow) -> int:
-        """Remember the key of a signal; return the number of the signal whose key is forgotten for it; 0: none is."""
-        box.keys[row.key] = row.digest, row.number
-        self._add(SIGNAL_BYTES)
-        if len(box.keys) <= MOST_KEYS:
-            return 0
-        self._add(-SIGNAL_BYTES)
-        return box.keys.popitem(last=False)[1][1]
-
-    def remember(self, box: Mailbox, row: SignalRow, changes: Changes) -> None:
-        """Remember the key of a new signal, instead of the oldest one if there are too many."""
-        forgotten = self._remember(box, row)
-        if forgotten and all(kept.number != forgotten for kept in box.kept):
-            changes.signals_gone.append(forgotten)
-
-
-def _size(row: SignalRow) -> int:
-    return SIGNAL_BYTES + len(row.value or b"")
-
-
-def _size_of_wait(wait: WaitRow) -> int:
-    return WAIT_BYTES + len(wait.arguments) + len(wait.schema)
-
-
-def _why(row: WaitRow) -> str:
-    """Return why a node no longer waits; empty: it got a signal."""
-    when = datetime.fromtimestamp(row.ended, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    match row.end:
-        case WaitEnd.TIMED_OUT:
-            return f"the node that waited for it has failed at {when}, after its timeout of {row.timeout:g} s"
-        case WaitEnd.DEFAULT:
-            return f"the node that waited for it took its default at {when}, after its timeout of {row.timeout:g} s"
-        case WaitEnd.CANCELLED:
-            return f"the node that waited for it was cancelled at {when}"
-    return ""
 
 
 def signal_value(wait: WaitRow, value: bytes) -> bytes:
@@ -176,10 +55,10 @@ def begin_wait(graph: Graph, node: Node) -> None:
         return
     node.pending = 1
     box.waiting[node.key] = node
-    mail.size += _size_of_wait(wait)
+    mail.size += size_of_wait(wait)
     if wait.until:
         left = min(wait.timeout, max(0.0, wait.until - graph.wall - graph.now))
-        heappush(mail.deadlines, (graph.now + left, node.key))
+        mail.set_deadline(node.key, graph.now + left)
 
 
 def send(graph: Graph, instance: int, signal: NewSignal) -> Sent:
@@ -262,13 +141,14 @@ def leave(graph: Names, node: Node) -> None:
     assert wait is not None
     box = graph.mail.box(node.instance.key, wait.name)
     if box.waiting.pop(node.key, None) is not None:
-        graph.mail.size -= _size_of_wait(wait)
+        graph.mail.size -= size_of_wait(wait)
+        graph.mail.clear_deadline(node.key)
     if node.state is not COMPLETED:
         end = WaitEnd.CANCELLED if node.state is CANCELLED else WaitEnd.TIMED_OUT
         wait = node.wait = wait._replace(end=end, ended=graph.now + graph.wall)
         graph.changes.waits.append(wait)
     if not box.waiting:
-        box.over = _why(wait)
+        box.over = ended_wait_text(wait)
 
 
 def enter(graph: Names, node: Node, row: WaitRow) -> None:

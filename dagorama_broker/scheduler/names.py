@@ -22,7 +22,7 @@ from dagorama_broker.model.signals import Mail
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import STEP
-from dagorama_broker.scheduler.mail import Mailboxes
+from dagorama_broker.scheduler.mailboxes import Mailboxes
 from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.recording import NONE_SAMPLED, SAMPLED, Recording

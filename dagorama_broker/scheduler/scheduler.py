@@ -87,9 +87,8 @@ class Scheduler(Signals):
         return is_more
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
-        times = [stale_at, self.dispatch_paused_until]
-        heaps = self.graph.pauses, self.graph.expiries, self.graph.mail.deadlines, self.claims.overruns
-        times += [heap[0][0] for heap in heaps if heap]
+        times = [stale_at, self.dispatch_paused_until, self.graph.mail.next_deadline()]
+        times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.claims.overruns) if heap]
         if self.claims.leases:
             # Called this often, it can tell that the broker stood still from the silence of a worker.
             times += [self.claims.leases[0][0], now + self.timing.shortest_lease / 4]

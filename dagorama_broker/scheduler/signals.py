@@ -31,7 +31,8 @@ class Signals(Workers):
 
     def _end_waits(self) -> None:
         """Fail nodes whose timeout is over, or complete them with their default."""
-        for node in islice(self.graph.mail.overdue(self.graph), self.limits.step):
+        for key in islice(self.graph.mail.overdue(self.graph.now), self.limits.step):
+            node = self.graph.nodes[key]
             wait = node.wait
             assert wait is not None
             if wait.has_default:

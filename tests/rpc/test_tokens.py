@@ -120,7 +120,7 @@ def test_no_two_tokens_are_alike() -> None:
         ("tokens = []", "must contain only"),
         ("token = [1]", "token 1 of .* is not a table"),
         (f"[[token]]\nrole='admin'\nsha256='{DIGEST}'", "token 1 of .* must have a name"),
-        (f"[[token]]\nname='a'\nrole='king'\nsha256='{DIGEST}'", "one of these roles: client, worker, reader, admin"),
+        (f"[[token]]\nname='a'\nrole='king'\nsha256='{DIGEST}'", "one of these roles: client, worker, reader, signaller, admin"),
         ("[[token]]\nname='a'\nrole='admin'\nsha256='dgt_the-token-itself'", "must have the SHA-256"),
         (f"[[token]]\nname='a'\nrole='admin'\nsha256='{DIGEST}'\nqueue='q'", "unknown fields: queue"),
         (f"[[token]]\nname='a'\nrole='reader'\nsha256='{DIGEST}'\nqueues=['q']", "only a worker may have queues"),

@@ -57,6 +57,7 @@ def read_live(reader: Reader) -> Live:
     ended = reader.ended_and_named(sources | still)
     unfinished = {node.instance for node in nodes}
     rebound = _rebound(connection, nodes)
+    mail, next_signal = read_live_mail(connection)
     instances = [each for each in reader.instances("WHERE ended IS NULL ORDER BY key") if each.row.key in unfinished]
     return Live(
         functions=list(reader.functions()),
@@ -80,8 +81,8 @@ def read_live(reader: Reader) -> Live:
         paused=_paused(connection),
         next_worker=next_key(connection, "worker_names", "number"),
         traces=_traces(connection),
-        mail=read_live_mail(connection),
-        next_signal=next_key(connection, "signals", "number"),
+        mail=mail,
+        next_signal=next_signal,
     )
 
 

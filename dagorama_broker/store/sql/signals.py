@@ -10,6 +10,7 @@ from dagorama_broker.model.rows import Changes
 from dagorama_broker.model.signals import Mail, SignalRow, WaitRow
 from dagorama_broker.store.checksums import SqlValue, check_row, summed
 from dagorama_broker.store.sql.connection import Connection, upsert
+from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.reader import Reader
 
 #: The columns of both tables, in the order of their rows.
@@ -55,11 +56,11 @@ def read_with_mail(reader: Reader, id: bytes) -> StoredInstance | None:
     return None if stored is None else stored._replace(mail=read_mail(reader.connection, stored.row.key))
 
 
-def read_live_mail(connection: Connection) -> Mail:
-    """Return the signals of all unfinished instances. Raise StoreError for a damaged row."""
+def read_live_mail(connection: Connection) -> tuple[Mail, int]:
+    """Return the signals of all unfinished instances, and the next number. Raise StoreError for a damaged row."""
     waits = connection.execute(f"{_WAITS} {_OF_UNFINISHED} ORDER BY t.key")
     signals = connection.execute(f"{_SIGNALS} {_OF_UNFINISHED} ORDER BY t.number")
-    return Mail(list(_waits(waits)), list(_signals(signals)))
+    return Mail(list(_waits(waits)), list(_signals(signals))), next_key(connection, "signals", "number")
 
 
 def read_waits(reader: Reader, keys: Collection[int]) -> dict[int, WaitRow]:
