@@ -37,6 +37,7 @@ COMMANDS = {
     "rebind": "dagorama.cli.actions:rebind",
     "retry": "dagorama.cli.actions:retry",
     "run": "dagorama.cli.run:run",
+    "send": "dagorama.cli.send:send",
     "show": "dagorama.cli.inspect:show",
     "stack": "dagorama.cli.logs:stack",
     "status": "dagorama.cli.overview:status",

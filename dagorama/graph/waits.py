@@ -76,7 +76,9 @@ def wait_of(name: str, annotation: Any, timeout: float | None, default: tuple[An
             raise ValueError(f"wait_for({name!r}) has a default and no timeout, after which it would be taken")
         text = kind.encode(default[0], f"the default of the signal {name!r}")
         if len(text) > LONGEST_SIGNAL:
-            raise ValueError(f"the default of the signal {name!r} has {len(text):,} bytes; {LONGEST_SIGNAL:,} are allowed")
+            raise ValueError(
+                f"the default of the signal {name!r} has {len(text):,} bytes; {LONGEST_SIGNAL:,} are allowed"
+            )
     return Wait(name, annotation, timeout or 0.0, text, _schema_of(kind))
 
 

@@ -1,4 +1,4 @@
-"""The values of nodes that wait for signals: a signed statement of the waiting node, and JSON that anyone may have sent.
+"""The values of nodes that wait for signals: a signed statement of the waiting node, and JSON that is not signed.
 
     bytes 0, 1   the version, and the flag SIGNAL without any other
     u32          length of the arguments   (little-endian)
@@ -19,6 +19,7 @@ from dagorama.errors import ValueNotReadable
 from dagorama.values.codec import decode_call
 from dagorama.values.envelope import taken_apart
 from dagorama.values.typed_json import json_type
+
 
 def read_signal(envelope: bytes) -> Any:
     """Return the value in the envelope of a signal, whose arguments were opened.

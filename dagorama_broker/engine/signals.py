@@ -39,7 +39,7 @@ async def send(broker: Broker, instance: bytes, signal: NewSignal, data: object)
 
 
 def refuse_misfit(wait: WaitRow, data: object) -> None:
-    """Raise InvalidArgument if data plainly do not fit the schema of a wait; the worker that uses them looks closely."""
+    """Raise InvalidArgument if data plainly do not fit the schema of a wait; the worker that uses them checks all."""
     if not wait.schema:
         return
     schema = json.loads(wait.schema)
@@ -65,7 +65,9 @@ def misfit(schema: Mapping[str, Any], data: object, definitions: Mapping[str, An
     properties: Mapping[str, Any] = schema.get("properties", {})
     if schema.get("additionalProperties") is False and (more := data.keys() - properties.keys()):
         return f"has {min(more)!r}{at}, which is not expected"
-    whys = (misfit(each, data[name], definitions, f"{path}.{name}") for name, each in properties.items() if name in data)
+    whys = (
+        misfit(each, data[name], definitions, f"{path}.{name}") for name, each in properties.items() if name in data
+    )
     return next((why for why in whys if why), "")
 
 

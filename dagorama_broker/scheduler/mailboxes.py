@@ -19,11 +19,10 @@ SIGNAL_BYTES = 400
 WAIT_BYTES = 600
 
 
-
 class Mailbox:
     """The signals of one name of an instance."""
 
-    __slots__ = ("keys", "kept", "over", "waiting")
+    __slots__ = ("kept", "keys", "over", "waiting")
 
     def __init__(self) -> None:
         self.waiting: OrderedDict[int, Node] = OrderedDict()  #: by key, in the order in which they began to wait

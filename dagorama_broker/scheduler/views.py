@@ -296,5 +296,6 @@ class Views:
         graph = self.graph
         return (
             len(graph.nodes) * NODE_BYTES + graph.edges * EDGE_BYTES + len(graph.instances) * INSTANCE_BYTES
-            + len(graph.keyed) * KEY_BYTES + graph.functions_size + graph.failures_size + graph.mail.size + self.staged.cost
+            + len(graph.keyed) * KEY_BYTES + graph.functions_size + graph.failures_size + graph.mail.size
+            + self.staged.cost
         )  # fmt: skip

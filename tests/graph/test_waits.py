@@ -183,7 +183,7 @@ def test_a_wait_fails_after_its_timeout_and_later_signals_are_refused() -> None:
         assert world.clock.passed == HOUR
         with pytest.raises(SignalTimeout, match=r"the signal 'approval' did not come within 3600 s \(timeout\)"):
             resolve(instance, promise)
-        with pytest.raises(RequestRejected, match="the instance has ended at .*, so that no node of it waits for"):
+        with pytest.raises(RequestRejected, match=r"the instance has ended at .*, so that no node of it waits for"):
             send(instance, "approval", Decision(True))
 
 
@@ -215,7 +215,9 @@ def test_a_late_signal_is_refused_while_the_instance_goes_on() -> None:
         instance, _ = Outliving()()
         world.clock.advance(2 * HOUR)
         world.restart_broker()
-        late = "no node waits for the signal 'a' any more: the node that waited for it has failed at .*, after its timeout"
+        late = (
+            "no node waits for the signal 'a' any more: the node that waited for it has failed at .*, after its timeout"
+        )
         with pytest.raises(RequestRejected, match=late):
             send(instance, "a", 1)
         send(instance, "b", 1)

@@ -23,8 +23,8 @@ from dagorama_broker.store.sql.store_reader import StoreReader
 #: Tables in which few nodes have rows, each with the column that holds the node's key.
 _RARE = (
     ("resolved", "key"), ("progress", "key"), ("node_keys", "key"), ("node_delays", "key"), ("rebound_nodes", "key"),
-    ("signal_waits", "key"),    ("used_failures", "key"), ("eager_attempts", "node"), ("eager_blocks", "first_key"), ("block_traces", "first_key"),
-    ("large_refs", "key"),
+    ("used_failures", "key"), ("eager_attempts", "node"), ("eager_blocks", "first_key"), ("block_traces", "first_key"),
+    ("large_refs", "key"), ("signal_waits", "key"),
 )  # fmt: skip
 _WHICH_HAVE_ROWS = "SELECT " + ", ".join(
     f"EXISTS (SELECT 1 FROM {table} WHERE {column} BETWEEN ? AND ?)" for table, column in _RARE
