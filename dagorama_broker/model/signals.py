@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+#: The first bytes of the value of a node that has waited for a signal; docs/reference/envelopes.md has the rest.
+SIGNAL_HEAD = b"\x01\x20"
 #: Signals of one name that an instance keeps until a node waits for them.
 MOST_KEPT = 1_000
 #: Keys of signals of one name that an instance remembers, the latest.

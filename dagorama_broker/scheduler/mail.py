@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from dagorama.api.contract import ENVELOPE_VERSION, SIGNAL
 from dagorama_broker.errors import Conflict, FailedPrecondition, ResourceExhausted
-from dagorama_broker.model.signals import MOST_KEPT, Mail, NewSignal, SignalRow, WaitEnd, WaitRow
+from dagorama_broker.model.signals import MOST_KEPT, SIGNAL_HEAD, Mail, NewSignal, SignalRow, WaitEnd, WaitRow
 from dagorama_broker.scheduler.mailboxes import Mailbox, ended_wait_text, size_of_wait
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.transitions import CANCELLED, COMPLETED
@@ -31,9 +30,7 @@ class Sent(NamedTuple):
 
 def signal_value(wait: WaitRow, value: bytes) -> bytes:
     """Return the value of a node that has waited: its own signed arguments, and the JSON; empty JSON: its default."""
-    return b"".join(
-        (bytes((ENVELOPE_VERSION, SIGNAL)), len(wait.arguments).to_bytes(4, "little"), wait.arguments, value)
-    )
+    return b"".join((SIGNAL_HEAD, len(wait.arguments).to_bytes(4, "little"), wait.arguments, value))
 
 
 # --- what happens to nodes and signals --------------------------------------------------------------------

@@ -51,9 +51,9 @@ class Mailboxes:
 
     def load(self, mail: Mail) -> None:
         """Take in what the store has of instances that come into memory, before their nodes wait."""
-        for row in mail.waits:
-            if row.end:
-                self.box(row.instance, row.name).over = ended_wait_text(row)
+        for wait in mail.waits:
+            if wait.end:
+                self.box(wait.instance, wait.name).over = ended_wait_text(wait)
         for row in mail.signals:
             box = self.box(row.instance, row.name)
             if row.key:

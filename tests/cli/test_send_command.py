@@ -61,9 +61,9 @@ def test_a_signal_is_sent_from_a_shell_and_the_node_shows_it() -> None:
     execute_worker(infinite_loop=False)
     assert resolve(instance, promise, timeout=60) == "{'yes': True}"
 
-    shown = run("show", f"{instance.instance_id}/1").stdout
+    shown = run("show", f"{instance.instance_id}/1", "--arguments").stdout
     assert 'value:\n  {"yes": true}' in shown or 'value:\n  {"yes":true}' in shown
-    found = json.loads(run("show", f"{instance.instance_id}/1", "-o", "json").stdout)
+    found = json.loads(run("show", f"{instance.instance_id}/1", "--arguments", "-o", "json").stdout)
     assert found["signal"]["name"] == "approval"
     assert found["signal"]["state"] == "sent"
     assert found["arguments"][0] == "'approval'"

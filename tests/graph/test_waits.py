@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -15,6 +15,8 @@ import pytest
 from dagorama import (
     BrokerOverloaded,
     DAGDefinition,
+    DAGInstance,
+    DAGPromise,
     Failure,
     NodeCancelled,
     NodeFailed,
@@ -71,6 +73,12 @@ class Plain(DAGDefinition):
 
     def entrypoint(self) -> list[Any]:
         return [wait_for("number", int), wait_for("number", int)]
+
+
+def numbers() -> tuple[DAGInstance, list[DAGPromise[int]]]:
+    """Start Plain, whose entry point returns a list of promises."""
+    found: Any = Plain()()
+    return cast("tuple[DAGInstance, list[DAGPromise[int]]]", found)
 
 
 class WithDefault(DAGDefinition):
@@ -135,11 +143,11 @@ def test_a_node_is_given_the_value_that_was_sent_to_its_instance() -> None:
 
 def test_the_wait_is_a_promise_that_a_client_resolves() -> None:
     with inline() as world:
-        instance, promises = Plain()()
+        instance, promises = numbers()
         send(instance, "number", 1)
         send(instance, "number", 2)
         world.run()
-        assert resolve(instance, promises, timeout=0) == [1, 2]
+        assert [resolve(instance, promise) for promise in promises] == [1, 2]
 
 
 def test_json_functions_and_plain_data_take_signals_too() -> None:
@@ -162,7 +170,7 @@ def test_a_signal_that_comes_first_is_kept_for_the_node() -> None:
 
 def test_a_signal_that_is_sent_twice_is_two_signals_and_one_with_a_key() -> None:
     with inline() as world:
-        instance, promises = Plain()()
+        instance, promises = numbers()
         assert send(instance, "number", 7, key="a")
         assert not send(instance, "number", 7, key="a")
         with pytest.raises(RequestRejected, match="the key 'a' was sent to this instance before, with another value"):
@@ -172,7 +180,7 @@ def test_a_signal_that_is_sent_twice_is_two_signals_and_one_with_a_key() -> None
         assert not send(instance, "number", 7, key="a")
         assert send(instance, "number", 7)
         world.run()
-        assert resolve(instance, promises, timeout=0) == [7, 7]
+        assert [resolve(instance, promise) for promise in promises] == [7, 7]
         assert not send(instance, "number", 7, key="a"), "also after the end of the instance"
 
 
@@ -245,7 +253,7 @@ def test_a_restart_keeps_what_is_left_of_a_timeout() -> None:
 
 def test_a_wait_is_cancelled_like_any_node() -> None:
     with inline() as world:
-        instance, promises = Plain()()
+        instance, promises = numbers()
         assert cancel(instance, promises[0]) == 1
         send(instance, "number", 2)
         assert resolve(instance, promises[1]) == 2
@@ -337,7 +345,7 @@ def test_an_instance_with_an_id_gets_signals_by_it() -> None:
 
 def test_a_test_that_waits_for_a_signal_that_nobody_sends_is_told_so() -> None:
     with inline():
-        instance, promises = Plain()()
+        instance, promises = numbers()
         with pytest.raises(NothingHappens, match="signal 'number'"):
             resolve(instance, promises[0], timeout=None)
 
@@ -349,7 +357,7 @@ def test_a_node_may_send_signals_to_other_instances() -> None:
             return send(id, "number", 5, key="only one")
 
     with inline() as world:
-        instance, promises = Plain()()
+        instance, promises = numbers()
         Sender()(str(instance.instance_id))
         world.run()
         assert resolve(instance, promises[0]) == 5

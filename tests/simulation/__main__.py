@@ -13,8 +13,9 @@ from ..proof.progress import made
 from . import hashing
 from .aging import AgingLife
 from .life import Life, run
+from .signals import SignalLife
 
-LIVES: dict[str, type[Life]] = {"plain": Life, "aging": AgingLife}
+LIVES: dict[str, type[Life]] = {"plain": Life, "aging": AgingLife, "signals": SignalLife}
 
 
 def main() -> int:

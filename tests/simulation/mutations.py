@@ -20,6 +20,8 @@ from .aging import AgingLife
 from .aging_mutants import AGING
 from .life import Life, run
 from .mutants import MUTANTS, broken
+from .signal_mutants import SIGNALS
+from .signals import SignalLife
 
 #: Errors of a patch that names what the product no longer has.
 MISFIT = re.compile(r"(AttributeError|TypeError|NameError|ImportError)\(")
@@ -36,7 +38,7 @@ class Caught:
 
 def catch(mutant: str, seeds: int) -> Caught:
     began = time.perf_counter()
-    life = AgingLife if mutant in AGING else Life
+    life = AgingLife if mutant in AGING else SignalLife if mutant in SIGNALS else Life
     with broken(mutant):
         for seed in range(1, seeds + 1):
             violation = run(seed, life).violation

@@ -13,6 +13,7 @@ from .aging import AgingLife
 from .life import run
 from .mutants import MUTANTS, broken
 from .mutations import catch
+from .signals import SignalLife
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +34,16 @@ def test_no_promise_is_broken_while_instances_are_removed_and_retried() -> None:
     traces = [event[1] for result in results for event in result.trace]
     assert traces.count("removed") > 60
     assert traces.count("revived") > 15
+
+
+@pytest.mark.slow
+def test_each_signal_is_given_once_and_in_order_whatever_fails() -> None:
+    results = [run(seed, SignalLife) for seed in range(1, 21)]
+    assert [result.violation for result in results if result.violation] == []
+    assert sum(result.restarts for result in results) > 10
+    traces = [event[1] for result in results for event in result.trace]
+    assert traces.count("sent") > 100
+    assert traces.count("wait ended") > 100
 
 
 def test_a_seed_is_one_schedule() -> None:
@@ -68,6 +79,7 @@ def test_what_a_mutant_replaces_is_there(mutant: str) -> None:
         "lost wake-up of a waiter",
         "removed though a value names it",
         "a retry leaves what failed because of another",
+        "the key of a signal is forgotten",
     ],
 )
 def test_a_broken_product_is_caught(mutant: str) -> None:

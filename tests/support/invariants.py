@@ -156,7 +156,7 @@ def nobody_waits_for_what_has_ended(scheduler: Scheduler) -> None:
             continue
         others = node.refs if node.state is State.RESOLVING else node.sources
         unfinished = [other for other in others if other.state not in ENDED]
-        assert node.pending == len(unfinished) + unnotified[node]
+        assert node.pending == len(unfinished) + unnotified[node] + (node.wait is not None), "or for its signal"
         if node.state is State.CLAIMED:
             assert node.pending == len(unfinished), "but for the ones that it was sent along with"
         else:
