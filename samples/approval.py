@@ -26,7 +26,7 @@ class Order(DAGDefinition):
     @dagorama
     def entrypoint(self, item: str, count: int, patience: float) -> str:
         quote = self.price(item, count)
-        decision = wait_for("approval", Decision, timeout=patience, default=Decision(False, "nobody has decided"))
+        decision = wait_for("approval", Decision, timeout=patience, default=Decision(False, "no decision was made"))
         return self.ship(item, quote, decision)
 
     @dagorama

@@ -1,6 +1,6 @@
 """`wait_for(name, type)`: a node that waits for a value which a person or a program sends.
 
-The rule: nobody holds a slot meanwhile. The broker keeps the node, and completes it when the signal comes.
+The rule: no worker holds the node. The broker keeps it, and completes it when the signal comes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dagorama.api.contract import WAIT_FUNCTION
 from dagorama.errors import NotInInstance
 from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.options import Options
-from dagorama.graph.scope import attempt_scope
-from dagorama.graph.waits import entry_scope, wait_of
+from dagorama.graph.scope import attempt_scope, entry_scope
+from dagorama.graph.waits import wait_of
 from dagorama.values.signing import WAIT_DIGEST
 
 T = TypeVar("T")

@@ -33,9 +33,9 @@ def send(
     characters, it is sent once: a call with the same key and value changes nothing and returns False. Otherwise it
     returns True.
 
-    Raises TypeMismatch for a value without a JSON form, NotFound if there is no such instance, and RequestRejected if
-    no node waits for the signal any more because the instance or the node has ended, if the value plainly does not fit,
-    if it is too large, or if the key was used for another value; BrokerOverloaded if too many are kept.
+    Raises TypeMismatch for a value without a JSON form, NotFound if there is no such instance, BrokerOverloaded if too
+    many are kept, and RequestRejected if the value plainly does not fit or is too large, if the key was used for
+    another value, or if no node waits for the signal any longer because the instance or the node has ended.
     """
     request = SendSignalRequest(
         instance=_id_of(instance), name=name, value=encoded(name, value, type_), key=_checked_key(key)

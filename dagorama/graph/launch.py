@@ -16,10 +16,9 @@ from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.immediate_scope import CallScope, ImmediateScope
 from dagorama.graph.node_batch import NodeBatch
 from dagorama.graph.reserved import check_attributes
-from dagorama.graph.scope import InstanceScope, attempt_scope
+from dagorama.graph.scope import InstanceScope, attempt_scope, running_entry
 from dagorama.graph.start_options import StartOptions
 from dagorama.graph.submission import submit
-from dagorama.graph.waits import running_entry
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.user_code.class_code import renew

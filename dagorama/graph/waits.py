@@ -1,4 +1,4 @@
-"""Nodes that wait for a signal: what they wait for, and the scope of the entry point that creates them.
+"""Nodes that wait for a signal: its name, its type, and their timeout.
 
 The rule: a wait is a node of its batch like others, with signed arguments; only the broker completes it.
 """
@@ -6,23 +6,16 @@ The rule: a wait is a node of its batch like others, with signed arguments; only
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass
 from re import fullmatch
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dagorama.api import broker_pb2
 from dagorama.api.contract import LONGEST_SCHEMA, LONGEST_SIGNAL, LONGEST_WAIT, SIGNAL_NAME
-from dagorama.context import attempt_here
 from dagorama.retry import check_positive_seconds
 from dagorama.values.codec import Encoded, encode_call
 from dagorama.values.typed_json import TypedJson, json_type
-
-if TYPE_CHECKING:
-    from dagorama.context import Attempt
-    from dagorama.graph.scope import InstanceScope
 
 #: The largest number of bytes of a wait in a message, in addition to its schema and its name.
 WAIT_BYTES = 24
@@ -30,7 +23,7 @@ WAIT_BYTES = 24
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a node waits for."""
+    """The signal that a node waits for."""
 
     name: str  #: of the signal
     annotation: Any  #: the type of its value
@@ -98,24 +91,3 @@ def add_waits(message: broker_pb2.Nodes, waits: Mapping[int, Wait], start: int, 
             has_default=wait.default is not None,
             schema=wait.schema,
         )
-
-
-# --- the entry point that runs here -------------------------------------------------------------------------
-
-_entry: ContextVar[tuple[InstanceScope, Attempt | None] | None] = ContextVar("dagorama_entry", default=None)
-
-
-@contextmanager
-def running_entry(scope: InstanceScope, attempt: Attempt | None) -> Iterator[None]:
-    """Let `entry_scope` return the scope of an entry point that is called in the block by this attempt, if any."""
-    token = _entry.set((scope, attempt))
-    try:
-        yield
-    finally:
-        _entry.reset(token)
-
-
-def entry_scope() -> InstanceScope | None:
-    """Return the scope of the entry point that this thread or task runs, unless a node runs in it."""
-    entry = _entry.get()
-    return entry[0] if entry is not None and entry[1] is attempt_here() else None

@@ -1,7 +1,7 @@
 """The byte layout of envelopes: a header, a table of the promises inside, and a pickle or JSON.
 
     byte 0   1, the version
-    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON; or 32 alone, SIGNAL: see `signals`
+    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON; or 32 alone, SIGNAL: see below
     SIGNED   8-byte key id, 16-byte instance, 32-byte MAC; `signing` makes and checks it
     REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
     body     the pickle, or if JSON a text in UTF-8; if LARGE, u64 length and SHA-256 of it, stored separately
@@ -178,8 +178,13 @@ def body(envelope: bytes) -> tuple[int, int]:
     return number, start
 
 
-# --- signals: see `signals` -------------------------------------------------------------------------------
+# --- signals ----------------------------------------------------------------------------------------------
+# The value of a node that has waited for a signal: the head, the length of its arguments (u32), the envelope of its
+# arguments (name and type of the signal, and the default as JSON), and JSON in UTF-8, or nothing for the default. The
+# broker puts these together. Only the arguments are signed, so a signal can be the value of no other node, and only
+# they are unpickled.
 
+#: The first bytes of the value of a node that has waited for a signal.
 SIGNAL_HEAD = bytes((ENVELOPE_VERSION, SIGNAL))
 #: Bytes before the arguments.
 _ARGUMENTS_AT = 6

@@ -11,7 +11,7 @@ from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.signals import NewSignal, WaitRow
 from dagorama_broker.scheduler import Sent, refuse_ended
 
-#: What JSON data must be for each type of a schema.
+#: The Python types of JSON data for each type of a schema.
 _KINDS: dict[str, tuple[type, ...]] = {
     "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "null": (type(None),),
     "number": (int, float), "integer": (int, float),
@@ -22,7 +22,7 @@ async def send(broker: Broker, instance: bytes, signal: NewSignal, data: object)
     """Send a signal, whose JSON data are `data`; return when it is durable.
 
     Raises NotFound, InvalidArgument if the value plainly is not what the node waits for, Conflict if another one with
-    the same key was sent, FailedPrecondition if no node waits for it any more, or ResourceExhausted.
+    the same key was sent, FailedPrecondition if no node waits for it any longer, or ResourceExhausted.
     """
     with broker.lookups.holds.on(instance):
         while (found := broker.scheduler.instance(instance)) is None:

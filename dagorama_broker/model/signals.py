@@ -63,7 +63,7 @@ class NewSignal(NamedTuple):
 
 
 class Mail(NamedTuple):
-    """What is stored of the signals of an instance, and of the nodes that wait or waited for them."""
+    """The stored signals of an instance, and its nodes that wait or have waited for one."""
 
     waits: list[WaitRow]  #: in the order of their keys
     signals: list[SignalRow]  #: in the order of their numbers

@@ -1,27 +1,41 @@
-"""What happens to signals and to nodes that wait for them.
+"""Gives signals to nodes that wait for them, or keeps them; ends waits.
 
 The rule: nodes take signals of a name in the order in which both came. A signal is given to one node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from dagorama_broker.errors import Conflict, FailedPrecondition, ResourceExhausted
+from dagorama_broker.model.rows import Changes
 from dagorama_broker.model.signals import MOST_KEPT, SIGNAL_HEAD, Mail, NewSignal, SignalRow, WaitEnd, WaitRow
-from dagorama_broker.scheduler.mailboxes import Mailbox, ended_wait_text, size_of_wait
+from dagorama_broker.scheduler.mailboxes import Mailbox, Mailboxes, ended_wait_text, size_of_wait
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.transitions import CANCELLED, COMPLETED
 
-if TYPE_CHECKING:
-    from dagorama_broker.scheduler.graph import Graph
-    from dagorama_broker.scheduler.names import Names
+
+class WaitingNodes(Protocol):
+    """The graph, as far as signals are concerned."""
+
+    mail: Mailboxes
+    changes: Changes
+    now: float
+    wall: float
+
+
+class CompletedNodes(WaitingNodes, Protocol):
+    """A graph that completes nodes."""
+
+    def complete(
+        self, node: Node, value: bytes, refs: tuple[Node, ...], large: Sequence[bytes], microseconds: int, worker: int
+    ) -> None: ...
 
 
 class Sent(NamedTuple):
-    """What has become of a signal."""
+    """The reply to a signal."""
 
     is_known: bool = False  #: a signal with its key was accepted before, and nothing has changed
     node: Node | None = None  #: that it was given to; None: it is kept until a node waits for it
@@ -36,7 +50,7 @@ def signal_value(wait: WaitRow, value: bytes) -> bytes:
 # --- what happens to nodes and signals --------------------------------------------------------------------
 
 
-def begin_wait(graph: Graph, node: Node) -> None:
+def begin_wait(graph: CompletedNodes, node: Node) -> None:
     """Let a node wait for its signal; if one is kept, it is given to the node at once."""
     wait, mail = node.wait, graph.mail
     assert wait is not None
@@ -58,10 +72,10 @@ def begin_wait(graph: Graph, node: Node) -> None:
         mail.set_deadline(node.key, graph.now + left)
 
 
-def send(graph: Graph, instance: int, signal: NewSignal) -> Sent:
+def send(graph: CompletedNodes, instance: int, signal: NewSignal) -> Sent:
     """Give a signal to the node that has waited longest for it, or keep it.
 
-    Raises Conflict if another one with its key was sent, FailedPrecondition if no node waits for it any more, and
+    Raises Conflict if another one with its key was sent, FailedPrecondition if no node waits for it any longer, and
     ResourceExhausted if too many are kept.
     """
     mail = graph.mail
@@ -69,7 +83,7 @@ def send(graph: Graph, instance: int, signal: NewSignal) -> Sent:
     if is_known(box.keys.get(signal.key), signal):
         return Sent(is_known=True, kept=len(box.kept))
     if not box.waiting and box.over:
-        raise FailedPrecondition(f"no node waits for the signal {signal.name!r} any more: {box.over}")
+        raise FailedPrecondition(f"no node waits for the signal {signal.name!r} any longer: {box.over}")
     if not box.waiting and len(box.kept) >= MOST_KEPT:
         raise ResourceExhausted(
             f"{MOST_KEPT:,} signals {signal.name!r} are kept already, because no node of the instance waits for them"
@@ -114,25 +128,25 @@ def refuse_ended(mail: Mail, signal: NewSignal, ended: float) -> Sent:
     raise FailedPrecondition(f"the instance has ended at {when}, so that no node of it waits for {signal.name!r}")
 
 
-def take_default(graph: Graph, node: Node) -> None:
+def take_default(graph: CompletedNodes, node: Node) -> None:
     """Complete a node whose timeout is over with its default."""
     assert node.wait is not None
     _complete(graph, node, b"", node.wait._replace(end=WaitEnd.DEFAULT))
 
 
-def _give(graph: Graph, node: Node, value: bytes, by: str) -> None:
+def _give(graph: CompletedNodes, node: Node, value: bytes, by: str) -> None:
     assert node.wait is not None
     _complete(graph, node, value, node.wait._replace(end=WaitEnd.SENT, by=by))
 
 
-def _complete(graph: Graph, node: Node, value: bytes, row: WaitRow) -> None:
+def _complete(graph: CompletedNodes, node: Node, value: bytes, row: WaitRow) -> None:
     node.wait = row._replace(ended=graph.now + graph.wall)
     graph.changes.waits.append(node.wait)
     node.pending = 0
     graph.complete(node, signal_value(row, value), (), (), 0, 0)
 
 
-def leave(graph: Names, node: Node) -> None:
+def leave(graph: WaitingNodes, node: Node) -> None:
     """Note that a node has ended, however it did: it no longer waits."""
     wait = node.wait
     assert wait is not None
@@ -148,7 +162,7 @@ def leave(graph: Names, node: Node) -> None:
         box.over = ended_wait_text(wait)
 
 
-def enter(graph: Names, node: Node, row: WaitRow) -> None:
+def enter(graph: WaitingNodes, node: Node, row: WaitRow) -> None:
     """Record that a node, which is new or retried, will wait for a signal; its timeout begins now."""
     until = graph.now + graph.wall + row.timeout if row.timeout else 0.0
     row = row._replace(key=node.key, instance=node.instance.key, until=until)

@@ -28,7 +28,7 @@ class Mailbox:
         self.waiting: OrderedDict[int, Node] = OrderedDict()  #: by key, in the order in which they began to wait
         self.kept: deque[SignalRow] = deque()
         self.keys: OrderedDict[str, tuple[bytes, int]] = OrderedDict()  #: digest and number by key, the latest last
-        self.over = ""  #: why no node waits any more, if the last one that did got no signal
+        self.over = ""  #: why no node waits any longer, if the last one that did got no signal
 
 
 class Mailboxes:

@@ -20,7 +20,7 @@ from dagorama_dashboard.web.look import Look
 
 #: Fields of a form; a type with more is written as JSON.
 MOST_FIELDS = 30
-#: What the names of fields of records begin with, and the name of the field of a value that is no record.
+#: The beginning of the names of fields of records, and the name of the field of a value that is no record.
 PREFIX, VALUE = "field.", "value"
 _INPUTS = {"string": "text", "integer": "number", "number": "number", "boolean": "checkbox"}
 

@@ -90,7 +90,7 @@ def test_another_process_resolves_what_one_that_has_ended_spawned() -> None:
 
 def test_an_order_waits_for_a_person_and_takes_its_default_if_nobody_decides() -> None:
     assert output_of("approval").splitlines() == [
-        "table: not shipped, nobody has decided",
+        "table: not shipped, no decision was made",
         "chair: shipped for 196.00, approved by Ada",
     ]
 

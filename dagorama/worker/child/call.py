@@ -10,8 +10,8 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import JSON, REFS, SIGNAL
 from dagorama.definition import DAGDefinition
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
-from dagorama.graph.binding import Binding, binding
 from dagorama.graph.definitions import definition_like
+from dagorama.graph.scope import Binding, binding
 from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
 from dagorama.values.assembly import decode_promised, read_value

@@ -32,6 +32,10 @@ class MemoryMail:
             [row for row in waits if row.instance in instances], [row for row in signals if row.instance in instances]
         )
 
+    def waits_of(self, nodes: Collection[int]) -> dict[int, WaitRow]:
+        """Return the waits of nodes by their keys; nodes that wait for no signal are left out."""
+        return {key: self.waits[key] for key in nodes if key in self.waits}
+
     def remove(self, instance: int) -> None:
         """Delete the signals of a removed instance; its nodes are deleted later, with their waits."""
         for number in [number for number, row in self.signals.items() if row.instance == instance]:

@@ -228,7 +228,7 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
         return self.tables.instances[key]._replace(mail=self.tables.mail.of({key}))
 
     def waits(self, keys: Collection[int]) -> dict[int, WaitRow]:
-        return {key: self.tables.mail.waits[key] for key in keys if key in self.tables.mail.waits}
+        return self.tables.mail.waits_of(keys)
 
     def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
         return {key: self.tables.marks.of[key] for key in keys if key in self.tables.marks.of}
