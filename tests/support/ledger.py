@@ -36,6 +36,7 @@ from dagorama_broker.model.rows import (
     UsedFailureRow,
     unpack_keys,
 )
+from dagorama_broker.store.memory.mail import MemoryMail
 
 
 class Ledger:
@@ -47,6 +48,7 @@ class Ledger:
         self.instances: dict[int, InstanceRow] = {}
         self.keys: dict[int, str] = {}
         self.delays: dict[int, NodeDelay] = {}
+        self.mail = MemoryMail()
         self.rebound: dict[int, int] = {}
         self.rebindings: dict[int, RebindingRow] = {}
         self.rebinding_of: dict[int, int] = {}  #: by node; 0: it needs none
@@ -83,6 +85,7 @@ class Ledger:
             )
             for rows in (self.nodes, self.keys, self.delays, self.rebound, self.rebinding_of):
                 rows.pop(key, None)
+            self.mail.waits.pop(key, None)
 
     # --- writing --------------------------------------------------------------------------------------
 
@@ -93,6 +96,7 @@ class Ledger:
             assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
             _once(self.instances, instance.key, instance)
         self.keys.update(changes.keys)
+        self.mail.write(changes)
         self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
         for end in changes.instance_ends:
             self.ends[end.key] = end
@@ -206,7 +210,7 @@ class Ledger:
         if row is None:
             return None
         end = self.ends.get(row.key)
-        return StoredInstance(row, end.ended if end else None, end is not None and end.failed)
+        return StoredInstance(row, end.ended if end else None, end is not None and end.failed, self.mail.of({row.key}))
 
     def instance(self, id: bytes) -> tuple[int, bool]:
         """Key, and whether it failed."""
@@ -330,7 +334,7 @@ class Ledger:
 
     def _stored(self, key: int) -> StoredInstance:
         end = self.ends.get(key) or InstanceEnd(key, None, False)
-        return StoredInstance(self.instances[key], end.ended, end.failed)
+        return StoredInstance(self.instances[key], end.ended, end.failed, self.mail.of({key}))
 
     def live(self) -> Live:
         nodes = [row for _, row in sorted(self.nodes.items()) if not self.has_ended(row.key)]
@@ -348,6 +352,8 @@ class Ledger:
             rebindings=self.rebindings_of(row.key for row in nodes),
             next_rebinding=max(self.rebindings, default=0) + 1,
             paused=list(self.paused.values()),
+            mail=self.mail.of(unfinished),
+            next_signal=max(self.mail.signals, default=0) + 1,
             next_worker=max(self.worker_names, default=0) + 1,
             traces=dict(self.traces),
             workers=list(self.workers.items()),
