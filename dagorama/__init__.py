@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dagorama.calls.resource import resource as resource
     from dagorama.calls.schedules import schedule as schedule
     from dagorama.calls.schedules import scheduled_for as scheduled_for
+    from dagorama.calls.signals import wait_for as wait_for
     from dagorama.client.completed import as_completed as as_completed
     from dagorama.client.control import cancel as cancel
     from dagorama.client.control import delete as delete
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dagorama.client.schedules import pause_schedule as pause_schedule
     from dagorama.client.schedules import resume_schedule as resume_schedule
     from dagorama.client.schedules import unschedule as unschedule
+    from dagorama.client.signals import send as send
     from dagorama.code_signature import calculate_function_hash as calculate_function_hash
     from dagorama.context import CurrentNode as CurrentNode
     from dagorama.context import cancelled as cancelled
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from dagorama.errors import ResultRejected as ResultRejected
     from dagorama.errors import RetryLater as RetryLater
     from dagorama.errors import SettingsError as SettingsError
+    from dagorama.errors import SignalTimeout as SignalTimeout
     from dagorama.errors import TamperedValue as TamperedValue
     from dagorama.errors import TypeMismatch as TypeMismatch
     from dagorama.errors import UncacheableArgument as UncacheableArgument
@@ -110,6 +113,7 @@ _HOMES = {
         "dagorama.client.completed": "as_completed",
         "dagorama.client.results": "aresolve resolve resolve_all",
         "dagorama.client.schedules": "Schedule pause_schedule resume_schedule unschedule",
+        "dagorama.client.signals": "send",
         "dagorama.code_signature": "calculate_function_hash",
         "dagorama.context": "CurrentNode cancelled current report",
         "dagorama.decorators": "dagorama on_failure",
@@ -118,8 +122,8 @@ _HOMES = {
             "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "
             "DefinitionNotRegistered FailedAttempt FunctionNotFound InstanceExists NodeCancelled NodeFailed "
             "NotInInstance NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
-            "ResourceNotOpened ResultRejected RetryLater SettingsError TamperedValue TypeMismatch UnverifiedValue "
-            "UncacheableArgument NotFound ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
+            "ResourceNotOpened ResultRejected RetryLater SettingsError SignalTimeout TamperedValue TypeMismatch "
+            "UncacheableArgument UnverifiedValue NotFound ValueNotReadable ValuesUnavailable WorkerLost WrongInstance"
         ),
         "dagorama.graph.cache": "Cache",
         "dagorama.graph.submission": "batch",
@@ -128,6 +132,7 @@ _HOMES = {
         "dagorama.calls.refreshed": "refresh",
         "dagorama.calls.resource": "resource",
         "dagorama.calls.schedules": "schedule scheduled_for",
+        "dagorama.calls.signals": "wait_for",
         "dagorama.models.events": "EventKind Gap InstanceEnded NodeEvent",
         "dagorama.models.failure": "Failure",
         "dagorama.models.log_record": "LogRecord NodeReport",

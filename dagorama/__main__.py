@@ -39,6 +39,7 @@ COMMANDS = {
     "retry": "dagorama.cli.actions:retry",
     "run": "dagorama.cli.run:run",
     "schedules": "dagorama.cli.schedules:schedules",
+    "send": "dagorama.cli.send:send",
     "show": "dagorama.cli.inspect:show",
     "stack": "dagorama.cli.logs:stack",
     "status": "dagorama.cli.overview:status",

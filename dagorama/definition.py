@@ -149,7 +149,8 @@ def run_entry(launch: Launch[DAGInstance], args: tuple[Any, ...], kwargs: dict[s
     The function that calls this one is taken for the one that the user has called.
     """
     try:
-        result = launch.instance.entrypoint(*args, **kwargs)
+        with launch.running():
+            result = launch.instance.entrypoint(*args, **kwargs)
     except BaseException:
         launch.scope.close()
         raise

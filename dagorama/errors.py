@@ -12,6 +12,7 @@ DagoramaError
 ├── NodeFailed                             the work failed: read the remote traceback
 │   ├── NodeCancelled                      it was cancelled
 │   ├── QueueTimeout                       no worker took it in time: start workers, or raise queue_timeout
+│   ├── SignalTimeout                      its signal was not sent in time: raise timeout, or give a default
 │   ├── WorkerLost                         its workers kept disappearing: look at their machines
 │   ├── ProcessDied                        its process kept dying: look for crashes and memory limits
 │   └── ResultRejected                     the broker did not accept its result: return less, or store it again
@@ -169,6 +170,10 @@ class QueueTimeout(NodeFailed):
     """A node was queued for longer than its `queue_timeout`: start workers that may run it, or raise the timeout."""
 
 
+class SignalTimeout(NodeFailed):
+    """A node waited for a signal that was not sent within its `timeout`: retry it to wait again, or set a default."""
+
+
 class WorkerLost(NodeFailed):
     """Workers were lost, or their connections, each time that a node ran: look at their logs, machines and network."""
 
@@ -193,8 +198,7 @@ class RetryLater(DagoramaError):
         if not number or not 0 <= retry_after < 2**31:
             raise ValueError(f"retry_after is {retry_after!r}: it must be a number of seconds from 0 to {2**31 - 1}")
         super().__init__(retry_after, message)
-        self.retry_after = retry_after
-        self.message = message
+        self.retry_after, self.message = retry_after, message
 
     def __str__(self) -> str:
         return self.message or f"run again after {self.retry_after:g} seconds"
@@ -283,10 +287,7 @@ class RequestRejected(BrokerError):
 
 
 class BrokerOverloaded(BrokerError):
-    """The broker has reached a limit, or a message to it has.
-
-    `retry_after` is the number of seconds after which the broker may accept the call; None if waiting does not help.
-    """
+    """A limit is reached; `retry_after` is the number of seconds to wait, or None if waiting does not help."""
 
     retry_after: float | None = None
 

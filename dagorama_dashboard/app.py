@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from dagorama.errors import BrokerError
 from dagorama_dashboard.broker import Broker
-from dagorama_dashboard.pages import actions, graph, instance, instances, logs, node, operation, overview
+from dagorama_dashboard.pages import actions, graph, instance, instances, logs, node, operation, overview, signals
 from dagorama_dashboard.pages.login import login, login_address, logout
 from dagorama_dashboard.settings import DashboardSettings
 from dagorama_dashboard.web.errors import SIGN_IN, LoginNeeded, Problem, TokensNeeded, problem_of
@@ -60,6 +60,7 @@ def _routes() -> list[BaseRoute]:
         Route("/login", login, methods=["GET", "POST"]),
         Route("/logout", logout, methods=["POST"]),
         Route("/do", looking(actions.perform), methods=["POST"]),
+        Route("/signal", looking(signals.send), methods=["POST"]),
         Route(INSTANCE + "/graph/shape", looking(graph.shape)),
         Route(INSTANCE + "/graph/map", looking(graph.node_map)),
         Route(INSTANCE + "/graph/live", looking(graph.live)),

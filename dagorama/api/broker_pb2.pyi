@@ -172,6 +172,27 @@ EVENT_FAILED: EventKind.ValueType  # 4
 EVENT_CANCELLED: EventKind.ValueType  # 5
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
+class _SignalEnd:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SignalEndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignalEnd.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNAL_AWAITED: _SignalEnd.ValueType  # 0
+    SIGNAL_SENT: _SignalEnd.ValueType  # 1
+    SIGNAL_TIMED_OUT: _SignalEnd.ValueType  # 2
+    SIGNAL_DEFAULT: _SignalEnd.ValueType  # 3
+    SIGNAL_CANCELLED: _SignalEnd.ValueType  # 4
+
+class SignalEnd(_SignalEnd, metaclass=_SignalEndEnumTypeWrapper): ...
+
+SIGNAL_AWAITED: SignalEnd.ValueType  # 0
+SIGNAL_SENT: SignalEnd.ValueType  # 1
+SIGNAL_TIMED_OUT: SignalEnd.ValueType  # 2
+SIGNAL_DEFAULT: SignalEnd.ValueType  # 3
+SIGNAL_CANCELLED: SignalEnd.ValueType  # 4
+Global___SignalEnd: _TypeAlias = SignalEnd  # noqa: Y015
+
 @_typing.final
 class Function(_message.Message):
     """--- functions and nodes ---------------------------------------------------------------------------------
@@ -403,6 +424,7 @@ class Nodes(_message.Message):
     DELAY_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     origin: _builtins.bytes
     """12 bytes"""
@@ -462,6 +484,10 @@ class Nodes(_message.Message):
     def not_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """for each of these, seconds since 1970 before which it does not start; 0: none"""
 
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignalWait]:
+        """nodes that wait for a signal, in ascending order; they have no sources"""
+
     def __init__(
         self,
         *,
@@ -482,14 +508,55 @@ class Nodes(_message.Message):
         delay: _abc.Iterable[_builtins.float] | None = ...,
         not_before: _abc.Iterable[_builtins.float] | None = ...,
         trace: _builtins.str = ...,
+        waits: _abc.Iterable[Global___SignalWait] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "delay", b"delay", "delayed", b"delayed", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "not_before", b"not_before", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "delay", b"delay", "delayed", b"delayed", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "not_before", b"not_before", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant", "trace", b"trace", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Nodes: _TypeAlias = Nodes  # noqa: Y015
+
+@_typing.final
+class SignalWait(_message.Message):
+    """No worker runs such a node. Its function is "dagorama:wait_for(NAME)", without hash. Its arguments are a signed envelope
+    of the name, the type and the default, which becomes a part of its value: docs/reference/envelopes.md.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    HAS_DEFAULT_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    """its index among the nodes of the message"""
+    name: _builtins.str
+    """of the signal: 1 to 100 letters, digits, "_", "." and "-" """
+    timeout: _builtins.float
+    """seconds; 0: none"""
+    has_default: _builtins.bool
+    """it completes with its default then, instead of failing"""
+    schema: _builtins.bytes
+    """JSON schema of the type, for forms and early refusals; empty: unknown; at most 16 KiB"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        name: _builtins.str = ...,
+        timeout: _builtins.float = ...,
+        has_default: _builtins.bool = ...,
+        schema: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_default", b"has_default", "name", b"name", "node", b"node", "schema", b"schema", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalWait: _TypeAlias = SignalWait  # noqa: Y015
 
 @_typing.final
 class NewInstance(_message.Message):
@@ -2952,6 +3019,7 @@ class NodeInfo(_message.Message):
     DELAY_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     failed_attempts: _builtins.int
@@ -3000,6 +3068,10 @@ class NodeInfo(_message.Message):
     def cached(self) -> Global___NodeName:
         """it has the value of this node, which was found in the cache"""
 
+    @_builtins.property
+    def signal(self) -> Global___SignalInfo:
+        """of a node that waits, or waited, for one"""
+
     def __init__(
         self,
         *,
@@ -3026,10 +3098,11 @@ class NodeInfo(_message.Message):
         delay: _builtins.float = ...,
         not_before: _builtins.float = ...,
         cached: Global___NodeName | None = ...,
+        signal: Global___SignalInfo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "function", b"function", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "function", b"function", "report", b"report", "signal", b"signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "crashes", b"crashes", "created", b"created", "creator", b"creator", "delay", b"delay", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "not_before", b"not_before", "ordinal", b"ordinal", "reason", b"reason", "report", b"report", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "crashes", b"crashes", "created", b"created", "creator", b"creator", "delay", b"delay", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "not_before", b"not_before", "ordinal", b"ordinal", "reason", b"reason", "report", b"report", "retry_at", b"retry_at", "root_cause", b"root_cause", "signal", b"signal", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5231,6 +5304,109 @@ class Action(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Action: _TypeAlias = Action  # noqa: Y015
+
+@_typing.final
+class SendSignalRequest(_message.Message):
+    """--- signals ------------------------------------------------------------------------------------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    name: _builtins.str
+    value: _builtins.bytes
+    """JSON in UTF-8, at most 64 KiB"""
+    key: _builtins.str
+    """the same signal with the same key is taken once; at most 256 characters; empty: none"""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "key", b"key", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendSignalRequest: _TypeAlias = SendSignalRequest  # noqa: Y015
+
+@_typing.final
+class SendSignalReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    known: _builtins.bool
+    """a signal with this key was accepted before: this call has changed nothing"""
+    node: _builtins.bytes
+    """id of the node that it was given to; empty: none, or `known`"""
+    kept: _builtins.int
+    """signals of this name that are kept until a node waits"""
+    def __init__(
+        self,
+        *,
+        known: _builtins.bool = ...,
+        node: _builtins.bytes = ...,
+        kept: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "known", b"known", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendSignalReply: _TypeAlias = SendSignalReply  # noqa: Y015
+
+@_typing.final
+class SignalInfo(_message.Message):
+    """How a node waits for a signal, or has waited."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    HAS_DEFAULT_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    timeout: _builtins.float
+    """seconds; 0: none"""
+    until: _builtins.float
+    """seconds since 1970 when the timeout is over; 0: never"""
+    has_default: _builtins.bool
+    schema: _builtins.bytes
+    """as in SignalWait"""
+    end: Global___SignalEnd.ValueType
+    by: _builtins.str
+    """name of the token of the sender; empty: none, or the broker requires none"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        timeout: _builtins.float = ...,
+        until: _builtins.float = ...,
+        has_default: _builtins.bool = ...,
+        schema: _builtins.bytes = ...,
+        end: Global___SignalEnd.ValueType = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "end", b"end", "has_default", b"has_default", "name", b"name", "schema", b"schema", "timeout", b"timeout", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalInfo: _TypeAlias = SignalInfo  # noqa: Y015
 
 @_typing.final
 class DemandRequest(_message.Message):

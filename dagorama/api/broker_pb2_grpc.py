@@ -219,6 +219,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.DeleteReply.FromString,
                 _registered_method=True)
+        self.SendSignal = channel.unary_unary(
+                '/dagorama.v1.Broker/SendSignal',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.SendSignalRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.SendSignalReply.FromString,
+                _registered_method=True)
         self.Demand = channel.unary_unary(
                 '/dagorama.v1.Broker/Demand',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.DemandRequest.SerializeToString,
@@ -515,6 +520,13 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendSignal(self, request, context):
+        """Sends a value to the node of an instance that waits for it, or keeps it until one does; acknowledged when durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Demand(self, request, context):
         """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people.
         """
@@ -756,6 +768,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.DeleteRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.DeleteReply.SerializeToString,
+            ),
+            'SendSignal': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendSignal,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.SendSignalRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.SendSignalReply.SerializeToString,
             ),
             'Demand': grpc.unary_unary_rpc_method_handler(
                     servicer.Demand,
@@ -1797,6 +1814,33 @@ class Broker(object):
             '/dagorama.v1.Broker/Delete',
             dagorama_dot_api_dot_broker__pb2.DeleteRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.DeleteReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendSignal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/SendSignal',
+            dagorama_dot_api_dot_broker__pb2.SendSignalRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.SendSignalReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -107,6 +107,8 @@ class BrokerStub:
     """Lets a worker finish what it runs and leave; it is granted nothing more."""
     Delete: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DeleteRequest, _broker_pb2.DeleteReply]
     """Removes an ended instance before its retention is over."""
+    SendSignal: _grpc.UnaryUnaryMultiCallable[_broker_pb2.SendSignalRequest, _broker_pb2.SendSignalReply]
+    """Sends a value to the node of an instance that waits for it, or keeps it until one does; acknowledged when durable."""
     Demand: _grpc.UnaryUnaryMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]
     """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people."""
     WatchDemand: _grpc.UnaryStreamMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]
@@ -192,6 +194,8 @@ class BrokerAsyncStub(BrokerStub):
     """Lets a worker finish what it runs and leave; it is granted nothing more."""
     Delete: _aio.UnaryUnaryMultiCallable[_broker_pb2.DeleteRequest, _broker_pb2.DeleteReply]  # type: ignore[assignment]
     """Removes an ended instance before its retention is over."""
+    SendSignal: _aio.UnaryUnaryMultiCallable[_broker_pb2.SendSignalRequest, _broker_pb2.SendSignalReply]  # type: ignore[assignment]
+    """Sends a value to the node of an instance that waits for it, or keeps it until one does; acknowledged when durable."""
     Demand: _aio.UnaryUnaryMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]  # type: ignore[assignment]
     """How many slots a pool of workers needs now: the work that its workers may run. For scalers, and for people."""
     WatchDemand: _aio.UnaryStreamMultiCallable[_broker_pb2.DemandRequest, _broker_pb2.DemandReply]  # type: ignore[assignment]
@@ -496,6 +500,14 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.DeleteReply, _abc.Awaitable[_broker_pb2.DeleteReply]]:
         """Removes an ended instance before its retention is over."""
+
+    @_abc_1.abstractmethod
+    def SendSignal(
+        self,
+        request: _broker_pb2.SendSignalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.SendSignalReply, _abc.Awaitable[_broker_pb2.SendSignalReply]]:
+        """Sends a value to the node of an instance that waits for it, or keeps it until one does; acknowledged when durable."""
 
     @_abc_1.abstractmethod
     def Demand(

@@ -47,6 +47,15 @@ MOST_LABELS, LONGEST_LABEL, LONGEST_LABEL_VALUE = 16, 64, 256
 #: Priorities of instances and of functions; higher goes first.
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -128, 127
 
+# --- signals ----------------------------------------------------------------------------------------------
+
+#: The names of signals, as a regular expression, and the characters of a key.
+SIGNAL_NAME, LONGEST_SIGNAL_KEY = r"[\w.-]{1,100}", 256
+#: Bytes of the JSON of a signal, of the schema of its type, and of the signed arguments of a node that waits for one.
+LONGEST_SIGNAL, LONGEST_SCHEMA, LONGEST_WAIT = 64 << 10, 16 << 10, 128 << 10
+#: The function of nodes that wait for a signal is this, followed by the name of the signal and a closing parenthesis.
+WAIT_FUNCTION = "dagorama:wait_for("
+
 # --- envelopes --------------------------------------------------------------------------------------------
 
 #: First byte of an envelope.
@@ -55,6 +64,8 @@ ENVELOPE_VERSION = 1
 #: the body is JSON, never a pickle. Of arguments: a schedule starts an instance with them, whose time is at the end,
 #: after the signed bytes; and the node runs even if its value is cached.
 SIGNED, LARGE, REFS, PARTS, JSON, SCHEDULED, REFRESH = 1, 2, 4, 8, 16, 32, 128
+#: The only flag of the value of a node that has waited for a signal: its signed arguments, and JSON from the sender.
+SIGNAL = 32
 #: `struct` layouts of an entry in the table of parts (length, SHA-256, kind), and of the number of entries after it.
 PART_LAYOUT, COUNT_LAYOUT = "<Q32sB", "<I"
 #: Name of the type of a cancelled node's failure.
@@ -69,6 +80,7 @@ class Role(StrEnum):
     CLIENT = "client"
     WORKER = "worker"
     READER = "reader"
+    SIGNALLER = "signaller"
     ADMIN = "admin"
 
 

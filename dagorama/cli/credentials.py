@@ -112,7 +112,7 @@ def tokens() -> None:
 @click.option("--queue", "queues", multiple=True, help="For workers: allow nodes of this queue. May be repeated.")
 @click.option("--toleration", "tolerations", multiple=True, help="For workers: allow this one. May be repeated.")
 @click.option("--no-toleration", is_flag=True, help="For workers: allow none.")
-@click.option("--logs", is_flag=True, help="For readers: allow logs and stacks of nodes, which may hold secrets.")
+@click.option("--logs", is_flag=True, help="For readers and signallers: allow logs and stacks, which may hold secrets.")
 @click.option("--expires", help="After a duration, 12h or 90d, or at 2030-01-31T00:00:00Z.  [default: never]")
 @click.option(
     "--file", type=click.Path(dir_okay=False, path_type=Path), help="Append the record to this token file of a broker."
@@ -127,8 +127,8 @@ def print_new_token(
     """
     if role != "worker" and (queues or tolerations or no_toleration):
         raise click.UsageError(f"queues and tolerations apply to the role worker, not to {role}")
-    if logs and role != "reader":
-        raise click.UsageError("--logs is for the role reader; other roles need no such permission")
+    if logs and role not in ("reader", "signaller"):
+        raise click.UsageError("--logs is for the roles reader and signaller; other roles need no such permission")
     if tolerations and no_toleration:
         raise click.UsageError("--toleration and --no-toleration contradict each other")
     token = new_token()

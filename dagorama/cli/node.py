@@ -39,7 +39,7 @@ def node_answer(
         **data, "instance": f"{instance}", "made_with": details.made_with.partition(" ")[0] or None,
         "attempts": _attempts(details),
         "failure_of": uuid_text(details.failure.node) if details.HasField("failure") else None,
-        "ready_at": details.ready_at or None,
+        "ready_at": details.ready_at or None, "signal": signal_data(info.signal),
         "argument_bytes": details.argument_bytes, "value_bytes": details.value_bytes if info.ended else None,
         "arguments": arguments, "value": value or None,
     }, names=[f"{UUID(bytes=info.node)}"])  # fmt: skip
@@ -76,6 +76,7 @@ def _facts(
         ("not before", time_text(info.not_before)),
         ("root cause", names[info.root_cause] if info.root_cause else ""),
         ("reason", info.reason),
+        *signal_facts(info.signal),
         ("arguments", f"{details.argument_bytes} bytes"),
         ("value", _value(details, names)),
         ("sources", "\n".join(names[source] for source in info.sources)),
@@ -92,6 +93,29 @@ def _value(details: broker_pb2.NodeDetails, names: Mapping[bytes, str]) -> str:
     if details.info.HasField("cached"):
         return f"value of node {names[details.info.cached.node]}, cached"
     return f"{details.value_bytes} bytes" if details.value_bytes else ""
+
+
+def signal_facts(signal: broker_pb2.SignalInfo) -> list[tuple[str, str]]:
+    """Return the facts about the signal that a node waits for, or has waited for."""
+    if not signal.name:
+        return []
+    ends = {
+        broker_pb2.SIGNAL_SENT: f"sent by {signal.by}" if signal.by else "sent",
+        broker_pb2.SIGNAL_TIMED_OUT: "not sent in time",
+        broker_pb2.SIGNAL_DEFAULT: "not sent in time; the node took its default",
+        broker_pb2.SIGNAL_CANCELLED: "the wait was cancelled",
+    }
+    after = "then it takes its default" if signal.has_default else "then it fails"
+    until = f"{time_text(signal.until)}; {after}" if signal.until and signal.end not in ends else ""
+    return [("signal", signal.name), ("signal was", ends.get(signal.end, "")), ("waits until", until)]
+
+
+def signal_data(signal: broker_pb2.SignalInfo) -> dict[str, object] | None:
+    """Return the same as JSON data; None for a node that waits for no signal."""
+    if not signal.name:
+        return None
+    end = broker_pb2.SignalEnd.Name(signal.end).removeprefix("SIGNAL_").lower()
+    return {"name": signal.name, "state": end, "until": signal.until or None, "by": signal.by or None}
 
 
 def _report(report: broker_pb2.NodeReport) -> str:

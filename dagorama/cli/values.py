@@ -79,9 +79,11 @@ def _verified(opened: Callable[[], bytes], signed: bytes, lines: Callable[[bytes
 
 def _opened_arguments(instance: UUID, details: broker_pb2.NodeDetails) -> bytes:
     """Return the verified arguments. Raises the errors of Keyring.open_arguments."""
-    from dagorama.values.signing import code_text, function_digest, keyring
+    from dagorama.values.signing import WAIT_DIGEST, code_text, function_digest, keyring
 
     function = details.info.function
+    if details.info.signal.name:
+        return keyring().open_arguments(details.arguments, instance.bytes, details.info.node, WAIT_DIGEST)
     digest = function_digest(function.name, details.made_with or code_text(function.hash, function.class_code))
     return keyring().open_arguments(details.arguments, instance.bytes, details.info.node, digest)
 

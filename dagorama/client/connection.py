@@ -167,6 +167,10 @@ class Connection(InspectionCalls, ValueCalls):
         request = broker_pb2.DeleteRequest(instance=instance)
         return self._ask(lambda timeout: self.stub.Delete(request, timeout=timeout)).nodes
 
+    def send_signal(self, request: broker_pb2.SendSignalRequest) -> broker_pb2.SendSignalReply:
+        """Send a value to a node that waits for it, or to be kept until one does."""
+        return self._ask(lambda timeout: self.stub.SendSignal(request, timeout=timeout))
+
     def rebind(self, request: broker_pb2.RebindRequest) -> broker_pb2.RebindReply:
         """Run unfinished nodes of a function with other code than they were created with."""
         return self._ask(lambda timeout: self.stub.Rebind(request, timeout=timeout))

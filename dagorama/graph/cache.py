@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from inspect import signature
 from itertools import islice
 from types import FunctionType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from dagorama.models import stored
 from dagorama.retry import check_positive_seconds
@@ -81,3 +81,11 @@ class KeyParts:
         if self._key is not None:
             return [("the result of the key function", self._key(*bound.args[1:], **bound.kwargs))]
         return [(f"argument {name!r}", value) for name, value in islice(bound.arguments.items(), 1, None)]
+
+
+class CachedRun(NamedTuple):
+    """The run of a node with a cache key: it computes the value, or takes over the value of another node."""
+
+    key: bytes
+    proof: bytes  #: that the node has the value of the key; empty for a hit
+    is_hit: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -16,7 +17,7 @@ from dagorama.graph.hooks import hook_message
 from dagorama.graph.immediate_scope import CallScope, ImmediateScope
 from dagorama.graph.node_batch import NodeBatch
 from dagorama.graph.reserved import check_attributes
-from dagorama.graph.scope import InstanceScope, attempt_scope
+from dagorama.graph.scope import InstanceScope, attempt_scope, running_entry
 from dagorama.graph.start_options import StartOptions
 from dagorama.graph.submission import submit
 from dagorama.models.outcome import Outcome
@@ -67,6 +68,10 @@ class Launch(Generic[InstanceT]):
         self._hook = hook_message(definition, HOOK_OF_INSTANCE, self.instance_id.bytes)
         self.instance = instance_within(self.instance_id.bytes, definition, self.scope)
 
+    def running(self) -> AbstractContextManager[None]:
+        """Return a context in which the entry point runs: `wait_for` finds its scope there."""
+        return running_entry(self.scope, self.attempt)
+
     def finish(self, result: Any) -> tuple[InstanceT, Any]:
         """Submit the instance; `result` is the result of the entry point, usually a promise."""
         self.scope.launch(class_name(self._definition), self._entry(result), self._options, self._hook)
@@ -75,7 +80,8 @@ class Launch(Generic[InstanceT]):
     async def finish_later(self, entry: Any) -> tuple[InstanceT, Any]:
         """Submit the instance when its async entry point has returned."""
         try:
-            result = await entry
+            with self.running():
+                result = await entry
         except BaseException:
             self.scope.close()
             raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from dagorama.api import broker_pb2
 from dagorama.api.contract import LARGE, MESSAGE_LIMIT, MESSAGE_TARGET, ORIGIN_BYTES, PARTS
 from dagorama.errors import NotInInstance, RequestRejected
 from dagorama.graph.delays import DELAY_BYTES, Delay, add_delays
-from dagorama.user_code.class_code import read_text
+from dagorama.graph.waits import Wait, add_waits
 from dagorama.values.codec import Encoded
 from dagorama.values.envelope import SIGNATURE_BYTES, large_values
 from dagorama.values.signing import ARGUMENTS, Keyring, code_text, function_digest, keyring
@@ -94,7 +94,7 @@ class NodeBatch:
 
     __slots__ = (
         "_arguments", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates", "delays",
-        "first", "instance", "origin", "trace",
+        "first", "instance", "origin", "trace", "waits",
     )  # fmt: skip
 
     def __init__(self, instance: bytes, origin: bytes, first: int = 0, ring: Keyring | None = None) -> None:
@@ -111,6 +111,7 @@ class NodeBatch:
         self._tolerant: dict[int, Sequence[int]] = {}
         self._keys: dict[int, str] = {}
         self.delays: dict[int, Delay] = {}  #: of nodes that have one, by position
+        self.waits: dict[int, Wait] = {}  #: of nodes that wait for a signal, by position
         self._lock = threading.Lock()
         self._closed = False
 
@@ -128,8 +129,15 @@ class NodeBatch:
         """Return the function of the node at this position."""
         return self._specs[position]
 
-    def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None, delay: Delay | None = None) -> int:
-        """Add a node with the key by which it is counted and a delay, and return its counter.
+    def add(
+        self,
+        spec: FunctionSpec,
+        encoded: Encoded,
+        key: str | None = None,
+        delay: Delay | None = None,
+        wait: Wait | None = None,
+    ) -> int:
+        """Add a node with the key by which it is counted and a delay, or one that waits; return its counter.
 
         Raises RequestRejected for a node that is too large for a message.
         """
@@ -154,6 +162,8 @@ class NodeBatch:
                 self._keys[position] = key
             if delay is not None:
                 self.delays[position] = delay
+            if wait is not None:
+                self.waits[position] = wait
             return self.first + position
 
     def _spared(self, refs: Sequence[bytes]) -> int:
@@ -184,6 +194,8 @@ class NodeBatch:
         weight = _weight(self._arguments[position], self._refs[position], tolerant)
         if position in self.delays:
             weight += DELAY_BYTES
+        if position in self.waits:
+            weight += self.waits[position].weight
         return weight + KEY_BYTES * len(self._keys.get(position, "")) if self._keys else weight
 
     def to_message(self, functions: FunctionTable, start: int = 0, stop: int | None = None) -> broker_pb2.Nodes:
@@ -212,6 +224,8 @@ class NodeBatch:
             self._add_keys(message, start, stop)
         if self.delays:
             add_delays(message, self.delays, start, stop)
+        if self.waits:
+            add_waits(message, self.waits, start, stop)
         return message
 
     def _add_keys(self, message: broker_pb2.Nodes, start: int, stop: int) -> None:
@@ -268,24 +282,3 @@ def submit_requests(runs: Iterable[NodeBatch]) -> list[broker_pb2.SubmitRequest]
             size += added
     requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=pieces))
     return requests
-
-
-# --- functions of a class with known code ----------------------------------------------------------
-
-#: Returns a function with other code.
-Binding = Callable[[FunctionSpec], FunctionSpec]
-
-
-def binding(class_code: str) -> Binding:
-    """Return a function that gives each function of a class its hash in the class code."""
-    hashes, known = read_text(class_code), dict[FunctionSpec, FunctionSpec]()
-
-    def bound(function: FunctionSpec) -> FunctionSpec:
-        found = known.get(function)
-        if found is None:
-            method = function.name[len(function.name.partition("@")[0].rpartition(".")[0]) + 1 :]
-            code_hash = hashes.get(method, function.hash)
-            found = known[function] = replace(function, hash=code_hash, class_code=class_code)
-        return found
-
-    return bound

@@ -8,34 +8,31 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
 
 from dagorama.api import broker_pb2
 from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, leave_for_submission
-from dagorama.context import OVER, attempt_here
+from dagorama.context import OVER, Attempt, attempt_here
 from dagorama.errors import NotInInstance
+from dagorama.graph.cache import CachedRun
 from dagorama.graph.delays import Delay
 from dagorama.graph.immediate_scope import encoded_call, refuse_strangers
-from dagorama.graph.node_batch import Binding, FunctionSpec, NodeBatch
+from dagorama.graph.node_batch import FunctionSpec, NodeBatch
 from dagorama.graph.start_options import Started, StartOptions
 from dagorama.graph.submission import submit
+from dagorama.graph.waits import Wait
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
+from dagorama.user_code.class_code import read_text
 from dagorama.values.codec import encode
 from dagorama.values.envelope import refreshed
 from dagorama.values.out_of_band import PutLarge
 from dagorama.values.signing import Keyring
-
-
-class CachedRun(NamedTuple):
-    """The run of a node with a cache key: it computes the value, or takes over the value of another node."""
-
-    key: bytes
-    proof: bytes  #: that the node has the value of the key; empty for a hit
-    is_hit: bool
-
 
 #: The end of the error message for calls in a fork.
 FORKED = "in a fork of the process that runs the node, and would be lost; call it in the node's own process"
@@ -43,6 +40,8 @@ FORKED = "in a fork of the process that runs the node, and would be lost; call i
 _changing = threading.Lock()
 
 
+#: Returns a function with other code.
+Binding = Callable[[FunctionSpec], FunctionSpec]
 #: Called with a batch that has grown, and the number of added bytes of arguments.
 OnGrowth = Callable[[NodeBatch, int], None]
 
@@ -102,6 +101,17 @@ class _BatchScope:
         if self.on_growth is not None:
             self.on_growth(run, len(encoded.envelope))
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
+
+    def wait(self, function: FunctionSpec, wait: Wait, place: Place) -> DAGPromise[Any]:
+        """Create a node that waits for a signal; return its promise."""
+        if self._closed:
+            raise NotInInstance(f"wait_for({wait.name!r}) was called at {place[0]}:{place[1]} {self._closed}")
+        encoded = wait.arguments()
+        run = self._run or self._first_run(function)
+        counter = run.add(function, encoded, wait=wait)
+        if self.on_growth is not None:
+            self.on_growth(run, len(encoded.envelope))
+        return DAGPromise._made(run.origin, counter, self._instance, function.name, (wait.name,), {}, place)
 
     def _first_run(self, function: FunctionSpec) -> NodeBatch:
         """Make the batch of nodes once, even if several threads make the first calls."""
@@ -235,11 +245,46 @@ class AttemptScope(_BatchScope):
             scope.abandon()
 
 
+def binding(class_code: str) -> Binding:
+    """Return a function that gives each function of a class its hash in the class code."""
+    hashes, known = read_text(class_code), dict[FunctionSpec, FunctionSpec]()
+
+    def bound(function: FunctionSpec) -> FunctionSpec:
+        found = known.get(function)
+        if found is None:
+            method = function.name[len(function.name.partition("@")[0].rpartition(".")[0]) + 1 :]
+            code_hash = hashes.get(method, function.hash)
+            found = known[function] = replace(function, hash=code_hash, class_code=class_code)
+        return found
+
+    return bound
+
+
 def attempt_scope() -> AttemptScope | None:
     """Return the scope of the attempt that runs here; None outside of nodes. Raises NotInInstance as attempt_here()."""
     attempt = attempt_here()
     assert attempt is None or isinstance(attempt, AttemptScope)
     return attempt
+
+
+#: The scope of the entry point that this thread or task runs, and the attempt that has called it.
+_entry: ContextVar[tuple[InstanceScope, Attempt | None] | None] = ContextVar("dagorama_entry", default=None)
+
+
+@contextmanager
+def running_entry(scope: InstanceScope, attempt: Attempt | None) -> Iterator[None]:
+    """Let `entry_scope` return the scope of an entry point that is called in the block by this attempt, if any."""
+    token = _entry.set((scope, attempt))
+    try:
+        yield
+    finally:
+        _entry.reset(token)
+
+
+def entry_scope() -> InstanceScope | None:
+    """Return the scope of the entry point that this thread or task runs, unless a node runs in it."""
+    entry = _entry.get()
+    return entry[0] if entry is not None and entry[1] is attempt_here() else None
 
 
 def _renew_lock() -> None:

@@ -11,13 +11,15 @@ from dagorama.errors import (
     PromiseMisuse,
     QueueTimeout,
     ResultRejected,
+    SignalTimeout,
     WorkerLost,
 )
 from dagorama.models.promise import DAGPromise
 
 #: The types of failures that the broker records itself.
 _BROKER_FAILURES: dict[str, type[NodeFailed]] = {
-    f"{kind.__module__}.{kind.__qualname__}": kind for kind in (QueueTimeout, WorkerLost, ProcessDied, ResultRejected)
+    f"{kind.__module__}.{kind.__qualname__}": kind
+    for kind in (QueueTimeout, SignalTimeout, WorkerLost, ProcessDied, ResultRejected)
 }
 
 

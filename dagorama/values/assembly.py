@@ -1,12 +1,12 @@
 """Values of promises put together: each value with the values of the promises in it, to any depth."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from dagorama.api.contract import JSON
+from dagorama.api.contract import JSON, SIGNAL
 from dagorama.errors import FunctionNotFound, TypeMismatch, ValueNotReadable
-from dagorama.values.codec import decode
-from dagorama.values.envelope import flags, references
+from dagorama.values.codec import decode, decode_call
+from dagorama.values.envelope import flags, references, taken_apart
 from dagorama.values.out_of_band import GetLarge
 
 K = TypeVar("K", bound=Hashable)
@@ -78,8 +78,14 @@ def _assemble(
 
 
 def read_value(envelope: bytes, fill: Sequence[object] = (), get_large: GetLarge | None = None) -> object:
-    """Return the value in the envelope of a result, a pickle or JSON. Raises ValueNotReadable."""
-    if not flags(envelope) & JSON:
+    """Return the value in the envelope of a result, a pickle or JSON.
+
+    Raises ValueNotReadable, or TypeMismatch for a signal of another type than its node waits for.
+    """
+    marks = flags(envelope)
+    if marks == SIGNAL:
+        return read_signal(envelope)
+    if not marks & JSON:
         return decode(envelope, fill, what="value of a node", get_large=get_large)
     from dagorama.values.json_calls import read_result
 
@@ -89,6 +95,22 @@ def read_value(envelope: bytes, fill: Sequence[object] = (), get_large: GetLarge
         raise ValueNotReadable(f"the value of a node does not fit here: {error}") from error
     except FunctionNotFound as error:
         raise ValueNotReadable(f"the value of a node is JSON of a function that is not here: {error}") from error
+
+
+def read_signal(envelope: bytes) -> Any:
+    """Return the value in the envelope of a signal, whose arguments were opened.
+
+    Raises TypeMismatch, with the name of the signal and the place in it, if it is not JSON of the type that the node
+    waits for, and ValueNotReadable.
+    """
+    parts = taken_apart(envelope)
+    from dagorama.values.typed_json import json_type
+
+    (name, annotation, default), _ = decode_call(parts.arguments)
+    text = parts.text or default
+    if not isinstance(text, bytes):
+        raise ValueNotReadable(f"the broker says that the signal {name!r} has its default, and it has none")
+    return json_type(annotation).decode(text, f"the signal {name!r}")
 
 
 def _shown(key: object) -> str:

@@ -12,7 +12,7 @@ from math import inf
 from types import NoneType
 from typing import Any, NamedTuple, cast
 
-from dagorama.api.contract import JSON, LARGE, PARTS, SIGNED
+from dagorama.api.contract import JSON, LARGE, PARTS, SIGNAL, SIGNED
 from dagorama.errors import BrokerError, PromiseMisuse, ValueNotReadable
 from dagorama.models import stored
 from dagorama.models.failure import Failure
@@ -183,7 +183,7 @@ def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None)
     marks = flags(envelope)
     if marks & SIGNED:
         raise ValueNotReadable("its signature has not been checked")
-    if marks & JSON:
+    if marks & (JSON | SIGNAL):
         raise ValueNotReadable("it is JSON, which is never unpickled, and a pickle is expected")
     number, start = body(envelope)
     if len(fill) != number:

@@ -1,7 +1,7 @@
 """The byte layout of envelopes: a header, a table of the promises inside, and a pickle or JSON.
 
     byte 0   1, the version
-    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON, 32 REFRESH
+    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON, 128 REFRESH; or 32 alone, SIGNAL: see below
     SIGNED   8-byte key id, 16-byte instance, 32-byte MAC; `signing` makes and checks it
     REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
     body     the pickle, or if JSON a text in UTF-8; if LARGE, u64 length and SHA-256 of it, stored separately
@@ -26,6 +26,7 @@ from dagorama.api.contract import (
     PARTS,
     REFRESH,
     REFS,
+    SIGNAL,
     SIGNED,
 )
 from dagorama.errors import ValueNotReadable
@@ -152,7 +153,7 @@ def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
 
 def flags(envelope: bytes) -> int:
     """Return the flags of an envelope; raise ValueNotReadable if it is not an envelope of ours."""
-    if len(envelope) < 2 or envelope[0] != ENVELOPE_VERSION or envelope[1] & ~MARKS:
+    if len(envelope) < 2 or envelope[0] != ENVELOPE_VERSION or (envelope[1] & ~MARKS and envelope[1] != SIGNAL):
         raise ValueNotReadable(f"it does not begin like an envelope: {bytes(envelope[:2])!r}")
     return envelope[1]
 
@@ -181,3 +182,35 @@ def body(envelope: bytes) -> tuple[int, int]:
     for _, count, counters in _groups(envelope):
         number, start = number + count, counters + 4 * count
     return number, start
+
+
+# --- signals ----------------------------------------------------------------------------------------------
+# The value of a node that has waited for a signal: the head, the length of its arguments (u32), the envelope of its
+# arguments (name and type of the signal, and the default as JSON), and JSON in UTF-8, or nothing for the default. The
+# broker puts these together. Only the arguments are signed, so a signal can be the value of no other node, and only
+# they are unpickled.
+
+#: The first bytes of the value of a node that has waited for a signal.
+SIGNAL_HEAD = bytes((ENVELOPE_VERSION, SIGNAL))
+#: Bytes before the arguments.
+_ARGUMENTS_AT = 6
+
+
+class SignalParts(NamedTuple):
+    """The envelope of a signal taken apart; nothing of it is verified."""
+
+    arguments: bytes
+    text: bytes  #: empty: the node took its default
+
+
+def taken_apart(envelope: bytes) -> SignalParts:
+    """Return the parts of the value of a node that waited. Raises ValueNotReadable if it is cut short."""
+    end = _ARGUMENTS_AT + int.from_bytes(envelope[2:_ARGUMENTS_AT], "little")
+    if not _ARGUMENTS_AT < end <= len(envelope):
+        raise ValueNotReadable("the envelope of a signal is cut short")
+    return SignalParts(envelope[_ARGUMENTS_AT:end], envelope[end:])
+
+
+def put_together(arguments: bytes, text: bytes) -> bytes:
+    """Return the envelope of a signal."""
+    return b"".join((SIGNAL_HEAD, len(arguments).to_bytes(4, "little"), arguments, text))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dagorama.api.contract import JSON, LARGE
 from dagorama.errors import DagoramaError
-from dagorama.values.envelope import content, flags, references, size_of
+from dagorama.values.envelope import SIGNAL_HEAD, content, flags, references, size_of, taken_apart
 
 #: The text of each value is truncated to this many characters.
 MOST_CHARACTERS = 4_000
@@ -45,10 +45,21 @@ def shown_arguments(
 
 def shown_result(envelope: bytes, name: Callable[[bytes], str], most: int = MOST_CHARACTERS) -> ShownJson | None:
     """Return the result in an envelope as `shown_arguments` does; None if it is not JSON."""
+    if envelope[:2] == SIGNAL_HEAD:
+        return ShownJson("", _signal_text(envelope, most))
     if not _is_json(envelope):
         return None
     found = _read(envelope, name)
     return ShownJson("", found if isinstance(found, str) else _text(found.get("value"), most))
+
+
+def _signal_text(envelope: bytes, most: int) -> str:
+    """Return the JSON that someone has sent, of which nothing is signed; empty if the node took its default."""
+    try:
+        text = str(taken_apart(envelope).text, "utf-8", "replace")
+    except DagoramaError as error:
+        return f"it cannot be read ({type(error).__name__})"
+    return (text if len(text) <= most else f"{text[:most]} ...") or "the default"
 
 
 def promised_nodes(envelope: bytes) -> list[bytes]:

@@ -29,6 +29,7 @@ from dagorama.api.contract import (
     HOOK,
     SCHEDULED,
     SIGNED,
+    WAIT_FUNCTION,
     entry_node,
     firing_instance,
     hooked_arguments,
@@ -37,7 +38,7 @@ from dagorama.api.contract import (
 )
 from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.settings import signing_keys
-from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, flags
+from dagorama.values.envelope import MARKS, SIGNAL_HEAD, SIGNATURE_BYTES, flags, put_together, taken_apart
 from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
 
 ARGUMENTS, RESULT, FAILURE, REBINDING, SCHEDULE, CACHED = b"A", b"R", b"F", b"C", b"S", b"M"
@@ -100,8 +101,16 @@ class Keyring:
         Raises UnverifiedValue if it is unsigned or its key is not held here, TamperedValue if it was signed for
         another place or changed, ValueNotReadable if it is not an envelope.
         """
+        if role == RESULT and envelope[:2] == SIGNAL_HEAD:
+            return self._open_signal(envelope, node)
         opened = self._opened(envelope, role + node, node, what)
         return Opened(envelope[_INSTANCE_AT:_MAC_AT], opened)
+
+    def _open_signal(self, envelope: bytes, node: bytes) -> Opened:
+        """Return the value of a node if its signed arguments say that it waits for a signal."""
+        arguments, text = taken_apart(envelope)
+        opened = self._opened(arguments, ARGUMENTS + node + WAIT_DIGEST, node, "arguments of a wait for a signal")
+        return Opened(arguments[_INSTANCE_AT:_MAC_AT], put_together(opened, text))
 
     def open_arguments(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
         """Return the arguments of a node, without their signature; raise what `open` raises."""
@@ -226,6 +235,10 @@ def function_digest(name: str, code: str) -> bytes:
     """Return the digest of a function and its `code_text` for the signature of its arguments."""
     encoded = name.encode()
     return sha256(len(encoded).to_bytes(4, "big") + encoded + code.encode()).digest()
+
+
+#: Of all functions that wait for signals, instead of their `function_digest`: their arguments name the signal.
+WAIT_DIGEST = function_digest(WAIT_FUNCTION, "")
 
 
 def _mac(key: SigningKey, bound: bytes, rest: bytes) -> bytes:

@@ -11,6 +11,7 @@ A node waits for the commit, as do all later ones of its slot, if
 - the value of a source comes from another node, or its attempts have failed: the rule by which a late result is refused
   after a crash compares attempts of sources, and does not see such changes;
 - it has very many sources, or its envelopes are only in the commit, and not in the cache;
+- a signal, or a timeout, has ended a node in the commit: no attempt would tell its value from the next one;
 - its key is so large that a start after a crash might use it again.
 """
 
@@ -82,5 +83,5 @@ def _is_plain(changes: Changes) -> bool:
     return not (
         changes.retried or changes.drafts or changes.given_up or changes.drafts_over or changes.eager_attempts
         or changes.eager_blocks or changes.rebindings or changes.rebound or changes.used_failures or changes.removed
-        or changes.paused or changes.resumed
+        or changes.paused or changes.resumed or changes.waits
     )  # fmt: skip

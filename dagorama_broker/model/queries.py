@@ -24,6 +24,7 @@ from dagorama_broker.model.rows import (
     UsedFailureRow,
 )
 from dagorama_broker.model.schedules import ScheduleRow
+from dagorama_broker.model.signals import NO_MAIL, Mail
 
 #: Characters of the message of a failure in `FailurePage`.
 LONGEST_BEGINNING = 300
@@ -92,6 +93,8 @@ class Live:
     schedules: list[ScheduleRow] = field(default_factory=list)  #: by name
     cached: list[CachedRow] = field(default_factory=list)  #: of all instances, the oldest first
     hooks: dict[int, HookRow] = field(default_factory=dict)  #: of `instances` that have one, by their keys
+    mail: Mail = NO_MAIL  #: of `instances`
+    next_signal: int = 1
 
 
 class FoundNode(NamedTuple):
@@ -110,6 +113,7 @@ class StoredInstance(NamedTuple):
     ended: float | None
     failed: bool
     hook: HookRow | None = None  #: only if it was asked for
+    mail: Mail = NO_MAIL  #: its signals, if it was read to be loaded into memory
 
 
 class InstanceMarks(NamedTuple):

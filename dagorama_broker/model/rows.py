@@ -12,6 +12,7 @@ from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
 from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.schedules import ScheduleRow
+from dagorama_broker.model.signals import SignalRow, WaitRow
 
 
 def pack_keys(keys: Sequence[int]) -> bytes:
@@ -292,15 +293,10 @@ class Changes:
     schedules_gone: list[str] = field(default_factory=list)  #: names; before `schedules`
     uncached: list[bytes] = field(default_factory=list)  #: cache keys; before `cached`
     cached: list[CachedRow] = field(default_factory=list)  #: a later row of a key replaces an earlier one
-    hooks: list[HookRow] = field(
-        default_factory=list
-    )  #: new ones and changed ones; a later row replaces an earlier one
+    hooks: list[HookRow] = field(default_factory=list)  #: a later row of an instance replaces an earlier one
+    waits: list[WaitRow] = field(default_factory=list)  #: a later row of a node replaces an earlier one
+    signals: list[SignalRow] = field(default_factory=list)  #: a later row of a number replaces an earlier one
+    signals_gone: list[int] = field(default_factory=list)  #: their numbers; after `signals`
 
     def __bool__(self) -> bool:
-        return any((
-            self.nodes, self.outcomes, self.blocks, self.instances, self.progress, self.resolved, self.functions,
-            self.instance_ends, self.large, self.workers_joined, self.workers_left, self.worker_names, self.paused,
-            self.resumed, self.actions, self.removed, self.eager_attempts, self.retried, self.rebound,
-            self.used_failures, self.functions_gone, self.drafts, self.given_up, self.drafts_over, self.schedules,
-            self.schedules_gone, self.uncached, self.cached, self.hooks,
-        ))  # fmt: skip
+        return any(getattr(self, table) for table in self.__slots__)

@@ -15,6 +15,7 @@ from dagorama_broker.model.domain import Function
 from dagorama_broker.rpc.fields import check_delays, check_name, check_references, check_trace, id_bytes, sha256_bytes
 from dagorama_broker.rpc.functions import function_of
 from dagorama_broker.rpc.marks import start_of
+from dagorama_broker.rpc.signals import check_waits, waits_of
 from dagorama_broker.scheduler import NewNodes
 
 
@@ -79,6 +80,8 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
         sha256_bytes(sha256)
     if nodes.delayed or nodes.delay or nodes.not_before:
         check_delays(nodes)
+    if nodes.waits:
+        check_waits(nodes)
     if nodes.trace:
         check_trace(nodes.trace)
 
@@ -105,6 +108,7 @@ def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> Ne
         nodes.trace,
         start_of(nodes.creates) if creates is not None else None,
         _delays(nodes) if nodes.delayed else None,
+        waits_of(nodes) if nodes.waits else None,
     )
 
 

@@ -10,11 +10,13 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import ENDED, EagerState, Failure, State
 from dagorama_broker.model.queries import NodePlace, StoredNode
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
+from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.rpc.aggregates import node_name
 from dagorama_broker.rpc.failures import headline
 from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
 from dagorama_broker.rpc.functions import function_message
 from dagorama_broker.rpc.logs import report_message
+from dagorama_broker.rpc.signals import signal_message, stored_waits
 from dagorama_broker.scheduler import FunctionQueue, Node
 
 #: Sources that are listed for a node.
@@ -52,6 +54,7 @@ class NodeInfos:
         self._workers: dict[int, str] = {}  #: names, by number
         self._ordinals: dict[int, int] = {}
         self._cached: dict[int, NodePlace] = {}  #: the nodes that have the values of some of the nodes
+        self._waits: dict[int, WaitRow] = {}
 
     async def infos(self, nodes: Sequence[SeenNode]) -> list[pb.NodeInfo]:
         """Return the messages for these nodes."""
@@ -61,6 +64,7 @@ class NodeInfos:
         self._eager_states = await in_view(view.eager_states, keys)
         self._ordinals = await in_view(view.ordinals, keys)
         self._cached = await self._look_up_cached([seen.node for seen in nodes])
+        self._waits = await stored_waits(self._broker, [seen.node for seen in nodes])
         ran_by = {seen.node.outcome.worker for seen in nodes if seen.node.outcome is not None} - {0}
         self._workers = await in_view(view.worker_names, ran_by) if ran_by else {}
         return [await self._info(seen) for seen in nodes]
@@ -108,6 +112,8 @@ class NodeInfos:
         )
         if (cached := self._cached.get(node.key)) is not None:
             info.cached.CopyFrom(node_name(cached))
+        if (wait := live.wait if live is not None else self._waits.get(node.key)) is not None:
+            info.signal.CopyFrom(signal_message(wait))
         if live is not None and live.state is state:
             self._add_live(info, live)
         elif node.outcome is not None and state in ENDED:

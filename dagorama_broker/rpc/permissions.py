@@ -21,10 +21,11 @@ OURS, ORIGINAL, HEALTH = "/dagorama.v1.Broker/", "/main.Dagorama/", "/grpc.healt
 #: The calls of KEDA, which carry their token in the request.
 SCALER = "/externalscaler.ExternalScaler/"
 
-_CLIENT, _WORKER, _READER = Role.CLIENT, Role.WORKER, Role.READER
-#: The roles that may call a method, besides admins, who may call all of these. Readers must not see values.
+_CLIENT, _WORKER, _READER, _SIGNALLER = Role.CLIENT, Role.WORKER, Role.READER, Role.SIGNALLER
+#: The roles that may call a method, besides admins, who may call all of these. Readers must not see values,
+#: and signallers may do what readers may, and send signals.
 CALLS: dict[str, frozenset[Role]] = {
-    OURS + call: frozenset(roles)
+    OURS + call: frozenset(roles | {_SIGNALLER} if _READER in roles else roles)
     for call, roles in {
         "SubmitStream": {_CLIENT},
         "Work": {_WORKER},
@@ -60,6 +61,7 @@ CALLS: dict[str, frozenset[Role]] = {
         "Cancel": {_CLIENT},
         "Retry": {_CLIENT},
         "Delete": {_CLIENT},
+        "SendSignal": {_CLIENT, _WORKER, _SIGNALLER},
         "Rebind": set[Role](),
         "PauseQueue": set[Role](),
         "DrainWorker": set[Role](),
@@ -73,7 +75,7 @@ CALLS: dict[str, frozenset[Role]] = {
         "ListSchedules": {_CLIENT, _READER},
     }.items()
 } | {
-    SCALER + call: frozenset({_WORKER, _READER})
+    SCALER + call: frozenset({_WORKER, _READER, _SIGNALLER})
     for call in ("IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics")
 }
 
@@ -147,19 +149,19 @@ def may_read_logs(token: Token | None) -> bool:
 
 
 def _lacks_logs(token: Token | None) -> bool:
-    return token is not None and token.role is _READER and not token.logs
+    return is_reader(token) and token is not None and not token.logs
 
 
 def is_reader(token: Token | None) -> bool:
-    """Return whether the caller's token has the role reader."""
-    return token is not None and token.role is _READER
+    """Return whether the caller may only look, without values: the role is reader, or signaller."""
+    return token is not None and token.role in (_READER, _SIGNALLER)
 
 
 def refuse_reader(token: Token | None) -> None:
-    """Raise PermissionDenied if the caller is a reader, who may not read arguments and values of nodes."""
+    """Raise PermissionDenied if the caller is a reader or signaller, who may not read arguments and values of nodes."""
     if token is not None and is_reader(token):
         raise PermissionDenied(
-            f"the token {token.name!r} has the role reader, which may not read arguments and values of nodes"
+            f"the token {token.name!r} has the role {token.role}, which may not read arguments and values of nodes"
         )
 
 
@@ -167,7 +169,7 @@ def check_logs(token: Token | None) -> None:
     """Raise PermissionDenied if the caller is a reader whose token does not allow logs and stacks."""
     if token is not None and _lacks_logs(token):
         raise PermissionDenied(
-            f"the token {token.name!r} has the role reader and does not allow logs, which may hold secrets:"
+            f"the token {token.name!r} has the role {token.role} and does not allow logs, which may hold secrets:"
             " add `logs = true` to its record in the file of tokens"
         )
 

@@ -27,6 +27,7 @@ from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
 from dagorama_broker.rpc.request_handler import RequestHandler
 from dagorama_broker.rpc.request_stream import RequestStream
 from dagorama_broker.rpc.schedules import pause_schedule, put_schedule, remove_schedule
+from dagorama_broker.rpc.signals import send_signal
 from dagorama_broker.rpc.status import refusing
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.rpc.work import WorkerStreams, values_folder
@@ -209,6 +210,11 @@ class BrokerService(InspectionService):
     @refusing
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteReply:
         return await delete_instance(self._broker, id_bytes(request.instance, "an instance"))
+
+    @refusing
+    async def SendSignal(self, request: pb.SendSignalRequest, context: Context) -> pb.SendSignalReply:
+        with self._memory.hold(request.ByteSize() * costs.COPIES, sharer.get(), is_small_ok=True):
+            return await send_signal(self._broker, request)
 
     @refusing
     async def Rebind(self, request: pb.RebindRequest, context: Context) -> pb.RebindReply:

@@ -85,8 +85,8 @@ def _token(table: Any, where: str) -> Token:
     if queues is not None and not queues:
         raise SettingsError(f"{where} ({name}) allows no queue: remove `queues`, or list some")
     logs = table.get("logs", False)
-    if not isinstance(logs, bool) or (logs and role != Role.READER):
-        raise SettingsError(f"{where} ({name}): `logs` is true or false, and only a reader needs it")
+    if not isinstance(logs, bool) or (logs and role not in (Role.READER, Role.SIGNALLER)):
+        raise SettingsError(f"{where} ({name}): `logs` is true or false, and only a reader or signaller needs it")
     return Token(name, Role(role), bytes.fromhex(digest), queues, tolerations, _expires(table, where), logs)
 
 

@@ -10,6 +10,7 @@ from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenB
 from dagorama_broker.scheduler.ends import RecentFailure, Tally
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
+from dagorama_broker.scheduler.mail import Sent, refuse_ended
 from dagorama_broker.scheduler.mismatch import ReasonCode
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
@@ -58,6 +59,7 @@ __all__ = [
     "Recording",
     "Retried",
     "Scheduler",
+    "Sent",
     "Slot",
     "Start",
     "TakenBack",
@@ -67,6 +69,7 @@ __all__ = [
     "WorkerInfo",
     "name_key",
     "queued_of",
+    "refuse_ended",
     "refuse_uncovered",
     "staged_cost",
 ]

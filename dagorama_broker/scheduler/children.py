@@ -71,7 +71,7 @@ class Children(Views):
     def _loaded(self, stored: Collection[StoredInstance]) -> Iterator[None]:
         """Hold these instances in memory within the context, and longer if they have unfinished nodes by then."""
         for each in stored:
-            self.graph.load_instance(each.row, each.failed, each.hook)
+            self.graph.load_instance(each)
         try:
             yield
         finally:

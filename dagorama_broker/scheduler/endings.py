@@ -15,6 +15,7 @@ from dagorama_broker.model.rows import InstanceEnd, OutcomeRow, ResolvedRow
 from dagorama_broker.scheduler.ends import RecentFailure, Tally, cause_of, noticed
 from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.limits import STEP
+from dagorama_broker.scheduler.mail import leave
 from dagorama_broker.scheduler.objects import UNSTARTED, Node
 from dagorama_broker.scheduler.states import States
 from dagorama_broker.scheduler.transitions import CLAIMED, COMPLETED, FAILED, RESOLVING, WAITING
@@ -220,9 +221,12 @@ class Endings(States):
         if self.made_with:
             self.made_with.pop(node.key, None)
             self.rebindings.pop(node.key, None)
-        if node.rare is not None and node.failures is not None:
-            self.keep_failure(node.failures, None)
-            node.failures = None
+        if node.rare is not None:
+            if node.failures is not None:
+                self.keep_failure(node.failures, None)
+                node.failures = None
+            if node.rare.wait is not None:
+                leave(self, node)
         self.effects.ended.append(node)
         if self.noticed is not None:
             self.noticed.append(noticed(node))

@@ -12,6 +12,7 @@ from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, LinkRow, NameRow, OutcomeRow, pack_keys
 from dagorama_broker.scheduler.endings import Endings
 from dagorama_broker.scheduler.instances import Instance
+from dagorama_broker.scheduler.mail import begin_wait
 from dagorama_broker.scheduler.objects import NONE, Node
 from dagorama_broker.scheduler.requests import NewNodes, name_key
 from dagorama_broker.scheduler.transitions import COMPLETED, RESOLVING, WAITING
@@ -69,7 +70,10 @@ class Graph(Endings):
         elif node.pending:
             return
         elif node.state is WAITING:
-            self._make_ready(node)
+            if node.rare is not None and node.rare.wait is not None:
+                begin_wait(self, node)
+            else:
+                self._make_ready(node)
         else:
             self._resolve(node)
             self._tell([node])

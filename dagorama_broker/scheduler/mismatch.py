@@ -26,6 +26,7 @@ class ReasonCode(StrEnum):
     STARTING = "starting"  #: the large call that created it is not finished
     BACKOFF = "backoff"
     DELAY = "delay"
+    SIGNAL = "signal"  #: it waits for one
     PAUSED = "paused"
     LIMIT = "limit"  #: max_concurrency
     RATE = "rate"  #: the starts that its rate, or a limit, allows are used up

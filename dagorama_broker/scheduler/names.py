@@ -9,11 +9,10 @@ from operator import attrgetter
 
 from dagorama_broker.errors import Conflict
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.hooks import HookRow
+from dagorama_broker.model.queries import StoredInstance
 from dagorama_broker.model.rows import (
     Changes,
     FunctionRow,
-    InstanceRow,
     PausedQueueRow,
     RebindingRow,
     TraceRow,
@@ -23,6 +22,7 @@ from dagorama_broker.model.schedules import ScheduleRow
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import STEP
+from dagorama_broker.scheduler.mailboxes import Mailboxes
 from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.rates import Rates
@@ -98,6 +98,7 @@ class Names:
         self.next_worker = 1
         self.worker_numbers: dict[str, int] = {}  #: by name, of workers that have connected to this broker
         self.traces: dict[int, str] = {}  #: trace contexts of traced blocks in `origins`, by their first keys
+        self.mail = Mailboxes()  #: signals of `instances`
         self._last_keyed = 0
         self.stirred: dict[FunctionQueue, None] = {}  #: queues whose oldest claimable node may have changed
         self.rates = Rates(self._stir)
@@ -225,16 +226,19 @@ class Names:
                 keys = range(start, min(start + STEP, block.first_key + block.count))
                 yield from [self.nodes[key] for key in keys if key in self.nodes]
 
-    def load_instance(self, row: InstanceRow, failed: bool, hook: HookRow | None) -> None:
-        """Load an instance that has left memory, because a call names it."""
+    def load_instance(self, stored: StoredInstance) -> None:
+        """Load an instance that has left memory, with its signals, because a call names it."""
+        row = stored.row
         if row.id not in self.instances:
             drafted = self.drafted.get(row.id)
-            self.instances[row.id] = drafted or self.loaded_instance(row, failed, hook)
+            self.instances[row.id] = drafted or self.loaded_instance(stored)
 
-    def loaded_instance(self, row: InstanceRow, failed: bool, hook: HookRow | None) -> Instance:
+    def loaded_instance(self, stored: StoredInstance) -> Instance:
         """Return an instance that has left memory. What fails in it from now on calls its hook again."""
-        instance = Instance(row.key, row.id, failed, row.priority)
+        row, hook = stored.row, stored.hook
+        instance = Instance(row.key, row.id, stored.failed, row.priority)
         instance.hook = hook.revived(False) if hook is not None else None
+        self.mail.load(stored.mail)
         return instance
 
     def enter_block(self, block: NodeBlock) -> None:
@@ -261,6 +265,8 @@ class Names:
     def _forget_instance(self, instance: Instance) -> None:
         """Evict an instance from memory; the store has it."""
         self.instances.pop(instance.id, None)
+        if instance.id not in self.drafted:
+            self.mail.forget(instance.key)
         for block in instance.blocks:
             self.origins.pop(block.origin, None)
             if self.traces:

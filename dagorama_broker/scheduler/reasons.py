@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 from dagorama_broker.model.delays import AT_ONCE
 from dagorama_broker.model.domain import ENDED, WireProtocol
+from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.scheduler.assignment import has_room, stale_at
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
-from dagorama_broker.scheduler.objects import UNSTARTED, Node, Pool, Slot, Worker
+from dagorama_broker.scheduler.objects import UNSTARTED, Node, Slot, Worker
 from dagorama_broker.scheduler.obstacles import MOST, Explainer, awaited
 from dagorama_broker.scheduler.offers import NO_WORKERS, paused_text
+from dagorama_broker.scheduler.pools import Pool
 from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate, order
 from dagorama_broker.scheduler.starts import gates_of
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, RESOLVING, WAITING
@@ -60,6 +62,8 @@ class Situation(NamedTuple):
 
 def reasons_of(claims: Claims, node: Node, situation: Situation) -> list[Reason]:
     """Return why an unfinished node is not running, or where it runs."""
+    if node.state is WAITING and node.wait is not None and node.pending != UNSTARTED:
+        return [_signal(node, node.wait, claims.graph.wall)]
     if node.state is WAITING or node.state is RESOLVING:
         return [_missing(node)]
     if node.state is BACKOFF:
@@ -88,6 +92,14 @@ def _are(count: int, what: str) -> str:
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _signal(node: Node, wait: WaitRow, wall: float) -> Reason:
+    text = f"it waits for the signal {wait.name!r}, which `dagorama send INSTANCE {wait.name} JSON` sends"
+    if wait.until:
+        what = "takes its default" if wait.has_default else "fails"
+        text = f"{text}; without it, it {what} after {wait.timeout:g} s"
+    return Reason(ReasonCode.SIGNAL, text, until=wait.until - wall if wait.until else 0.0)
 
 
 def _missing(node: Node) -> Reason:

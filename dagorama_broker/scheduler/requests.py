@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import Function, WireProtocol
 from dagorama_broker.model.hooks import Hook
+from dagorama_broker.model.signals import WaitRow
 
 
 class Start(NamedTuple):
@@ -49,6 +50,7 @@ class NewNodes:
     trace: str = ""  #: trace context of what creates them; empty: they are not traced
     start: Start | None = None  #: the options of the instance, if this makes it and has any
     delays: Mapping[int, NodeDelay] | None = None  #: of nodes that have one, by their places
+    waits: Mapping[int, WaitRow] | None = None  #: of nodes that wait for a signal, by their places
 
     @property
     def count(self) -> int:

@@ -9,6 +9,7 @@ from dagorama_broker.model.queries import EndedNode, Failed, Live
 from dagorama_broker.model.rows import ProgressRow, unpack_keys
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
+from dagorama_broker.scheduler.mail import take_up
 from dagorama_broker.scheduler.names import FIRST
 from dagorama_broker.scheduler.objects import NONE, FailureCounts, Node
 from dagorama_broker.scheduler.queues import FunctionQueue
@@ -59,6 +60,8 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     graph.next_worker = live.next_worker
     for cached in live.cached:
         graph.caching.enter(cached)
+    graph.mail.next_number = live.next_signal
+    graph.mail.load(live.mail)
     resolving = {row.key: row for row in live.ended if row.state == RESOLVING}
     pauses = _rebuild_nodes(graph, live, _rebuild_names(graph, live), resolving)
     _rebuild_limits(graph)
@@ -102,6 +105,7 @@ def _rebuild_nodes(
     graph: Graph, live: Live, blocks: Iterable[NodeBlock], resolving: Mapping[int, EndedNode]
 ) -> list[tuple[float, Node]]:
     progress, delays, pauses = {row.key: row for row in live.progress}, live.delays, []
+    waits = take_up(live.mail.waits)
     is_plain = not (live.rebindings or live.keys)
     of_function, enter = graph.queue_by_id, graph.take_up
     blocks = iter(blocks)
@@ -117,6 +121,8 @@ def _rebuild_nodes(
         node = Node(key, block.instance, queue, block, state)
         if key in delays:
             node.delay = delays[key]
+        if key in waits:
+            node.wait = waits[key]
         if row is not None:
             counts = _take_up_trouble(graph, node, row)
             if state is BACKOFF:

@@ -18,6 +18,7 @@ from dagorama_broker.scheduler.eager import cancellation
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.hooks import revive_hook
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
+from dagorama_broker.scheduler.mail import enter
 from dagorama_broker.scheduler.names import block_with
 from dagorama_broker.scheduler.objects import NONE, FailureCounts, Node
 from dagorama_broker.scheduler.restore import ended_nodes, queue_of_row
@@ -150,6 +151,7 @@ def _unfinished(graph: Graph, instances: Iterable[StoredInstance]) -> Iterator[N
 def _take_up(graph: Graph, failed: Failed) -> list[Node]:
     """Load the nodes into memory, with their instances and names, in their ended states."""
     instances = {stored.row.key: _reopen(graph, stored, failed.others) for stored in failed.instances}
+    waits = {row.key: row for stored in failed.instances for row in stored.mail.waits}
     blocks = iter([_run(graph, row, instances) for row in sorted(failed.blocks, key=lambda row: row.first_key)])
     block, nodes = next(blocks), []
     for row in failed.nodes:
@@ -158,6 +160,8 @@ def _take_up(graph: Graph, failed: Failed) -> list[Node]:
         queue = queue_of_row(graph, failed, row.key, row.function)
         node = Node(row.key, instances[row.instance], queue, block, State(row.state))
         node.delay = failed.delays.get(row.key)
+        if row.key in waits:
+            enter(graph, node, waits[row.key])
         graph.take_up(node)
         nodes.append(node)
     return nodes
@@ -167,7 +171,7 @@ def _reopen(graph: Graph, stored: StoredInstance, others: set[int]) -> Instance:
     """Load an instance, which has an unfinished node now; it counts as failed only if other nodes failed."""
     key, id = stored.row.key, stored.row.id
     is_live, failed = id in graph.instances, key in others
-    graph.load_instance(stored.row, failed, stored.hook)
+    graph.load_instance(stored._replace(failed=failed))
     instance = graph.instances[id]
     if not is_live or instance.failed is not failed:
         instance.failed = failed
@@ -211,7 +215,7 @@ def _move_back(claims: Claims, row: FailedNode, node: Node) -> None:
     graph.keep_failure(node.failures, row.failure)
     graph.record_trouble(node)
     has_run = row.root_cause in (0, row.key) or row.dropped
-    if has_run and all(graph.nodes.get(source.key) is not source for source in node.sources):
+    if has_run and node.wait is None and all(graph.nodes.get(source.key) is not source for source in node.sources):
         graph.queue(node)
     else:
         graph.move(node, WAITING)

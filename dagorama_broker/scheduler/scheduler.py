@@ -1,7 +1,7 @@
 """The scheduler: what clients, workers and time do to it. No IO, no clock, no chance; time comes as an argument.
 
-`Scheduler` has seven layers, each in its own module: views, children, outcomes, cached values, workers,
-administration, and here steps,
+`Scheduler` has eight layers, each in its own module: views, children, outcomes, cached values, workers,
+administration, signals, and here steps,
 submissions and retries.
 Each verb changes everything it must, or refuses and changes nothing.
 """
@@ -15,7 +15,6 @@ from dagorama_broker.model.delays import CLOSE
 from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.model.queries import Failed, StoredInstance
 from dagorama_broker.model.rows import Changes
-from dagorama_broker.scheduler.administration import Administration
 from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
@@ -30,10 +29,11 @@ from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind
 from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.retry import ORPHANED, Retried, orphans, refuse, retry_failed, with_dependents
+from dagorama_broker.scheduler.signals import Signals
 from dagorama_broker.scheduler.submission import SubmissionPlan
 
 
-class Scheduler(Administration):
+class Scheduler(Signals):
     def __init__(self, epoch: int, limits: Limits | None = None, timing: Timing | None = None) -> None:
         super().__init__(epoch, limits, timing)
         self.feeding = Assigner(self.claims)
@@ -61,6 +61,7 @@ class Scheduler(Administration):
         self.graph.rates.look(now, self.limits.step)
         for node in islice(self.graph.expired(now), self.limits.step):
             self._give_up(node)
+        self._end_waits()
         for node in self.claims.overrun(now):
             self._take_away(node, now)
         if self.dispatch_paused_until is not None and (now >= self.dispatch_paused_until or not self.awaited):
@@ -87,7 +88,9 @@ class Scheduler(Administration):
         return is_more
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
-        times = [stale_at, self.dispatch_paused_until, self.graph.rates.next_due]
+        times = [
+            stale_at, self.dispatch_paused_until, self.graph.rates.next_due, self.graph.mail.next_deadline(),
+        ]  # fmt: skip
         times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.claims.overruns) if heap]
         if self.claims.leases:
             # Called this often, it can tell that the broker stood still from the silence of a worker.
@@ -162,12 +165,14 @@ class Scheduler(Administration):
         instance = self.graph.instances.get(id)
         if instance is None:
             assert stored is not None
-            instance = self.graph.loaded_instance(stored.row, stored.failed, stored.hook)
+            instance = self.graph.loaded_instance(stored)
         self.graph.drafted[id] = instance
 
     def unpin_instance(self, id: bytes) -> None:
         """Let an instance leave memory when it has ended."""
-        self.graph.drafted.pop(id, None)
+        instance = self.graph.drafted.pop(id, None)
+        if instance is not None and id not in self.graph.instances:
+            self.graph.mail.forget(instance.key)
 
     # --- explanations -------------------------------------------------------------------------------
 

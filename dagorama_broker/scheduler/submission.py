@@ -7,15 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dagorama_broker.errors import Conflict, InvalidArgument, NotFound
 from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import (
-    InstanceEnd,
-    KeyRow,
-    LargeRow,
-    NodeBlockRow,
-    NodeRow,
-)
+from dagorama_broker.model.rows import InstanceEnd, KeyRow, LargeRow, NodeBlockRow, NodeRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
+from dagorama_broker.scheduler.mail import enter
 from dagorama_broker.scheduler.names import FIRST, block_with, node_id, refuse_overlaps
 from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
@@ -122,6 +117,8 @@ class SubmissionPlan:
             yield len(portion) + 1
         for place, delay in (new.delays or {}).items():
             self.nodes[first_key - self._first_key + place].delay = delay
+        for place, wait in (new.waits or {}).items():
+            self.nodes[first_key - self._first_key + place].wait = wait
 
     def _queue_of(self, function: Function) -> FunctionQueue:
         """Return the queue of a function. A new one is only planned: a plan that is refused leaves none behind."""
@@ -262,6 +259,8 @@ class SubmissionPlan:
                 changes.keys.append(KeyRow(node.key, node.queue.key))
             if node.rare is not None and node.rare.delay is not None:
                 changes.delays.append(DelayRow(node.key, *node.rare.delay))
+            if node.rare is not None and node.rare.wait is not None:
+                enter(graph, node, node.rare.wait)
         return nodes
 
     def publish(self, creator: int) -> None:

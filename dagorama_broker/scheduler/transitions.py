@@ -10,7 +10,7 @@ from dagorama_broker.model.domain import ENDED, State
 WAITING, QUEUED, CLAIMED, RESOLVING, BACKOFF, COMPLETED, FAILED, CANCELLED = State
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    WAITING: frozenset({QUEUED, CLAIMED, BACKOFF, FAILED, CANCELLED}),
+    WAITING: frozenset({QUEUED, CLAIMED, BACKOFF, COMPLETED, FAILED, CANCELLED}),
     QUEUED: frozenset({CLAIMED, FAILED, CANCELLED}),
     CLAIMED: frozenset({COMPLETED, RESOLVING, BACKOFF, QUEUED, WAITING, FAILED, CANCELLED}),
     RESOLVING: frozenset({COMPLETED, FAILED, CANCELLED}),
@@ -24,7 +24,8 @@ REASONS: dict[tuple[State, State], str] = {
     (WAITING, QUEUED): "all sources completed",
     (WAITING, CLAIMED): "sent along with all sources it waits for",
     (WAITING, BACKOFF): "all sources completed, its delay begins",
-    (WAITING, FAILED): "a source failed",
+    (WAITING, COMPLETED): "its signal came, or it took its default",
+    (WAITING, FAILED): "a source failed, or its signal did not come in time",
     (WAITING, CANCELLED): "cancelled",
     (QUEUED, CLAIMED): "granted to a worker, or restored",
     (QUEUED, FAILED): "queued for too long",

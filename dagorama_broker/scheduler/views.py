@@ -293,8 +293,8 @@ class Views:
 
     def memory_size(self) -> int:
         """Return the bytes that the scheduler takes, roughly."""
-        graph = self.graph
+        graph, staged = self.graph, self.staged.cost
         return (
             len(graph.nodes) * NODE_BYTES + graph.edges * EDGE_BYTES + len(graph.instances) * INSTANCE_BYTES
-            + len(graph.keyed) * KEY_BYTES + graph.functions_size + graph.failures_size + self.staged.cost
+            + len(graph.keyed) * KEY_BYTES + graph.functions_size + graph.failures_size + graph.mail.size + staged
         )  # fmt: skip

@@ -20,6 +20,7 @@ from dagorama_broker.model.queries import (
     StoredNode,
     StructurePage,
 )
+from dagorama_broker.model.signals import WaitRow
 
 
 class Queries(Protocol):
@@ -50,7 +51,11 @@ class Queries(Protocol):
         ...
 
     def instance(self, id: bytes) -> StoredInstance | None:
-        """Return an instance by its 16-byte id."""
+        """Return an instance by its 16-byte id, with its signals."""
+        ...
+
+    def waits(self, keys: Collection[int]) -> dict[int, WaitRow]:
+        """Return how nodes wait, or waited, for signals, by their keys; other nodes are left out."""
         ...
 
     def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:

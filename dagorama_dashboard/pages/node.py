@@ -15,6 +15,7 @@ from dagorama.errors import FailedAttempt, NotFound
 from dagorama.models.state import State
 from dagorama.values.json_shown import promised_nodes, shown_arguments, shown_result
 from dagorama_dashboard.pages.instance import instance_id, ordinals
+from dagorama_dashboard.pages.signals import fields_of
 from dagorama_dashboard.shown.formats import duration
 from dagorama_dashboard.web.look import Look
 from dagorama_dashboard.web.rendering import Content
@@ -78,6 +79,7 @@ async def node(look: Look) -> Content:
             "is_done": State(info.state) is State.COMPLETED,
             "names": names, "sources": sources, "attempts": attempts_of(details),
             "is_running": State(info.state) is State.CLAIMED, "has_ended": info.state >= State.COMPLETED,
+            "signal_fields": fields_of(info.signal.schema), "signal_key": f"page of {UUID(bytes=id)}",
             "rules": rules_of(info.function), "shown_arguments": arguments, "shown_value": value,
         },
         section="instances",

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import grpc
 import pytest
 
-from dagorama import DAGDefinition, dagorama, resolve
+from dagorama import DAGDefinition, dagorama, resolve, send, wait_for
 from dagorama.runner import launch_workers
 from dagorama_broker.launch import environment_with
 from tests.support.broker_fixtures import server_or_skip
@@ -40,6 +40,15 @@ class Doubling(DAGDefinition):
     @dagorama().syncfn
     def gather(self, numbers: list[int]) -> list[int]:
         return numbers
+
+
+class Approved(DAGDefinition):
+    def entrypoint(self) -> int:
+        return self.total(wait_for("first", int), wait_for("second", int))
+
+    @dagorama
+    def total(self, first: int, second: int) -> int:
+        return first + second
 
 
 class BrokerProcess:
@@ -119,6 +128,19 @@ def test_a_killed_leader_is_replaced_and_the_work_goes_on(pair: Pair) -> None:
         standby.until("serving on")
         assert resolve(earlier, first, timeout=PATIENCE) == [0, 2, 4]
         pair.start(HOSTS[0]).until("waiting as a standby")
+
+
+def test_the_broker_that_takes_over_keeps_waits_and_signals(pair: Pair) -> None:
+    leader = pair.start(HOSTS[0])
+    leader.until("serving on")
+    pair.start(HOSTS[1]).until("waiting as a standby")
+    with launch_workers(1):
+        instance, promise = Approved()()
+        assert send(instance, "first", 1, key="a")
+        assert leader.end(signal.SIGKILL) == -signal.SIGKILL
+        assert not send(instance, "first", 1, key="a")
+        assert send(instance, "second", 2)
+        assert resolve(instance, promise, timeout=PATIENCE) == 3
 
 
 def test_a_leader_that_leaves_is_replaced_and_a_standby_may_leave(pair: Pair) -> None:

@@ -70,6 +70,7 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
     for role in ("admin", "client", "worker", "reader"):
         tokens.add(role, role)
     tokens.add("listener", "reader", logs=True)
+    tokens.add("anna", "signaller")
     environment = {"DAGORAMA_TOKENS_FILE": f"{tokens.path}"}
     with launch_broker(0, environment=environment) as broker, dashboard(broker.host, broker.port) as pages:
         yield Guarded(pages, tokens, broker)

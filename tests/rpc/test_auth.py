@@ -126,6 +126,7 @@ SENT: Mapping[str, Any] = {
     "ListActions": broker_pb2.ListActionsRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
+    "SendSignal": broker_pb2.SendSignalRequest(),
     "Rebind": broker_pb2.RebindRequest(),
     "PauseQueue": broker_pb2.PauseQueueRequest(),
     "DrainWorker": broker_pb2.DrainWorkerRequest(),
@@ -147,7 +148,12 @@ CLIENTS = {
     "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
     "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions", "PutSchedule", "RemoveSchedule",
-    "PauseSchedule", "ListSchedules",
+    "PauseSchedule", "ListSchedules", "SendSignal",
+}  # fmt: skip
+READERS = {
+    "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
+    "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events", "WhoAmI", "GetMap", "WatchNodes", "GetSeries",
+    "ListActions", "Demand", "WatchDemand", "ListSchedules",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -166,12 +172,10 @@ MAY = {
         "WhoAmI",
         "Demand",
         "WatchDemand",
+        "SendSignal",
     },
-    "reader": {
-        "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
-        "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events", "WhoAmI", "GetMap", "WatchNodes", "GetSeries",
-        "ListActions", "Demand", "WatchDemand", "ListSchedules",
-    },
+    "reader": READERS,
+    "signaller": READERS | {"SendSignal"},
     "admin": set(SENT),
 }  # fmt: skip
 

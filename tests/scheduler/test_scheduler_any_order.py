@@ -19,7 +19,7 @@ from dagorama_broker.model.domain import ENDED, Rate, RetryPolicy, SharedLimit, 
 from dagorama_broker.scheduler import Limits, Timing
 from dagorama_broker.scheduler.rebind import UNCLAIMED
 from tests.proof.progress import made
-from tests.support.driver import Hand, SchedulerDriver, function
+from tests.support.driver import WAITS, Hand, SchedulerDriver, function
 from tests.support.invariants import check
 
 EXAMPLES = int(os.environ.get("SCHEDULER_EXAMPLES", "0"))
@@ -41,6 +41,9 @@ FUNCTIONS = {
     ),
     "shares": function("shares", limit=SharedLimit("both", Rate(2, 0.5), 2)),
     "shares too": function("shares too", limit=SharedLimit("both", Rate(2, 0.5), 2), taint="GPU", max_concurrency=1),
+    "waits": function(f"{WAITS}go"),
+    "waits briefly": function(f"{WAITS}go", delay=3.0),
+    "has a default": function(f"{WAITS}stop", delay=0.7, priority=1),
     "hurried": function("hurried", queue_timeout=2.0, taint="GPU", max_deaths=1),
 }
 WORKERS: list[dict[str, Any]] = [
@@ -381,6 +384,14 @@ class Life(RuleBasedStateMachine):
         method: Callable[..., bool] = getattr(hand, say)
         assert not method(name, attempt=attempt)
 
+    @precondition(lambda self: self.names)
+    @rule(where=picks, name=st.sampled_from(["go", "go", "stop"]), key=st.sampled_from(["", "", "a", "b"]))
+    def signal(self, where: int, name: str, key: str) -> None:
+        instance = self.driver.instance_of(self.names[where % len(self.names)])
+        sent = self.driver.send(instance, name, key)
+        again = self.driver.send(instance, name, key) if key and sent is not None else None
+        assert again is None or again.is_known
+
     # --- time and death -------------------------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([0.01, 0.5, 3.0, 20.0]), beating=st.booleans())
@@ -414,9 +425,11 @@ class Life(RuleBasedStateMachine):
         unfinished = {key for key in ledger.nodes if not ledger.has_ended(key) and not ledger.is_drafted(key)}
         driver.crash(downtime)
         self.draft = None
-        # What a failure was still to reach has ended now.
+        waits = driver.ledger.mail.waits
+        is_due = any(0.0 < waits[key].until <= driver.wall for key in unfinished & waits.keys())
+        # What a failure was still to reach has ended now, and so have waits whose time is over.
         assert driver.scheduler.graph.nodes.keys() <= unfinished
-        assert len(driver.scheduler.graph.nodes) == len(unfinished) or not was_settled
+        assert len(driver.scheduler.graph.nodes) == len(unfinished) or is_due or not was_settled
         hands = sorted(self.hands.items())
         for pick in back if hands else []:
             hands[pick % len(hands)][1].connect()
@@ -448,6 +461,8 @@ class Life(RuleBasedStateMachine):
                     break
                 able.complete(next(iter(able.held)))
                 check(driver)
+            for instance in list(driver.scheduler.instances):
+                driver.send(instance, "go")
             driver.wait(1.0)
         driver.wait(5.0)  # what is timed out of date goes when its time comes
         assert driver.in_memory() == {}, driver.in_memory()

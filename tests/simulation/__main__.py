@@ -15,8 +15,11 @@ from .aging import AgingLife
 from .hooks import HookedLife
 from .life import Life, run
 from .schedules import ScheduledLife
+from .signals import SignalLife
 
-LIVES: dict[str, type[Life]] = {"plain": Life, "aging": AgingLife, "schedules": ScheduledLife, "hooks": HookedLife}
+LIVES: dict[str, type[Life]] = {
+    "plain": Life, "aging": AgingLife, "schedules": ScheduledLife, "hooks": HookedLife, "signals": SignalLife,
+}  # fmt: skip
 
 
 def main() -> int:

@@ -24,9 +24,11 @@ from .life import Life, run
 from .mutants import MUTANTS, broken
 from .schedule_mutants import SCHEDULES
 from .schedules import ScheduledLife
+from .signal_mutants import SIGNALS
+from .signals import SignalLife
 
 #: Mutants that need lives of their own.
-LIVES = ((AGING, AgingLife), (SCHEDULES, ScheduledLife), (HOOKS, HookedLife))
+LIVES = ((AGING, AgingLife), (SCHEDULES, ScheduledLife), (HOOKS, HookedLife), (SIGNALS, SignalLife))
 #: Errors of a patch that names what the product no longer has.
 MISFIT = re.compile(r"(AttributeError|TypeError|NameError|ImportError)\(")
 

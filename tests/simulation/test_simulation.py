@@ -15,6 +15,7 @@ from .life import run
 from .mutants import MUTANTS, broken
 from .mutations import catch
 from .schedules import ScheduledLife
+from .signals import SignalLife
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +54,15 @@ def test_no_promise_is_broken_while_failure_hooks_are_called() -> None:
     assert [event[1] for result in results for event in result.trace].count("called") > 40
 
 
+def test_each_signal_is_given_once_and_in_order_whatever_fails() -> None:
+    results = [run(seed, SignalLife) for seed in range(1, 21)]
+    assert [result.violation for result in results if result.violation] == []
+    assert sum(result.restarts for result in results) > 10
+    traces = [event[1] for result in results for event in result.trace]
+    assert traces.count("sent") > 100
+    assert traces.count("wait ended") > 100
+
+
 def test_a_seed_is_one_schedule() -> None:
     assert run(7).trace == run(7).trace
 
@@ -87,6 +97,7 @@ def test_what_a_mutant_replaces_is_there(mutant: str) -> None:
         "removed though a value names it",
         "a retry leaves what failed because of another",
         "schedules are forgotten at a restart",
+        "the key of a signal is forgotten",
     ],
 )
 def test_a_broken_product_is_caught(mutant: str) -> None:

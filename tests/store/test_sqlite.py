@@ -33,6 +33,7 @@ from dagorama_broker.model.rows import (
     ResolvedRow,
     WorkerNameRow,
 )
+from dagorama_broker.model.signals import NO_MAIL
 from dagorama_broker.store.checksums import row_sum
 from dagorama_broker.store.sql import restore as restore_module
 from dagorama_broker.store.sql.restore import NODES_QUERY, OUTCOMES_QUERY, PROGRESS_QUERY
@@ -155,7 +156,9 @@ def test_a_store_of_the_first_version_is_migrated_at_the_start_and_keeps_its_row
     with monkeypatch.context() as older:
         older.setattr(connection_module, "MIGRATIONS", (FIRST_SCHEMA,))
         older.setattr(connection_module, "LATEST_VERSION", FIRST_VERSION)
-        older.setattr(restore_module, "DELAYS_QUERY", "SELECT 1 WHERE FALSE")  # it has no such table
+        # It has no such tables.
+        older.setattr(restore_module, "DELAYS_QUERY", "SELECT 1 WHERE FALSE")
+        older.setattr(restore_module, "read_live_mail", lambda connection: (NO_MAIL, 1))
         older.setattr(restore_module, "read_schedules", lambda connection: [])
         with opened(path) as store:
             store.commit(graph(node(1), node(2, 1)))

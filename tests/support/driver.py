@@ -20,6 +20,7 @@ from dagorama_broker.model.hooks import Hook
 from dagorama_broker.model.queries import Failed
 from dagorama_broker.model.rows import Changes, OutcomeRow
 from dagorama_broker.model.schedules import packed_function
+from dagorama_broker.model.signals import NewSignal, WaitRow
 from dagorama_broker.scheduler import (
     Effects,
     Limits,
@@ -32,6 +33,7 @@ from dagorama_broker.scheduler import (
     Worker,
     WorkerInfo,
 )
+from dagorama_broker.scheduler.mail import Sent
 from dagorama_broker.scheduler.rebind import ReboundFunction, code_of, rebindable
 from dagorama_broker.scheduler.restore import ended_nodes
 from tests.support.ledger import Ledger
@@ -48,6 +50,16 @@ def function(name: str = "work", **rules: object) -> Function:
 
 def retrying(max_attempts: int, interval: float = 0.0, base: float = 1.0, **more: float) -> Function:
     return function("retrying", retry=RetryPolicy(max_attempts, interval, base, **more))
+
+
+#: The beginning of the names of functions whose nodes wait for a signal; their delay stands for the timeout.
+WAITS = "waits for "
+
+
+def waits_of(function: Function, arguments: bytes) -> WaitRow:
+    """Return what nodes of a function wait for."""
+    name = function.name.removeprefix(WAITS)
+    return WaitRow(0, 0, name, function.delay, 0.0, int(function.priority > 0), b"", arguments)
 
 
 WORK = function()
@@ -402,11 +414,28 @@ class SchedulerDriver:
             tolerant.append([place for place, source in enumerate(after) if source.endswith("?")])
             self._name(name, origin + counter.to_bytes(4, "big"), instance)
         arguments = [f"arguments of {text}".encode() for text in nodes]
+        waiting = [place for place, its in enumerate(functions) if its.name.startswith(WAITS)]
+        for place in waiting:
+            sources[place], tolerant[place] = [], []
         different, named = list(dict.fromkeys(functions)), list(dict.fromkeys(filter(None, keys)))
         return NewNodes(
             instance, origin, first, different, list(map(different.index, functions)), arguments, sources, foreign,
             tolerant=tolerant, keys=named, key=[1 + named.index(key) if key else 0 for key in keys] if named else (),
+            waits={place: waits_of(functions[place], arguments[place]) for place in waiting},
         )  # fmt: skip
+
+    def send(self, instance: bytes, name: str, key: str = "") -> Sent | None:
+        """Send a signal to an instance; None: it has ended, or refuses it."""
+        found = self.scheduler.instance(instance)
+        if found is None:
+            return None
+        self.scheduler.at(self.now, self.wall - self.now)
+        try:
+            sent = self.scheduler.send_signal(found, NewSignal(name, b"1", b"digest", key))
+        except FailedPrecondition:
+            return None
+        self.step()
+        return sent
 
     def cancel(self, *names: str) -> int:
         nodes = [node for name in names if (node := self.scheduler.graph.find(self.ids[name])) is not None]

@@ -35,6 +35,7 @@ def check(driver: SchedulerDriver) -> None:
     what_was_rebound_is_on_record(driver)
     what_holds_an_old_failure_says_so(driver)
     each_queued_node_has_a_reason(driver)
+    each_wait_has_its_reason_and_its_end(driver)
     if scheduler.dispatch_paused_until is None:
         nobody_is_idle_for_nothing(scheduler)
         the_demand_agrees_with_the_grants(scheduler)
@@ -179,7 +180,7 @@ def nobody_waits_for_what_has_ended(scheduler: Scheduler) -> None:
         if node.state is State.WAITING and node.twin is not None:
             others = (*others, node.twin)  # it computes the same
         unfinished = [other for other in others if other.state not in ENDED]
-        assert node.pending == len(unfinished) + unnotified[node]
+        assert node.pending == len(unfinished) + unnotified[node] + (node.wait is not None), "or for its signal"
         if node.state is State.CLAIMED:
             assert node.pending == len(unfinished), "but for the ones that it was sent along with"
         else:
@@ -326,6 +327,23 @@ def each_queued_node_has_a_reason(driver: SchedulerDriver) -> None:
             reasons = driver.scheduler.reasons_of(node)
             codes = [reason.code for reason in reasons]
             assert is_blocked(reasons) or ReasonCode.BEHIND in codes, f"{driver.name(node)}: {codes}"
+
+
+def each_wait_has_its_reason_and_its_end(driver: SchedulerDriver) -> None:
+    """`explain` says that a node waits, and until when: a wait whose time is over would have been ended by the step."""
+    is_due = driver.next_tick is not None and driver.next_tick <= driver.now
+    for node in driver.scheduler.nodes.values():
+        if node.wait is None or node.pending == UNSTARTED:
+            continue
+        (reason,) = driver.scheduler.reasons_of(node)
+        assert reason.code is ReasonCode.SIGNAL
+        box = driver.scheduler.graph.mail.find(node.instance.key, node.wait.name)
+        assert box is not None
+        assert node.key in box.waiting
+        assert not box.kept, "a kept signal would have been given to it"
+        if reason.until:
+            assert is_due or reason.until > driver.now - 1e-6
+            assert driver.next_tick is None or driver.next_tick <= max(driver.now, reason.until) + 1e-6
 
 
 def the_oldest_went_first(driver: SchedulerDriver) -> None:

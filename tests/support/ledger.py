@@ -38,6 +38,7 @@ from dagorama_broker.model.rows import (
     UsedFailureRow,
     unpack_keys,
 )
+from dagorama_broker.store.memory.mail import MemoryMail
 
 
 class Ledger:
@@ -49,6 +50,7 @@ class Ledger:
         self.instances: dict[int, InstanceRow] = {}
         self.keys: dict[int, str] = {}
         self.delays: dict[int, NodeDelay] = {}
+        self.mail = MemoryMail()
         self.rebound: dict[int, int] = {}
         self.rebindings: dict[int, RebindingRow] = {}
         self.rebinding_of: dict[int, int] = {}  #: by node; 0: it needs none
@@ -87,6 +89,7 @@ class Ledger:
             )
             for rows in (self.nodes, self.keys, self.delays, self.rebound, self.rebinding_of):
                 rows.pop(key, None)
+            self.mail.waits.pop(key, None)
 
     # --- writing --------------------------------------------------------------------------------------
 
@@ -100,6 +103,7 @@ class Ledger:
             assert hook.instance in self.instances
             self.hooks[hook.instance] = hook
         self.keys.update(changes.keys)
+        self.mail.write(changes)
         self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
         for cache_key in changes.uncached:
             self.cached.pop(cache_key, None)
@@ -216,7 +220,8 @@ class Ledger:
         if row is None:
             return None
         end = self.ends.get(row.key)
-        return StoredInstance(row, end.ended if end else None, end is not None and end.failed, self.hooks.get(row.key))
+        ended, failed = (end.ended, end.failed) if end else (None, False)
+        return StoredInstance(row, ended, failed, self.hooks.get(row.key), self.mail.of({row.key}))
 
     def instance(self, id: bytes) -> tuple[int, bool]:
         """Key, and whether it failed."""
@@ -340,7 +345,7 @@ class Ledger:
 
     def _stored(self, key: int) -> StoredInstance:
         end = self.ends.get(key) or InstanceEnd(key, None, False)
-        return StoredInstance(self.instances[key], end.ended, end.failed, self.hooks.get(key))
+        return StoredInstance(self.instances[key], end.ended, end.failed, self.hooks.get(key), self.mail.of({key}))
 
     def live(self) -> Live:
         nodes = [row for _, row in sorted(self.nodes.items()) if not self.has_ended(row.key)]
@@ -358,6 +363,8 @@ class Ledger:
             rebindings=self.rebindings_of(row.key for row in nodes),
             next_rebinding=max(self.rebindings, default=0) + 1,
             paused=list(self.paused.values()),
+            mail=self.mail.of(unfinished),
+            next_signal=max(self.mail.signals, default=0) + 1,
             next_worker=max(self.worker_names, default=0) + 1,
             traces=dict(self.traces),
             cached=list(self.cached.values()),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.errors import TamperedValue, UnverifiedValue
-from dagorama.graph.scope import CachedRun
+from dagorama.graph.cache import CachedRun
 from dagorama.models.promise import DAGPromise
 from dagorama.values.keys import ID_BYTES
 from dagorama.values.signing import CACHED, INSTANCE_BYTES, NODE_BYTES, Keyring

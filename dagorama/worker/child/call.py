@@ -7,11 +7,11 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import FIRST_FOUND, HOOK, JSON, REFS, TO_RUN
+from dagorama.api.contract import FIRST_FOUND, HOOK, JSON, REFS, SIGNAL, TO_RUN
 from dagorama.definition import DAGDefinition
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
 from dagorama.graph.definitions import definition_like
-from dagorama.graph.node_batch import Binding, binding
+from dagorama.graph.scope import Binding, binding
 from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
 from dagorama.values.assembly import decode_promised, read_value
@@ -137,9 +137,9 @@ class Values(NamedTuple):
 
 def read_whole(envelope: bytes, as_json: bool, get_large: GetLarge | None = None) -> object:
     """Return the value in the envelope of a result without promises, or with `as_json` a JsonValue if it is JSON."""
-    if not envelope[1] & JSON:
+    if not envelope[1] & (JSON | SIGNAL):
         return decode(envelope, what="value of a node", get_large=get_large)
-    if not as_json:
+    if not as_json or envelope[1] == SIGNAL:
         return read_value(envelope, get_large=get_large)
     from dagorama.values.json_calls import json_value
 

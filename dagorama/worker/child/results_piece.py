@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.graph.cache import CachedRun
 from dagorama.graph.node_batch import FunctionTable, references
-from dagorama.graph.scope import CachedRun
 from dagorama.worker.frames import Outcome
 
 

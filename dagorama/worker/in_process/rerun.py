@@ -61,6 +61,8 @@ def load(broker: Connection, instance: bytes, node: bytes, name: Callable[[bytes
         raise ValueNotReadable(
             f"{name(node)} never ran, because its source {name(root_cause)} failed ({details.info.reason}): debug that"
         )
+    if details.info.signal.name:
+        raise ValueNotReadable(f"{name(node)} waits for a signal and runs no function; debug a node that uses it")
     made_with = details.made_with or code_text(function.hash, function.class_code)
     digest = function_digest(function.name, made_with)
     envelope = keyring().open_arguments(details.arguments, instance, node, digest)

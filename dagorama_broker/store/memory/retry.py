@@ -44,7 +44,10 @@ def read_failed(tables: Tables, root_causes: Collection[int], more: Collection[i
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     return Failed(
         nodes=nodes,
-        instances=[tables.instances[key]._replace(hook=tables.hooks.get(key)) for key in sorted(instances)],
+        instances=[
+            tables.instances[key]._replace(hook=tables.hooks.get(key), mail=tables.mail.of({key}))
+            for key in sorted(instances)
+        ],
         blocks=[block for block in tables.blocks if not own.isdisjoint(node_keys(block))],
         ended=[row for row in tables.ended_and_named(awaited) if row.key not in own],
         keys={key: tables.concurrency_keys[key] for key in own if key in tables.concurrency_keys},

@@ -26,6 +26,7 @@ from dagorama_broker.model.queries import (
     StoredNode,
 )
 from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow
+from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.memory.aggregates import Aggregates
 from dagorama_broker.store.memory.known import KnownFacts
@@ -115,6 +116,8 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
             schedules=[tables.schedules[name] for name in sorted(tables.schedules)],
             cached=sorted(tables.cached.values(), key=lambda row: (row.completed, row.key)),
             hooks=self.hooks(unfinished),
+            mail=tables.mail.of(unfinished),
+            next_signal=max(tables.mail.signals, default=0) + 1,
         )
 
     def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
@@ -227,7 +230,12 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
 
     def instance(self, id: bytes) -> StoredInstance | None:
         key = self.tables.instance_keys.get(id)
-        return None if key is None else self.tables.instances[key]
+        if key is None:
+            return None
+        return self.tables.instances[key]._replace(mail=self.tables.mail.of({key}))
+
+    def waits(self, keys: Collection[int]) -> dict[int, WaitRow]:
+        return self.tables.mail.waits_of(keys)
 
     def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
         return {key: self.tables.marks.of[key] for key in keys if key in self.tables.marks.of}

@@ -31,6 +31,7 @@ from dagorama_broker.model.schedules import ScheduleRow
 from dagorama_broker.store.memory.blocks import Blocks
 from dagorama_broker.store.memory.eager import EagerAttempts
 from dagorama_broker.store.memory.large_values import LargeValues
+from dagorama_broker.store.memory.mail import MemoryMail
 from dagorama_broker.store.memory.marks import Marks
 from dagorama_broker.store.memory.rebinds import Rebinds
 from dagorama_broker.store.memory.retention import MemoryRetention
@@ -53,6 +54,7 @@ class Tables:
         self.delays: dict[int, NodeDelay] = {}
         self.cached: dict[bytes, CachedRow] = {}
         self.large = LargeValues()
+        self.mail = MemoryMail()
         self.eager = EagerAttempts()
         self.rebinds = Rebinds()
         self.traces: dict[int, str] = {}  #: of blocks, by their first keys
@@ -121,6 +123,7 @@ class Tables:
             self.large.refer(large)
         self.concurrency_keys.update(changes.keys)
         self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
+        self.mail.write(changes)
         for eager_attempt in changes.eager_attempts:
             self.eager.put(eager_attempt)
         self.eager.creators.update(changes.eager_blocks)
@@ -223,6 +226,7 @@ class Tables:
             self.nodes.pop(key, None)
             self.concurrency_keys.pop(key, None)
             self.delays.pop(key, None)
+            self.mail.waits.pop(key, None)
             self.rebinds.delete(key)
 
     # --- removal ----------------------------------------------------------------------------------
@@ -230,6 +234,7 @@ class Tables:
     def _remove(self, rows: Sequence[RemovedRow]) -> None:
         for row in rows:
             self.marks.remove(row.key, self.instances[row.key].row.definition)
+            self.mail.remove(row.key)
             del self.instances[row.key], self.instance_keys[row.id]
             self.hooks.pop(row.key, None)
             self.last_instance = max(self.last_instance, row.key)
@@ -272,6 +277,7 @@ class Tables:
             table.pop(key, None)
         self.eager.delete_of(key)
         self.rebinds.delete(key)
+        self.mail.waits.pop(key, None)
         self.large.delete_of(key)
 
 

@@ -220,7 +220,23 @@ CREATE TABLE hooks (
 )
 """
 
+SIGNALS = """
+CREATE TABLE signal_waits (
+    key bigint PRIMARY KEY, chk bigint NOT NULL, instance bigint NOT NULL, name text COLLATE "C" NOT NULL,
+    timeout double precision NOT NULL, until double precision NOT NULL, has_default bigint NOT NULL,
+    schema bytea NOT NULL, arguments bytea NOT NULL, how bigint NOT NULL, by text COLLATE "C" NOT NULL,
+    ended double precision NOT NULL
+);
+CREATE INDEX signal_waits_instances ON signal_waits (instance);
+CREATE TABLE signals (
+    number bigint PRIMARY KEY, chk bigint NOT NULL, instance bigint NOT NULL, name text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL, digest bytea NOT NULL, by text COLLATE "C" NOT NULL,
+    sent double precision NOT NULL, value bytea
+);
+CREATE INDEX signals_instances ON signals (instance)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

@@ -14,6 +14,7 @@ from dagorama_broker.errors import StoreError
 from dagorama_broker.store.checksums import SqlValue, check_payload, check_row, damaged, node_sum, outcome_sum
 from dagorama_broker.store.sql.connection import Connection, execute_rows
 from dagorama_broker.store.sql.counters import read_marks, read_number, read_secrets, replace_secrets, write_number
+from dagorama_broker.store.sql.signals import SIGNAL_COLUMNS, WAIT_COLUMNS
 from dagorama_broker.store.sql.view import Source
 from dagorama_broker.store.sql.writer import INSTANCE_COLUMNS, NODE_COLUMNS, OUTCOME_COLUMNS, PROGRESS_COLUMNS
 
@@ -105,6 +106,8 @@ TABLES = (
     _plain("node_keys", "key concurrency_key"),
     _plain("node_delays", "key seconds until"),
     _plain("cached", "key function function_id instance instance_id node node_id completed expires has_refs proof"),
+    _plain("signal_waits", " ".join(WAIT_COLUMNS)),
+    _plain("signals", " ".join(SIGNAL_COLUMNS)),
     _plain("eager_attempts", "attempt node parent eager_state"),
     _plain("eager_blocks", "first_key attempt"),
     _plain("block_traces", "first_key trace"),

@@ -11,7 +11,7 @@ from dagorama_broker.store.sql.counters import mark_used
 from dagorama_broker.store.sql.rebinds import let_go
 
 _BEGIN = "INSERT INTO drafts (first_key, last_key, chk) VALUES (?, ?, ?)"
-_OF_NODES = ("nodes", "node_keys", "node_delays")
+_OF_NODES = ("nodes", "node_keys", "node_delays", "signal_waits")
 
 
 def begin(connection: Connection, drafts: Iterable[DraftRow]) -> None:

@@ -16,6 +16,7 @@ from dagorama_broker.store.sql.listing import checked_delays
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
 from dagorama_broker.store.sql.schedules import read_schedules
+from dagorama_broker.store.sql.signals import read_live_mail
 
 
 def _of_unfinished(table: str, columns: str) -> str:
@@ -59,6 +60,7 @@ def read_live(reader: Reader) -> Live:
     ended = reader.ended_and_named(sources | still)
     unfinished = {node.instance for node in nodes}
     rebound = _rebound(connection, nodes)
+    mail, next_signal = read_live_mail(connection)
     instances = [each for each in reader.instances("WHERE ended IS NULL ORDER BY key") if each.row.key in unfinished]
     return Live(
         functions=list(reader.functions()),
@@ -85,6 +87,8 @@ def read_live(reader: Reader) -> Live:
         schedules=read_schedules(connection),
         cached=read_cached(connection),
         hooks=read_unfinished_hooks(connection),
+        mail=mail,
+        next_signal=next_signal,
     )
 
 

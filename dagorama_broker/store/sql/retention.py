@@ -24,7 +24,7 @@ from dagorama_broker.store.sql.store_reader import StoreReader
 _RARE = (
     ("resolved", "key"), ("progress", "key"), ("node_keys", "key"), ("node_delays", "key"), ("rebound_nodes", "key"),
     ("used_failures", "key"), ("eager_attempts", "node"), ("eager_blocks", "first_key"), ("block_traces", "first_key"),
-    ("large_refs", "key"),
+    ("large_refs", "key"), ("signal_waits", "key"),
 )  # fmt: skip
 _WHICH_HAVE_ROWS = "SELECT " + ", ".join(
     f"EXISTS (SELECT 1 FROM {table} WHERE {column} BETWEEN ? AND ?)" for table, column in _RARE
@@ -69,7 +69,7 @@ def remove(connection: Connection, rows: Sequence[RemovedRow]) -> None:
     keys = _Keys([row.key for row in rows])
     mark_used(connection, "instances", keys.last)
     keys.delete(connection, "instances")
-    for table in ("instance_names", "labels", "hooks"):
+    for table in ("instance_names", "labels", "hooks", "signals"):
         keys.delete(connection, table, "instance")
     execute_rows(connection, _REMOVED, 6, summed(map(_tombstone, rows)))
     execute_rows(connection, _LEFTOVERS, 2, summed((row.key,) for row in rows))

@@ -25,6 +25,7 @@ from dagorama_broker.store.sql.hooks import read_hooks
 from dagorama_broker.store.sql.listing import beside_nodes, blocks_after, read_delays
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import rebindings_of, rebound_rows
+from dagorama_broker.store.sql.signals import read_mail
 
 # A node that failed or was cancelled always has a root cause, and no other node has one: the two partial indexes hold
 # only these. A node that failed while it was RESOLVING has its root cause in `resolved`.
@@ -62,7 +63,10 @@ def read_failed(
     Nodes in `reruns` drop their values, and the result lists what their attempts created.
     """
     found = _failed_nodes(reader, root_causes, set(more), set(reruns))
-    instances = {stored.row.key: stored for stored in reader.instances_of({node.instance for node in found})}
+    instances = {
+        stored.row.key: stored._replace(mail=read_mail(reader.connection, stored.row.key))
+        for stored in reader.instances_of({node.instance for node in found})
+    }
     made = read_made(reader, {node.key for node in found if node.dropped})
     dead = {
         key

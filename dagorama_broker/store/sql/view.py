@@ -18,6 +18,7 @@ from dagorama_broker.model.queries import (
     StoredInstance,
     StoredNode,
 )
+from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.store.sql.actions import read_actions
 from dagorama_broker.store.sql.eager import eager_states_of
 from dagorama_broker.store.sql.listing import (
@@ -30,6 +31,7 @@ from dagorama_broker.store.sql.marks import read_marks
 from dagorama_broker.store.sql.places import count_up_to, read_ids_at, read_ordinals, read_places
 from dagorama_broker.store.sql.retry import read_bad_ends, read_used_failures
 from dagorama_broker.store.sql.search import count_instances, read_instances
+from dagorama_broker.store.sql.signals import read_waits, read_with_mail
 from dagorama_broker.store.sql.store_reader import StoreReader
 
 T = TypeVar("T")
@@ -72,7 +74,10 @@ class SharedQueries:
         return self._source.read(lambda reader: read_used_failures(reader, instance))
 
     def instance(self, id: bytes) -> StoredInstance | None:
-        return self._source.read(lambda reader: reader.instance(id))
+        return self._source.read(lambda reader: read_with_mail(reader, id))
+
+    def waits(self, keys: Collection[int]) -> dict[int, WaitRow]:
+        return self._source.read(lambda reader: read_waits(reader, keys))
 
     def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
         return self._source.read(lambda reader: read_marks(reader, keys))

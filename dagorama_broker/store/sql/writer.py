@@ -18,6 +18,7 @@ from dagorama_broker.store.sql.marks import write_marks
 from dagorama_broker.store.sql.rebinds import write_rebound
 from dagorama_broker.store.sql.retention import drop_functions, link, remove
 from dagorama_broker.store.sql.schedules import write_schedules
+from dagorama_broker.store.sql.signals import write_signals
 
 _FUNCTIONS = (
     "INSERT INTO functions (id, name, hash, queue, taint, max_attempts, retry_interval, retry_base,"
@@ -65,6 +66,8 @@ def write_the_rare(connection: Connection, changes: Changes) -> None:
     if changes.progress:
         many(_PROGRESS, progress_rows(changes.progress))
     _write_besides(connection, changes)
+    if changes.waits or changes.signals or changes.signals_gone:
+        write_signals(connection, changes)
     if changes.rebound:
         write_rebound(connection, changes.rebindings, changes.rebound)
     _write_workers_and_queues(connection, changes)

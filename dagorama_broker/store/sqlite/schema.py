@@ -179,10 +179,24 @@ CREATE TABLE hooks (
 )
 """
 
+SIGNALS = """
+CREATE TABLE signal_waits (
+    key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, instance INTEGER NOT NULL, name TEXT NOT NULL,
+    timeout REAL NOT NULL, until REAL NOT NULL, has_default INTEGER NOT NULL, schema BLOB NOT NULL,
+    arguments BLOB NOT NULL, how INTEGER NOT NULL, by TEXT NOT NULL, ended REAL NOT NULL
+);
+CREATE INDEX signal_waits_instances ON signal_waits (instance);
+CREATE TABLE signals (
+    number INTEGER PRIMARY KEY, chk INTEGER NOT NULL, instance INTEGER NOT NULL, name TEXT NOT NULL,
+    key TEXT NOT NULL, digest BLOB NOT NULL, by TEXT NOT NULL, sent REAL NOT NULL, value BLOB
+);
+CREATE INDEX signals_instances ON signals (instance)
+"""
+
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
 FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
-MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS)
+MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS)
 #: The version that all migrations make.
 LATEST_VERSION = FIRST_VERSION + len(MIGRATIONS) - 1

@@ -1,0 +1,100 @@
+"""`dagorama send` gives a value to a node that waits, and explain and show say what it waits for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TypedDict
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dagorama import DAGDefinition, DAGInstance, dagorama, execute_worker, resolve, start, wait_for
+from dagorama.__main__ import main
+from dagorama_broker.launch import LaunchedBroker
+from tests.support.brokers import launch_broker
+
+
+class Decision(TypedDict):
+    yes: bool
+
+
+class Approved(DAGDefinition):
+    def entrypoint(self) -> str:
+        return self.said(wait_for("approval", Decision, timeout=3_600))
+
+    @dagorama
+    def said(self, decision: Decision) -> str:
+        return f"{decision}"
+
+
+@pytest.fixture(autouse=True)
+def broker() -> Iterator[LaunchedBroker]:
+    with launch_broker(port=0, store="memory://") as broker:
+        yield broker
+
+
+def run(*arguments: object, input: str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=input)
+
+
+def started() -> DAGInstance:
+    return start(Approved(), id="order-1")()[0]
+
+
+def test_a_signal_is_sent_from_a_shell_and_the_node_shows_it() -> None:
+    instance, promise = start(Approved(), id="order-1")()
+    explained = run("explain", "id=order-1").stdout
+    assert "1 node of wait_for(approval), WAITING" in explained
+    assert "it waits for the signal 'approval', which `dagorama send INSTANCE approval JSON` sends; without it, it" in (
+        explained
+    )
+    assert "until 20" in explained
+    assert "[signal]" in explained
+    waiting = run("show", f"{instance.instance_id}/1").stdout
+    assert "wait_for(approval)" in waiting
+    assert "then it fails" in waiting
+
+    sent = run("send", "id=order-1", "approval", '{"yes": true}')
+    assert sent.exit_code == 0
+    assert sent.stdout == f"given to node {instance.instance_id.hex[:8]}/1\n"
+    execute_worker(infinite_loop=False)
+    assert resolve(instance, promise, timeout=60) == "{'yes': True}"
+
+    shown = run("show", f"{instance.instance_id}/1", "--arguments").stdout
+    assert 'value:\n  {"yes": true}' in shown or 'value:\n  {"yes":true}' in shown
+    found = json.loads(run("show", f"{instance.instance_id}/1", "--arguments", "-o", "json").stdout)
+    assert found["signal"]["name"] == "approval"
+    assert found["signal"]["state"] == "sent"
+    assert found["arguments"][0] == "'approval'"
+
+
+def test_a_signal_is_read_from_standard_input_and_sent_once_with_a_key() -> None:
+    started()
+    sent = run("send", "id=order-1", "approval", "-", "--key", "k", input='{"yes": false}\n')
+    assert "given to node" in sent.stdout
+    again = run("send", "id=order-1", "approval", "-", "--key", "k", "-o", "json", input='{ "yes": false }')
+    assert json.loads(again.stdout)["known"] is True
+    kept = run("send", "id=order-1", "approval", '{"yes": true}')
+    assert kept.stdout == "kept until a node waits for it: 1 signal 'approval'\n"
+
+
+def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
+    started()
+    for value, said in (
+        ('{"no": true}', "the signal 'approval' does not fit the type that its node waits for: it lacks 'yes'"),
+        ("yes", "the signal 'approval' is not JSON"),
+        ('"' + "x" * 70_000 + '"', "65,536 are allowed"),
+    ):
+        result = run("send", "id=order-1", "approval", value)
+        assert result.exit_code == 1
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+    assert run("send", "id=order-2", "approval", "true").exit_code == 1
+
+
+def test_debug_says_that_a_wait_runs_no_function() -> None:
+    instance = started()
+    result = run("debug", f"{instance.instance_id}/1")
+    assert result.exit_code == 1
+    assert "waits for a signal and runs no function" in result.stderr

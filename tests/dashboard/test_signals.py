@@ -1,0 +1,123 @@
+"""A person sends a signal with a form on the page of the node that waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast
+
+import pytest
+
+from dagorama import DAGDefinition, DAGInstance, DAGPromise, resolve, wait_for
+from dagorama.values.typed_json import json_type
+from dagorama_dashboard.pages.signals import Field, fields_of
+from tests.dashboard.conftest import Guarded
+from tests.dashboard.serving import Dashboard, problem
+
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+@dataclass
+class Decision:
+    yes: bool
+    size: Size
+    note: str
+    count: int = 1
+    weight: float = 0.5
+
+
+class Waiting(DAGDefinition):
+    def entrypoint(self) -> list[Any]:
+        return [wait_for("approval", Decision), wait_for("words", list[str])]
+
+
+@pytest.fixture
+def waiting(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> tuple[DAGInstance, list[DAGPromise[Any]]]:
+    monkeypatch.setitem(os.environ, "DAGORAMA_AUTH_TOKEN", guarded.tokens["admin"])
+    found: Any = Waiting()()
+    return cast("tuple[DAGInstance, list[DAGPromise[Any]]]", found)
+
+
+def sent(pages: Dashboard, **fields: str | list[str]) -> str:
+    """Post a form as its page does, and return the page after it."""
+    response = pages.post("/signal", fields)
+    assert response.status_code == 303, problem(response)
+    return pages.page(response.headers["location"])
+
+
+def fields_in(page: str) -> list[str]:
+    """Return the hidden inputs of a form that name its fields."""
+    return [part.split('"', 1)[0] for part in page.split('name="inputs" value="')[1:]]
+
+
+def test_the_form_has_an_input_for_each_field_and_the_node_gets_the_value(
+    guarded: Guarded, waiting: tuple[DAGInstance, list[DAGPromise[Any]]]
+) -> None:
+    instance, promises = waiting
+    guarded.pages.sign_in(guarded.tokens["anna"])
+    address = f"/instances/{instance.instance_id}/1"
+    page = guarded.pages.page(address)
+    assert "it waits for the signal" in page
+    assert "Send the signal approval" in page
+    assert 'type="checkbox"' in page
+    inputs = fields_in(page)
+    assert inputs == [
+        "checkbox field.yes", "select field.size", "text! field.note", "number field.count", "number field.weight",
+    ]  # fmt: skip
+    form: dict[str, str | list[str]] = {
+        "id": f"{instance.instance_id}", "signal": "approval", "next": address, "key": "k", "inputs": inputs,
+        "field.yes": "1", "field.size": '"large"', "field.note": "", "field.count": "3", "field.weight": "",
+    }  # fmt: skip
+    told = sent(guarded.pages, **form)
+    assert "The signal approval was given to a node" in told
+    assert "sent by anna" in told
+    assert "Send the signal" not in told, "it has ended"
+    assert resolve(instance, promises[0]) == Decision(True, Size.LARGE, "", 3, 0.5)
+
+
+def test_a_type_without_simple_fields_is_written_as_json(
+    guarded: Guarded, waiting: tuple[DAGInstance, list[DAGPromise[Any]]]
+) -> None:
+    instance, promises = waiting
+    guarded.pages.sign_in(guarded.tokens["anna"])
+    address = f"/instances/{instance.instance_id}/2"
+    assert "<textarea" in guarded.pages.page(address)
+    form = {"id": f"{instance.instance_id}", "signal": "words", "next": address}
+    assert "the value is not JSON" in sent(guarded.pages, **form, json="words")
+    assert "a JSON array is expected" in sent(guarded.pages, **form, json='"words"')
+    assert "was given to a node" in sent(guarded.pages, **form, json='["a", "b"]')
+    assert resolve(instance, promises[1]) == ["a", "b"]
+
+
+def test_a_reader_has_no_form_and_is_refused(
+    guarded: Guarded, waiting: tuple[DAGInstance, list[DAGPromise[Any]]]
+) -> None:
+    instance, promises = waiting
+    guarded.pages.sign_in(guarded.tokens["reader"])
+    address = f"/instances/{instance.instance_id}/1"
+    assert "Send the signal" not in guarded.pages.page(address)
+    refused = sent(guarded.pages, id=f"{instance.instance_id}", signal="approval", next=address, json="1")
+    assert "has the role reader, which may not call dagorama.v1.Broker/SendSignal" in refused
+    assert resolve(instance, promises[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fields"),
+    [
+        (bool, [Field("value", "value", "checkbox")]),
+        (int, [Field("value", "value", "number", "1")]),
+        (str, [Field("value", "value", "text")]),
+        (Size, [Field("value", "value", "select", options=('"small"', '"large"'))]),
+        (int | None, []),
+        (list[int], []),
+        (dict[str, int], []),
+    ],
+)
+def test_the_inputs_follow_from_the_schema(annotation: Any, fields: list[Field]) -> None:
+    assert fields_of(json.dumps(json_type(annotation).schema()).encode()) == fields
+    assert fields_of(b"") == []

@@ -1,0 +1,361 @@
+"""Signals as users see them: nodes that wait, values that are sent, and what is refused. All of it on the real broker.
+
+The inline world has the clock: a test skips to a timeout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+
+from dagorama import (
+    BrokerOverloaded,
+    DAGDefinition,
+    DAGInstance,
+    DAGPromise,
+    Failure,
+    NodeCancelled,
+    NodeFailed,
+    NotFound,
+    NotInInstance,
+    RequestRejected,
+    SignalTimeout,
+    State,
+    TypeMismatch,
+    cancel,
+    dagorama,
+    outcome,
+    resolve,
+    retry_failed,
+    send,
+    start,
+    state,
+    wait_for,
+)
+from dagorama_testing import NothingHappens, inline, run_inline
+
+HOUR = 3600.0
+
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+@dataclass(frozen=True)
+class Decision:
+    yes: bool
+    note: str = ""
+    size: Size = Size.SMALL
+
+
+class Order(DAGDefinition):
+    @dagorama
+    def entrypoint(self, number: int) -> str:
+        decision = wait_for("approval", Decision, timeout=HOUR)
+        return self.ship(self.price(number), decision)
+
+    @dagorama
+    def price(self, number: int) -> int:
+        return number * 10
+
+    @dagorama
+    def ship(self, price: int, decision: Decision) -> str:
+        return f"{price} {decision}"
+
+
+class Plain(DAGDefinition):
+    """Waits in an entry point that is not decorated, twice for the same name."""
+
+    def entrypoint(self) -> list[Any]:
+        return [wait_for("number", int), wait_for("number", int)]
+
+
+def numbers() -> tuple[DAGInstance, list[DAGPromise[int]]]:
+    """Start Plain, whose entry point returns a list of promises."""
+    found: Any = Plain()()
+    return cast("tuple[DAGInstance, list[DAGPromise[int]]]", found)
+
+
+class WithDefault(DAGDefinition):
+    async def entrypoint(self) -> Decision:
+        return await self.passed_on(wait_for("approval", Decision, timeout=HOUR, default=Decision(False, "too late")))
+
+    @dagorama
+    async def passed_on(self, decision: Decision) -> Decision:
+        return decision
+
+
+class Careful(DAGDefinition):
+    @dagorama
+    def entrypoint(self) -> str:
+        return self.look(outcome(wait_for("go", bool, timeout=HOUR)))
+
+    @dagorama
+    def look(self, go: bool | Failure) -> str:
+        return go.type if isinstance(go, Failure) else f"{go}"
+
+
+class Early(DAGDefinition):
+    """Begins to wait only when its first node has run."""
+
+    @dagorama
+    def entrypoint(self) -> str:
+        return self.then(self.first())
+
+    @dagorama
+    def first(self) -> int:
+        return 1
+
+    @dagorama
+    def then(self, number: int) -> str:
+        return self.last(wait_for("word", str, timeout=HOUR))
+
+    @dagorama
+    def last(self, word: str) -> str:
+        return word
+
+
+class AsJson(DAGDefinition):
+    @dagorama
+    def entrypoint(self) -> Decision:
+        return self.same(wait_for("approval", Decision))
+
+    @dagorama(codec="json")
+    def same(self, decision: Decision) -> Decision:
+        return decision
+
+
+def test_a_node_is_given_the_value_that_was_sent_to_its_instance() -> None:
+    with inline() as world:
+        instance, promise = Order()(4)
+        assert world.run(nodes=2) == 2, "the entry point and the price"
+        assert state(instance, promise) is State.RESOLVING
+        assert send(instance, "approval", Decision(True, "fine", Size.LARGE))
+        assert world.run() == 1
+        assert resolve(instance, promise) == f"40 {Decision(True, 'fine', Size.LARGE)}"
+        assert world.clock.passed == 0
+
+
+def test_the_wait_is_a_promise_that_a_client_resolves() -> None:
+    with inline() as world:
+        instance, promises = numbers()
+        send(instance, "number", 1)
+        send(instance, "number", 2)
+        world.run()
+        assert [resolve(instance, promise) for promise in promises] == [1, 2]
+
+
+def test_json_functions_and_plain_data_take_signals_too() -> None:
+    with inline() as world:
+        instance, promise = AsJson()()
+        world.run()
+        send(str(instance.instance_id), "approval", {"yes": True, "note": "", "size": "large"})
+        world.run()
+        assert resolve(instance, promise) == Decision(True, size=Size.LARGE)
+
+
+def test_a_signal_that_comes_first_is_kept_for_the_node() -> None:
+    with inline() as world:
+        instance, promise = Early()()
+        send(instance.instance_id, "word", "early")
+        world.restart_broker()
+        world.run()
+        assert resolve(instance, promise) == "early"
+
+
+def test_a_signal_that_is_sent_twice_is_two_signals_and_one_with_a_key() -> None:
+    with inline() as world:
+        instance, promises = numbers()
+        assert send(instance, "number", 7, key="a")
+        assert not send(instance, "number", 7, key="a")
+        with pytest.raises(RequestRejected, match="the key 'a' was sent to this instance before, with another value"):
+            send(instance, "number", 8, key="a")
+        assert state(instance, promises[1]) is State.WAITING
+        world.restart_broker()
+        assert not send(instance, "number", 7, key="a")
+        assert send(instance, "number", 7)
+        world.run()
+        assert [resolve(instance, promise) for promise in promises] == [7, 7]
+        assert not send(instance, "number", 7, key="a"), "also after the end of the instance"
+
+
+def test_a_wait_fails_after_its_timeout_and_later_signals_are_refused() -> None:
+    with inline() as world:
+        instance, promise = Order()(1)
+        world.run()
+        assert world.clock.passed == HOUR
+        with pytest.raises(SignalTimeout, match=r"the signal 'approval' did not come within 3600 s \(timeout\)"):
+            resolve(instance, promise)
+        with pytest.raises(RequestRejected, match=r"the instance has ended at .*, so that no node of it waits for"):
+            send(instance, "approval", Decision(True))
+
+
+def test_a_wait_that_timed_out_waits_again_when_it_is_retried() -> None:
+    with inline() as world:
+        instance, promise = Order()(1)
+        world.run()
+        retry_failed(instance)
+        world.clock.advance(HOUR / 2)
+        world.restart_broker()
+        world.clock.advance(HOUR / 4)
+        assert state(instance, promise) is State.RESOLVING
+        send(instance, "approval", Decision(True))
+        world.run()
+        assert resolve(instance, promise) == f"10 {Decision(True)}"
+
+
+def test_a_late_signal_is_refused_while_the_instance_goes_on() -> None:
+    class Outliving(DAGDefinition):
+        @dagorama
+        def entrypoint(self) -> str:
+            return self.both(outcome(wait_for("a", int, timeout=HOUR)), wait_for("b", int))
+
+        @dagorama
+        def both(self, a: int | Failure, b: int) -> str:
+            return f"{a!r} {b}"
+
+    with inline() as world:
+        instance, _ = Outliving()()
+        world.clock.advance(2 * HOUR)
+        world.restart_broker()
+        late = "no node waits for the signal 'a' any longer: the node that waited for it has failed at .*after its"
+        with pytest.raises(RequestRejected, match=late):
+            send(instance, "a", 1)
+        send(instance, "b", 1)
+
+
+def test_a_default_is_taken_after_the_timeout() -> None:
+    assert run_inline(WithDefault()) == Decision(False, "too late")
+
+
+def test_a_failure_of_a_wait_may_be_taken_as_a_value() -> None:
+    assert run_inline(Careful()) == "dagorama.errors.SignalTimeout"
+
+
+def test_a_restart_keeps_what_is_left_of_a_timeout() -> None:
+    with inline() as world:
+        instance, promise = Order()(1)
+        world.clock.advance(HOUR - 60)
+        world.restart_broker()
+        world.clock.advance(50)
+        assert state(instance, promise) is State.RESOLVING
+        world.run()
+        assert HOUR <= world.clock.passed < HOUR + 10
+        assert state(instance, promise) is State.FAILED
+
+
+def test_a_wait_is_cancelled_like_any_node() -> None:
+    with inline() as world:
+        instance, promises = numbers()
+        assert cancel(instance, promises[0]) == 1
+        send(instance, "number", 2)
+        assert resolve(instance, promises[1]) == 2
+        with pytest.raises(NodeCancelled):
+            resolve(instance, promises[0])
+        assert world.runs == []
+
+
+def test_a_value_of_another_type_is_refused_when_it_is_sent_if_that_is_plain() -> None:
+    with inline() as world:
+        instance, _ = Order()(1)
+        world.run(nodes=2)
+        for value, why in (
+            ({"no": True}, "lacks 'yes'"),
+            ({"yes": "maybe", "note": "", "size": "small"}, 'is "maybe" at .yes, and a JSON boolean is expected'),
+            ({"yes": True, "note": "", "size": "huge"}, 'is "huge" at .size, and one of'),
+            (3, "is 3, and a JSON object is expected"),
+        ):
+            with pytest.raises(RequestRejected, match=why):
+                send(instance, "approval", value)
+        assert send(instance, "approval", Decision(True))
+
+
+def test_a_kept_value_of_another_type_fails_the_node_that_uses_it_with_its_name_and_place() -> None:
+    with inline() as world:
+        instance, promise = Early()()
+        send(instance, "word", {"not": "text"})
+        world.run()
+        with pytest.raises(NodeFailed, match="the signal 'word'") as caught:
+            resolve(instance, promise)
+        assert caught.value.type == "dagorama.errors.TypeMismatch"
+        assert caught.value.function.endswith("Early.last")
+
+
+def test_the_sender_refuses_what_has_no_json_form_and_the_broker_what_is_too_large() -> None:
+    with inline():
+        instance, _ = Plain()()
+        with pytest.raises(TypeMismatch, match="the signal 'number'"):
+            send(instance, "number", float("nan"))
+        with pytest.raises(TypeMismatch):
+            send(instance, "number", object())
+        with pytest.raises(TypeMismatch):
+            send(instance, "number", "text", type_=int)
+        with pytest.raises(RequestRejected, match="65,536 are allowed"):
+            send(instance, "number", "x" * 65_535)
+        with pytest.raises(RequestRejected, match="the name of a signal"):
+            send(instance, "a name", 1)
+        with pytest.raises(NotFound):
+            send(uuid4(), "number", 1)
+        with pytest.raises(ValueError, match="not the id of an instance"):
+            send("order-42", "number", 1)
+
+
+def test_no_more_than_a_thousand_signals_are_kept() -> None:
+    with inline() as world:
+        instance, _ = Plain()()
+        for number in range(1_000):
+            send(instance, "other", number)
+        with pytest.raises(BrokerOverloaded, match="1,000 signals 'other' are kept already"):
+            send(instance, "other", 1)
+        assert world.runs == []
+
+
+def test_a_wait_needs_an_instance_a_type_with_a_json_form_and_a_timeout_for_its_default() -> None:
+    with pytest.raises(NotInInstance, match="called outside of an instance"):
+        wait_for("approval", bool)
+    for arguments, error in (
+        (("a name", bool), "the name of a signal"),
+        (("name", bool, 0.0), "timeout"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            wait_for(arguments[0], arguments[1], timeout=arguments[2] if len(arguments) > 2 else None)
+    with pytest.raises(ValueError, match="has a default and no timeout"):
+        wait_for("name", bool, default=True)
+    with pytest.raises(TypeMismatch):
+        wait_for("name", Order)
+    with pytest.raises(TypeMismatch, match="the default of the signal 'name'"):
+        wait_for("name", bool, timeout=1, default="yes")
+
+
+def test_an_instance_with_an_id_gets_signals_by_it() -> None:
+    with inline() as world:
+        start(Order(), id="order-1")(1)
+        instance, promise = Order.attach(id="order-1")
+        send(instance, "approval", Decision(True))
+        world.run()
+        assert resolve(instance, promise) == f"10 {Decision(True)}"
+
+
+def test_a_test_that_waits_for_a_signal_that_nobody_sends_is_told_so() -> None:
+    with inline():
+        instance, promises = numbers()
+        with pytest.raises(NothingHappens, match="signal 'number'"):
+            resolve(instance, promises[0], timeout=None)
+
+
+def test_a_node_may_send_signals_to_other_instances() -> None:
+    class Sender(DAGDefinition):
+        @dagorama
+        def entrypoint(self, id: str) -> bool:
+            return send(id, "number", 5, key="only one")
+
+    with inline() as world:
+        instance, promises = numbers()
+        Sender()(str(instance.instance_id))
+        world.run()
+        assert resolve(instance, promises[0]) == 5
