@@ -124,6 +124,8 @@ SENT: Mapping[str, Any] = {
     "WatchNodes": broker_pb2.WatchNodesRequest(),
     "GetSeries": broker_pb2.GetSeriesRequest(),
     "ListActions": broker_pb2.ListActionsRequest(),
+    "ListCache": broker_pb2.ListCacheRequest(),
+    "ClearCache": broker_pb2.ClearCacheRequest(function="work:Task.cached"),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Rebind": broker_pb2.RebindRequest(),
@@ -142,7 +144,7 @@ CLIENTS = {
     "KeepValue", "FindValue", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch",
     "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
-    "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions",
+    "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions", "ListCache", "ClearCache",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -165,7 +167,7 @@ MAY = {
     "reader": {
         "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
         "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events", "WhoAmI", "GetMap", "WatchNodes", "GetSeries",
-        "ListActions", "Demand", "WatchDemand",
+        "ListActions", "ListCache", "Demand", "WatchDemand",
     },
     "admin": set(SENT),
 }  # fmt: skip
