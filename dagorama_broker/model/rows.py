@@ -191,8 +191,6 @@ class RemovedRow(NamedTuple):
 
 
 class KeyRow(NamedTuple):
-    """The concurrency key of a node that has one."""
-
     key: int
     concurrency_key: str
 

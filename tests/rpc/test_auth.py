@@ -124,6 +124,8 @@ SENT: Mapping[str, Any] = {
     "WatchNodes": broker_pb2.WatchNodesRequest(),
     "GetSeries": broker_pb2.GetSeriesRequest(),
     "ListActions": broker_pb2.ListActionsRequest(),
+    "ListCache": broker_pb2.ListCacheRequest(),
+    "ClearCache": broker_pb2.ClearCacheRequest(function="work:Task.cached"),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "SendSignal": broker_pb2.SendSignalRequest(),
@@ -148,12 +150,12 @@ CLIENTS = {
     "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
     "GetStack", "WhoAmI", "GetMap", "WatchNodes", "GetSeries", "ListActions", "PutSchedule", "RemoveSchedule",
-    "PauseSchedule", "ListSchedules", "SendSignal",
+    "PauseSchedule", "ListSchedules", "SendSignal", "ListCache", "ClearCache",
 }  # fmt: skip
 READERS = {
     "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
     "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events", "WhoAmI", "GetMap", "WatchNodes", "GetSeries",
-    "ListActions", "Demand", "WatchDemand", "ListSchedules",
+    "ListActions", "Demand", "WatchDemand", "ListSchedules", "ListCache",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
