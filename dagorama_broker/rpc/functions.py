@@ -54,14 +54,6 @@ def _checked_function(message: pb.Function) -> Function:
     check_key_id(message.key_id, message.name)
     if len(message.class_code) > LONGEST_CLASS_CODE:
         raise InvalidArgument(f"{message.name}: the code of its class has more than {LONGEST_CLASS_CODE:,} characters")
-    retry = None
-    if message.HasField("retry"):
-        if message.retry.max_attempts < 1:
-            raise InvalidArgument(f"{message.name}: a retry policy needs at least one attempt")
-        pauses = message.retry.interval, message.retry.base, message.retry.max_interval, message.retry.jitter
-        if not all(0.0 <= pause < float("inf") for pause in pauses):
-            raise InvalidArgument(f"{message.name}: a retry policy's pauses must be finite and not negative")
-        retry = RetryPolicy(message.retry.max_attempts, *pauses)
     for what, seconds in (
         ("timeout", message.timeout),
         ("queue_timeout", message.queue_timeout),
@@ -77,7 +69,7 @@ def _checked_function(message: pb.Function) -> Function:
         message.hash,
         message.queue or message.name,
         message.taint,
-        retry,
+        _retry_of(message.retry, message.name) if message.HasField("retry") else None,
         message.is_async,
         WireProtocol.V1,
         message.timeout,
@@ -97,6 +89,15 @@ def _checked_function(message: pb.Function) -> Function:
         cached=message.cached,
         cache_ttl=message.cache_ttl,
     )
+
+
+def _retry_of(message: pb.Retry, function: str) -> RetryPolicy:
+    if message.max_attempts < 1:
+        raise InvalidArgument(f"{function}: a retry policy needs at least one attempt")
+    pauses = message.interval, message.base, message.max_interval, message.jitter
+    if not all(0.0 <= pause < float("inf") for pause in pauses):
+        raise InvalidArgument(f"{function}: a retry policy's pauses must be finite and not negative")
+    return RetryPolicy(message.max_attempts, *pauses)
 
 
 def _rate_of(message: pb.Rate, function: str) -> Rate:

@@ -11,8 +11,7 @@ from dagorama_broker.model.domain import ENDED, WireProtocol
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.effects import Granted, TakenBack
 from dagorama_broker.scheduler.graph import LOOKED_AT
-from dagorama_broker.scheduler.objects import Node, Slot
-from dagorama_broker.scheduler.pools import Pool
+from dagorama_broker.scheduler.objects import Node, Pool, Slot
 from dagorama_broker.scheduler.queues import FunctionQueue, order
 from dagorama_broker.scheduler.run_times import OVERLAP, SHORT_US, WINDOW_US
 from dagorama_broker.scheduler.transitions import WAITING

@@ -1,9 +1,8 @@
-"""Defines the scheduler's objects in memory: nodes, slots and workers. The scheduler owns and changes them."""
+"""Defines the scheduler's objects in memory: nodes, workers, pools. The scheduler owns and changes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import ENDED, State
@@ -13,30 +12,7 @@ from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.requests import WorkerInfo
-
-if TYPE_CHECKING:
-    from dagorama_broker.scheduler.pools import Pool
-
-
-class FailureCounts:
-    """Counts the failed attempts of a node; most nodes never have one."""
-
-    __slots__ = ("crashes", "failed_attempts", "failure", "lost_attempt", "note", "pause", "retry_at", "worker_losses")
-
-    def __init__(self, failed_attempts: int = 0, crashes: int = 0, worker_losses: int = 0) -> None:
-        self.failed_attempts = failed_attempts
-        self.crashes = crashes
-        self.worker_losses = worker_losses
-        self.lost_attempt = 0  #: attempt of the last counted loss; 0: none, or it was uncounted
-        self.failure: bytes | None = None  #: the last one; `Graph.keep_failure` sets it
-        self.retry_at = 0.0  #: the scheduler's clock; 0: not in BACKOFF
-        self.pause = 0.0  #: seconds of that BACKOFF
-        self.note = ""  #: the reason of that BACKOFF, if it is neither a failure nor a delay; not stored
-
-    @property
-    def attempts(self) -> int:
-        """The attempts that have failed or were lost."""
-        return self.failed_attempts + self.crashes + self.worker_losses
+from dagorama_broker.scheduler.run_times import FailureCounts
 
 
 @dataclass(eq=False, slots=True)
@@ -212,3 +188,102 @@ class Worker:
     def mismatch(self, queue: FunctionQueue) -> Mismatch | None:
         """Return why this worker may not run nodes of this function; None: it may."""
         return mismatch(self.info, queue.function) or self.refuses.get(queue.id)
+
+
+class Pool:
+    """Workers that may run the same nodes; assignment looks at pools and never at every worker.
+
+    It has the oldest nodes of all functions that its workers may run, as far as they have been offered to it.
+    """
+
+    __slots__ = ("_heads", "_may", "idle", "offered", "partially_free", "protocol", "workers")
+
+    def __init__(self, protocol: WireProtocol) -> None:
+        self.protocol = protocol
+        self.workers: dict[bytes, Worker] = {}
+        self.idle: dict[Slot, None] = {}  #: empty slots, the one that waited longest first
+        #: slots with nodes that may have room, the one that waited longest first
+        self.partially_free: dict[Slot, None] = {}
+        self._may: dict[int, bool] = {}  # by the id of a function, as far as asked
+        self.offered: dict[FunctionQueue, int] = {}  #: functions' own queues, and the place at which `_heads` has each
+        self._heads: list[tuple[int, int, FunctionQueue]] = []  # heap of (place, id, the function's own queue)
+
+    @property
+    def slots_with_room(self) -> int:
+        """Return the number of slots that may have room."""
+        return len(self.idle) + len(self.partially_free)
+
+    def any_worker(self) -> Worker:
+        """Return one of the workers, which stands for all."""
+        return next(iter(self.workers.values()))
+
+    def may_run(self, queue: FunctionQueue) -> bool:
+        """Return whether these workers may run nodes of this function."""
+        known = self._may.get(queue.id)
+        if known is None:
+            known = self._may[queue.id] = self.any_worker().mismatch(queue) is None
+        return known
+
+    # --- nodes to run ---------------------------------------------------------------------------------
+
+    def offer(self, queue: FunctionQueue, head: Head | None) -> None:
+        """Enter the oldest node of a function that these workers may run; None: none can be claimed now."""
+        if head is not None and head[0] < self.offered.get(queue, UNLISTED):
+            self.offered[queue] = head[0]
+            heappush(self._heads, (head[0], queue.id, queue))
+
+    def oldest(self, head: Callable[[FunctionQueue], Head | None]) -> Head | None:
+        """Return the oldest node that these workers may run now, as its place and its queue; None: there is none.
+
+        `head` returns the oldest node of a function. Outdated entries are corrected when they come up.
+        """
+        heads, offered = self._heads, self.offered
+        while heads:
+            place, id, queue = heads[0]
+            if offered.get(queue) != place:
+                heappop(heads)  # an older one of the function was entered since
+                continue
+            now = head(queue)
+            if now is None:
+                heappop(heads)
+                del offered[queue]
+            elif now[0] != place:
+                offered[queue] = now[0]
+                heapreplace(heads, (now[0], id, queue))
+            else:
+                return now
+        return None
+
+    def withdraw(self, queues: set[FunctionQueue]) -> None:
+        """Remove functions without a claimable node."""
+        if queues.isdisjoint(self.offered):
+            return
+        for queue in queues:
+            self.offered.pop(queue, None)
+        self._heads = [entry for entry in self._heads if entry[2] in self.offered]
+        heapify(self._heads)
+
+    def next_best(self) -> int:
+        """Return a place that is no younger than the oldest node of any function except the first one."""
+        heads = self._heads
+        if len(heads) < 3:
+            return heads[1][0] if len(heads) == 2 else UNLISTED
+        return min(heads[1][0], heads[2][0])
+
+    def forget(self, queues: set[int]) -> None:
+        """Drop what is known of these functions, by their ids."""
+        for queue in queues.intersection(self._may):
+            del self._may[queue]
+
+    # --- slots ----------------------------------------------------------------------------------------
+
+    def place(self, slot: Slot) -> None:
+        """Enter a slot that may have room, behind the others of its kind."""
+        its, other = (self.partially_free, self.idle) if slot.held else (self.idle, self.partially_free)
+        other.pop(slot, None)
+        its[slot] = None
+
+    def remove(self, slot: Slot) -> None:
+        """Remove a slot: it is granted nothing more."""
+        self.idle.pop(slot, None)
+        self.partially_free.pop(slot, None)

@@ -1,4 +1,4 @@
-"""Estimates how long the attempts of a function take, and counts them if that is wanted."""
+"""Estimates how long the attempts of a function take, and counts them if that is wanted, and failed ones of a node."""
 
 from __future__ import annotations
 
@@ -113,3 +113,24 @@ class CountedRunTime(RunTimeEstimate):
         figures.runs[microseconds.bit_length()] += 1
         figures.microseconds += microseconds
         RunTimeEstimate.measured(self, microseconds)
+
+
+class FailureCounts:
+    """Counts the failed attempts of a node; most nodes never have one."""
+
+    __slots__ = ("crashes", "failed_attempts", "failure", "lost_attempt", "note", "pause", "retry_at", "worker_losses")
+
+    def __init__(self, failed_attempts: int = 0, crashes: int = 0, worker_losses: int = 0) -> None:
+        self.failed_attempts = failed_attempts
+        self.crashes = crashes
+        self.worker_losses = worker_losses
+        self.lost_attempt = 0  #: attempt of the last counted loss; 0: none, or it was uncounted
+        self.failure: bytes | None = None  #: the last one; `Graph.keep_failure` sets it
+        self.retry_at = 0.0  #: the scheduler's clock; 0: not in BACKOFF
+        self.pause = 0.0  #: seconds of that BACKOFF
+        self.note = ""  #: the reason of that BACKOFF, if it is neither a failure nor a delay; not stored
+
+    @property
+    def attempts(self) -> int:
+        """The attempts that have failed or were lost."""
+        return self.failed_attempts + self.crashes + self.worker_losses
