@@ -232,7 +232,7 @@ class Names:
             self.instances[row.id] = drafted or self.loaded_instance(row, failed, hook)
 
     def loaded_instance(self, row: InstanceRow, failed: bool, hook: HookRow | None) -> Instance:
-        """Return an instance that has left memory. What fails in it from now on calls its hook again."""
+        """Return an instance that has left memory. Nodes of it that fail from now on call its hook again."""
         instance = Instance(row.key, row.id, failed, row.priority)
         instance.hook = hook.revived(False) if hook is not None else None
         return instance
