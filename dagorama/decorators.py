@@ -119,7 +119,7 @@ def on_failure(
     transaction as the end of the last other node, so that it is as durable as the failure; workers run it like any
     node, with these options of `@dagorama`. The instance ends when this node has. If it fails itself, it shows up as a
     failed node, and is not called again. It is called again if failed nodes are retried and one of them fails, and not
-    if somebody has cancelled the instance. What waits for values of the instance does not wait for it.
+    if somebody has cancelled the instance. `resolve` does not wait for it.
 
     A definition has at most one. A subclass inherits it and may override it with another one of the same name. Raises
     ValueError for an invalid option or another signature.

@@ -626,7 +626,7 @@ Global___NewInstance: _TypeAlias = NewInstance  # noqa: Y015
 
 @_typing.final
 class FailureHook(_message.Message):
-    """What the broker makes a node of if the instance ends failed. The arguments are an envelope that is signed for the
+    """A function that the broker makes a node of if the instance ends failed. The arguments are an envelope that is signed for the
     instance in the role `H`, or in the role `T` for a schedule, with at most 64 KiB and without promises and large values.
     """
 

@@ -146,15 +146,8 @@ def scheduled_time(arguments: bytes) -> str:
 HOOK = 64
 #: The first counter of failure hooks in the origin of the instance; other nodes have smaller counters.
 FIRST_HOOK = 0xF000_0000
-#: Counters of failure hooks.
-HOOKS = (1 << 32) - FIRST_HOOK
 #: Bytes of the signed arguments of a failure hook, which have no large values.
 LARGEST_HOOK = 64 << 10
-
-
-def hook_node(instance: bytes, number: int) -> bytes:
-    """Return the id of the node of the failure hook of an instance; each call of the hook has another number."""
-    return instance[:ORIGIN_BYTES] + (FIRST_HOOK + number % HOOKS).to_bytes(4, "big")
 
 
 def is_hook(instance: bytes, node: bytes) -> bool:
@@ -165,12 +158,10 @@ def is_hook(instance: bytes, node: bytes) -> bool:
 _FIRST_HOOK = FIRST_HOOK.to_bytes(4, "big")
 
 
-def hook_arguments(signed: bytes, failure: bytes) -> bytes:
-    """Return the arguments of the node of a failure hook: the signed ones, then a failure as JSON, and its length."""
-    return bytes((signed[0], signed[1] | HOOK)) + signed[2:] + failure + len(failure).to_bytes(4, "big")
-
-
 def hooked_arguments(arguments: bytes) -> tuple[bytes, bytes]:
-    """Return what `hook_arguments` was given. Verify the signature before the failure is used."""
+    """Return the signed arguments of a failure hook, and the failure, as JSON, that a broker has put after them.
+
+    Verify the signature before the failure is used.
+    """
     end = max(2, len(arguments) - 4 - int.from_bytes(arguments[-4:], "big"))
     return bytes((arguments[0], arguments[1] & ~HOOK)) + arguments[2:end], arguments[end:-4]

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from dagorama.api.contract import FIRST_HOOK
 from dagorama_broker.engine.payloads import Payloads
 from dagorama_broker.model.domain import State
+from dagorama_broker.model.hooks import FIRST_HOOK
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler import KEYS_LEFT_OUT, Effects, Granted, Node, Scheduler, Slot
 

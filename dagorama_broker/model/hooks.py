@@ -8,6 +8,20 @@ from typing import NamedTuple
 
 from dagorama_broker.model.domain import Failure
 
+#: The first counter of failure hooks in the origin of their instance, the number of these counters, and the flag of
+#: their arguments: as in the contract with clients and workers, where `docs/reference/envelopes.md` describes them.
+FIRST_HOOK, HOOKS, FLAG = 0xF000_0000, 0x1000_0000, 64
+
+
+def hook_node(instance: bytes, number: int) -> bytes:
+    """Return the id of the node of the failure hook of an instance; each call of the hook has another number."""
+    return instance[:12] + (FIRST_HOOK + number % HOOKS).to_bytes(4, "big")
+
+
+def hook_arguments(signed: bytes, failure: bytes) -> bytes:
+    """Return the arguments of the node of a failure hook: the signed ones, then a failure as JSON, and its length."""
+    return bytes((signed[0], signed[1] | FLAG)) + signed[2:] + failure + len(failure).to_bytes(4, "big")
+
 
 class Hook(NamedTuple):
     """A function and its arguments, signed for an instance, or for a schedule and its instances."""

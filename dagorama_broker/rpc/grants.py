@@ -210,7 +210,7 @@ class GrantBuilder:
         self._start()
 
     def finish(self) -> None:
-        """End the last grant; nothing may be added any more."""
+        """End the last grant; nothing may be added after it."""
         if self._nodes:
             body = self._send_ahead()
             self.finished.append(pb.Grant(

@@ -9,7 +9,7 @@ from dagorama.api.contract import LONGEST_LABEL, LONGEST_LABEL_VALUE, LONGEST_NA
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.queries import InstanceMarks
 from dagorama_broker.rpc.fields import check_text
-from dagorama_broker.rpc.hooks import hook_of
+from dagorama_broker.rpc.functions import hook_of
 from dagorama_broker.scheduler import HIGHEST, LOWEST, Start
 
 #: Bytes of the digest of what an instance is started with.

@@ -12,8 +12,7 @@ from dagorama_broker.engine.schedules import Upcoming
 from dagorama_broker.errors import InvalidArgument, NotFound
 from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, packed_function, unpacked_function
 from dagorama_broker.rpc.fields import check_name, check_text, fitting
-from dagorama_broker.rpc.functions import function_of
-from dagorama_broker.rpc.hooks import SIGNED_PLAIN, hook_of
+from dagorama_broker.rpc.functions import SIGNED_PLAIN, function_of, hook_of
 from dagorama_broker.rpc.inspect import LARGEST_PAGE, PAGE, info_of
 from dagorama_broker.rpc.marks import LONGEST_DIGEST
 from dagorama_broker.rpc.permissions import caller_name

@@ -1,4 +1,4 @@
-"""What is told of the ends of nodes: to retries, to failure hooks, and to a call that cancels."""
+"""Facts about the ends of nodes, for retries, for failure hooks, and for a call that cancels."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dagorama.api.contract import hook_arguments, hook_node
-from dagorama_broker.model.hooks import HookRow
+from dagorama_broker.model.hooks import HookRow, hook_arguments, hook_node
 from dagorama_broker.model.schedules import unpacked_function
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.instances import Instance

@@ -234,7 +234,7 @@ class Names:
             self.instances[row.id] = drafted or self.loaded_instance(stored)
 
     def loaded_instance(self, stored: StoredInstance) -> Instance:
-        """Return an instance that has left memory. What fails in it from now on calls its hook again."""
+        """Return an instance that has left memory. Nodes of it that fail from now on call its hook again."""
         row, hook = stored.row, stored.hook
         instance = Instance(row.key, row.id, stored.failed, row.priority)
         instance.hook = hook.revived(False) if hook is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush, heapreplace
 
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import ENDED, State
@@ -10,7 +11,7 @@ from dagorama_broker.model.rows import pack_keys
 from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
-from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head
 from dagorama_broker.scheduler.requests import WorkerInfo
 from dagorama_broker.scheduler.run_times import FailureCounts
 

@@ -8,8 +8,8 @@ from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.model.rows import PausedQueueRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
-from dagorama_broker.scheduler.objects import Node, Worker
-from dagorama_broker.scheduler.pools import Pool, Pools
+from dagorama_broker.scheduler.objects import Node, Pool, Worker
+from dagorama_broker.scheduler.pools import Pools
 from dagorama_broker.scheduler.queues import FunctionQueue, Head
 from dagorama_broker.scheduler.refusals import Refusals
 

@@ -18,10 +18,9 @@ from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.scheduler.assignment import has_room, stale_at
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
-from dagorama_broker.scheduler.objects import UNSTARTED, Node, Slot, Worker
+from dagorama_broker.scheduler.objects import UNSTARTED, Node, Pool, Slot, Worker
 from dagorama_broker.scheduler.obstacles import MOST, Explainer, awaited
 from dagorama_broker.scheduler.offers import NO_WORKERS, paused_text
-from dagorama_broker.scheduler.pools import Pool
 from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate, order
 from dagorama_broker.scheduler.starts import gates_of
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, RESOLVING, WAITING

@@ -12,8 +12,8 @@ from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mail import take_up
 from dagorama_broker.scheduler.names import FIRST
 from dagorama_broker.scheduler.objects import NONE, Node
-from dagorama_broker.scheduler.run_times import FailureCounts
 from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.run_times import FailureCounts
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, FAILED, RESOLVING, WAITING
 
 

@@ -21,8 +21,8 @@ from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mail import enter
 from dagorama_broker.scheduler.names import block_with
 from dagorama_broker.scheduler.objects import NONE, Node
-from dagorama_broker.scheduler.run_times import FailureCounts
 from dagorama_broker.scheduler.restore import ended_nodes, queue_of_row
+from dagorama_broker.scheduler.run_times import FailureCounts
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, QUEUED, RESOLVING, WAITING
 
 #: Makes the failure of unfinished nodes whose parent is retried.

@@ -74,7 +74,7 @@ class Scheduler(Signals):
             puts_off |= self._feed(now)
             stale_at = self.feeding.take_back(now)
             self._tell_who_may_leave()
-        puts_off |= call_hooks(self.graph)  # what was buried while nodes were granted
+        puts_off |= call_hooks(self.graph)  # of instances whose last nodes were cancelled meanwhile
         return now if puts_off or self.graph.unnotified else self._next_tick(now, stale_at)
 
     def _feed(self, now: float) -> bool:

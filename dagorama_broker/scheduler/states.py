@@ -14,9 +14,9 @@ from dagorama_broker.model.rows import PausedQueueRow, ProgressRow
 from dagorama_broker.scheduler.caching import Caching
 from dagorama_broker.scheduler.names import Names
 from dagorama_broker.scheduler.objects import Node
-from dagorama_broker.scheduler.run_times import FailureCounts
 from dagorama_broker.scheduler.places import KEY_MASK
 from dagorama_broker.scheduler.queues import FunctionQueue, Head, oldest, order
+from dagorama_broker.scheduler.run_times import FailureCounts
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, TRANSITIONS, WAITING
 
 

@@ -307,9 +307,20 @@ async def _started(definition: Any) -> None:
 
 
 def test_plain_entry_points_batches_and_ids_have_hooks_too() -> None:
-    class Plain(Shapes):
+    class Plain(DAGDefinition):
+        def __init__(self, who: str) -> None:
+            self.who = who
+
         def entrypoint(self, number: int) -> int:
             return self.measure(number)
+
+        @dagorama
+        def measure(self, number: int) -> int:
+            raise Bad(f"{number}")
+
+        @on_failure
+        def tell(self, failure: Failure) -> None:
+            told.append((self.who, failure))
 
     with inline() as world:
         with batch():

@@ -2,7 +2,9 @@
 
 import pytest
 
-from dagorama.api.contract import is_hook
+from dagorama.api.contract import FIRST_HOOK, hooked_arguments, is_hook
+from dagorama.api.contract import HOOK as HOOK_FLAG
+from dagorama_broker.model import hooks
 from dagorama_broker.model.domain import State
 from tests.support.driver import SchedulerDriver, function, retrying
 from tests.support.invariants import check
@@ -22,6 +24,12 @@ def test_the_end_and_the_node_of_the_hook_are_in_one_commit(driver: SchedulerDri
     check(driver)
     assert driver.finish(hand) == ["hook 1"]
     assert driver.in_memory() == {}
+
+
+def test_broker_and_contract_agree_on_ids_and_arguments() -> None:
+    assert (hooks.FIRST_HOOK, hooks.FLAG) == (FIRST_HOOK, HOOK_FLAG)
+    assert hooks.FIRST_HOOK + hooks.HOOKS == 1 << 32
+    assert hooked_arguments(hooks.hook_arguments(b"\1\1signed", b"{}")) == (b"\1\1signed", b"{}")
 
 
 def test_it_is_granted_at_once(driver: SchedulerDriver) -> None:

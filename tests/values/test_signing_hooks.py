@@ -9,8 +9,6 @@ from dagorama.api.contract import (
     entry_node,
     firing_arguments,
     firing_instance,
-    hook_arguments,
-    hook_node,
     hooked_arguments,
     schedule_digest,
     scheduled_time,
@@ -28,6 +26,7 @@ from dagorama.values.signing import (
     Keyring,
     function_digest,
 )
+from dagorama_broker.model.hooks import hook_arguments, hook_node
 from tests.support.bombs import changed
 
 RING, OTHER = Keyring([SigningKey(b"one".ljust(32))]), Keyring([SigningKey(b"other".ljust(32))])

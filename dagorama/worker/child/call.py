@@ -172,7 +172,7 @@ class Call(NamedTuple):
 
     @property
     def added(self) -> tuple[Failure] | tuple[()]:
-        """What the broker has added to the arguments, before them: the failure that a failure hook is called with."""
+        """The failure that the broker has added to the arguments of a failure hook; nothing for other functions."""
         return (told_failure(self.arguments, self.instance),) if self.arguments[1] & HOOK else ()
 
     @property
