@@ -48,8 +48,7 @@ def test_every_import_goes_downwards() -> None:
 @pytest.mark.parametrize("file", scheduler_files(), ids=lambda file: file.stem)
 def test_the_scheduler_imports_the_standard_library_only(file: Path) -> None:
     documents = {"dagorama_monitoring"} if file.stem == "errors" else set()
-    ids = {"dagorama"} if file.stem == "hooks" else set()  # that both sides compute, by the standard library alone
-    assert imports_of(file) <= sys.stdlib_module_names | {"dagorama_broker"} | documents | ids
+    assert imports_of(file) <= sys.stdlib_module_names | {"dagorama_broker"} | documents
 
 
 def test_what_errors_say_about_their_documentation_imports_nothing() -> None:
