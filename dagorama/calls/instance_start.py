@@ -1,4 +1,4 @@
-"""`start(definition, id=..., labels=..., priority=...)`: a call of a definition that says more of the new instance.
+"""`start(definition, id=..., fair=...)`: a call of a definition that says more of the new instance.
 
 The rule: an id is looked up before the entry point runs, and the broker refuses to give it to a second instance.
 """
@@ -43,6 +43,7 @@ def start(
     id: str | None = None,
     labels: Mapping[str, str] | None = None,
     priority: int = 0,
+    fair: str | None = None,
 ) -> Callable[P, tuple[DAGInstance, DAGPromise[Any]]]: ...
 # An async entry point is also a sync one that returns a coroutine; checkers take the first overload that fits.
 @overload
@@ -52,6 +53,7 @@ def start(  # type: ignore[overload-overlap]
     id: str | None = None,
     labels: Mapping[str, str] | None = None,
     priority: int = 0,
+    fair: str | None = None,
 ) -> Callable[P, Coroutine[Any, Any, tuple[DAGInstance, DAGPromise[R]]]]: ...
 @overload
 def start(
@@ -60,8 +62,16 @@ def start(
     id: str | None = None,
     labels: Mapping[str, str] | None = None,
     priority: int = 0,
+    fair: str | None = None,
 ) -> Callable[P, tuple[DAGInstance, DAGPromise[R]]]: ...
-def start(definition: Any, *, id: str | None = None, labels: Mapping[str, str] | None = None, priority: int = 0) -> Any:
+def start(
+    definition: Any,
+    *,
+    id: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    priority: int = 0,
+    fair: str | None = None,
+) -> Any:
     """Return a function that starts an instance: `start(MyTask(), id="order-42")(8)` is `MyTask()(8)` with an id.
 
     `id`, of at most 256 characters, makes the start idempotent: while the broker has an instance of this definition
@@ -73,11 +83,15 @@ def start(definition: Any, *, id: str | None = None, labels: Mapping[str, str] |
     `labels` are up to 16 strings by name, of at most 256 and 64 characters, by which `dagorama list --label` finds
     instances. `priority`, from -128 to 127, comes before age: queued nodes of instances of a higher priority go first.
 
+    `fair`, of at most 256 characters, lets keys take turns: `start(MyTask(), fair="tenant-7")(8)` waits for the earlier
+    instances of its own key, and for one of each other key in each turn, however many these have submitted. Instances
+    without a key take turns as if they had one together.
+
     Raises TypeError or ValueError for an invalid argument. In a function with `stream_children` an id is refused.
     """
     if not isinstance(definition, DAGDefinition):
         raise TypeError(f"start() takes an object of a DAGDefinition, and was given {definition!r}")
-    return DefinitionStart(definition, start_options(id, labels, priority))
+    return DefinitionStart(definition, start_options(id, labels, priority, fair))
 
 
 class DefinitionStart:

@@ -1,4 +1,4 @@
-"""The options of a new instance: its id, labels and priority, checked at the call."""
+"""The options of a new instance: its id, labels, priority and fair key, checked at the call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from dagorama.api.contract import (
     HIGHEST_PRIORITY,
+    LONGEST_FAIR,
     LONGEST_LABEL,
     LONGEST_LABEL_VALUE,
     LONGEST_NAME,
@@ -22,11 +23,12 @@ from dagorama.values.digest import stable_digest
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """The id of an instance, if it has one, with its labels and priority."""
+    """The id of an instance, if it has one, with its labels, priority and fair key."""
 
     id: str
     labels: Mapping[str, str]
     priority: int
+    fair: str = ""  #: empty: it has none
     digest: bytes = b""  #: of what the instance is started with, if it has an id
     delay: Delay | None = None  #: of its entry point
 
@@ -43,7 +45,9 @@ class StartedInstance(NamedTuple):
 Started: TypeAlias = dict[tuple[str, str], StartedInstance]
 
 
-def start_options(id: str | None, labels: Mapping[str, str] | None, priority: int) -> StartOptions:
+def start_options(
+    id: str | None = None, labels: Mapping[str, str] | None = None, priority: int = 0, fair: str | None = None
+) -> StartOptions:
     """Return the options. Raises TypeError or ValueError, which name the argument."""
     name = check_id(id) if id is not None else ""
     found = _checked_labels(labels if labels is not None else {})
@@ -51,12 +55,17 @@ def start_options(id: str | None, labels: Mapping[str, str] | None, priority: in
         raise TypeError(f"priority is {priority!r}: it must be an integer")
     if not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
         raise ValueError(f"priority is {priority}: it must be from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}")
-    return StartOptions(name, found, priority)
+    return StartOptions(name, found, priority, check_fair(fair) if fair is not None else "")
 
 
 def check_id(id: str | None) -> str:
     """Return an id that a caller asks for. Raises TypeError or ValueError."""
     return _check_text(id, "id", 1, LONGEST_NAME)
+
+
+def check_fair(fair: str) -> str:
+    """Return a fair key as it was given. Raises TypeError or ValueError."""
+    return _check_text(fair, "fair", 1, LONGEST_FAIR)
 
 
 def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ _COLUMNS = tuple(column.name for column in fields(Changes))
 #: Tables whose rows are new, or replace those of earlier steps, so that the rows of two steps may follow each other.
 _ADDED = frozenset({
     "functions", "instances", "names", "labels", "instance_ends", "blocks", "nodes", "outcomes", "resolved", "progress",
-    "large", "keys", "delays", "traces", "links",
+    "large", "keys", "delays", "traces", "links", "turns",
 })  # fmt: skip
 _ORDERED = tuple(name for name in _COLUMNS if name not in _ADDED)
 

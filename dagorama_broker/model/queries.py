@@ -19,6 +19,7 @@ from dagorama_broker.model.rows import (
     PausedQueueRow,
     ProgressRow,
     RebindingRow,
+    TurnRow,
     UsedFailureRow,
 )
 from dagorama_broker.model.schedules import ScheduleRow
@@ -88,6 +89,7 @@ class Live:
     paused: list[PausedQueueRow] = field(default_factory=list)
     delays: dict[int, NodeDelay] = field(default_factory=dict)  #: of `nodes` that have one, by key
     schedules: list[ScheduleRow] = field(default_factory=list)  #: by name
+    turns: dict[int, TurnRow] = field(default_factory=dict)  #: of `instances` that have one, by key
 
 
 class FoundNode(NamedTuple):
@@ -108,11 +110,12 @@ class StoredInstance(NamedTuple):
 
 
 class InstanceMarks(NamedTuple):
-    """The id and the labels that a user has given to an instance."""
+    """The id, the labels and the fair key that a user has given to an instance."""
 
     name: str = ""  #: its id within the definition; empty: it has none
     digest: bytes = b""  #: of what it was started with, if it has an id
     labels: tuple[tuple[str, str], ...] = ()  #: in their order
+    fair: str = ""  #: empty: it has none
 
 
 class InstanceQuery(NamedTuple):

@@ -52,6 +52,14 @@ class LabelRow(NamedTuple):
     value: str
 
 
+class TurnRow(NamedTuple):
+    """The turn of an instance, if it is not its key."""
+
+    instance: int
+    fair: str  #: the key whose turn it is; empty: of instances without one
+    turn: int
+
+
 class InstanceEnd(NamedTuple):
     """An instance has no unfinished node left; or, with `ended` None, it has one, and may have failed already."""
 
@@ -273,6 +281,7 @@ class Changes:
     actions: list[ActionRow] = field(default_factory=list)
     schedules: list[ScheduleRow] = field(default_factory=list)  #: new ones and changed ones, with their last rows
     schedules_gone: list[str] = field(default_factory=list)  #: names; before `schedules`
+    turns: list[TurnRow] = field(default_factory=list)  #: of `instances` that have one
 
     def __bool__(self) -> bool:
         return any((

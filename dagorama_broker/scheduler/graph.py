@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dagorama_broker.model.domain import ENDED
-from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, LinkRow, NameRow, OutcomeRow, pack_keys
+from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, LinkRow, NameRow, OutcomeRow, TurnRow, pack_keys
 from dagorama_broker.scheduler.endings import Endings
 from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.objects import NONE, Node
@@ -108,19 +108,29 @@ class Graph(Endings):
             self._tell([node], LOOKED_AT)
 
     def record_instance(self, instance: Instance, new: NewNodes) -> None:
-        """Write the rows of a new instance, whose first nodes are `new`."""
+        """Give a new instance its turn, and write its rows; its first nodes are `new`."""
         assert new.creates is not None
         self.unwritten.add(instance.id)
         row = InstanceRow(instance.key, instance.id, *new.creates, self.now + self.wall)
         start = new.start
         if start is None:
+            self._line_up_instance(instance, 0, "")
             self.changes.instances.append(row)
             return
+        self._line_up_instance(instance, start.priority, start.fair)
         self.changes.instances.append(row._replace(priority=start.priority))
         self.changes.labels += [LabelRow(instance.key, label, value) for label, value in start.labels]
         if start.name:
             self.unwritten.add(name_key(row.definition, start.name))
             self.changes.names.append(NameRow(instance.key, row.definition, start.name, start.digest))
+
+    def _line_up_instance(self, instance: Instance, priority: int, fair: str) -> None:
+        """Give a new instance its turn, with a row if that is not the order of creation."""
+        line = self.turns.line(priority)
+        instance.line_up(line, line.take(instance.key, fair), priority)
+        if line.shares:
+            instance.fair = fair
+            self.changes.turns.append(TurnRow(instance.key, fair, instance.turn))
 
     def _record_links(self, instance: Instance, refs: Iterable[Node]) -> None:
         """Record that instances which a value names must be kept as long as its own."""

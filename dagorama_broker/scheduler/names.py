@@ -26,6 +26,7 @@ from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.rates import Rates
 from dagorama_broker.scheduler.recording import NONE_SAMPLED, SAMPLED, Recording
+from dagorama_broker.scheduler.turns import Turns
 
 FIRST = attrgetter("first")
 #: Bytes that a function and its queue take in addition to its texts, roughly.
@@ -100,6 +101,7 @@ class Names:
         self._last_keyed = 0
         self.stirred: dict[FunctionQueue, None] = {}  #: queues whose oldest claimable node may have changed
         self.rates = Rates(self._stir)
+        self.turns = Turns()
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
@@ -227,8 +229,13 @@ class Names:
     def load_instance(self, row: InstanceRow, failed: bool) -> None:
         """Load an instance that has left memory, because a call names it."""
         if row.id not in self.instances:
-            drafted = self.drafted.get(row.id)
-            self.instances[row.id] = drafted or Instance(row.key, row.id, failed, row.priority)
+            self.instances[row.id] = self.drafted.get(row.id) or self.old_instance(row, failed)
+
+    def old_instance(self, row: InstanceRow, failed: bool) -> Instance:
+        """Return an instance that has left memory; it is not entered."""
+        instance, line = Instance(row.key, row.id, failed), self.turns.line(row.priority)
+        instance.line_up(line, line.turn_of_old(row.key), row.priority)
+        return instance
 
     def enter_block(self, block: NodeBlock) -> None:
         """Make the nodes of a block findable by their ids."""
@@ -259,3 +266,6 @@ class Names:
             if self.traces:
                 self.traces.pop(block.first_key, None)
         instance.blocks = []
+        if instance.fair is not None:
+            instance.line.leave(instance.fair)
+            instance.fair = None

@@ -18,6 +18,7 @@ class Start(NamedTuple):
     digest: bytes = b""  #: of what it is started with, if it has an id
     priority: int = 0  #: before the order of creation; higher goes first
     labels: tuple[tuple[str, str], ...] = ()
+    fair: str = ""  #: key with which it takes turns with instances of other keys; empty: the key of those without one
 
 
 def name_key(definition: str, name: str) -> bytes:

@@ -19,7 +19,6 @@ from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.endings import RecentFailure
-from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.obstacles import left_behind
@@ -163,7 +162,7 @@ class Scheduler(Administration):
         instance = self.graph.instances.get(id)
         if instance is None:
             assert stored is not None
-            instance = Instance(stored.row.key, id, stored.failed, stored.row.priority)
+            instance = self.graph.old_instance(stored.row, stored.failed)
         self.graph.drafted[id] = instance
 
     def unpin_instance(self, id: bytes) -> None:

@@ -280,6 +280,7 @@ class SchedulerDriver:
         where: Mapping[str, Function] | None = None,
         priority: int = 0,
         delays: Mapping[str, NodeDelay] | None = None,
+        fair: str = "",
     ) -> bytes:
         """A new instance; `where` has the functions of nodes that are not `of`, `delays` the delays of single nodes."""
         instance = self.fresh(16)
@@ -287,7 +288,7 @@ class SchedulerDriver:
         names = [text.partition("<-")[0].partition("@")[0].strip() for text in nodes]
         block.delays = {names.index(name): delay for name, delay in (delays or {}).items()}
         block.creates = ("work:Work", block.origin + bytes(4))
-        block.start = Start(priority=priority) if priority else None
+        block.start = Start(priority=priority, fair=fair) if priority or fair else None
         self.submit(block)
         return instance
 

@@ -33,6 +33,7 @@ from dagorama_broker.model.rows import (
     RebindingRow,
     ResolvedRow,
     RetriedRow,
+    TurnRow,
     UsedFailureRow,
     unpack_keys,
 )
@@ -45,6 +46,7 @@ class Ledger:
         self.epoch = 0
         self.functions: dict[int, Function] = {}
         self.instances: dict[int, InstanceRow] = {}
+        self.turns: dict[int, TurnRow] = {}  #: by instance
         self.keys: dict[int, str] = {}
         self.delays: dict[int, NodeDelay] = {}
         self.rebound: dict[int, int] = {}
@@ -92,6 +94,9 @@ class Ledger:
         for instance in changes.instances:
             assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
             _once(self.instances, instance.key, instance)
+        for turn in changes.turns:
+            assert turn.instance in self.instances
+            _once(self.turns, turn.instance, turn)
         self.keys.update(changes.keys)
         self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
         for end in changes.instance_ends:
@@ -344,6 +349,7 @@ class Ledger:
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
             keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
             delays={row.key: self.delays[row.key] for row in nodes if row.key in self.delays},
+            turns={key: self.turns[key] for key in unfinished if key in self.turns},
             rebound={row.key: self.rebound[row.key] for row in nodes if row.key in self.rebound},
             rebindings=self.rebindings_of(row.key for row in nodes),
             next_rebinding=max(self.rebindings, default=0) + 1,

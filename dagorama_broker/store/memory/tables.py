@@ -99,6 +99,7 @@ class Tables:
             self.instances[instance.key] = StoredInstance(instance, None, False)
             self.instance_keys[instance.id] = instance.key
         self.marks.add(changes.names, changes.labels)
+        self.marks.add_turns(changes.turns)
         for end in changes.instance_ends:
             self._end_instance(end)
         for block in changes.blocks:

@@ -204,7 +204,11 @@ CREATE TABLE schedules (
 )
 """
 
+TURNS = """
+CREATE TABLE turns (instance bigint PRIMARY KEY, chk bigint NOT NULL, fair text NOT NULL, turn bigint NOT NULL)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, TURNS)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

@@ -11,6 +11,7 @@ from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
 from dagorama_broker.store.sql.listing import checked_delays
+from dagorama_broker.store.sql.marks import live_turns
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
 from dagorama_broker.store.sql.schedules import read_schedules
@@ -81,6 +82,7 @@ def read_live(reader: Reader) -> Live:
         next_worker=next_key(connection, "worker_names", "number"),
         traces=_traces(connection),
         schedules=read_schedules(connection),
+        turns={key: row for key, row in live_turns(connection).items() if key in unfinished},
     )
 
 
