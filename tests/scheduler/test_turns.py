@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagorama_broker.model.rows import InstanceRow, TurnRow
+from dagorama_broker.scheduler import ReasonCode
 from dagorama_broker.scheduler.places import KEY_MASK, Places, rank
 from dagorama_broker.scheduler.queues import order
 from dagorama_broker.scheduler.turns import Turns
@@ -102,6 +103,24 @@ class TestOrder:
         assert run_all(driver) == ["b0", "b1", "b2", "again0", "next0", "next1"]
 
 
+def test_a_node_says_whose_turn_comes_first(driver: SchedulerDriver) -> None:
+    def reason(name: str) -> str:
+        reasons = driver.scheduler.reasons_of(driver.scheduler.graph.nodes[driver.key(name)])
+        (found,) = [each.text for each in reasons if each.code in (ReasonCode.BEHIND, ReasonCode.NEXT)]
+        return found
+
+    driver.worker()
+    flood(driver, "", 2, name="plain")
+    assert reason("plain1") == "no older node is queued for the workers that may run it"
+    flood(driver, "", 1, name="more")
+    assert reason("more0") == "about 1 older node goes first"
+    flood(driver, "a", 4)
+    turns = "first: fair keys take turns, and that of"
+    assert reason("a0") == f"about 1 node goes {turns} 'a' is next"
+    assert reason("a3") == f"about 5 nodes go {turns} 'a' is 4 turns away"
+    assert reason("more0") == f"about 2 nodes go {turns} instances without one is 2 turns away"
+
+
 @pytest.mark.parametrize("used", [False, True])
 def test_without_keys_turns_are_the_keys_of_instances_and_nothing_is_stored(
     driver: SchedulerDriver, used: bool
@@ -180,7 +199,7 @@ class TestFairness:
     def test_of_two_keys_that_wait_none_is_granted_more_than_two_more(self, events: list[str]) -> None:
         driver = SchedulerDriver()
         hand, waiting = driver.worker(), dict[str, list[str]]()
-        ahead: Counter[tuple[str, str]] = Counter()  # grants of the first key minus those of the second, since both wait
+        ahead: Counter[tuple[str, str]] = Counter()  # grants of the first minus those of the second key
         lowest: Counter[tuple[str, str]] = Counter()  # the least of these
 
         def note() -> None:

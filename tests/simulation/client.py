@@ -23,6 +23,8 @@ AGAIN = frozenset(
         grpc.StatusCode.CANCELLED,
     }
 )
+#: Keys of instances.
+FAIR = ("", "", "a", "a", "b")
 #: Seconds in which an undisturbed broker answers.
 PROMPT = 0.1
 
@@ -114,7 +116,8 @@ class Instance:
         functions = made.pop("functions")
         if create:
             self.watcher.instances.append(self.id)
-            made["creates"] = pb.NewInstance(definition="work:Task", entry=self.origin + bytes(4))
+            fair = FAIR[self.id[0] % len(FAIR)]
+            made["creates"] = pb.NewInstance(definition="work:Task", entry=self.origin + bytes(4), fair=fair)
         request = self.submission = pb.SubmitRequest(functions=functions, nodes=[pb.Nodes(instance=self.id, **made)])
         most = 1 if self.chance.random() < 0.1 else 1_000
         reply = await client.call("SubmitStream", request, pb.SubmitReply, most=most)

@@ -96,7 +96,9 @@ def turns_are_on_record(driver: SchedulerDriver) -> None:
             shares[priority, instance.fair] += 1
             assert row == (instance.key, instance.fair, instance.turn)
             assert instance.turn <= instance.line.shares[instance.fair].last
-    counted = {(priority, key): share.unfinished for priority, line in lines.items() for key, share in line.shares.items()}
+    counted = {
+        (priority, key): share.unfinished for priority, line in lines.items() for key, share in line.shares.items()
+    }
     assert counted == shares, "a key without unfinished instances is forgotten"
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from dagorama_broker.model.queries import InstanceMarks
 from dagorama_broker.model.rows import LabelRow, NameRow, TurnRow
-from dagorama_broker.store.checksums import SqlValue, check_row, summed
+from dagorama_broker.store.checksums import check_row, summed
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.reader import Reader
 
@@ -38,7 +39,7 @@ def live_turns(connection: Connection) -> dict[int, TurnRow]:
     return {row.instance: row for row in _checked_turns(connection.execute(_LIVE_TURNS))}
 
 
-def _checked_turns(rows: Iterable[Sequence[SqlValue]]) -> Iterator[TurnRow]:
+def _checked_turns(rows: Iterable[Sequence[Any]]) -> Iterator[TurnRow]:
     for *row, chk in rows:
         check_row("turns", row[0], chk, row)
         yield TurnRow(*row)
