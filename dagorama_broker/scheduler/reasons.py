@@ -168,10 +168,10 @@ def _turn(node: Node, ahead: int) -> str:
     instance = node.instance
     if not instance.line.shares:
         return ""
-    text = f"about {_many(ahead, 'node')} {'goes' if ahead == 1 else 'go'} first: fair keys take turns, and that of"
-    whose = repr(instance.fair) if instance.fair else "instances without one"
+    text = f"about {_many(ahead, 'node')} {'goes' if ahead == 1 else 'go'} first: fair keys take turns, and"
+    whose = f"the key {instance.fair!r} is" if instance.fair else "the instances without a key are"
     turns = instance.turn - instance.line.reached
-    return f"{text} {whose} is {f'{turns} turns away' if turns > 1 else 'next'}"
+    return f"{text} {whose} {f'{turns} turns away' if turns > 1 else 'next'}"
 
 
 def _mismatches(claims: Claims, queue: FunctionQueue) -> Iterator[Reason]:

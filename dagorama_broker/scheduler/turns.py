@@ -1,4 +1,4 @@
-"""Whose turn it is: instances with a fair key take turns with those of other keys. Decided once for each instance.
+"""Whose turn it is: instances with different fair keys take turns. Decided once for each instance.
 
 The rule is start-time fair queueing. The next instance of a key gets the turn after the key's last one, and the first
 one of a key the turn after the present one. Grants are in the order of turns, and of creation within a turn.
@@ -38,7 +38,7 @@ class Line:
         """Return the turn of a new instance, which counts as unfinished until `leave` if the line has shares then."""
         if not fair and not self.shares:
             if self.last <= self.reached < instance:
-                self.reached = instance - 1  # none of them waits: the next key begins here, not where they were
+                self.reached = instance - 1  # none of them waits, so that the next key begins here
             self.last = max(self.last, instance)
             return instance
         share = self.shares.get(fair)
@@ -76,8 +76,8 @@ class Turns:
     def restore(self, instances: Iterable[InstanceRow], turns: Mapping[int, TurnRow]) -> None:
         """Take in the unfinished instances of an earlier broker.
 
-        What it had granted is not known. A key that had instances waiting has all turns up to its last one, so that the
-        present turn was before the unfinished ones.
+        Its grants are not known. A key with waiting instances has all turns up to its last one, so that the present
+        turn was before the unfinished ones.
         """
         own: dict[Line, int] = {}
         for row in instances:

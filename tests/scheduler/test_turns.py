@@ -1,4 +1,4 @@
-"""Instances with a fair key take turns with those of other keys; without one, the order is the order of creation."""
+"""Instances with different fair keys take turns; without keys, the order is the order of creation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run_all(driver: SchedulerDriver, hand: Hand | None = None) -> list[str]:
 
 
 class TestOrder:
-    def test_keys_take_turns_whoever_came_first(self, driver: SchedulerDriver) -> None:
+    def test_keys_take_turns_in_any_order_of_submission(self, driver: SchedulerDriver) -> None:
         flood(driver, "a", 4)
         flood(driver, "b", 2)
         flood(driver, "c", 1)
@@ -115,10 +115,10 @@ def test_a_node_says_whose_turn_comes_first(driver: SchedulerDriver) -> None:
     flood(driver, "", 1, name="more")
     assert reason("more0") == "about 1 older node goes first"
     flood(driver, "a", 4)
-    turns = "first: fair keys take turns, and that of"
-    assert reason("a0") == f"about 1 node goes {turns} 'a' is next"
-    assert reason("a3") == f"about 5 nodes go {turns} 'a' is 4 turns away"
-    assert reason("more0") == f"about 2 nodes go {turns} instances without one is 2 turns away"
+    turns = "first: fair keys take turns, and"
+    assert reason("a0") == f"about 1 node goes {turns} the key 'a' is next"
+    assert reason("a3") == f"about 5 nodes go {turns} the key 'a' is 4 turns away"
+    assert reason("more0") == f"about 2 nodes go {turns} the instances without a key are 2 turns away"
 
 
 @pytest.mark.parametrize("used", [False, True])
@@ -199,7 +199,7 @@ class TestFairness:
     def test_of_two_keys_that_wait_none_is_granted_more_than_two_more(self, events: list[str]) -> None:
         driver = SchedulerDriver()
         hand, waiting = driver.worker(), dict[str, list[str]]()
-        ahead: Counter[tuple[str, str]] = Counter()  # grants of the first minus those of the second key
+        ahead: Counter[tuple[str, str]] = Counter()  # grants of the first minus grants of the second key
         lowest: Counter[tuple[str, str]] = Counter()  # the least of these
 
         def note() -> None:
