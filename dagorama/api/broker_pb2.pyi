@@ -588,6 +588,7 @@ class NewInstance(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    FAIR_FIELD_NUMBER: _builtins.int
     HOOK_FIELD_NUMBER: _builtins.int
     definition: _builtins.str
     """"package.module:Class" """
@@ -599,6 +600,10 @@ class NewInstance(_message.Message):
     """of what it is started with, so that clients recognize a repetition; at most 64 bytes"""
     priority: _builtins.int
     """-128 to 127; nodes of instances of a higher one go first"""
+    fair: _builtins.str
+    """Instances with different ones take turns, within a priority; at most 256 characters. Empty: it shares a turn with
+    all others without one.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """at most 16, of 64 and 256 characters"""
@@ -614,11 +619,12 @@ class NewInstance(_message.Message):
         digest: _builtins.bytes = ...,
         priority: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        fair: _builtins.str = ...,
         hook: Global___FailureHook | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hook", b"hook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "digest", b"digest", "entry", b"entry", "hook", b"hook", "labels", b"labels", "name", b"name", "priority", b"priority"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "digest", b"digest", "entry", b"entry", "fair", b"fair", "hook", b"hook", "labels", b"labels", "name", b"name", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2755,6 +2761,7 @@ class InstanceInfo(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
+    FAIR_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     definition: _builtins.str
     entry: _builtins.bytes
@@ -2779,6 +2786,8 @@ class InstanceInfo(_message.Message):
     priority: _builtins.int
     schedule: _builtins.str
     """id of the schedule that has started it; empty: none has"""
+    fair: _builtins.str
+    """as in NewInstance"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -2801,10 +2810,11 @@ class InstanceInfo(_message.Message):
         priority: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         schedule: _builtins.str = ...,
+        fair: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "digest", b"digest", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "labels", b"labels", "name", b"name", "nodes", b"nodes", "priority", b"priority", "schedule", b"schedule", "stuck", b"stuck", "unfinished", b"unfinished", "used_failures", b"used_failures"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "digest", b"digest", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "fair", b"fair", "instance", b"instance", "labels", b"labels", "name", b"name", "nodes", b"nodes", "priority", b"priority", "schedule", b"schedule", "stuck", b"stuck", "unfinished", b"unfinished", "used_failures", b"used_failures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

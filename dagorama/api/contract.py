@@ -44,6 +44,8 @@ LATEST_START = 253_370_764_800.0
 LONGEST_NAME = 256
 #: Labels of an instance, and the characters of a label and of its value.
 MOST_LABELS, LONGEST_LABEL, LONGEST_LABEL_VALUE = 16, 64, 256
+#: Characters of the key with which an instance takes turns with others.
+LONGEST_FAIR = 256
 #: Priorities of instances and of functions; higher goes first.
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -128, 127
 

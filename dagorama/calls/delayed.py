@@ -88,7 +88,7 @@ def at(function: Any, when: datetime) -> Any:
 
 def _delayed(function: Any, delay: Delay, by: str) -> Any:
     if isinstance(function, DAGDefinition) and not isinstance(function, DAGInstance):
-        return DefinitionStart(function, start_options(None, None, 0)).after(delay)
+        return DefinitionStart(function, start_options()).after(delay)
     if isinstance(function, DefinitionStart):
         return function.after(delay)
     if isinstance(function, _DelayedCall):

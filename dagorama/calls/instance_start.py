@@ -1,4 +1,4 @@
-"""`start(definition, id=..., labels=..., priority=..., refresh=...)`: a call that says more of the new instance.
+"""`start(definition, id=..., fair=..., refresh=...)`: a call of a definition that says more of the new instance.
 
 The rule: an id is looked up before the entry point runs, and the broker refuses to give it to a second instance.
 """
@@ -43,6 +43,7 @@ def start(
     id: str | None = None,
     labels: Mapping[str, str] | None = None,
     priority: int = 0,
+    fair: str | None = None,
     refresh: bool = False,
 ) -> Callable[P, tuple[DAGInstance, DAGPromise[Any]]]: ...
 # An async entry point is also a sync one that returns a coroutine; checkers take the first overload that fits.
@@ -53,6 +54,7 @@ def start(  # type: ignore[overload-overlap]
     id: str | None = None,
     labels: Mapping[str, str] | None = None,
     priority: int = 0,
+    fair: str | None = None,
     refresh: bool = False,
 ) -> Callable[P, Coroutine[Any, Any, tuple[DAGInstance, DAGPromise[R]]]]: ...
 @overload
@@ -62,6 +64,7 @@ def start(
     id: str | None = None,
     labels: Mapping[str, str] | None = None,
     priority: int = 0,
+    fair: str | None = None,
     refresh: bool = False,
 ) -> Callable[P, tuple[DAGInstance, DAGPromise[R]]]: ...
 def start(
@@ -70,6 +73,7 @@ def start(
     id: str | None = None,
     labels: Mapping[str, str] | None = None,
     priority: int = 0,
+    fair: str | None = None,
     refresh: bool = False,
 ) -> Any:
     """Return a function that starts an instance: `start(MyTask(), id="order-42")(8)` is `MyTask()(8)` with an id.
@@ -83,13 +87,13 @@ def start(
     `labels` are up to 16 strings by name, of at most 256 and 64 characters, by which `dagorama list --label` finds
     instances. `priority`, from -128 to 127, comes before age: queued nodes of instances of a higher priority go first.
 
-    With `refresh`, all nodes of the new instance run, even if their values are cached, and replace the cached ones.
+    return DefinitionStart(definition, start_options(id, labels, priority, fair, refresh))
 
     Raises TypeError or ValueError for an invalid argument. In a function with `stream_children` an id is refused.
     """
     if not isinstance(definition, DAGDefinition):
         raise TypeError(f"start() takes an object of a DAGDefinition, and was given {definition!r}")
-    return DefinitionStart(definition, start_options(id, labels, priority, refresh))
+    return DefinitionStart(definition, start_options(id, labels, priority, fair, refresh))
 
 
 class DefinitionStart:

@@ -181,7 +181,8 @@ def _instance_facts(info: broker_pb2.InstanceInfo, entry: str) -> list[tuple[str
         ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition),
         *([("id and labels", marks_text(info))] if marks_text(info) else []),
         *([("started by", f"the schedule {info.schedule!r}")] if info.schedule else []),
-        *([("priority", f"{info.priority}")] if info.priority else []), ("state", summary_state(info)),
+        *([("priority", f"{info.priority}")] if info.priority else []),
+        *([("fair key", info.fair)] if info.fair else []), ("state", summary_state(info)),
         *([("reason", info.stuck)] if info.stuck else []),
         ("entry", entry), ("created", time_text(info.created)),
         ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
@@ -231,7 +232,7 @@ def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
         "ended_at": info.ended_at or None, "nodes": info.nodes, "unfinished": info.unfinished,
         "stuck": info.stuck or None, "used_failures": info.used_failures, "id": info.name or None,
         "labels": dict(sorted(info.labels.items())), "priority": info.priority,
-        "schedule": info.schedule or None,
+        "schedule": info.schedule or None, "fair": info.fair or None,
     }  # fmt: skip
 
 

@@ -53,12 +53,13 @@ class Started(NamedTuple):
     "--priority", type=click.IntRange(LOWEST_PRIORITY, HIGHEST_PRIORITY), default=0,
     help="Instances of a higher priority go before older ones.  [default: 0]",
 )  # fmt: skip
+@click.option("--fair", metavar="KEY", help="Instances with different keys take turns.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time to wait at most.")
 @address_options
 @output_options(NAMED)
 def run(
     definition: str, arguments: Sequence[str], wait: bool, name: str | None, labels: Mapping[str, str], priority: int,
-    timeout: float | None, host: str | None, port: int | None, output: Output,
+    fair: str | None, timeout: float | None, host: str | None, port: int | None, output: Output,
 ) -> None:  # fmt: skip
     """Start an instance of a definition, and print its result.
 
@@ -77,18 +78,20 @@ def run(
         args, kwargs = read_arguments(type(made).entrypoint, f"{type(made).__qualname__}.entrypoint", arguments)
     except WrongArguments as error:
         raise click.UsageError(str(error)) from None
-    started = _start(_starter(made, name, labels, priority), args, kwargs)
+    started = _start(_starter(made, name, labels, priority, fair), args, kwargs)
     answer = _wait(started, timeout, output) if wait else _detached(started)
     print_out(answer, output)
 
 
-def _starter(definition: DAGDefinition, name: str | None, labels: Mapping[str, str], priority: int) -> Any:
+def _starter(
+    definition: DAGDefinition, name: str | None, labels: Mapping[str, str], priority: int, fair: str | None
+) -> Any:
     """Return a function that starts the instance with these options."""
     from dagorama.calls.instance_start import start
 
     starting: Any = start
     try:
-        return starting(definition, id=name, labels=labels, priority=priority)
+        return starting(definition, id=name, labels=labels, priority=priority, fair=fair)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

@@ -163,7 +163,8 @@ class InstanceScope(_BatchScope):
         assert self._run is not None
         creates = self._run.creates = broker_pb2.NewInstance(definition=definition, entry=entry or b"", hook=hook)
         if options is not None:
-            creates.name, creates.digest, creates.priority = options.id, options.digest, options.priority
+            creates.name, creates.digest = options.id, options.digest
+            creates.priority, creates.fair = options.priority, options.fair
             creates.labels.update(options.labels)
             if options.delay is not None:
                 self._run.delays[0] = options.delay

@@ -1,4 +1,4 @@
-"""The options of a new instance: its id, labels and priority, checked at the call."""
+"""The options of a new instance: its id, labels, priority and fair key, checked at the call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from dagorama.api.contract import (
     HIGHEST_PRIORITY,
+    LONGEST_FAIR,
     LONGEST_LABEL,
     LONGEST_LABEL_VALUE,
     LONGEST_NAME,
@@ -22,11 +23,12 @@ from dagorama.values.digest import stable_digest
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """The id of an instance, if it has one, with its labels and priority."""
+    """The id of an instance, if it has one, with its labels, priority and fair key."""
 
     id: str
     labels: Mapping[str, str]
     priority: int
+    fair: str = ""  #: empty: it has none
     digest: bytes = b""  #: of what the instance is started with, if it has an id
     delay: Delay | None = None  #: of its entry point
     refresh: bool = False  #: whether its nodes run even if their values are cached
@@ -45,7 +47,11 @@ Started: TypeAlias = dict[tuple[str, str], StartedInstance]
 
 
 def start_options(
-    id: str | None, labels: Mapping[str, str] | None, priority: int, refresh: bool = False
+    id: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    priority: int = 0,
+    fair: str | None = None,
+    refresh: bool = False,
 ) -> StartOptions:
     """Return the options. Raises TypeError or ValueError, which name the argument."""
     name = check_id(id) if id is not None else ""
@@ -56,12 +62,18 @@ def start_options(
         raise ValueError(f"priority is {priority}: it must be from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}")
     if not isinstance(refresh, bool):
         raise TypeError(f"refresh is {refresh!r}: it must be True or False")
-    return StartOptions(name, found, priority, refresh=refresh)
+    key = check_fair(fair) if fair is not None else ""
+    return StartOptions(name, found, priority, fair=key, refresh=refresh)
 
 
 def check_id(id: str | None) -> str:
     """Return an id that a caller asks for. Raises TypeError or ValueError."""
     return _check_text(id, "id", 1, LONGEST_NAME)
+
+
+def check_fair(fair: str) -> str:
+    """Return a fair key as it was given. Raises TypeError or ValueError."""
+    return _check_text(fair, "fair", 1, LONGEST_FAIR)
 
 
 def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:

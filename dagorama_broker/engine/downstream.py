@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model.domain import EagerState, State
+from dagorama_broker.model.domain import EagerState, State, unpack_keys
 from dagorama_broker.model.queries import Edges
-from dagorama_broker.model.rows import UsedFailureRow, unpack_keys
+from dagorama_broker.model.rows import UsedFailureRow
 
 #: Nodes whose edges are read at a time.
 PAGE = 10_000

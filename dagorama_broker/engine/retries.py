@@ -12,9 +12,8 @@ from dagorama_broker.engine.downstream import closure, users_of
 from dagorama_broker.engine.loading import Loaded
 from dagorama_broker.errors import FailedPrecondition
 from dagorama_broker.model.actions import ActionKind, ActionRow
-from dagorama_broker.model.domain import EagerState, Rebinding, State, WireProtocol
+from dagorama_broker.model.domain import EagerState, Rebinding, State, WireProtocol, unpack_keys
 from dagorama_broker.model.queries import Failed, FoundNode, is_made
-from dagorama_broker.model.rows import unpack_keys
 from dagorama_broker.scheduler import Node, Obstacle, RecentFailure, Retried, refuse_uncovered
 
 #: Seconds that a caller may wait at most for unschedulable nodes to be found.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from struct import pack, unpack
 from typing import NamedTuple
 
 #: Failures of earlier attempts that are kept with the last one.
@@ -180,3 +182,16 @@ class Rebinding(NamedTuple):
     instance: bytes  #: only nodes of this one; empty: of all instances
     key_id: str  #: of the key that signed it, in hexadecimal
     signed: bytes  #: the signed message, as it came
+
+
+# --- keys ---------------------------------------------------------------------------------------------
+
+
+def pack_keys(keys: Sequence[int]) -> bytes:
+    """Return keys as rows hold them: little-endian 64-bit integers."""
+    return pack(f"<{len(keys)}q", *keys)
+
+
+def unpack_keys(packed: bytes) -> tuple[int, ...]:
+    """Return the keys that `pack_keys` has packed."""
+    return unpack(f"<{len(packed) // 8}q", packed) if packed else ()

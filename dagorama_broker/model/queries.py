@@ -21,6 +21,7 @@ from dagorama_broker.model.rows import (
     PausedQueueRow,
     ProgressRow,
     RebindingRow,
+    TurnRow,
     UsedFailureRow,
 )
 from dagorama_broker.model.schedules import ScheduleRow
@@ -95,6 +96,7 @@ class Live:
     hooks: dict[int, HookRow] = field(default_factory=dict)  #: of `instances` that have one, by their keys
     mail: Mail = NO_MAIL  #: of `instances`
     next_signal: int = 1
+    turns: dict[int, TurnRow] = field(default_factory=dict)  #: of `instances` that have one, by key
 
 
 class FoundNode(NamedTuple):
@@ -117,11 +119,12 @@ class StoredInstance(NamedTuple):
 
 
 class InstanceMarks(NamedTuple):
-    """The id and the labels that a user has given to an instance."""
+    """The id, the labels and the fair key that a user has given to an instance."""
 
     name: str = ""  #: its id within the definition; empty: it has none
     digest: bytes = b""  #: of what it was started with, if it has an id
     labels: tuple[tuple[str, str], ...] = ()  #: in their order
+    fair: str = ""  #: empty: it has none
 
 
 class InstanceQuery(NamedTuple):

@@ -1,10 +1,8 @@
-"""Defines the rows that one transaction writes, and how rows hold lists of keys."""
+"""Defines the rows that one transaction writes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from struct import pack, unpack
 from typing import NamedTuple
 
 from dagorama_broker.model.actions import ActionRow
@@ -13,16 +11,6 @@ from dagorama_broker.model.domain import Function
 from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.schedules import ScheduleRow
 from dagorama_broker.model.signals import SignalRow, WaitRow
-
-
-def pack_keys(keys: Sequence[int]) -> bytes:
-    """Return keys as rows hold them: little-endian 64-bit integers."""
-    return pack(f"<{len(keys)}q", *keys)
-
-
-def unpack_keys(packed: bytes) -> tuple[int, ...]:
-    """Return the keys that `pack_keys` has packed."""
-    return unpack(f"<{len(packed) // 8}q", packed) if packed else ()
 
 
 class FunctionRow(NamedTuple):
@@ -52,6 +40,14 @@ class LabelRow(NamedTuple):
     instance: int
     label: str
     value: str
+
+
+class TurnRow(NamedTuple):
+    """The turn of an instance, if it is not its key."""
+
+    instance: int
+    fair: str  #: the key whose turn it is; empty: of instances without one
+    turn: int
 
 
 class InstanceEnd(NamedTuple):
@@ -295,6 +291,7 @@ class Changes:
     waits: list[WaitRow] = field(default_factory=list)  #: a later row of a node replaces an earlier one
     signals: list[SignalRow] = field(default_factory=list)  #: a later row of a number replaces an earlier one
     signals_gone: list[int] = field(default_factory=list)  #: their numbers; after `signals`
+    turns: list[TurnRow] = field(default_factory=list)  #: of `instances` that have one
 
     def __bool__(self) -> bool:
         return any(getattr(self, table) for table in self.__slots__)

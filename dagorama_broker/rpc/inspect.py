@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.firings import fired_by
-from dagorama_broker.model.domain import Failure, State
+from dagorama_broker.model.domain import Failure, State, unpack_keys
 from dagorama_broker.model.queries import InstanceQuery, StoredInstance, StoredNode
-from dagorama_broker.model.rows import OutcomeRow, unpack_keys
+from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.rpc.explain import in_a_line
 from dagorama_broker.rpc.failures import failure_message
 from dagorama_broker.rpc.fields import check_name, fitting, id_bytes

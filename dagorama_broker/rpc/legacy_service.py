@@ -19,9 +19,8 @@ from dagorama.api import api_pb2_grpc as pb_grpc
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.lookups import check_instance
 from dagorama_broker.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from dagorama_broker.model.domain import Failure, Function, State, WireProtocol
+from dagorama_broker.model.domain import Failure, Function, State, WireProtocol, unpack_keys
 from dagorama_broker.model.queries import FoundNode
-from dagorama_broker.model.rows import unpack_keys
 from dagorama_broker.rpc.failures import LONGEST_MESSAGE
 from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_names
 from dagorama_broker.rpc.functions import function_of_call

@@ -1,11 +1,14 @@
-"""Reads and writes what users say of instances: ids, labels, priorities. Raises InvalidArgument if one is invalid."""
+"""Reads and writes what users say of instances: ids, labels, priorities, fair keys.
+
+Raises InvalidArgument if one is invalid.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import LONGEST_LABEL, LONGEST_LABEL_VALUE, LONGEST_NAME, MOST_LABELS
+from dagorama.api.contract import LONGEST_FAIR, LONGEST_LABEL, LONGEST_LABEL_VALUE, LONGEST_NAME, MOST_LABELS
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.queries import InstanceMarks
 from dagorama_broker.rpc.fields import check_text
@@ -19,14 +22,17 @@ LONGEST_DIGEST = 64
 def start_of(new: pb.NewInstance) -> Start | None:
     """Return what the user has said of a new instance; None: nothing."""
     hook = hook_of(new.hook) if new.HasField("hook") else None
-    if not (new.name or new.labels or new.priority or hook):
+    if not (new.name or new.labels or new.priority or new.fair or hook):
         return None
     check_user_id(new.name)
     if len(new.digest) > LONGEST_DIGEST:
         raise InvalidArgument(f"the digest of an instance has {len(new.digest)} bytes; {LONGEST_DIGEST} are allowed")
     if not LOWEST <= new.priority <= HIGHEST:
         raise InvalidArgument(f"the priority of an instance is {new.priority}; {LOWEST} to {HIGHEST} are allowed")
-    return Start(new.name, new.digest, new.priority, labels_of(new.labels), hook)
+    if len(new.fair) > LONGEST_FAIR:
+        raise InvalidArgument(f"the fair key of an instance has {len(new.fair)} characters; {LONGEST_FAIR} are allowed")
+    check_text(new.fair, "the fair key of an instance")
+    return Start(new.name, new.digest, new.priority, labels_of(new.labels), hook, new.fair)
 
 
 def labels_of(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -56,5 +62,5 @@ def add_marks(info: pb.InstanceInfo, marks: InstanceMarks | None, priority: int)
     """Write what the user has said of an instance."""
     info.priority = priority
     if marks is not None:
-        info.name, info.digest = marks.name, marks.digest
+        info.name, info.digest, info.fair = marks.name, marks.digest, marks.fair
         info.labels.update(marks.labels)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model.domain import ENDED, EagerState, Failure, State
+from dagorama_broker.model.domain import ENDED, EagerState, Failure, State, unpack_keys
 from dagorama_broker.model.queries import NodePlace, StoredNode
-from dagorama_broker.model.rows import OutcomeRow, unpack_keys
+from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.rpc.aggregates import node_name
 from dagorama_broker.rpc.failures import headline

@@ -104,6 +104,9 @@ class Claims(Starts):
             attempt = self.last_attempt = self.last_attempt + 1
         self.graph.move(node, CLAIMED)
         node.attempt, node.slot = attempt, slot
+        instance = node.instance
+        if instance.turn > instance.line.reached:
+            instance.line.reached = instance.turn
         if self.eager_attempts.open:
             self.eager_attempts.granted(node)
         cost = node.queue.run_time.cost_us

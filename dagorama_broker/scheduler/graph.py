@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from dagorama_broker.model.domain import ENDED
+from dagorama_broker.model.domain import ENDED, pack_keys
 from dagorama_broker.model.hooks import HookRow
-from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, LinkRow, NameRow, OutcomeRow, pack_keys
+from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, LinkRow, NameRow, OutcomeRow, TurnRow
 from dagorama_broker.scheduler.endings import Endings
 from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.mail import begin_wait
@@ -113,14 +113,16 @@ class Graph(Endings):
             self._tell([node], LOOKED_AT)
 
     def record_instance(self, instance: Instance, new: NewNodes) -> None:
-        """Write the rows of a new instance, whose first nodes are `new`."""
+        """Give a new instance its turn, and write its rows; its first nodes are `new`."""
         assert new.creates is not None
         self.unwritten.add(instance.id)
         row = InstanceRow(instance.key, instance.id, *new.creates, self.now + self.wall)
         start = new.start
         if start is None:
+            self._line_up_instance(instance, 0, "")
             self.changes.instances.append(row)
             return
+        self._line_up_instance(instance, start.priority, start.fair)
         self.changes.instances.append(row._replace(priority=start.priority))
         if start.hook is not None:
             self.set_hook(instance, HookRow(instance.key, *start.hook))
@@ -128,6 +130,14 @@ class Graph(Endings):
         if start.name:
             self.unwritten.add(name_key(row.definition, start.name))
             self.changes.names.append(NameRow(instance.key, row.definition, start.name, start.digest))
+
+    def _line_up_instance(self, instance: Instance, priority: int, fair: str) -> None:
+        """Give a new instance its turn, with a row if that is not the order of creation."""
+        line = self.turns.line(priority)
+        instance.line_up(line, line.take(instance.key, fair), priority)
+        if line.shares:
+            instance.fair = fair
+            self.changes.turns.append(TurnRow(instance.key, fair, instance.turn))
 
     def _record_links(self, instance: Instance, refs: Iterable[Node]) -> None:
         """Record that instances which a value names must be kept as long as its own."""

@@ -5,19 +5,30 @@ from __future__ import annotations
 from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.scheduler.places import rank
+from dagorama_broker.scheduler.turns import Line
+
+#: Of instances that are not in any order: planned ones, and ones that stand for ended ones.
+NO_LINE = Line()
 
 
 class Instance:
-    __slots__ = ("blocks", "failed", "hook", "id", "key", "live", "rank")
+    __slots__ = ("blocks", "failed", "fair", "hook", "id", "key", "line", "live", "rank", "turn")
 
-    def __init__(self, key: int, id: bytes, failed: bool = False, priority: int = 0) -> None:
+    def __init__(self, key: int, id: bytes, failed: bool = False) -> None:
         self.key = key
-        self.rank = rank(key, priority)  #: its place among instances: smaller goes first
+        self.line = NO_LINE  #: of its priority
+        self.turn = self.rank = 0  #: its place among instances is its rank: smaller goes first
+        self.fair: str | None = None  #: the key, or "", under which its line counts it; None: it does not
         self.id = id
         self.live = 0  #: nodes that have not ended
         self.failed = failed
         self.hook: HookRow | None = None
         self.blocks: list[NodeBlock] = []
+
+    def line_up(self, line: Line, turn: int, priority: int) -> None:
+        """Give it its place in the order."""
+        self.line, self.turn = line, turn
+        self.rank = rank(turn, self.key, priority)
 
 
 class NodeBlock:

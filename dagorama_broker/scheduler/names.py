@@ -27,6 +27,7 @@ from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.rates import Rates
 from dagorama_broker.scheduler.recording import NONE_SAMPLED, SAMPLED, Recording
+from dagorama_broker.scheduler.turns import Turns
 
 FIRST = attrgetter("first")
 #: Bytes that a function and its queue take in addition to its texts, roughly.
@@ -102,6 +103,7 @@ class Names:
         self._last_keyed = 0
         self.stirred: dict[FunctionQueue, None] = {}  #: queues whose oldest claimable node may have changed
         self.rates = Rates(self._stir)
+        self.turns = Turns()
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
@@ -236,7 +238,8 @@ class Names:
     def loaded_instance(self, stored: StoredInstance) -> Instance:
         """Return an instance that has left memory. Nodes of it that fail from now on call its hook again."""
         row, hook = stored.row, stored.hook
-        instance = Instance(row.key, row.id, stored.failed, row.priority)
+        instance, line = Instance(row.key, row.id, stored.failed), self.turns.line(row.priority)
+        instance.line_up(line, line.turn_of_old(row.key), row.priority)
         instance.hook = hook.revived(False) if hook is not None else None
         self.mail.load(stored.mail)
         return instance
@@ -272,3 +275,6 @@ class Names:
             if self.traces:
                 self.traces.pop(block.first_key, None)
         instance.blocks = []
+        if instance.fair is not None:
+            instance.line.leave(instance.fair)
+            instance.fair = None

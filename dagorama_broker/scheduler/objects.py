@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
 from dagorama_broker.model.delays import NodeDelay
-from dagorama_broker.model.domain import ENDED, State, WireProtocol
-from dagorama_broker.model.rows import pack_keys
+from dagorama_broker.model.domain import ENDED, State, WireProtocol, pack_keys
 from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mismatch import Mismatch, mismatch

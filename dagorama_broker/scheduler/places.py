@@ -15,9 +15,9 @@ KEY_BITS = 48
 KEY_MASK = (1 << KEY_BITS) - 1
 
 
-def rank(instance: int, priority: int = 0) -> int:
-    """Return an instance's place in the order of instances: by priority and creation; smaller goes first."""
-    return instance - (priority << KEY_BITS)
+def rank(turn: int, instance: int, priority: int = 0) -> int:
+    """Return an instance's place in the order of instances: by priority, turn and creation; smaller goes first."""
+    return (turn << KEY_BITS | instance) - (priority << 2 * KEY_BITS)
 
 
 class Places:
@@ -112,9 +112,11 @@ class Places:
     # --- questions about all of them ------------------------------------------------------------------
 
     def holds(self, instance: int) -> bool:
-        """Return whether there is a place of this instance, by its rank. Looks at all runs."""
+        """Return whether there is a place of this instance, by its rank. Looks at all runs and late places."""
         low, high = instance << KEY_BITS + 8, (instance + 1) << KEY_BITS + 8
-        return any(first < high and end > low for first, end in self._ranges())
+        if any(first < high and end > low for first, end in self._ranges()):
+            return True
+        return any(low <= place < high for place in self._late)
 
     def ahead_of(self, place: int) -> int:
         """Return the number of smaller places. Looks at all runs before it."""

@@ -11,7 +11,7 @@ from dagorama_broker.scheduler.places import KEY_BITS, Places
 from dagorama_broker.scheduler.run_times import UNCOUNTED, CachedRunTime, FunctionFigures, RunTimeEstimate
 
 #: Larger than each place: the queue is not among the heads.
-UNLISTED = 1 << 127
+UNLISTED = 1 << 191
 
 #: Priorities of instances, and of nodes within an instance; higher goes first.
 LOWEST, HIGHEST = -128, 127

@@ -172,11 +172,21 @@ def _queued(claims: Claims, node: Node, situation: Situation) -> Iterator[Reason
         yield _busy(pools, situation.now)
     ahead = _ahead(claims, pools, node)
     if ahead:
-        yield Reason(
-            ReasonCode.BEHIND, f"about {_many(ahead, 'older node')} {'goes' if ahead == 1 else 'go'} first", ahead
-        )
+        what = f"about {_many(ahead, 'older node')} {'goes' if ahead == 1 else 'go'} first"
+        yield Reason(ReasonCode.BEHIND, _turn(node, ahead) or what, ahead)
     else:
         yield Reason(ReasonCode.NEXT, "no older node is queued for the workers that may run it")
+
+
+def _turn(node: Node, ahead: int) -> str:
+    """Return how many nodes go first if fair keys decide about it; empty: only age and priority do."""
+    instance = node.instance
+    if not instance.line.shares:
+        return ""
+    text = f"about {_many(ahead, 'node')} {'goes' if ahead == 1 else 'go'} first: fair keys take turns, and"
+    whose = f"the key {instance.fair!r} is" if instance.fair else "the instances without a key are"
+    turns = instance.turn - instance.line.reached
+    return f"{text} {whose} {f'{turns} turns away' if turns > 1 else 'next'}"
 
 
 def _mismatches(claims: Claims, queue: FunctionQueue) -> Iterator[Reason]:
@@ -250,7 +260,7 @@ def _busy(pools: Collection[Pool], now: float) -> Reason:
 
 
 def _ahead(claims: Claims, pools: Collection[Pool], node: Node) -> int:
-    """Return how many older nodes are queued that one of these pools may run, including some that have left."""
+    """Return how many nodes before it are queued that one of these pools may run, including some that have left."""
     place = order(node.instance.rank, node.key, node.queue.function.priority)
     queues = [*claims.graph.active.values(), *claims.graph.keyed.values()]
     claimable = (queue for queue in queues if queue.available > 0 and not queue.base.is_closed)

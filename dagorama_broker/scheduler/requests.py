@@ -21,6 +21,7 @@ class Start(NamedTuple):
     priority: int = 0  #: before the order of creation; higher goes first
     labels: tuple[tuple[str, str], ...] = ()
     hook: Hook | None = None
+    fair: str = ""  #: key with which it takes turns with instances of other keys; empty: the key of those without one
 
 
 def name_key(definition: str, name: str) -> bytes:

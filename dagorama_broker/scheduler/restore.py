@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dagorama_broker.model.domain import State
+from dagorama_broker.model.domain import State, unpack_keys
 from dagorama_broker.model.queries import EndedNode, Failed, Live
-from dagorama_broker.model.rows import ProgressRow, unpack_keys
+from dagorama_broker.model.rows import InstanceRow, ProgressRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.mail import take_up
@@ -85,7 +85,8 @@ def _rebuild_limits(graph: Graph) -> None:
 
 def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:
     """Rebuild instances and origins; return the blocks in the order of their keys."""
-    instances = {row.key: Instance(row.key, row.id, row.key in live.failed, row.priority) for row in live.instances}
+    instances = {row.key: _instance(graph, live, row) for row in live.instances}
+    graph.turns.restore(live.instances, live.turns)
     graph.instances = {instance.id: instance for instance in instances.values()}
     for key, hook in live.hooks.items():
         instances[key].hook = hook
@@ -100,6 +101,13 @@ def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:
         of_origin.sort(key=FIRST)
     graph.traces = {block.first_key: live.traces[block.first_key] for block in blocks if block.first_key in live.traces}
     return blocks
+
+
+def _instance(graph: Graph, live: Live, row: InstanceRow) -> Instance:
+    instance, taken = Instance(row.key, row.id, row.key in live.failed), live.turns.get(row.key)
+    instance.line_up(graph.turns.line(row.priority), row.key if taken is None else taken.turn, row.priority)
+    instance.fair = None if taken is None else taken.fair
+    return instance
 
 
 def _rebuild_nodes(

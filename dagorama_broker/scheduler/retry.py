@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dagorama_broker.errors import FailedPrecondition
-from dagorama_broker.model.domain import State
+from dagorama_broker.model.domain import State, unpack_keys
 from dagorama_broker.model.queries import Failed, FailedNode, StoredInstance, is_made
-from dagorama_broker.model.rows import InstanceEnd, NodeBlockRow, RetriedRow, unpack_keys
+from dagorama_broker.model.rows import InstanceEnd, NodeBlockRow, RetriedRow
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.eager import cancellation
 from dagorama_broker.scheduler.graph import Graph

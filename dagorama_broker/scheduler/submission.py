@@ -150,8 +150,7 @@ class SubmissionPlan:
             raise Conflict(f"instance {id.hex()} exists already, with other content")
         if creates is not None and planned is None:
             self._refuse_reserved(id)
-            priority = new.start.priority if new.start is not None else 0
-            planned = Instance(self._first_instance + len(self._instances), id, priority=priority)
+            planned = Instance(self._first_instance + len(self._instances), id)
             self._instances[id] = planned, new
         instance = instance or planned
         if instance is None:

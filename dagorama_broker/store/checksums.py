@@ -15,8 +15,8 @@ from typing import TypeAlias
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model.domain import Function, Rate, SharedLimit
-from dagorama_broker.model.rows import NodeBlockRow, NodeRow, OutcomeRow, ProgressRow, unpack_keys
+from dagorama_broker.model.domain import Function, Rate, SharedLimit, unpack_keys
+from dagorama_broker.model.rows import NodeBlockRow, NodeRow, OutcomeRow, ProgressRow
 
 SqlValue: TypeAlias = "int | float | str | bytes | None"
 

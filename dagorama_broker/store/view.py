@@ -59,7 +59,7 @@ class Queries(Protocol):
         ...
 
     def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
-        """Return what users have said of instances, by their keys; instances without id and labels are left out."""
+        """Return what users have said of instances, by their keys; instances without any are left out."""
         ...
 
 

@@ -103,7 +103,7 @@ def info(instance: DAGInstance) -> pb.InstanceInfo:
 
 
 def test_a_second_start_with_the_same_arguments_returns_the_same_instance() -> None:
-    instance, promise = start(Doubles(), id="order-1", labels={"tenant": "7"}, priority=5)(8)
+    instance, promise = start(Doubles(), id="order-1", labels={"tenant": "7"}, priority=5, fair="tenant-7")(8)
     again, same = start(Doubles(), id="order-1")(number=8)
     assert (again.instance_id, same) == (instance.instance_id, promise)
     assert resolve(again, same, timeout=WAIT) == resolve(instance, promise, timeout=WAIT) == 16
@@ -111,6 +111,7 @@ def test_a_second_start_with_the_same_arguments_returns_the_same_instance() -> N
     assert Doubles.attach(id="order-1")[1] == promise
     seen = info(instance)
     assert (seen.name, dict(seen.labels), seen.priority) == ("order-1", {"tenant": "7"}, 5)
+    assert seen.fair == "tenant-7"
 
 
 def test_other_arguments_or_another_constructor_are_refused() -> None:
@@ -215,6 +216,9 @@ def test_without_an_id_each_start_is_an_instance() -> None:
         ({"priority": 128}, ValueError, "priority is 128"),
         ({"priority": 1.0}, TypeError, "must be an integer"),
         ({"priority": True}, TypeError, "must be an integer"),
+        ({"fair": ""}, ValueError, "fair has 0 characters: 1 to 256"),
+        ({"fair": "x" * 257}, ValueError, "fair has 257 characters"),
+        ({"fair": 7}, TypeError, "fair is 7: it must be a string"),
     ],
 )
 def test_what_is_not_allowed_is_refused_at_the_call(options: dict[str, Any], error: type, text: str) -> None:

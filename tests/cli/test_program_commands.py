@@ -204,16 +204,17 @@ def test_arguments_are_read_by_the_annotations(ran: Ran) -> None:
     assert (found["result"], found["repr"] + "\n") == (None, text), "a path is not JSON"
 
 
-def test_a_run_gives_an_id_labels_and_a_priority(ran: Ran) -> None:
-    options = ("--id", "run-1", "--label", "kind=run", "--priority", 7, "--detach")
+def test_a_run_gives_an_id_labels_a_priority_and_a_fair_key(ran: Ran) -> None:
+    options = ("--id", "run-1", "--label", "kind=run", "--priority", 7, "--fair", "t7", "--detach")
     id = printed("run", f"{FLOWS}:Recursive", 1, *options).strip()
     assert printed("run", f"{FLOWS}:Recursive", 1, *options).strip() == id
     (info,) = data("list", "--label", "kind=run")
-    assert (info["instance"], info["id"], info["priority"]) == (id, "run-1", 7)
+    assert (info["instance"], info["id"], info["priority"], info["fair"]) == (id, "run-1", 7, "t7")
     code, said = refusal("run", f"{FLOWS}:Recursive", 2, *options)
     assert (code, "was started with other arguments" in said) == (1, True)
     assert refusal("run", f"{FLOWS}:Recursive", 1, "--id", "", "--detach")[0] == 2
     assert refusal("run", f"{FLOWS}:Recursive", 1, "--priority", 128)[0] == 2
+    assert refusal("run", f"{FLOWS}:Recursive", 1, "--fair", "")[0] == 2
 
 
 def test_a_detached_run_prints_the_id_alone(ran: Ran) -> None:

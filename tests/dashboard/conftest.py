@@ -34,7 +34,7 @@ def seen() -> Iterator[Seen]:
     """Yield a dashboard on which an instance has completed, one has failed, and one can never run."""
     with launch_broker(0) as broker:
         ids = [
-            start(definition, id=name, labels={"tenant": HOSTILE})(*arguments)[0].instance_id
+            start(definition, id=name, labels={"tenant": HOSTILE}, fair=HOSTILE)(*arguments)[0].instance_id
             for name, definition, arguments in (
                 ("fine", Shapes(), (3, -1)),
                 ("broken", Shapes(), (4, 2)),

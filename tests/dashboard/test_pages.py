@@ -106,6 +106,12 @@ def test_each_view_has_an_address(seen: Seen, view: str) -> None:
     assert "Shapes" in seen.pages.page(f"/instances/{seen.completed}?view={view}")
 
 
+def test_an_instance_shows_its_fair_key(seen: Seen) -> None:
+    html = seen.pages.page(f"/instances/{seen.completed}")
+    assert "<img" not in html
+    assert f'<span class="tag">fair: {HOSTILE}</span>' in unescape(html)
+
+
 def test_an_unknown_view_is_refused(seen: Seen) -> None:
     assert seen.pages.get(f"/instances/{seen.completed}?view=pie").status_code == 400
 

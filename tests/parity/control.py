@@ -77,6 +77,16 @@ def instances_with_a_higher_priority_go_first(stage: Stage) -> None:
     assert file.read_text().split() == ["9", "5", "0", "-5"]
 
 
+@story
+def fair_keys_take_turns(stage: Stage) -> None:
+    file = stage.folder / "fair"
+    with batch():
+        pairs = [start(Urgent(), fair=key)(file, f"{key}{number}") for key in ("a", "b") for number in range(3)]
+    for pair in pairs:
+        stage.told(*pair)
+    assert file.read_text().split() == ["a0", "b0", "a1", "b1", "a2", "b2"]
+
+
 class Keyed(DAGDefinition):
     @dagorama
     def entrypoint(self, folder: Path) -> list[str]:

@@ -103,7 +103,7 @@ def _instance(instance: DAGInstance) -> tuple[object, ...]:
     last = list(watch(instance))[-1]
     functions = sorted((each.function, each.done, each.failed, each.total) for each in last.functions)
     return (
-        info.definition, info.name, info.priority, dict(info.labels), info.ended, info.failed, info.nodes,
+        info.definition, info.name, info.priority, info.fair, dict(info.labels), info.ended, info.failed, info.nodes,
         info.used_failures, State(info.entry_state).name, functions,
     )  # fmt: skip
 

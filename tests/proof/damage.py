@@ -57,7 +57,7 @@ def changes_of(memory: MemoryStore) -> Changes:
         instances=[stored.row for stored in tables.instances.values()], outcomes=list(tables.outcomes.values()),
         progress=list(tables.progress.values()), keys=[KeyRow(*row) for row in tables.concurrency_keys.items()],
         delays=[DelayRow(key, *delay) for key, delay in tables.delays.items()],
-        workers_joined=list(tables.workers.items()),
+        workers_joined=list(tables.workers.items()), turns=list(tables.marks.turns.values()),
     )  # fmt: skip
     changes.instance_ends = [InstanceEnd(key, stored.ended, stored.failed) for key, stored in tables.instances.items()]
     return changes

@@ -60,12 +60,16 @@ async def listed(served: Served, **asked: Any) -> list[bytes]:
 
 
 async def test_an_instance_is_found_by_its_id_and_labels(served: Served) -> None:
-    one = await start(served, "order-1", priority=5, labels={"tenant": "7", "kind": "order"})
+    one = await start(served, "order-1", priority=5, labels={"tenant": "7", "kind": "order"}, fair="tenant-7")
     two = await start(served, labels={"tenant": "7"})
     other = await start(served, "order-1", definition="work:Other")
     info = await by_name(served, "order-1")
     assert (info.instance, info.entry, info.name, info.digest) == (one.instance, one.id(0), "order-1", b"digest")
     assert (info.priority, dict(info.labels)) == (5, {"tenant": "7", "kind": "order"})
+    assert info.fair == "tenant-7"
+    assert [info.fair for info in (await served.stub.ListInstances(pb.ListInstancesRequest())).instances] == [
+        "", "", "tenant-7"
+    ]  # fmt: skip
     assert (await by_name(served, "order-1", "work:Other")).instance == other.instance
     assert await listed(served, labels={"tenant": "7"}) == [two.instance, one.instance]
     assert await listed(served, labels={"tenant": "7", "kind": "order"}) == [one.instance]
@@ -136,6 +140,8 @@ async def test_an_instance_without_nodes_has_its_id_too(served: Served) -> None:
         ({"labels": {"x": "y" * 257}}, "the value of the label 'x' has 257 characters"),
         ({"priority": 128}, "the priority of an instance is 128"),
         ({"priority": -129}, "the priority of an instance is -129"),
+        ({"fair": "x" * 257}, "the fair key of an instance has 257 characters"),
+        ({"fair": "a\0"}, "the fair key of an instance"),
         ({"name": "x", "digest": bytes(65)}, "65 bytes"),
     ],
 )

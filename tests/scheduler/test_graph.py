@@ -3,8 +3,7 @@
 import pytest
 
 from dagorama_broker.errors import InvalidArgument, NotFound
-from dagorama_broker.model.domain import State
-from dagorama_broker.model.rows import unpack_keys
+from dagorama_broker.model.domain import State, unpack_keys
 from tests.support.driver import SchedulerDriver, retrying
 
 

@@ -61,6 +61,7 @@ def test_an_instance_is_found_in_the_middle_of_a_range() -> None:
             places.push(order(instance, 100 * instance + key))
     assert [instance for instance in range(8) if places.holds(instance)] == [3, 5]
     places.push(order(2, 7))
+    assert [instance for instance in range(8) if places.holds(instance)] == [2, 3, 5], "also one that came late"
     for _ in range(11):
         places.pop()
     assert [instance for instance in range(8) if places.holds(instance)] == [5]

@@ -102,10 +102,11 @@ class Life(RuleBasedStateMachine):
         seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6),
         of=functions,
         priority=st.sampled_from([0, 0, 0, 9, -128]),
+        fair=st.sampled_from(["", "", "a", "a", "b"]),
     )
-    def spawn(self, seeds: list[list[int]], of: str, priority: int = 0) -> None:
+    def spawn(self, seeds: list[list[int]], of: str, priority: int = 0, fair: str = "") -> None:
         names = self.new_names(len(seeds))
-        self.driver.spawn(*self.texts(names, seeds, []), of=FUNCTIONS[of], priority=priority)
+        self.driver.spawn(*self.texts(names, seeds, []), of=FUNCTIONS[of], priority=priority, fair=fair)
         self.names += names
 
     @precondition(lambda self: self.names)

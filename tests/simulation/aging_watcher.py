@@ -9,8 +9,8 @@ from operator import attrgetter
 from typing import Any
 
 from dagorama_broker.engine.retention_policy import RetentionPolicy
-from dagorama_broker.model.domain import ENDED, State
-from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, ResolvedRow, RetriedRow, unpack_keys
+from dagorama_broker.model.domain import ENDED, State, unpack_keys
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, ResolvedRow, RetriedRow
 
 from .programs import Computation, Program
 from .watcher import Value, Watcher

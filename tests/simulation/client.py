@@ -23,6 +23,8 @@ AGAIN = frozenset(
         grpc.StatusCode.CANCELLED,
     }
 )
+#: Keys of instances.
+FAIR = ("", "", "a", "a", "b")
 #: Seconds in which an undisturbed broker answers.
 PROMPT = 0.1
 
@@ -115,6 +117,7 @@ class Instance:
         if create:
             self.watcher.instances.append(self.id)
             made["creates"] = self._new_instance()
+            made["creates"].fair = FAIR[self.id[0] % len(FAIR)]
         request = self.submission = pb.SubmitRequest(functions=functions, nodes=[pb.Nodes(instance=self.id, **made)])
         most = 1 if self.chance.random() < 0.1 else 1_000
         reply = await client.call("SubmitStream", request, pb.SubmitReply, most=most)

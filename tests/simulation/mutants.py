@@ -51,6 +51,7 @@ from dagorama_broker.scheduler.queues import order as right_order
 from dagorama_broker.scheduler.rates import Rates
 from dagorama_broker.scheduler.staged_children import StagedChildren
 from dagorama_broker.scheduler.submission import SubmissionPlan
+from dagorama_broker.scheduler.turns import Line
 
 #: Owner and name of what is replaced, and what comes in its place, made from what was there.
 Patch = tuple[Any, str, Callable[[Any], Any]]
@@ -330,7 +331,23 @@ def _(rebuild: Any) -> Any:
         live.cached = []
         return rebuild(graph, live)
 
+
+@mutant("turns forgotten on restart", (restore, "_rebuild_names"))
+def _(rebuild_names: Any) -> Any:
+    def forgetting(graph: Graph, live: Any) -> Any:
+        live.turns = {}
+        return rebuild_names(graph, live)
+
     return forgetting
+
+
+@mutant("all of a key in one turn", (Line, "take"))
+def _(take: Any) -> Any:
+    def together(self: Line, instance: int, fair: str) -> int:
+        turn: int = take(self, instance, fair)
+        return turn if not self.shares else self.reached + 1
+
+    return together
 
 
 # --- retries ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from dagorama.values import rebind
 from dagorama.values.keys import SigningKey
 from dagorama.values.signing import Keyring
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model.domain import ENDED, Failure, State, WireProtocol
-from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RetriedRow, unpack_keys
+from dagorama_broker.model.domain import ENDED, Failure, State, WireProtocol, unpack_keys
+from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RetriedRow, TurnRow
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_testing.loop import START
 from tests.support import invariants
@@ -248,9 +248,9 @@ class Watcher:
         for slot, given, _ in effects.granted:
             if given.pending:
                 continue  # it goes along with the one source that it waits for
-            place = _place(given)
+            place = self._place(given)
             for node in queued:
-                older = _place(node) < place and _may_run(slot.worker, node) and _has_room(broker, node)
+                older = self._place(node) < place and _may_run(slot.worker, node) and _has_room(broker, node)
                 self.require(not older, "oldest first", f"node {node.key} is left behind node {given.key}")
 
     def _check_idle(self, broker: Broker) -> None:
@@ -264,11 +264,27 @@ class Watcher:
                 wrong = next((worker for worker in idle if _may_run(worker, node)), None)
                 self.require(wrong is None, "nobody is idle for nothing", f"node {node.key} is queued")
 
+    def _place(self, node: Node) -> tuple[int, int, int, int]:
+        """By the turn that is on disk, if it is there yet."""
+        key, row = node.instance.key, self.disk.tables.marks.turns.get(node.instance.key)
+        turn = node.instance.turn if row is None else row.turn
+        return turn, key, -FUNCTIONS[node.queue.function.name].priority, node.key
+
+    def _check_turns(self, made: Sequence[TurnRow]) -> None:
+        """No two unfinished instances of a key have the same turn."""
+        tables = self.disk.tables
+        turns = Counter(
+            (row.fair, row.turn) for key, row in tables.marks.turns.items() if tables.instances[key].ended is None
+        )
+        wrong = next((row for row in made if turns[row.fair, row.turn] > 1), None)
+        self.require(wrong is None, "each its turn", f"{wrong}")
+
     # --- the disk -------------------------------------------------------------------------------------
 
     def committed(self, changes: Changes) -> None:
         """On disk, not yet told."""
         self.commits += 1
+        self._check_turns(changes.turns)
         outcomes = {row.key: row for row in changes.outcomes}
         for revived in changes.retried:
             self._goes_on(revived)
@@ -643,10 +659,6 @@ class Watcher:
         }
         left = {kind: len(found) for kind, found in kinds.items() if found}
         self.require(not left, "nothing is left behind", f"{left}")
-
-
-def _place(node: Node) -> tuple[int, int, int]:
-    return node.instance.key, -FUNCTIONS[node.queue.function.name].priority, node.key
 
 
 def _may_run(worker: Worker, node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""Stores keep the ids, labels and priorities that users give to instances."""
+"""Stores keep the ids, labels, priorities and fair keys that users give to instances."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.queries import InstanceMarks, InstanceQuery
-from dagorama_broker.model.rows import Changes, InstanceEnd, LabelRow, NameRow, RemovedRow
+from dagorama_broker.model.rows import Changes, InstanceEnd, LabelRow, NameRow, RemovedRow, TurnRow
 from dagorama_broker.store import Store
 from tests.support.records import completed, graph, instance_row, node, restart
 
@@ -50,6 +50,26 @@ def test_marks_are_there_after_a_restart(store: Store) -> None:
     assert store.named_instance("work:Plain", "order-1") == NameRow(1, "work:Plain", "order-1", b"digest of 1")
     assert store.named_instance("work:Other", "order-1") is None
     assert store.named_instance("work:Plain", "order-2") is None
+
+
+def test_turns_are_there_after_a_restart_until_their_instances_are_removed(store: Store) -> None:
+    rows = [TurnRow(1, "tenant-7", 1), TurnRow(2, "", 9), TurnRow(3, "tenant-8", 2)]
+    for row in rows:
+        marked(store, row.instance, f"order-{row.instance}" if row.fair == "tenant-7" else "")
+        store.commit(Changes(turns=[row]))
+    marked(store, 4)
+    restart(store)
+    assert store.live().turns == {row.instance: row for row in rows}
+    end(store, 3)
+    assert store.live().turns.keys() == {1, 2}
+    assert store.marks([1, 2, 3, 4]) == {
+        1: InstanceMarks("order-1", b"digest of 1", fair="tenant-7"),
+        3: InstanceMarks(fair="tenant-8"),
+    }
+    remove(store, 3)
+    restart(store)
+    assert store.marks([3]) == {}
+    assert store.live().turns.keys() == {1, 2}
 
 
 def test_instances_are_found_by_id_and_by_all_labels_that_are_asked_for(store: Store) -> None:

@@ -325,6 +325,7 @@ class SchedulerDriver:
         priority: int = 0,
         delays: Mapping[str, NodeDelay] | None = None,
         hook: Function | None = None,
+        fair: str = "",
     ) -> bytes:
         """A new instance; `where` has the functions of nodes that are not `of`, `delays` the delays of single nodes.
 
@@ -336,7 +337,8 @@ class SchedulerDriver:
         block.delays = {names.index(name): delay for name, delay in (delays or {}).items()}
         block.creates = ("work:Work", block.origin + bytes(4))
         called = Hook(packed_function(hook), b"\1\1signed") if hook is not None else None
-        block.start = Start(priority=priority, hook=called) if priority or called else None
+        is_plain = not (priority or called or fair)
+        block.start = None if is_plain else Start(priority=priority, hook=called, fair=fair)
         self.submit(block)
         return instance
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from math import inf
 
-from dagorama_broker.model.domain import ENDED, EagerState, State, WireProtocol
-from dagorama_broker.model.rows import unpack_keys
+from dagorama_broker.model.domain import ENDED, EagerState, State, WireProtocol, unpack_keys
 from dagorama_broker.scheduler import DemandQuery, Node, ReadyAges, ReasonCode, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
@@ -23,6 +22,7 @@ def check(driver: SchedulerDriver) -> None:
     states_are_counted(scheduler)
     what_takes_memory_is_counted(scheduler)
     queues_have_what_is_queued(scheduler)
+    turns_are_on_record(driver)
     claims_are_held_once(scheduler)
     gates_count_what_is_claimed(driver)
     what_goes_along_is_with_its_source(scheduler)
@@ -80,6 +80,26 @@ def queues_have_what_is_queued(scheduler: Scheduler) -> None:
     assert {node.queue.number for node in graph.nodes.values()} <= {
         queue.number for queue in (*graph.queues.values(), *graph.keyed.values())
     }
+
+
+def turns_are_on_record(driver: SchedulerDriver) -> None:
+    """Each instance has its turn on record, unless that is its key or it goes on after it had ended."""
+    lines = driver.scheduler.graph.turns._lines
+    shares: Counter[tuple[int, str]] = Counter()
+    for instance in driver.scheduler.graph.instances.values():
+        row, priority = driver.ledger.turns.get(instance.key), driver.ledger.instances[instance.key].priority
+        assert instance.line is lines[priority]
+        assert instance.rank == rank(instance.turn, instance.key, priority)
+        if instance.fair is None:
+            assert instance.turn == instance.key or instance.turn <= instance.line.reached
+        else:
+            shares[priority, instance.fair] += 1
+            assert row == (instance.key, instance.fair, instance.turn)
+            assert instance.turn <= instance.line.shares[instance.fair].last
+    counted = {
+        (priority, key): share.unfinished for priority, line in lines.items() for key, share in line.shares.items()
+    }
+    assert counted == shares, "a key without unfinished instances is forgotten"
 
 
 def functions_count_what_their_keys_have(graph: Graph) -> None:
@@ -355,7 +375,8 @@ def the_oldest_went_first(driver: SchedulerDriver) -> None:
         assert granted.node.queue.claimed <= (function.max_concurrency or granted.node.queue.claimed)
         if granted.node.pending:
             continue  # it goes along with its source, within the window
-        key = granted.node.instance.key  # its priority is read from the store, as the next broker reads it
+        instance = granted.node.instance  # its priority is read from the store, as the next broker reads it
+        priority = driver.ledger.instances[instance.key].priority
         for queue in (*graph.queues.values(), *graph.keyed.values()):
             if pool is not None and pool.may_run(queue) and queue.available > 0 and not queue.base.is_closed:
-                assert graph.first(queue) > place(granted.node, rank(key, driver.ledger.instances[key].priority))
+                assert graph.first(queue) > place(granted.node, rank(instance.turn, instance.key, priority))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from dagorama_broker.model.delays import NodeDelay
-from dagorama_broker.model.domain import EagerState, Function, State
+from dagorama_broker.model.domain import EagerState, Function, State, unpack_keys
 from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.queries import (
     CreatedBlock,
@@ -35,8 +35,8 @@ from dagorama_broker.model.rows import (
     RebindingRow,
     ResolvedRow,
     RetriedRow,
+    TurnRow,
     UsedFailureRow,
-    unpack_keys,
 )
 from dagorama_broker.store.memory.mail import MemoryMail
 
@@ -48,6 +48,7 @@ class Ledger:
         self.epoch = 0
         self.functions: dict[int, Function] = {}
         self.instances: dict[int, InstanceRow] = {}
+        self.turns: dict[int, TurnRow] = {}  #: by instance
         self.keys: dict[int, str] = {}
         self.delays: dict[int, NodeDelay] = {}
         self.mail = MemoryMail()
@@ -102,6 +103,9 @@ class Ledger:
         for hook in changes.hooks:
             assert hook.instance in self.instances
             self.hooks[hook.instance] = hook
+        for turn in changes.turns:
+            assert turn.instance in self.instances
+            _once(self.turns, turn.instance, turn)
         self.keys.update(changes.keys)
         self.mail.write(changes)
         self.delays.update((row.key, NodeDelay(row.seconds, row.until)) for row in changes.delays)
@@ -359,6 +363,7 @@ class Ledger:
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
             keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
             delays={row.key: self.delays[row.key] for row in nodes if row.key in self.delays},
+            turns={key: self.turns[key] for key in unfinished if key in self.turns},
             rebound={row.key: self.rebound[row.key] for row in nodes if row.key in self.rebound},
             rebindings=self.rebindings_of(row.key for row in nodes),
             next_rebinding=max(self.rebindings, default=0) + 1,

@@ -1,4 +1,4 @@
-"""The ids and labels that users have given to the instances of a store in memory."""
+"""The ids, labels and fair keys that users have given to the instances of a store in memory."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Iterable
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.queries import InstanceMarks
-from dagorama_broker.model.rows import LabelRow, NameRow
+from dagorama_broker.model.rows import LabelRow, NameRow, TurnRow
 
 
 class Marks:
-    """Ids and labels by the keys of instances; the store commits all or nothing, so repeats are refused first."""
+    """Ids, labels and turns by the keys of instances; all or nothing is committed, so repeats are refused first."""
 
     def __init__(self) -> None:
         self.of: dict[int, InstanceMarks] = {}  #: by instance; instances without any are left out
         self.names: dict[tuple[str, str], NameRow] = {}  #: by definition and name
+        self.turns: dict[int, TurnRow] = {}
 
     def refuse_repeats(self, names: Iterable[NameRow]) -> None:
         """Raise StoreError if a definition has one of these ids already, or would get it twice."""
@@ -33,8 +34,16 @@ class Marks:
             marks = self.of.get(instance, InstanceMarks())
             self.of[instance] = marks._replace(labels=tuple(sorted((*marks.labels, (label, value)))))
 
+    def add_turns(self, turns: Iterable[TurnRow]) -> None:
+        """Add rows of new instances."""
+        for row in turns:
+            self.turns[row.instance] = row
+            if row.fair:
+                self.of[row.instance] = self.of.get(row.instance, InstanceMarks())._replace(fair=row.fair)
+
     def remove(self, instance: int, definition: str) -> None:
         """Forget the id and the labels of an instance; the id may be given again."""
+        self.turns.pop(instance, None)
         marks = self.of.pop(instance, None)
         if marks is not None and marks.name:
             del self.names[definition, marks.name]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from dagorama_broker.model.domain import EagerState, State
+from dagorama_broker.model.domain import EagerState, State, unpack_keys
 from dagorama_broker.model.queries import CreatedBlock, Edges, EdgesPage, Failed, FailedEnd, FailedNode, is_made
-from dagorama_broker.model.rows import OutcomeRow, unpack_keys
+from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.memory.blocks import node_keys
 from dagorama_broker.store.memory.tables import Tables

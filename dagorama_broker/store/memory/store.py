@@ -113,6 +113,7 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
             paused=[tables.paused[queue] for queue in sorted(tables.paused)],
             next_worker=max(tables.worker_names, default=0) + 1,
             traces=dict(tables.traces),
+            turns={key: tables.marks.turns[key] for key in unfinished if key in tables.marks.turns},
             schedules=[tables.schedules[name] for name in sorted(tables.schedules)],
             cached=sorted(tables.cached.values(), key=lambda row: (row.completed, row.key)),
             hooks=self.hooks(unfinished),

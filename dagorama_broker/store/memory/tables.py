@@ -8,7 +8,7 @@ from typing import Any
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.actions import MOST_ACTIONS, ActionRow
 from dagorama_broker.model.delays import NodeDelay
-from dagorama_broker.model.domain import State
+from dagorama_broker.model.domain import State, unpack_keys
 from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.queries import EndedNode, StoredInstance
 from dagorama_broker.model.rows import (
@@ -25,7 +25,6 @@ from dagorama_broker.model.rows import (
     RemovedRow,
     ResolvedRow,
     RetriedRow,
-    unpack_keys,
 )
 from dagorama_broker.model.schedules import ScheduleRow
 from dagorama_broker.store.memory.blocks import Blocks
@@ -105,6 +104,7 @@ class Tables:
             self.instances[instance.key] = StoredInstance(instance, None, False)
             self.instance_keys[instance.id] = instance.key
         self.marks.add(changes.names, changes.labels)
+        self.marks.add_turns(changes.turns)
         for end in changes.instance_ends:
             self._end_instance(end)
         for block in changes.blocks:

@@ -236,7 +236,11 @@ CREATE TABLE signals (
 CREATE INDEX signals_instances ON signals (instance)
 """
 
+TURNS = """
+CREATE TABLE turns (instance bigint PRIMARY KEY, chk bigint NOT NULL, fair text NOT NULL, turn bigint NOT NULL)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS, TURNS)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

@@ -75,11 +75,12 @@ KEYS = Table("node_keys", ("key", "concurrency_key", "chk"), "qtq")
 DELAYS = Table("node_delays", ("key", "seconds", "until", "chk"), "qddq")
 NAMES = Table("instance_names", ("instance", "definition", "name", "digest", "chk"), "qttyq")
 LABELS = Table("labels", ("instance", "label", "value", "chk"), "qttq")
+TURNS = Table("turns", ("instance", "fair", "turn", "chk"), "qtqq")
 
 #: The fields of `Changes` that `rows_of` writes.
 COVERED = frozenset(
     ("nodes", "outcomes", "blocks", "instances", "instance_ends", "resolved", "progress", "large", "keys", "names",
-     "labels", "delays")
+     "labels", "delays", "turns")
 )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def rows_of(changes: Changes) -> Iterator[tuple[Table, list[Row]]]:
         (NAMES, summed(changes.names)),
         (LABELS, summed(changes.labels)),
         (DELAYS, summed(changes.delays)),
+        (TURNS, summed(changes.turns)),
     )
     for table, rows in found:
         if listed := list(rows):

@@ -91,6 +91,7 @@ TABLES = (
     _Table("instances", ("key",), (*INSTANCE_COLUMNS, "named"), _check_instance),
     _plain("instance_names", "instance definition name digest"),
     _plain("labels", "instance label value", 2),
+    _plain("turns", "instance fair turn"),
     _plain("links", "instance named", 2),
     _Table(
         "removed", ("number",), ("number", "instance", "id", "ended", "failed", "kept", "chk"), _check_after_first

@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model.domain import Function, RetryPolicy, State, WireProtocol
+from dagorama_broker.model.domain import Function, RetryPolicy, State, WireProtocol, unpack_keys
 from dagorama_broker.model.queries import EndedNode, FoundNode, LiveNode, StoredInstance
-from dagorama_broker.model.rows import FunctionRow, InstanceRow, NodeBlockRow, OutcomeRow, RemovedRow, unpack_keys
+from dagorama_broker.model.rows import FunctionRow, InstanceRow, NodeBlockRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.checksums import (
     check_payload,
     check_row,

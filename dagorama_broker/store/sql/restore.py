@@ -13,6 +13,7 @@ from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
 from dagorama_broker.store.sql.hooks import read_unfinished_hooks
 from dagorama_broker.store.sql.listing import checked_delays
+from dagorama_broker.store.sql.marks import live_turns
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
 from dagorama_broker.store.sql.schedules import read_schedules
@@ -89,6 +90,7 @@ def read_live(reader: Reader) -> Live:
         hooks=read_unfinished_hooks(connection),
         mail=mail,
         next_signal=next_signal,
+        turns={key: row for key, row in live_turns(connection).items() if key in unfinished},
     )
 
 

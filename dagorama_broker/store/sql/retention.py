@@ -69,7 +69,7 @@ def remove(connection: Connection, rows: Sequence[RemovedRow]) -> None:
     keys = _Keys([row.key for row in rows])
     mark_used(connection, "instances", keys.last)
     keys.delete(connection, "instances")
-    for table in ("instance_names", "labels", "hooks", "signals"):
+    for table in ("instance_names", "labels", "hooks", "signals", "turns"):
         keys.delete(connection, table, "instance")
     execute_rows(connection, _REMOVED, 6, summed(map(_tombstone, rows)))
     execute_rows(connection, _LEFTOVERS, 2, summed((row.key,) for row in rows))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from dagorama_broker.model.domain import EagerState, State
+from dagorama_broker.model.domain import EagerState, State, unpack_keys
 from dagorama_broker.model.queries import (
     CreatedBlock,
     Edges,
@@ -17,7 +17,7 @@ from dagorama_broker.model.queries import (
     LiveNode,
     is_made,
 )
-from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow, unpack_keys
+from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_sources
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.eager import creator_rows, eager_attempt_rows, eager_states_of

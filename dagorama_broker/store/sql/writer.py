@@ -14,7 +14,7 @@ from dagorama_broker.store.sql.actions import write_actions
 from dagorama_broker.store.sql.cached import write_cached
 from dagorama_broker.store.sql.connection import Connection, upsert
 from dagorama_broker.store.sql.hooks import write_hooks
-from dagorama_broker.store.sql.marks import write_marks
+from dagorama_broker.store.sql.marks import write_marks, write_turns
 from dagorama_broker.store.sql.rebinds import write_rebound
 from dagorama_broker.store.sql.retention import drop_functions, link, remove
 from dagorama_broker.store.sql.schedules import write_schedules
@@ -61,6 +61,8 @@ def write_the_rare(connection: Connection, changes: Changes) -> None:
     many = connection.executemany
     if changes.names or changes.labels:
         write_marks(connection, changes.names, changes.labels)
+    if changes.turns:
+        write_turns(connection, changes.turns)
     if changes.functions:
         many(_FUNCTIONS, summed(map(_function, changes.functions)))
     if changes.progress:

@@ -193,10 +193,14 @@ CREATE TABLE signals (
 CREATE INDEX signals_instances ON signals (instance)
 """
 
+TURNS = """
+CREATE TABLE turns (instance INTEGER PRIMARY KEY, chk INTEGER NOT NULL, fair TEXT NOT NULL, turn INTEGER NOT NULL)
+"""
+
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
 FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
-MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS)
+MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS, TURNS)
 #: The version that all migrations make.
 LATEST_VERSION = FIRST_VERSION + len(MIGRATIONS) - 1
