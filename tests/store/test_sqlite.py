@@ -157,6 +157,7 @@ def test_a_store_of_the_first_version_is_migrated_at_the_start_and_keeps_its_row
         older.setattr(connection_module, "LATEST_VERSION", FIRST_VERSION)
         older.setattr(restore_module, "DELAYS_QUERY", "SELECT 1 WHERE FALSE")  # it has no such table
         older.setattr(restore_module, "read_schedules", lambda connection: [])
+        older.setattr(restore_module, "read_unfinished_hooks", lambda connection: {})
         with opened(path) as store:
             store.commit(graph(node(1), node(2, 1)))
             before = store.live()
