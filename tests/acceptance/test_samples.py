@@ -160,6 +160,14 @@ def test_a_pool_on_slurm_runs_jobs(tmp_path: Path) -> None:
         assert output_of("pool_slurm", "--output=/dev/null") == "the sum of ten squares is 285\n"
 
 
+def test_nightly_work_that_fails_sends_a_mail() -> None:
+    lines = output_of("nightly").splitlines()
+    assert lines
+    assert all(
+        re.match(r"Mail: The nightly count of \d\d:\d\d:\d\d has failed: invalid literal", line) for line in lines
+    )
+
+
 #: It is plain Python, which the sample of the same class on dagorama is compared with.
 PLAIN = "test1"
 
