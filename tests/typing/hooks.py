@@ -19,7 +19,8 @@ class Shapes(DAGDefinition):
 class Bare(Shapes):
     @on_failure
     def tell(self, failure: Failure) -> None:
-        print(self.entrypoint(1) + 1)
+        number: int = self.entrypoint(1)
+        print(number)
 
 
 class Async(DAGDefinition):
