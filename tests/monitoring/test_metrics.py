@@ -225,7 +225,7 @@ async def test_no_label_holds_an_id_or_a_host(measured: Served, scrape: Scraping
     now = await scrape()
     labels = set().union(*now.labels.values())
     assert labels <= {
-        "queue", "function", "outcome", "state", "reason", "cause", "direction", "part", "version", "python",
+        "queue", "function", "outcome", "state", "reason", "result", "cause", "direction", "part", "version", "python",
     }  # fmt: skip
     assert "a-host" not in now.text
     assert dag.instance.hex() not in now.text.replace("-", "")
