@@ -620,7 +620,7 @@ def bad_envelopes() -> dict[str, tuple[bytes, str]]:
         "empty": (b"", "does not begin like an envelope"),
         "one byte": (b"\x01", "does not begin like an envelope"),
         "another version": (b"\x02\x00N.", "does not begin like an envelope"),
-        "unknown flags": (b"\x01\x80N.", "does not begin like an envelope"),
+        "unknown flags": (b"\x01\x40N.", "does not begin like an envelope"),
         "a bare pickle": (pickle.dumps(1), "does not begin like an envelope"),
         "signed": (b"\x01\x01N.", "signature has not been checked"),
         "no body": (b"\x01\x00", "EOFError"),
