@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
+from dagorama.models import stored
 from dagorama.retry import MOST, check_seconds
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ LONGEST_NAME = 512
 LONGEST_WINDOW = 366 * 86_400
 
 
+@stored.named("Rate")
 @dataclass(frozen=True)
 class Rate:
     """At most `starts` starts in any window of `per` seconds: `Rate(10, per=60)`. Raises ValueError."""
@@ -40,6 +42,7 @@ class Rate:
         return broker_pb2.Rate(starts=self.starts, seconds=self.per)
 
 
+@stored.named("Limit")
 @dataclass(frozen=True)
 class Limit:
     """A limit that all functions share which name it: `Limit("openai", rate=Rate(500, per=60), concurrency=20)`.

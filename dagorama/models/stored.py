@@ -31,6 +31,8 @@ _HOMES = {
     "DecoratedFunction": "dagorama.calls.functions",
     "Options": "dagorama.graph.options",
     "Cache": "dagorama.graph.cache",
+    "Limit": "dagorama.graph.rates",
+    "Rate": "dagorama.graph.rates",
     # code that other processes cannot import
     "code": "dagorama.values.by_value",
     "imported": "dagorama.values.by_value",

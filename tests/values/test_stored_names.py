@@ -210,9 +210,9 @@ def test_a_reader_finds_each_name_without_having_imported_its_module() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == [
-        "DecoratedFunction", "Options", "Unsent", "code", "constructed", "fill_local", "imported", "instance",
-        "instance_type", "local_class", "local_function", "outcome", "outcome_value", "promise", "promise_value",
-        "put_value", "sentinel", "value_ref",
+        "Cache", "DecoratedFunction", "Limit", "Options", "Rate", "Unsent", "code", "constructed", "fill_local",
+        "imported", "instance", "instance_type", "local_class", "local_function", "outcome", "outcome_value", "promise",
+        "promise_value", "put_value", "sentinel", "value_ref",
     ]  # fmt: skip
 
 
