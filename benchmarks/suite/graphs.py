@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import sleep
 
-from dagorama import Cache, DAGDefinition, Rate, dagorama
+from dagorama import DAGDefinition, dagorama
 
 
 class Fan(DAGDefinition):
@@ -27,22 +27,6 @@ class Fan(DAGDefinition):
 HELD = "held"
 
 
-class CachedFan(DAGDefinition):
-    """A fan whose nodes have their values from a cache, except for the first time."""
-
-    @dagorama
-    def entrypoint(self, width: int) -> int:
-        return self.total([self.cached(number) for number in range(width)])
-
-    @dagorama(cache=Cache())
-    def cached(self, number: int) -> int:
-        return number
-
-    @dagorama
-    def total(self, numbers: list[int]) -> int:
-        return sum(numbers)
-
-
 class HeldFan(DAGDefinition):
     """A fan whose nodes are in a queue of their own, which can be paused."""
 
@@ -57,14 +41,6 @@ class HeldFan(DAGDefinition):
     @dagorama().syncfn
     def total(self, numbers: list[int]) -> int:
         return sum(numbers)
-
-
-class RatedFan(Fan):
-    """A fan whose nodes have a rate that is never reached."""
-
-    @dagorama(rate=Rate(10_000_000, per=60)).syncfn
-    def nothing(self, number: int) -> int:
-        return number
 
 
 class Failing(DAGDefinition):

@@ -14,7 +14,8 @@ from typing import TypeAlias
 from dagorama import DAGInstance, DAGPromise, batch, resolve, resolve_all
 from dagorama.client.connection import connection
 from dagorama.client.progress import Watch
-from suite.graphs import CachedFan, Chain, Fan, HopByHop, RatedFan, Small
+from suite.graphs import Chain, Fan, HopByHop, Small
+from suite.newer_graphs import CachedFan, RatedFan
 from suite.serving import Serving, nodes_of, promise_of, serving
 from suite.table import Row, row
 
