@@ -20,7 +20,7 @@ class Bare(Shapes):
     @on_failure
     def tell(self, failure: Failure) -> None:
         number: int = self.entrypoint(1)
-        print(number)
+        self.entrypoint(number)
 
 
 class Async(DAGDefinition):
