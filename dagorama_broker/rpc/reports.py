@@ -71,11 +71,6 @@ def is_quick(broker: Broker, results: pb.Results) -> bool:
     return is_few and not any(attempt in staged for attempt in results.attempt)
 
 
-async def take_report(broker: Broker, session: Session, report: pb.Report) -> None:
-    """Record what a slot reports. Raises InvalidArgument, which ends the session, if it cannot be read at all."""
-    await take_results(broker, session, report.sequence, read_results(report), Turn())
-
-
 async def take_results(broker: Broker, session: Session, sequence: int, results: pb.Results, turn: Turn) -> None:
     """Record what a slot reports, as number `sequence`. Raises InvalidArgument, which ends the session."""
     session.heard_last = sequence

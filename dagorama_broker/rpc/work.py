@@ -11,7 +11,7 @@ from math import inf
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.proofs import PresentedGrant, check_secret
-from dagorama_broker.engine.turns import Turn
+from dagorama_broker.engine.turns import LONGEST, Turn
 from dagorama_broker.engine.worker_session import BREATH, Session
 from dagorama_broker.errors import FailedPrecondition, InvalidArgument
 from dagorama_broker.model.domain import WireProtocol
@@ -31,7 +31,6 @@ from dagorama_broker.rpc.reports import (
     is_quick,
     read_results,
     take_death,
-    take_report,
     take_results,
     take_return,
 )
@@ -146,26 +145,35 @@ class WorkerStreams:
     async def _read(self, session: Session, first: pb.WorkerMessage, rest: AsyncIterator[pb.WorkerMessage]) -> None:
         """Take the worker's messages until it hangs up. Raises a BrokerRefusal, which ends the session."""
         await self._take_in(session, first)
-        hand_over(rest, partial(self._take_now, session))
+        left: Sequence[pb.Results] | None = None  # of the next message, if its reports were read and not taken
+
+        def take_now(message: pb.WorkerMessage) -> bool:
+            """Take a message that needs nothing but memory; return whether it was taken. Raises a BrokerRefusal."""
+            nonlocal left
+            if message.HasField("hello"):
+                return False
+            results = [read_results(report) for report in message.reports]
+            if not all(is_quick(self._broker, each) for each in results):
+                left = results
+                return False
+            without_waiting(self._take_in(session, message, results, inf))
+            return True
+
+        hand_over(rest, take_now)
         async for message in rest:
             if message.HasField("hello"):
                 raise InvalidArgument("a worker says hello once, in its first message")
-            await self._take_in(session, message)
-
-    def _take_now(self, session: Session, message: pb.WorkerMessage) -> bool:
-        """Take a message that needs nothing but memory; return whether it was taken. Raises a BrokerRefusal."""
-        if message.HasField("hello"):
-            return False
-        results = [read_results(report) for report in message.reports]
-        if not all(is_quick(self._broker, each) for each in results):
-            return False
-        without_waiting(self._take_in(session, message, results))
-        return True
+            results, left = left, None
+            await self._take_in(session, message, results)
 
     async def _take_in(
-        self, session: Session, message: pb.WorkerMessage, results: Sequence[pb.Results] | None = None
+        self,
+        session: Session,
+        message: pb.WorkerMessage,
+        results: Sequence[pb.Results] | None = None,
+        longest: float = LONGEST,
     ) -> None:
-        """`results`: of the reports, if they were read already, and are quick."""
+        """`results`: of the reports, if they were read already; `longest`: seconds after which other calls run."""
         self._traffic.messages_in += 1
         broker, scheduler, worker = self._broker, self._broker.scheduler, session.worker
         if not scheduler.is_connected(worker):
@@ -173,12 +181,8 @@ class WorkerStreams:
                 "this worker was silent for longer than its lease and has been given up: connect again"
             )
         scheduler.record_contact(worker, broker.see_time())
-        if results is not None:
-            for report, each in zip(message.reports, results, strict=True):
-                await take_results(broker, session, report.sequence, each, Turn(inf))
-        else:
-            for report in message.reports:
-                await take_report(broker, session, report)
+        for report, each in zip(message.reports, results or map(read_results, message.reports), strict=True):
+            await take_results(broker, session, report.sequence, each, Turn(longest))
         for returned in message.returns:
             take_return(broker, worker, returned)
         for death in message.deaths:

@@ -16,10 +16,11 @@ from typing import Any, TypeVar, cast
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.proofs import Proofs
+from dagorama_broker.engine.turns import Turn
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.rpc.grants import GrantBuilder
 from dagorama_broker.rpc.messages import blocks_of
-from dagorama_broker.rpc.reports import take_report
+from dagorama_broker.rpc.reports import read_results, take_results
 from dagorama_broker.rpc.work import worker_info_of
 from dagorama_broker.scheduler import Effects, Scheduler
 from dagorama_broker.store.checksums import node_rows, outcome_rows
@@ -88,9 +89,9 @@ class Driven:
 
     def report(self, grants: list[pb.Grant]) -> Effects:
         given = [node for grant in grants for node in read_grant(0, grant.body)]
-        taking = take_report(self.broker, cast(Session, SimpleNamespace(
-            worker=self.worker, heard_last=0, staged_since={}
-        )), pb.Report(sequence=1, body=results(*given).SerializeToString()))  # fmt: skip
+        session = cast(Session, SimpleNamespace(worker=self.worker, heard_last=0, staged_since={}))
+        report = pb.Report(sequence=1, body=results(*given).SerializeToString())
+        taking = take_results(self.broker, session, report.sequence, read_results(report), Turn())
         try:
             while taking.send(None) is None:
                 pass  # others would have a turn now
