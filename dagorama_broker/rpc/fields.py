@@ -9,7 +9,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import LATEST_START, MESSAGE_TARGET
+from dagorama.api.contract import ENVELOPE_VERSION, LATEST_START, MESSAGE_TARGET, SIGNED
 from dagorama_broker.errors import InvalidArgument
 
 M = TypeVar("M", bound=Message)
@@ -82,6 +82,20 @@ def check_trace(trace: str) -> str:
     if len(trace) > LONGEST_TRACE or not trace.isascii():
         raise InvalidArgument(f"a trace context has at most {LONGEST_TRACE} ASCII characters")
     return check_text(trace, "a trace context")
+
+
+def check_plain(arguments: bytes, what: str, largest: int, may_have: int = 0) -> bytes:
+    """Return signed arguments without promises and large values as they came; `may_have`: a flag that is allowed.
+
+    Raises InvalidArgument for other envelopes, and for more than `largest` bytes, a multiple of 1,024.
+    """
+    heads = bytes((ENVELOPE_VERSION, SIGNED)), bytes((ENVELOPE_VERSION, SIGNED | may_have))
+    if arguments[:2] not in heads or len(arguments) > largest:
+        raise InvalidArgument(
+            f"the arguments of {what} are an envelope of at most {largest >> 10} KiB that is signed, and has neither"
+            f" promises nor large values; these are {len(arguments):,} bytes"
+        )
+    return arguments
 
 
 def check_key_id(id: bytes, whose: str) -> None:

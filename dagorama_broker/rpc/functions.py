@@ -7,12 +7,12 @@ from functools import lru_cache
 
 from dagorama.api import api_pb2 as legacy
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import ENVELOPE_VERSION, LARGEST_HOOK, SIGNED
+from dagorama.api.contract import LARGEST_HOOK
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import LONGEST_PAUSE, Function, Rate, RetryPolicy, SharedLimit, WireProtocol
 from dagorama_broker.model.hooks import Hook
 from dagorama_broker.model.schedules import packed_function
-from dagorama_broker.rpc.fields import check_key_id, check_name
+from dagorama_broker.rpc.fields import check_key_id, check_name, check_plain
 from dagorama_broker.scheduler import HIGHEST, LOWEST
 
 #: Characters of the hashes of a class: about a thousand methods.
@@ -186,18 +186,10 @@ def function_of_call(request: legacy.NodeConfigurationMessage) -> Function:
 
 # --- failure hooks ------------------------------------------------------------------------------------
 
-#: The first bytes of an envelope that is signed, and has neither promises nor large values.
-SIGNED_PLAIN = bytes((ENVELOPE_VERSION, SIGNED))
-
 
 def hook_of(message: pb.FailureHook) -> Hook:
     """Return a failure hook. Raises InvalidArgument."""
-    arguments = message.arguments
-    if arguments[:2] != SIGNED_PLAIN or len(arguments) > LARGEST_HOOK:
-        raise InvalidArgument(
-            f"the arguments of a failure hook are an envelope of at most {LARGEST_HOOK >> 10} KiB that is signed, and"
-            f" has neither promises nor large values; these are {len(arguments):,} bytes"
-        )
+    arguments = check_plain(message.arguments, "a failure hook", LARGEST_HOOK)
     return Hook(_packed(function_of(message.function)), arguments)
 
 

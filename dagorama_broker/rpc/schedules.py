@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import ENVELOPE_VERSION, JSON, LARGEST_SCHEDULED, LONGEST_SCHEDULE, SIGNED
+from dagorama.api.contract import JSON, LARGEST_SCHEDULED, LONGEST_SCHEDULE
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.calendar import check_times
 from dagorama_broker.engine.schedules import Upcoming
 from dagorama_broker.errors import InvalidArgument, NotFound
 from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, packed_function, unpacked_function
-from dagorama_broker.rpc.fields import check_name, check_text, fitting
-from dagorama_broker.rpc.functions import SIGNED_PLAIN, function_of, hook_of
+from dagorama_broker.rpc.fields import check_name, check_plain, check_text, fitting
+from dagorama_broker.rpc.functions import function_of, hook_of
 from dagorama_broker.rpc.inspect import LARGEST_PAGE, PAGE, info_of
 from dagorama_broker.rpc.marks import LONGEST_DIGEST
 from dagorama_broker.rpc.permissions import caller_name
 from dagorama_broker.scheduler import Explainer
 
 log = logging.getLogger("dagorama_broker")
-
-#: The first bytes of an envelope that is signed, and has neither promises nor large values.
-_PLAIN = SIGNED_PLAIN, bytes((ENVELOPE_VERSION, SIGNED | JSON))
 
 
 async def put_schedule(broker: Broker, request: pb.PutScheduleRequest) -> pb.PutScheduleReply:
@@ -36,18 +33,13 @@ async def put_schedule(broker: Broker, request: pb.PutScheduleRequest) -> pb.Put
 def _row(request: pb.PutScheduleRequest) -> ScheduleRow:
     if len(request.digest) > LONGEST_DIGEST:
         raise InvalidArgument(f"the digest of a schedule has {len(request.digest)} bytes; {LONGEST_DIGEST} are allowed")
-    if request.arguments[:2] not in _PLAIN or len(request.arguments) > LARGEST_SCHEDULED:
-        raise InvalidArgument(
-            f"the arguments of a schedule are an envelope of at most {LARGEST_SCHEDULED >> 10} KiB that is signed, and"
-            f" has neither promises nor large values; these are {len(request.arguments):,} bytes"
-        )
     return ScheduleRow(
         name=_checked_id(request.id),
         definition=check_name(request.definition, "the name of a definition", 1),
         function=packed_function(
             function_of(request.function), hook_of(request.hook) if request.HasField("hook") else None
         ),
-        arguments=request.arguments,
+        arguments=check_plain(request.arguments, "a schedule", LARGEST_SCHEDULED, JSON),
         cron=check_name(request.cron, "a cron expression"),
         zone=check_name(request.zone, "the name of a time zone") or "UTC",
         every=request.every,
