@@ -43,9 +43,6 @@ class Choice(Shape):
         if self.kinds != {"string"}:
             super().check_as_key()
 
-    def decode_key(self, text: str) -> Any:
-        return self.decode(text)
-
     def schema(self, definitions: Definitions) -> dict[str, Any]:
         return {"enum": [data for _, data in self.values]}
 

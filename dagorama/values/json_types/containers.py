@@ -126,13 +126,7 @@ class Mapping(Shape):
     def encode(self, value: Any, holes: Holes | None = None) -> Any:
         if type(value) is not dict:
             return self.unfit(value, holes)
-        found = {}
-        for key, member in value.items():
-            text = _key(self._key.encode_key, key, f", its key {key_step(key)[1:-1]},")
-            try:
-                found[text] = self._value.encode(member, holes)
-            except Misfit as misfit:
-                raise misfit.at(key_step(key)) from None
+        found = _members(self._key.encode_key, self._value.encode, value, holes)
         if len(found) < len(value):
             raise Misfit("has two keys that are the same text in JSON")
         return checked_object(found, holes)
@@ -140,13 +134,7 @@ class Mapping(Shape):
     def decode(self, data: Any, holes: Holes | None = None) -> Any:
         if type(data) is not dict:
             return self.unread(data, holes)
-        found = {}
-        for text, member in data.items():
-            key = _key(self._key.decode_key, text, f", its key {key_step(text)[1:-1]},")
-            try:
-                found[key] = self._value.decode(member, holes)
-            except Misfit as misfit:
-                raise misfit.at(key_step(text)) from None
+        found = _members(self._key.decode_key, self._value.decode, data, holes)
         if len(found) < len(data):
             raise Misfit("has two keys that are the same value")
         return found
@@ -211,11 +199,23 @@ def _each(convert: Callable[[Any, Holes | None], Any], values: Iterable[Any], ho
     return found
 
 
-def _key(convert: Callable[[Any], Any], key: Any, step: str) -> Any:
-    try:
-        return convert(key)
-    except Misfit as misfit:
-        raise misfit.at(step) from None
+def _members(
+    convert_key: Callable[[Any], Any],
+    convert: Callable[[Any, Holes | None], Any],
+    members: dict[Any, Any],
+    holes: Holes | None,
+) -> dict[Any, Any]:
+    found = {}
+    for key, member in members.items():
+        try:
+            converted = convert_key(key)
+        except Misfit as misfit:
+            raise misfit.at(f", its key {key_step(key)[1:-1]},") from None
+        try:
+            found[converted] = convert(member, holes)
+        except Misfit as misfit:
+            raise misfit.at(key_step(key)) from None
+    return found
 
 
 def _text(data: object) -> str:

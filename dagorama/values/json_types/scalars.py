@@ -112,9 +112,6 @@ class Text(Shape):
     def check_as_key(self) -> None:
         return
 
-    def decode_key(self, text: str) -> Any:
-        return text
-
     def schema(self, definitions: Definitions) -> dict[str, Any]:
         return {"type": "string"}
 

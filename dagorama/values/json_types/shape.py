@@ -8,6 +8,7 @@ types, and never the value.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Protocol
 
 from dagorama.models.promise import DAGPromise
@@ -37,7 +38,7 @@ class Holes(Protocol):
         ...
 
 
-class Shape:
+class Shape(ABC):
     """The JSON type of one annotation."""
 
     #: The Python types of its values, which tell the members of a union apart.
@@ -50,13 +51,13 @@ class Shape:
     def __init__(self, name: str) -> None:
         self.name = name  #: the annotation, for errors
 
+    @abstractmethod
     def encode(self, value: Any, holes: Holes | None = None) -> Any:
         """Return the JSON data of a value. Raises Misfit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, data: Any, holes: Holes | None = None) -> Any:
         """Return the value of JSON data. Raises Misfit."""
-        raise NotImplementedError
 
     def encode_key(self, value: Any) -> str:
         """Return the text of a value that is a key of an object. Raises Misfit."""
@@ -65,15 +66,15 @@ class Shape:
 
     def decode_key(self, text: str) -> Any:
         """Return the value of a key of an object. Raises Misfit."""
-        raise NotImplementedError
+        return self.decode(text)
 
     def check_as_key(self) -> None:
         """Raise Unsupported unless values can be keys of JSON objects."""
         raise Unsupported(f"{self.name} cannot be the type of keys: keys of JSON objects are texts")
 
+    @abstractmethod
     def schema(self, definitions: Definitions) -> dict[str, Any]:
         """Return the JSON schema; schemas of records are added to `definitions`."""
-        raise NotImplementedError
 
     def unfit(self, value: Any, holes: Holes | None) -> Any:
         """Return the mark of a promise, for a value of another type; raise Misfit for any other value."""
