@@ -5,7 +5,6 @@ The rule: a signal is JSON, never a pickle, and carries no type: the node that w
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from dagorama.client.connection import connection
 from dagorama.client.waiter import check_instance
 from dagorama.errors import TypeMismatch
 from dagorama.models.promise import InstanceRef
-from dagorama.values.typed_json import json_type, to_bytes
+from dagorama.values.typed_json import json_type, read_json, to_bytes
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -68,7 +67,7 @@ def _is_plain(value: object) -> bool:
 def checked_json(name: str, text: str) -> bytes:
     """Return a text that must be JSON in UTF-8. Raises TypeMismatch."""
     try:
-        return to_bytes(json.loads(text), f"the signal {name!r}")
+        return to_bytes(read_json(text), f"the signal {name!r}")
     except (ValueError, RecursionError) as error:
         raise TypeMismatch(f"the signal {name!r} is not JSON ({error}); text needs quotation marks") from None
 

@@ -101,9 +101,18 @@ def from_bytes(
 ) -> Any:
     """Return the JSON data in bytes; `pairs` makes objects. Raises TypeMismatch if they are not JSON in UTF-8."""
     try:
-        return json.loads(str(data, "utf-8"), parse_constant=_constant, object_pairs_hook=pairs or unique)
+        return read_json(str(data, "utf-8"), pairs)
     except (ValueError, RecursionError) as error:
         raise TypeMismatch(f"{what} is not JSON ({type(error).__name__}: {error})") from None
+
+
+def read_json(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Return the data in a JSON text; `pairs` makes objects.
+
+    Raises ValueError if it is not JSON, such as NaN, or if an object has a key twice; RecursionError if it is nested
+    too deeply.
+    """
+    return json.loads(text, parse_constant=_constant, object_pairs_hook=pairs or unique)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

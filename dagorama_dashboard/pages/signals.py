@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import DagoramaError, RequestRejected
+from dagorama.values.typed_json import read_json
 from dagorama_dashboard.pages.login import own_path
 from dagorama_dashboard.web.forms import Form, form_of
 from dagorama_dashboard.web.look import Look
@@ -77,7 +78,7 @@ def value_of(form: Form) -> bytes:
     """Return the value in a form as JSON. Raises RequestRejected if a field has none."""
     if text := form.get("json"):
         try:
-            return json.dumps(json.loads(text), allow_nan=False).encode()
+            return json.dumps(read_json(text), allow_nan=False).encode()
         except (ValueError, RecursionError) as error:
             raise RequestRejected(f"the value is not JSON ({error}); text needs quotation marks") from None
     fields = [field for field in map(str.strip, form.all("inputs")) if field]
@@ -97,7 +98,7 @@ def _read(form: Form, name: str, kind: str) -> Any:
     if kind.startswith("text"):
         return text
     try:
-        return json.loads(text)  # a number, or an option of a select
+        return read_json(text)  # a number, or an option of a select
     except ValueError:
         raise RequestRejected(f"{name.removeprefix(PREFIX)} is {text!r}, which is no number") from None
 

@@ -84,6 +84,8 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
     for value, said in (
         ('{"no": true}', "the signal 'approval' does not fit the type that its node waits for: it lacks 'yes'"),
         ("yes", "the signal 'approval' is not JSON"),
+        ("NaN", "the signal 'approval' is not JSON (NaN is not JSON)"),
+        ('{"yes": true, "yes": false}', "an object has a key twice"),
         ('"' + "x" * 70_000 + '"', "65,536 are allowed"),
     ):
         result = run("send", "id=order-1", "approval", value)

@@ -89,6 +89,7 @@ def test_a_type_without_simple_fields_is_written_as_json(
     assert "<textarea" in guarded.pages.page(address)
     form = {"id": f"{instance.instance_id}", "signal": "words", "next": address}
     assert "the value is not JSON" in sent(guarded.pages, **form, json="words")
+    assert "an object has a key twice" in sent(guarded.pages, **form, json='[{"a": 1, "a": 2}]')
     assert "a JSON array is expected" in sent(guarded.pages, **form, json='"words"')
     assert "was given to a node" in sent(guarded.pages, **form, json='["a", "b"]')
     assert resolve(instance, promises[1]) == ["a", "b"]
