@@ -6,17 +6,16 @@ A schedule starts the instances: every two seconds here, and at night with "0 2 
 while the last one runs. When an instance has ended failed, the broker calls the method that is decorated with
 `@on_failure`, as a node with retries of its own, so that neither a crash nor a mail server that is away loses the mail.
 
-The mail goes to the SMTP server at NIGHTLY_SMTP_HOST and NIGHTLY_SMTP_PORT; without them a small one of this program
-prints it.
+The mail goes to the SMTP server at NIGHTLY_SMTP_HOST and NIGHTLY_SMTP_PORT, until Ctrl-C. Without them a small one of
+this program prints it, and the program ends after the first mail.
 """
 
 import os
 import smtplib
 import socketserver
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from email.message import EmailMessage
 
@@ -56,6 +55,8 @@ class Nightly(DAGDefinition):
 class MailHandler(socketserver.StreamRequestHandler):
     """Takes one mail and prints its subject and its second line."""
 
+    arrived = threading.Event()  # set after the first mail
+
     def handle(self) -> None:
         self.say("220 ready")
         while command := self.rfile.readline().strip().upper():
@@ -63,6 +64,7 @@ class MailHandler(socketserver.StreamRequestHandler):
                 self.say("354 go on")
                 lines = list(iter(self.rfile.readline, b".\r\n"))
                 self.print_mail([line.decode().strip() for line in lines])
+                self.arrived.set()
             self.say("221 bye" if command == b"QUIT" else "250 ok")
 
     def say(self, line: str) -> None:
@@ -89,7 +91,8 @@ def mail_server() -> Iterator[None]:
 def main() -> None:
     with mail_server(), launch_broker(port=0), launch_workers(2):
         schedule(Nightly(), every=timedelta(seconds=2), id="nightly", overlap="skip")()
-        time.sleep(5)
+        with suppress(KeyboardInterrupt):
+            MailHandler.arrived.wait()
         unschedule("nightly")
 
 
