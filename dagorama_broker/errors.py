@@ -21,6 +21,8 @@ IllegalTransition             a transition that is not in the table: a bug of th
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from dagorama_monitoring.documentation import documented
 
 
@@ -94,3 +96,8 @@ class Deposed(StoreError):
 
 class IllegalTransition(Exception):
     """The transition is not in the transition table."""
+
+
+def utc_text(seconds: float) -> str:
+    """Return a time in seconds since 1970 for the message of an error, such as "2026-11-25 07:00:00 UTC"."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import inf
 
-from dagorama_broker.errors import NotFound
+from dagorama_broker.errors import NotFound, utc_text
 from dagorama_broker.model.rows import DELETED, RemovedRow
 from dagorama_broker.scheduler import Scheduler
 
@@ -73,7 +72,7 @@ class RemovalRate:
 def not_known(instance: bytes, removed: RemovedRow | None, keeping: RetentionPolicy) -> NotFound:
     """Return the error for an instance that is unknown or was removed."""
     if removed is not None:
-        ended = datetime.fromtimestamp(removed.ended, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        ended = utc_text(removed.ended)
         setting = "DAGORAMA_RETENTION_FAILED" if removed.failed else "DAGORAMA_RETENTION"
         if removed.kept == DELETED:
             return NotFound(f"instance {instance.hex()} ended on {ended} and was deleted by a user")

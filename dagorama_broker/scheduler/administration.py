@@ -1,4 +1,7 @@
-"""The layer of what people do to a broker: removed instances, paused queues and schedules."""
+"""Carries out what people do to a broker: removed instances, paused queues and schedules.
+
+The sixth layer of `Scheduler`.
+"""
 
 from __future__ import annotations
 

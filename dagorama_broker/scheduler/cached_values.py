@@ -24,7 +24,6 @@ class CachedValues(Outcomes):
         node = self._taken_back(worker, key, attempt)
         if node is None:
             return False
-        self.claims.invalidate_attempt(node)
         if node.queue.caches:
             self.graph.look_up(node, cache_key)
         else:
@@ -36,7 +35,6 @@ class CachedValues(Outcomes):
         node = self._taken_back(worker, key, attempt)
         if node is None:
             return False
-        self.claims.invalidate_attempt(node)
         cache_key = self.graph.caching.keys.get(node.key)
         if cache_key is None:
             self.graph.back(node)

@@ -6,10 +6,9 @@ The rule: nodes take signals of a name in the order in which both came. A signal
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
-from dagorama_broker.errors import Conflict, FailedPrecondition, ResourceExhausted
+from dagorama_broker.errors import Conflict, FailedPrecondition, ResourceExhausted, utc_text
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.model.signals import MOST_KEPT, SIGNAL_HEAD, Mail, NewSignal, SignalRow, WaitEnd, WaitRow
 from dagorama_broker.scheduler.mailboxes import Mailbox, Mailboxes, ended_wait_text, size_of_wait
@@ -124,8 +123,9 @@ def refuse_ended(mail: Mail, signal: NewSignal, ended: float) -> Sent:
     for row in mail.signals:
         if row.name == signal.name and row.key == signal.key and is_known((row.digest, row.number), signal):
             return Sent(is_known=True)
-    when = datetime.fromtimestamp(ended, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    raise FailedPrecondition(f"the instance has ended at {when}, so that no node of it waits for {signal.name!r}")
+    raise FailedPrecondition(
+        f"the instance has ended at {utc_text(ended)}, so that no node of it waits for {signal.name!r}"
+    )
 
 
 def take_default(graph: CompletedNodes, node: Node) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from heapq import heapify, heappop, heappush
 
+from dagorama_broker.errors import utc_text
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.model.signals import MOST_KEYS, Mail, SignalRow, WaitEnd, WaitRow
 from dagorama_broker.scheduler.objects import Node
@@ -136,7 +136,7 @@ def size_of_wait(wait: WaitRow) -> int:
 
 def ended_wait_text(row: WaitRow) -> str:
     """Return why a node no longer waits; empty: it got a signal."""
-    when = datetime.fromtimestamp(row.ended, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    when = utc_text(row.ended)
     match row.end:
         case WaitEnd.TIMED_OUT:
             return f"the node that waited for it has failed at {when}, after its timeout of {row.timeout:g} s"

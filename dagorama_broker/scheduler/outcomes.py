@@ -170,7 +170,6 @@ class Outcomes(Children):
             self.claims.refuse(worker, node.queue, Mismatch(code, why))
         if deployed:
             worker.deployed[node.queue.id] = deployed
-        self.claims.invalidate_attempt(node)
         self.graph.back(node)
         if asks:
             bind(self.claims, node, deployed)
@@ -184,7 +183,6 @@ class Outcomes(Children):
         node = self._taken_back(worker, key, attempt)
         if node is None:
             return False
-        self.claims.invalidate_attempt(node)
         if node.pending:
             self.graph.back(node)
         else:
@@ -200,6 +198,7 @@ class Outcomes(Children):
             self.eager_attempts.abort(node)
             self.claims.uncount_start(attempt)
             self.claims.take_out(node)
+            self.claims.invalidate_attempt(node)
         return node
 
     def died(self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float) -> None:

@@ -1,9 +1,8 @@
 """The scheduler: what clients, workers and time do to it. No IO, no clock, no chance; time comes as an argument.
 
 `Scheduler` has eight layers, each in its own module: views, children, outcomes, cached values, workers,
-administration, signals, and here steps,
-submissions and retries.
-Each verb changes everything it must, or refuses and changes nothing.
+administration, signals, and here steps, submissions and retries. Each verb changes everything it must, or refuses and
+changes nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Signals: given to nodes that wait for them, or kept; and the ends of waits whose timeout is over.
 
-The fifth layer of `Scheduler`. Each verb changes everything it must, or refuses and changes nothing.
+The seventh layer of `Scheduler`. Each verb changes everything it must, or refuses and changes nothing.
 """
 
 from __future__ import annotations
