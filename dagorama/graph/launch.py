@@ -65,7 +65,9 @@ class Launch(Generic[InstanceT]):
             self.scope.constructor = packed(definition, self.attempt.put_large)
         if options is not None and options.refresh:
             self.scope.refresh = True
-        self._hook = hook_message(definition, HOOK_OF_INSTANCE, self.instance_id.bytes)
+        self._hook = None
+        if existing is None:
+            self._hook = hook_message(definition, HOOK_OF_INSTANCE, self.instance_id.bytes)
         self.instance = instance_within(self.instance_id.bytes, definition, self.scope)
 
     def running(self) -> AbstractContextManager[None]:

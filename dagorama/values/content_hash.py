@@ -64,7 +64,8 @@ def _hash(value: object, path: str, depth: int) -> bytes:
 
 
 def _items(value: Any) -> Iterable[object]:
-    return value  # type: ignore[no-any-return]  # a set or a frozenset
+    found: Iterable[object] = value  # a set or a frozenset
+    return found
 
 
 def _pairs(value: Any, path: str, depth: int) -> list[bytes]:

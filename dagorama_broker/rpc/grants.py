@@ -7,7 +7,7 @@ first node that has a value there, also in a later piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import FIRST_FOUND, LARGE, MESSAGE_TARGET, PARTS
@@ -233,7 +233,7 @@ class GrantBuilder:
         return body[end:]
 
     def _body(self) -> pb.GrantBody:
-        columns: dict[str, Sequence[object]] = {
+        columns: dict[str, Any] = {
             "node": self._nodes[self._from :], "attempt": self._attempts[self._from :], "functions": self._functions,
             "function": self._function, "id": self._ids, "instances": self._instances, "instance": self._instance,
             "arguments": self._arguments, "source": self._sources, "value_node": self._value_nodes,
@@ -247,7 +247,7 @@ class GrantBuilder:
             "found": self._found,
         }  # fmt: skip
         # An empty column costs as much as one with an entry.
-        return pb.GrantBody(**{name: column for name, column in columns.items() if column})  # type: ignore[arg-type]
+        return pb.GrantBody(**{name: column for name, column in columns.items() if column})
 
     def _enter_queue(self, queue: FunctionQueue) -> None:
         index = self._function_of.get(queue.id)

@@ -1,4 +1,4 @@
-"""What a broker starts when the times of its schedules come: with others at work, after restarts, and after a takeover.
+"""Tests that a broker starts instances at the times of its schedules: under load, after restarts and after a takeover.
 
 The clock is set by the tests, and nothing else moves it.
 """

@@ -1,4 +1,4 @@
-"""What a definition's failure hook is called with, and when, as its user sees it."""
+"""Tests when the failure hook of a definition is called, and with which arguments."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from dagorama_testing import World, inline
 
 HOUR, DAY = 3_600.0, 86_400.0
 EVERY_HOUR = timedelta(hours=1)
-Times = list[Any]  #: times, and those of children
+Times = list[Any]  #: the time of an instance, and the times that its child nodes see
 
 
 class Report(DAGDefinition):

@@ -1,4 +1,4 @@
-"""Failure hooks over the wire: which ones are refused, and that nobody makes a node in their place."""
+"""Failure hooks over the wire: which ones the broker refuses, and that no client can add a node in place of one."""
 
 from __future__ import annotations
 

@@ -428,7 +428,7 @@ class Life(RuleBasedStateMachine):
         self.draft = None
         waits = driver.ledger.mail.waits
         is_due = any(0.0 < waits[key].until <= driver.wall for key in unfinished & waits.keys())
-        # What a failure was still to reach has ended now, and so have waits whose time is over.
+        # The restart has also ended dependents of failed nodes that were not notified yet, and waits that timed out.
         assert driver.scheduler.graph.nodes.keys() <= unfinished
         assert len(driver.scheduler.graph.nodes) == len(unfinished) or is_due or not was_settled
         hands = sorted(self.hands.items())

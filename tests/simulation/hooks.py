@@ -1,7 +1,7 @@
-"""Lives of instances that have a failure hook, which is called once if its instance ends failed, whatever fails then.
+"""Lives of instances that have a failure hook, which is called once if its instance ends failed.
 
-Nobody retries and nothing is added to what has ended, so that no hook may be called twice. Clients cancel some
-instances and nodes.
+Clients cancel some instances and nodes. They neither retry instances nor add nodes to ended ones, so that no hook may
+be called twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The signature of a failure hook's arguments: good for each call of the hook of its instance, and for no more."""
+"""Tests that the signature of a failure hook's arguments is valid for the hook of its instance alone."""
 
 from contextlib import suppress
 
