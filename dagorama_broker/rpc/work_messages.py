@@ -105,7 +105,10 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
 
 async def _values(broker: Broker, nodes: Sequence[Node]) -> dict[int, bytes]:
     """Return the envelopes of nodes; for a failed one, whose reader takes that as a value, its failure, serialized."""
-    completed = (node.key for node in nodes if node.state is State.COMPLETED)
+    completed = [node.key for node in nodes if node.state is State.COMPLETED]
+    if not all(key in broker.payloads.values.kept for key in completed):
+        # A source that was granted together with its dependent may have ended since, in a commit that is still to come.
+        await broker.commits.wait_durable()
     values = dict(await broker.payloads.values.get(completed))
     for node in nodes:
         if node.state is not State.COMPLETED:

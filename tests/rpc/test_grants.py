@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,6 +13,10 @@ import grpc.aio
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine.ahead import MOST_SOURCES
+from dagorama_broker.engine.worker_session import PendingMessage
+from dagorama_broker.rpc.work_messages import messages
+from dagorama_broker.scheduler import Granted
 from tests.support.gate import gate, settled
 from tests.support.local_calls import transport
 from tests.support.raw import (
@@ -23,6 +28,7 @@ from tests.support.raw import (
     RawWorker,
     Served,
     envelope,
+    read_grant,
     refused,
     results,
     submit,
@@ -152,6 +158,40 @@ async def test_a_dependent_is_handed_out_before_the_result_of_its_source_is_dura
         assert worker.acknowledged < reported
         assert dependent.values[source.key] == envelope(b"early")
         commits.let_through()
+
+
+async def test_a_value_that_is_neither_kept_nor_durable_is_sent_after_its_commit(served: Served) -> None:
+    """A wide node is granted with its last source and told after their commit, while the source may have run."""
+    worker, dag, wide = await served.worker(), Dag(), MOST_SOURCES + 1
+    running = asyncio.create_task(worker.run(partial(results, value=b"of a leaf")))
+    await submit(served.stub, dag.submission(*[b"leaf"] * wide, functions=[LEAF]))
+    for number in range(wide):
+        await served.value(dag.instance, dag.id(number))
+    running.cancel()
+    columns: dict[str, Any] = {"source_count": [0, wide + 1], "source": [wide, *range(wide)], "functions": [LEAF]}
+    with gate(served) as commits:
+        submitting = asyncio.ensure_future(
+            submit(served.stub, dag.submission(b"last", b"wide", first=wide, creates=False, **columns))
+        )
+        last = await worker.node()
+        await worker.complete(last, value=b"of the last")
+        await served.until(lambda broker: last.key not in broker.scheduler.nodes)
+        node = served.broker.scheduler.node(dag.id(wide + 1))
+        assert node is not None
+        assert node.slot is not None
+        news = PendingMessage(granted=[Granted(node.slot, node, node.attempt)])
+        writing = asyncio.ensure_future(_bodies(messages(served.broker, news)))
+        await settled()
+        assert not writing.done()
+        commits.let_through(2)
+        await submitting
+        (given,) = read_grant(0, await writing)
+    assert given.values[last.key] == envelope(b"of the last")
+    assert len(given.values) == wide + 1
+
+
+async def _bodies(told: AsyncIterator[pb.BrokerMessage]) -> bytes:
+    return b"".join([grant.body async for message in told for grant in message.grants])
 
 
 async def test_the_children_of_a_result_are_not_handed_out_before_it_is_durable(served: Served) -> None:

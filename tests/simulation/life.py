@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dagorama_broker.engine.ahead import MOST_SOURCES
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CommitExecutor
 from dagorama_broker.engine.retention_policy import RetentionPolicy
@@ -186,6 +187,7 @@ class Life:
         live = await self.loop.run_in_executor(None, self.disk.live)
         scheduler.restore(live, self.loop.now, self.clock.wall)
         broker = self.broker = Broker(scheduler, self.disk, keeping=self.KEEPING, thread=CommitExecutor(few=0))
+        broker.ahead.most_sources = self.seed % 2 or MOST_SOURCES
         self.watcher.watch(broker)
         memory = MemoryGuard(1 << 40, broker.memory_size, lambda: 0)
         service = BrokerService(broker, WorkerConfig(heartbeat=HEARTBEAT), RequestLimits(), memory, CallLimiter(100))

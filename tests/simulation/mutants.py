@@ -562,6 +562,16 @@ def _(first_child: Any) -> Any:
     return lambda changes: 1 << 63
 
 
+@mutant("a value is read before its commit", (work_messages, "_values"))
+def _(values: Any) -> Any:
+    async def at_once(broker: Broker, nodes: Any) -> Any:
+        if all(node.state is State.COMPLETED for node in nodes):
+            return await broker.payloads.values.get(node.key for node in nodes)
+        return await values(broker, nodes)
+
+    return at_once
+
+
 @mutant("told before the commit", (Broker, "_step"))
 def _(step: Any) -> Any:
     async def early(self: Broker) -> None:

@@ -180,6 +180,8 @@ class _Call:
             self.down.put(None)
         except Aborted as aborted:
             self._end_down(aborted.error)
+            if aborted.error.code() is grpc.StatusCode.INTERNAL:
+                self.network.broke(aborted.error)
             if "silent" in str(aborted):
                 self.link.given_up()
             if "another stream" in str(aborted):
@@ -331,6 +333,8 @@ async def unary(link: Link, method: str, request: Any, reply_type: Any, seconds:
                     outcome: Any = reply.SerializeToString()
                 except Aborted as aborted:
                     outcome = aborted.error
+                    if aborted.error.code() is grpc.StatusCode.INTERNAL:
+                        network.broke(aborted.error)
                 except Exception as error:
                     network.broke(error)
                     return
