@@ -425,6 +425,8 @@ class Nodes(_message.Message):
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
     WAITS_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    CACHE_KEY_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     origin: _builtins.bytes
     """12 bytes"""
@@ -488,6 +490,16 @@ class Nodes(_message.Message):
     def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignalWait]:
         """nodes that wait for a signal, in ascending order; they have no sources"""
 
+    @_builtins.property
+    def cached(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The nodes whose cache keys their caller knows: their indexes, ascending. A worker computes the key of a node again, so
+        that a wrong one costs time and nothing else; it is not kept over a restart, and not used for a node that has a delay.
+        """
+
+    @_builtins.property
+    def cache_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """for each of these, 32 bytes"""
+
     def __init__(
         self,
         *,
@@ -509,10 +521,12 @@ class Nodes(_message.Message):
         not_before: _abc.Iterable[_builtins.float] | None = ...,
         trace: _builtins.str = ...,
         waits: _abc.Iterable[Global___SignalWait] | None = ...,
+        cached: _abc.Iterable[_builtins.int] | None = ...,
+        cache_key: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "delay", b"delay", "delayed", b"delayed", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "not_before", b"not_before", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant", "trace", b"trace", "waits", b"waits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "cache_key", b"cache_key", "cached", b"cached", "creates", b"creates", "delay", b"delay", "delayed", b"delayed", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "not_before", b"not_before", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant", "trace", b"trace", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1384,6 +1398,7 @@ class GrantBody(_message.Message):
     LINK_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
+    ANNOUNCED_KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -1488,6 +1503,12 @@ class GrantBody(_message.Message):
 
     @_builtins.property
     def found(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedNode]: ...
+    @_builtins.property
+    def announced_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """For each node, the cache key that its caller has announced, and for which `cache` was found out; empty: no worker need
+        expect another one. The list may be shorter.
+        """
+
     def __init__(
         self,
         *,
@@ -1520,10 +1541,11 @@ class GrantBody(_message.Message):
         link: _abc.Iterable[_builtins.str] | None = ...,
         cache: _abc.Iterable[_builtins.int] | None = ...,
         found: _abc.Iterable[Global___CachedNode] | None = ...,
+        announced_key: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "cache", b"cache", "failed", b"failed", "failed_attempts", b"failed_attempts", "found", b"found", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "link", b"link", "linked", b"linked", "made_with", b"made_with", "more_fused", b"more_fused", "more_fused_count", b"more_fused_count", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "trace", b"trace", "traces", b"traces", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced_key", b"announced_key", "arguments", b"arguments", "attempt", b"attempt", "cache", b"cache", "failed", b"failed", "failed_attempts", b"failed_attempts", "found", b"found", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "link", b"link", "linked", b"linked", "made_with", b"made_with", "more_fused", b"more_fused", "more_fused_count", b"more_fused_count", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "trace", b"trace", "traces", b"traces", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
+from inspect import Parameter, signature
 from itertools import islice
 from types import FunctionType
 from typing import Any, Literal, NamedTuple, get_args
@@ -63,17 +63,25 @@ def check_cache_key(function: FunctionType, cache: Cache | None) -> None:
 class KeyParts:
     """Finds the parts of the cache keys of the calls of one function."""
 
-    __slots__ = ("_key", "_signature")
+    __slots__ = ("_key", "_names", "_signature", "calls_user_code")
 
     def __init__(self, function: FunctionType, cache: Cache) -> None:
         self._signature = signature(function)
+        own = list(self._signature.parameters.values())[1:]
+        is_plain = all(each.kind is Parameter.POSITIONAL_OR_KEYWORD for each in own)
+        # The names of all arguments if each call binds them in this order.
+        self._names = {each.name: f"argument {each.name!r}" for each in own} if is_plain else None
         self._key = cache.key
+        self.calls_user_code = callable(cache.key)  #: a function of the user makes the only part
 
     def __call__(self, args: tuple[object, ...], kwargs: dict[str, Any]) -> list[tuple[str, object]]:
         """Return the parts of the key of a call with these arguments, without `self`, each with its name for errors.
 
         Errors of the user's key function pass through.
         """
+        if self._names is not None and not kwargs and len(args) == len(self._names) and not self.calls_user_code:
+            parts = zip(self._names, self._names.values(), args, strict=True)  # `bind` takes ten times as long
+            return [(what, value) for name, what, value in parts if self._key is None or name == self._key]
         bound = self._signature.bind(None, *args, **kwargs)
         bound.apply_defaults()
         if isinstance(self._key, str):

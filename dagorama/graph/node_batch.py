@@ -9,11 +9,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, cast
 
 from dagorama.api import broker_pb2
 from dagorama.api.contract import LARGE, MESSAGE_LIMIT, MESSAGE_TARGET, ORIGIN_BYTES, PARTS
 from dagorama.errors import NotInInstance, RequestRejected
+from dagorama.graph.cache_keys import CACHE_KEY_WEIGHT, CacheKeys, add_cache_keys
 from dagorama.graph.delays import DELAY_BYTES, Delay, add_delays
 from dagorama.graph.waits import Wait, add_waits
 from dagorama.values.codec import Encoded
@@ -51,9 +53,13 @@ class FunctionSpec:
     python_name: str  #: its `__name__` when its hash was computed
     json: JsonFunction | None = None  #: its JSON types; None if its arguments and result are pickled
     digest: bytes = field(init=False)  #: the part of the signature of arguments that binds them to this function
+    cache_keys: CacheKeys | None = field(init=False)  #: computes the cache keys of its calls; None: it has no cache
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", function_digest(self.name, code_text(self.hash, self.class_code)))
+        cache, code = self.options.cache, (self.name, self.hash, self.class_code)
+        keys = None if cache is None else CacheKeys(cache, cast(FunctionType, self.function), *code)
+        object.__setattr__(self, "cache_keys", keys)
 
     def to_message(self, key_id: bytes) -> broker_pb2.Function:
         """Return the message of the function; `key_id` is the key that signs the arguments of its nodes."""
@@ -93,8 +99,8 @@ class NodeBatch:
     """
 
     __slots__ = (
-        "_arguments", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates", "delays",
-        "first", "instance", "origin", "trace", "waits",
+        "_arguments", "_cache_keys", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates",
+        "delays", "first", "instance", "origin", "trace", "waits",
     )  # fmt: skip
 
     def __init__(self, instance: bytes, origin: bytes, first: int = 0, ring: Keyring | None = None) -> None:
@@ -112,6 +118,7 @@ class NodeBatch:
         self._keys: dict[int, str] = {}
         self.delays: dict[int, Delay] = {}  #: of nodes that have one, by position
         self.waits: dict[int, Wait] = {}  #: of nodes that wait for a signal, by position
+        self._cache_keys: dict[int, bytes] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -136,6 +143,7 @@ class NodeBatch:
         key: str | None = None,
         delay: Delay | None = None,
         wait: Wait | None = None,
+        cache_key: bytes | None = None,
     ) -> int:
         """Add a node with the key by which it is counted and a delay, or one that waits; return its counter.
 
@@ -164,6 +172,8 @@ class NodeBatch:
                 self.delays[position] = delay
             if wait is not None:
                 self.waits[position] = wait
+            if cache_key is not None:
+                self._cache_keys[position] = cache_key
             return self.first + position
 
     def _spared(self, refs: Sequence[bytes]) -> int:
@@ -196,6 +206,8 @@ class NodeBatch:
             weight += DELAY_BYTES
         if position in self.waits:
             weight += self.waits[position].weight
+        if position in self._cache_keys:
+            weight += CACHE_KEY_WEIGHT
         return weight + KEY_BYTES * len(self._keys.get(position, "")) if self._keys else weight
 
     def to_message(self, functions: FunctionTable, start: int = 0, stop: int | None = None) -> broker_pb2.Nodes:
@@ -226,6 +238,8 @@ class NodeBatch:
             add_delays(message, self.delays, start, stop)
         if self.waits:
             add_waits(message, self.waits, start, stop)
+        if self._cache_keys:
+            add_cache_keys(message, self._cache_keys, start, stop)
         return message
 
     def _add_keys(self, message: broker_pb2.Nodes, start: int, stop: int) -> None:

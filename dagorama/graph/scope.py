@@ -92,12 +92,15 @@ class _BatchScope:
         )
         if encoded.refs:
             refuse_strangers(encoded, self._instance, function, place)
+        cache_key = None
         if refresh or self.refresh:
             encoded = encoded._replace(envelope=refreshed(encoded.envelope))
+        elif function.cache_keys is not None and not encoded.refs:
+            cache_key = function.cache_keys.at_call(self._instance, args, kwargs, self.constructor)
         run = self._run
         if run is None:
             run = self._first_run(function)
-        counter = run.add(function, encoded, key, delay)
+        counter = run.add(function, encoded, key, delay, cache_key=cache_key)
         if self.on_growth is not None:
             self.on_growth(run, len(encoded.envelope))
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)

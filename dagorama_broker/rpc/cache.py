@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import CACHE_KEY_BYTES
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.actions import ActionKind, ActionRow
-from dagorama_broker.rpc.fields import check_name
+from dagorama_broker.rpc.fields import check_cache_key, check_name
 from dagorama_broker.rpc.permissions import caller_name
 from dagorama_broker.scheduler import Worker
 
@@ -38,7 +37,7 @@ def take_cached(broker: Broker, worker: Worker, results: pb.Results) -> frozense
             raise InvalidArgument(
                 f"the proof of a cached value has {len(proof)} bytes; at most {LONGEST_PROOF} are allowed"
             )
-        broker.scheduler.computed(worker, results.node[place], results.attempt[place], _checked(key), proof)
+        broker.scheduler.computed(worker, results.node[place], results.attempt[place], check_cache_key(key), proof)
     return frozenset(results.hits)
 
 
@@ -48,13 +47,7 @@ def look_up(broker: Broker, worker: Worker, returned: pb.Return) -> None:
         raise InvalidArgument("the columns of a return have different lengths")
     broker.see_time()
     for node, attempt, key in zip(returned.node, returned.attempt, returned.cache_key, strict=True):
-        broker.scheduler.look_up(worker, node, attempt, _checked(key))
-
-
-def _checked(key: bytes) -> bytes:
-    if len(key) != CACHE_KEY_BYTES:
-        raise InvalidArgument(f"a cache key has {CACHE_KEY_BYTES} bytes, not {len(key)}")
-    return key
+        broker.scheduler.look_up(worker, node, attempt, check_cache_key(key))
 
 
 def list_cache(broker: Broker) -> pb.ListCacheReply:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import ENVELOPE_VERSION, LATEST_START, MESSAGE_TARGET, SIGNED
+from dagorama.api.contract import CACHE_KEY_BYTES, ENVELOPE_VERSION, LATEST_START, MESSAGE_TARGET, SIGNED
 from dagorama_broker.errors import InvalidArgument
 
 M = TypeVar("M", bound=Message)
@@ -122,6 +122,24 @@ def check_delays(nodes: pb.Nodes) -> None:
     for seconds in (*nodes.delay, *nodes.not_before):
         if not 0.0 <= seconds <= LATEST_START:
             raise InvalidArgument(f"the delay of a node is {seconds}: it must be from 0 to {LATEST_START:.0f} seconds")
+
+
+def check_cache_keys(nodes: pb.Nodes) -> None:
+    """Raise InvalidArgument if the cache keys of a block of nodes do not fit its nodes, or have another length."""
+    places = nodes.cached
+    if len(nodes.cache_key) != len(places):
+        raise InvalidArgument("the columns of nodes with cache keys have different lengths")
+    if not all(map(int.__lt__, places, places[1:])) or places[-1] >= len(nodes.function):
+        raise InvalidArgument("the cache keys of a block of nodes do not fit its nodes")
+    for key in nodes.cache_key:
+        check_cache_key(key)
+
+
+def check_cache_key(key: bytes) -> bytes:
+    """Return a cache key. Raises InvalidArgument if it has another length."""
+    if len(key) != CACHE_KEY_BYTES:
+        raise InvalidArgument(f"a cache key has {CACHE_KEY_BYTES} bytes, not {len(key)}")
+    return key
 
 
 def check_references(references: Sequence[int], counts: Sequence[int], foreign: int, end: int, what: str) -> None:

@@ -72,7 +72,7 @@ class GrantBuilder:
         # Of the whole grant, and taken piece by piece.
         self._source_counts, self._runs, self._beside, self._made_with = _Rare(0), _Rare(0), _Rare(0), _Rare("")
         self._ref_counts, self._rebinding, self._trace = _Rare(0), _Rare(0), _Rare(0)
-        self._more_beside_counts, self._cache = _Rare(0), _Rare(0)
+        self._more_beside_counts, self._cache, self._announced = _Rare(0), _Rare(0), _Rare(b"")
         self._found_count = 0
         self._start_piece()
 
@@ -160,8 +160,11 @@ class GrantBuilder:
                 self._links.append((source, link))
                 self._size += len(link)
 
-    def add_cached(self, found: CachedRow | bool) -> None:
-        """Say what is known of the cache key of the next node, whose function has a cache; see `found_for`."""
+    def add_cached(self, found: CachedRow | bool, announced: bytes = b"") -> None:
+        """Say what is known of the cache key of the next node, whose function has a cache; see `found_for`.
+
+        `announced` is the key if only the caller of the node has computed it.
+        """
         value = int(found is True)
         if isinstance(found, CachedRow):
             value = FIRST_FOUND + self._found_count
@@ -169,6 +172,9 @@ class GrantBuilder:
             self._found.append(pb.CachedNode(node=found.node_id, instance=found.instance_id, proof=found.proof))
             self._size += VALUE_BYTES + len(found.proof)
         self._cache.put(len(self._nodes), value)
+        if announced:
+            self._announced.put(len(self._nodes), announced)
+            self._size += len(announced)
 
     def lacks(self, key: int) -> bool:
         return key not in self._values
@@ -244,7 +250,7 @@ class GrantBuilder:
             "failed_attempts": self._runs.take(), "made_with": self._made_with.take(),
             "fused_source": self._beside.take(), "more_fused_count": self._more_beside_counts.take(),
             "rebinding": self._rebinding.take(), "trace": self._trace.take(), "cache": self._cache.take(),
-            "found": self._found,
+            "found": self._found, "announced_key": self._announced.take(),
         }  # fmt: skip
         # An empty column costs as much as one with an entry.
         return pb.GrantBody(**{name: column for name, column in columns.items() if column})

@@ -12,7 +12,15 @@ from dagorama.api.contract import FIRST_HOOK
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import Function
-from dagorama_broker.rpc.fields import check_delays, check_name, check_references, check_trace, id_bytes, sha256_bytes
+from dagorama_broker.rpc.fields import (
+    check_cache_keys,
+    check_delays,
+    check_name,
+    check_references,
+    check_trace,
+    id_bytes,
+    sha256_bytes,
+)
 from dagorama_broker.rpc.functions import function_of
 from dagorama_broker.rpc.marks import start_of
 from dagorama_broker.rpc.signals import check_waits, waits_of
@@ -82,6 +90,8 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
         check_delays(nodes)
     if nodes.waits:
         check_waits(nodes)
+    if nodes.cached or nodes.cache_key:
+        check_cache_keys(nodes)
     if nodes.trace:
         check_trace(nodes.trace)
 
@@ -109,6 +119,7 @@ def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> Ne
         start_of(nodes.creates) if creates is not None else None,
         _delays(nodes) if nodes.delayed else None,
         waits_of(nodes) if nodes.waits else None,
+        dict(zip(nodes.cached, nodes.cache_key, strict=True)) if nodes.cached else None,
     )
 
 

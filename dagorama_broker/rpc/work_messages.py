@@ -89,7 +89,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
         if scheduler.has_traced and (trace := scheduler.trace_of(node)):
             builder.add_trace(trace, broker.attempt_traces.of(node.sources))
         if node.queue.caches:
-            builder.add_cached(scheduler.found_for(node))
+            builder.add_cached(scheduler.found_for(node), scheduler.announced_key(node))
         if scheduler.has_rebound:
             builder.add(grant, arguments[node.key], beside, *scheduler.rebound(node.key))
         else:

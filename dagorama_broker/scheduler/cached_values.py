@@ -57,6 +57,11 @@ class CachedValues(Outcomes):
         cache_key = caching.keys.get(node.key)
         return False if cache_key is None else caching.find(cache_key, self.graph.now + self.graph.wall) or False
 
+    def announced_key(self, node: Node) -> bytes:
+        """Return the cache key of a node that only its caller has computed; empty: there is none."""
+        caching = self.graph.caching
+        return caching.keys[node.key] if node.key in caching.announced else b""
+
     def nodes_found(self, ids: Iterable[bytes]) -> dict[bytes, Node]:
         """Return the nodes with cached values among these ids, by id, as far as memory knows all of them."""
         caching, queues, found = self.graph.caching, self.graph.queue_by_id, dict[bytes, Node]()

@@ -1,7 +1,8 @@
 """The cache of values: which node has the value of a cache key, and which nodes are waiting for it.
 
-A worker reports the key of a node before it runs it. Then the node is granted again: with a node that has the value
-(a hit), to be run (a miss), or once the node that computes the same has ended (single flight).
+The caller of a node announces the key, if it knows it, or a worker reports it before it runs the node, which is then
+granted again: with a node that has the value (a hit), to be run (a miss), or once the node that computes the same has
+ended (single flight).
 
 The rule: only recorded values of completed nodes are found, and an entry lives no longer than its node's instance.
 """
@@ -43,6 +44,7 @@ class Caching:
         self.entries: dict[bytes, CachedRow] = {}  #: by cache key, the oldest first
         self.keys: dict[int, bytes] = {}  #: reported cache keys of unfinished nodes, by the keys of the nodes
         self.leaders: dict[bytes, Node] = {}  #: by cache key: the node that computes its value now
+        self.announced: set[int] = set()  #: keys of nodes whose cache key only their caller has computed
         self.alone: set[int] = set()  #: keys of nodes that run although another one computes the same
         self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value will be cached, by their keys
         self.hits = self.misses = 0  #: nodes that ended with a cached value, and with one that was then cached
@@ -66,6 +68,7 @@ class Caching:
         self._forget_key(node, key)
         self.keys[node.key] = key
         self.alone.discard(node.key)
+        self.announced.discard(node.key)
         node.twin = None
         if self.find(key, now) is not None:
             return None
@@ -92,6 +95,7 @@ class Caching:
         if key is not None and self.leaders.get(key) is node:
             del self.leaders[key]
         self.alone.discard(node.key)
+        self.announced.discard(node.key)
         if node.state is not State.COMPLETED:
             return
         if computed is not None:

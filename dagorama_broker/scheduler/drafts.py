@@ -87,7 +87,7 @@ class Draft:
         for node in self.plan.nodes[self._started : end]:
             if node.state not in ENDED:  # else it was cancelled
                 node.pending = 0
-                graph.start(node)
+                graph.start(node, self.plan.cache_keys.get(node.key))
         count, self._started = end - self._started, end
         if end == self._nodes:
             graph.evict_idle(new.instance for new in self.plan.new_blocks)

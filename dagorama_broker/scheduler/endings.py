@@ -173,14 +173,20 @@ class Endings(States):
 
     def look_up(self, node: Node, cache_key: bytes) -> None:
         """Queue a claimed node whose cache key is known, unless it waits for a node that computes the same."""
+        if self.follows(node, cache_key):
+            self.move(node, WAITING)
+        else:
+            self.back(node)
+
+    def follows(self, node: Node, cache_key: bytes) -> bool:
+        """Note the cache key of a node; return whether it waits from now on for a node that computes the same."""
         leader = self.caching.report(node, cache_key, self.now + self.wall)
         if leader is None:
-            self.back(node)
-            return
+            return False
         node.pending = 1
         leader.dependents = leader.dependents or []
         leader.dependents.append(node)
-        self.move(node, WAITING)
+        return True
 
     def _one_less(self, dependents: list[Node], ended: list[Node]) -> None:
         """Count down what dependents wait for; queue, or complete, dependents that wait for nothing else."""

@@ -22,9 +22,22 @@ LOOKED_AT = 8
 
 
 class Graph(Endings):
-    def start(self, node: Node) -> None:
-        """Let a new node wait for its sources; if one has failed, so does the node."""
+    def start(self, node: Node, cache_key: bytes | None = None) -> None:
+        """Let a new node wait for its sources; if one has failed, so does the node.
+
+        With the cache key that its caller has computed, no worker is asked for that before the node is looked up. The
+        key is not used for a node that starts later: others, which compute the same, would wait for it.
+        """
+        if cache_key is not None and node.queue.caches:
+            starts_now = not node.sources and node.rare is None and not node.queue.function.delay
+            if starts_now and self._announced(node, cache_key):
+                return
         self.settle(node, self.wait_for(node, node.sources))
+
+    def _announced(self, node: Node, cache_key: bytes) -> bool:
+        waits = self.follows(node, cache_key)
+        self.caching.announced.add(node.key)
+        return waits
 
     def wait_for(self, node: Node, others: Sequence[Node]) -> Node | None:
         """Make a node wait for its sources, or its promises, that have not ended.

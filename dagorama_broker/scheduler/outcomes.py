@@ -74,7 +74,13 @@ class Outcomes(Children):
         draft: Draft | None,
     ) -> tuple[Node, ...]:
         """Make the staged children of the attempt; return the nodes that its result names."""
-        staged = self.staged.get(node.attempt) or StagedChildren()
+        staged = self.staged.get(node.attempt)
+        if staged is None and draft is None:  # its result names nodes, and it has made none
+            plan = SubmissionPlan(self.graph, (), known)
+            named = promised(plan, self.eager_attempts.origin_of(node.key), refs, foreign)
+            refuse_cycle(plan, node, (), named)
+            return named
+        staged = staged or StagedChildren()
         staged.check(node, self.limits)
         plan = draft.plan if draft is not None else SubmissionPlan(self.graph, staged.blocks, known)
         own = self.eager_attempts.origin_of(node.key) or own_origin(node, staged.blocks)

@@ -52,6 +52,7 @@ class NewNodes:
     start: Start | None = None  #: the options of the instance, if this makes it and has any
     delays: Mapping[int, NodeDelay] | None = None  #: of nodes that have one, by their places
     waits: Mapping[int, WaitRow] | None = None  #: of nodes that wait for a signal, by their places
+    cache_keys: Mapping[int, bytes] | None = None  #: of nodes whose caller knows them, by their places
 
     @property
     def count(self) -> int:

@@ -39,6 +39,7 @@ class SubmissionPlan:
         self.nodes: list[Node] = []
         self.new_blocks = blocks
         self.blocks: list[NodeBlock] = []  #: planned or made ones, one for each of `new_runs`
+        self.cache_keys: dict[int, bytes] = {}  #: of planned nodes whose caller knows them, by their keys
         self._graph = graph
         self._known = known
         self._reservation = reservation
@@ -119,6 +120,7 @@ class SubmissionPlan:
             self.nodes[first_key - self._first_key + place].delay = delay
         for place, wait in (new.waits or {}).items():
             self.nodes[first_key - self._first_key + place].wait = wait
+        self.cache_keys.update({first_key + place: key for place, key in (new.cache_keys or {}).items()})
 
     def _queue_of(self, function: Function) -> FunctionQueue:
         """Return the queue of a function. A new one is only planned: a plan that is refused leaves none behind."""
@@ -220,7 +222,7 @@ class SubmissionPlan:
             self.enter_nodes(block, new.arguments)
         self.publish(creator)
         for node in self.nodes:
-            graph.start(node)
+            graph.start(node, self.cache_keys.get(node.key))
         graph.evict_idle(new.instance for new in self.new_blocks)
 
     def record_functions(self) -> None:

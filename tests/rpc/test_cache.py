@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import FIRST_FOUND
 from tests.support.raw import Dag, Given, RawWorker, Served, refused, results, serving, submit
 
 KEY = b"k" * 32
@@ -50,6 +51,33 @@ async def test_a_later_node_has_the_value_of_the_first_also_after_a_restart(tmp_
         assert (details.info.cached.node, details.info.cached.instance) == (first.id(0), first.instance)
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "needs its values"):
             await served.stub.Delete(pb.DeleteRequest(instance=first.instance))
+
+
+async def test_a_key_that_the_caller_announces_is_looked_up_before_the_node_is_granted() -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        first, second = await computed(served, worker), Dag()
+        await submit(served.stub, second.submission(b"a", functions=(CACHED,), cached=[0], cache_key=[KEY]))
+        await worker.node()
+        body = pb.GrantBody.FromString(worker.messages[-1].grants[-1].body)
+        assert [found.node for found in body.found] == [first.id(0)]
+        assert (list(body.cache), list(body.announced_key)) == ([FIRST_FOUND], [KEY])
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"cached": [0]},
+        {"cache_key": [KEY]},
+        {"cached": [0], "cache_key": [b"short"]},
+        {"cached": [1], "cache_key": [KEY]},
+        {"cached": [0, 0], "cache_key": [KEY, KEY]},
+    ],
+)
+async def test_announced_keys_that_do_not_fit_are_refused(columns: dict[str, Any]) -> None:
+    async with serving() as served:
+        with refused(grpc.StatusCode.INVALID_ARGUMENT):
+            await submit(served.stub, Dag().submission(b"a", functions=(CACHED,), **columns))
 
 
 async def test_a_value_whose_instance_is_removed_before_it_is_named_is_a_miss() -> None:

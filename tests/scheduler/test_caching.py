@@ -2,6 +2,7 @@
 
 import pytest
 
+from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import RemovedRow
 from dagorama_broker.scheduler import ReasonCode, Scheduler, caching
@@ -70,6 +71,79 @@ class TestHits:
         hand.vanish()
         assert not hand.compute("a", K)
         assert driver.scheduler.cached_values == 0
+
+
+class TestAnnouncedKeys:
+    """The caller of a node has computed its key, so that no worker is asked for it."""
+
+    def announced_key(self, driver: SchedulerDriver, name: str) -> bytes:
+        return driver.scheduler.announced_key(driver.scheduler.graph.nodes[driver.key(name)])
+
+    def test_a_node_gets_the_value_when_it_is_first_granted(self, driver: SchedulerDriver) -> None:
+        computed(driver)
+        hand = driver.worker()
+        driver.spawn("b", of=CACHED, announced={"b": K})
+        assert (found_for(driver, "b"), self.announced_key(driver, "b")) == ("a", K)
+        hand.complete("b", "a", us=0)
+        assert driver.scheduler.cache_hits == 1
+
+    def test_a_node_runs_when_it_is_first_granted_and_others_wait_for_it(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker(slots=2)
+        driver.spawn("a", of=CACHED, announced={"a": K})
+        driver.spawn("b", of=CACHED, announced={"b": K})
+        assert (found_for(driver, "a"), driver.state("b")) == (True, State.WAITING)
+        hand.compute("a", K)
+        assert (driver.state("b"), found_for(driver, "b")) == (State.CLAIMED, "a")
+
+    def test_the_key_of_a_worker_replaces_another_one(self, driver: SchedulerDriver) -> None:
+        computed(driver)
+        hand = driver.worker()
+        driver.spawn("b", of=CACHED, announced={"b": OTHER})
+        assert (found_for(driver, "b"), self.announced_key(driver, "b")) == (True, OTHER)
+        hand.look_up("b", K)
+        assert (found_for(driver, "b"), self.announced_key(driver, "b")) == ("a", b"")
+
+    def test_if_the_first_of_two_has_announced_a_wrong_one_the_second_runs(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker(slots=2)
+        driver.spawn("a", of=CACHED, announced={"a": K})
+        driver.spawn("b", of=CACHED, announced={"b": K})
+        hand.look_up("a", OTHER)
+        hand.compute("a", OTHER)
+        assert (driver.state("b"), found_for(driver, "b")) == (State.CLAIMED, False)
+        hand.look_up("b", K)
+        assert found_for(driver, "b") is True
+
+    def test_nobody_waits_for_a_node_that_starts_later(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker(slots=2)
+        driver.spawn("a", of=CACHED, announced={"a": K}, delays={"a": NodeDelay(60.0, 0.0)})
+        driver.spawn("b", of=CACHED, announced={"b": K})
+        assert (driver.state("a"), found_for(driver, "b")) == (State.BACKOFF, True)
+        hand.compute("b", K)
+        driver.wait(61.0)
+        assert (found_for(driver, "a"), self.announced_key(driver, "a")) == (False, b"")
+
+    def test_a_function_without_a_cache_runs(self, driver: SchedulerDriver) -> None:
+        computed(driver)
+        hand = driver.worker()
+        driver.spawn("b", announced={"b": K})
+        hand.complete("b")
+        assert driver.scheduler.cache_hits == 0
+
+    def test_a_large_call_announces_keys_too(self, driver: SchedulerDriver) -> None:
+        computed(driver)
+        driver.worker()
+        block = driver.run(driver.fresh(16), driver.fresh(12), ["b"], CACHED, {})
+        block.creates, block.cache_keys = ("work:Work", block.origin + bytes(4)), {0: K}
+        for _ in driver.submit_in_slices(block):
+            pass
+        assert found_for(driver, "b") == "a"
+
+    def test_a_restart_forgets_them(self, driver: SchedulerDriver) -> None:
+        computed(driver)
+        driver.spawn("b", of=CACHED, announced={"b": K})
+        driver.crash()
+        driver.worker()
+        assert found_for(driver, "b") is False
 
 
 class TestSingleFlight:

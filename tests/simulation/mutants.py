@@ -26,6 +26,7 @@ from dagorama_broker.errors import Unavailable
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc import work, work_messages
+from dagorama_broker.rpc.grants import GrantBuilder
 from dagorama_broker.rpc.wait_messages import WaitMessages
 from dagorama_broker.rpc.work import WorkerStreams
 from dagorama_broker.scheduler import (
@@ -318,6 +319,11 @@ def _(find: Any) -> Any:
 @mutant("the cached value of another key", (Caching, "find"))
 def _(find: Any) -> Any:
     return lambda self, key, now: next(iter(self.entries.values()), None)
+
+
+@mutant("a worker takes an announced cache key for its own", (GrantBuilder, "add_cached"))
+def _(add_cached: Any) -> Any:
+    return lambda self, found, announced: add_cached(self, found)
 
 
 @mutant("two nodes compute the same at once", (caching, "_waits_for"))

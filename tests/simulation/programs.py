@@ -293,7 +293,7 @@ def columns(programs: list[Program], first: int, origin_of: dict[str, bytes], or
         "origin": origin, "first": first, "function": [functions.index(program.function) for program in programs],
         "arguments": [b"\1\0" + name.encode() for name in names],
         "source_count": [len(program.sources) for program in programs], "source": references, "foreign": foreign,
-        "tolerant": tolerant, "keys": keys, **_delays(programs),
+        "tolerant": tolerant, "keys": keys, **_delays(programs), **_announced(programs),
         "key": [keys.index(program.key) + 1 if program.key else 0 for program in programs] if keys else [],
     }  # fmt: skip
 
@@ -304,6 +304,21 @@ def _delays(programs: list[Program]) -> dict[str, Any]:
         "delayed": [place for place, _ in delayed], "delay": [program.later for _, program in delayed],
         "not_before": [WALL + program.at if program.at else 0.0 for _, program in delayed],
     }  # fmt: skip
+
+
+def _announced(programs: list[Program]) -> dict[str, Any]:
+    """The cache keys that the callers of some nodes know, or believe to know."""
+    known = {}
+    for place, program in enumerate(programs):
+        drawn = random.Random(f"{program.name}/announced").random()
+        if program.cache and drawn < 0.8:
+            known[place] = cache_key(program.cache if drawn < 0.6 else "k1")
+    return {"cached": list(known), "cache_key": list(known.values())}
+
+
+def cache_key(key: str) -> bytes:
+    """The cache key of the programs with this one, on the wire."""
+    return key.encode().ljust(32)
 
 
 def _reference(source: str, places: dict[str, int], ids: dict[str, bytes], origin: bytes, foreign: list[bytes]) -> int:

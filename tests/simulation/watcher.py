@@ -494,11 +494,11 @@ class Watcher:
         self.require(not wrong, "a cached value is used", f"{given.name} runs, and the value of {cache} was on disk")
 
     def _check_flights(self, broker: Broker) -> None:
-        """A value is computed by one node at a time."""
-        running: Counter[str] = Counter()
+        """The value of a key is computed by one node at a time."""
+        running: Counter[bytes] = Counter()
         for node in broker.scheduler.graph.nodes.values():
             if node.queue.function.cached and node.state is State.CLAIMED and broker.scheduler.found_for(node) is True:
-                running[self.plan.programs[self.given_names.get(node.key, self.names.get(node.key, ""))].cache] += 1
+                running[broker.scheduler.graph.caching.keys[node.key]] += 1
         self.require(not running or max(running.values()) == 1, "computed once at a time", f"{running}")
 
     def _check_code(self, given: Given, made_with: str) -> None:

@@ -17,7 +17,7 @@ from dagorama.worker.supervisor.stream import Stream
 
 from .loop import Host, SimulatedLoop
 from .network import Link, Network, Stub
-from .programs import FOUND, cached_value, columns, kept_value, name_in, own_value
+from .programs import FOUND, cache_key, cached_value, columns, kept_value, name_in, own_value
 from .watcher import RING, Value, Watcher
 
 #: The hash of the code that a worker says it has, if it is asked.
@@ -43,6 +43,7 @@ class Given:
     made_with: str = ""
     rebinding: pb.SignedRebinding | None = None
     known: int = 0  #: as GrantBody.cache
+    announced: bytes = b""  #: as GrantBody.announced_key
     found: pb.CachedNode | None = None
 
 
@@ -73,6 +74,7 @@ def read_grant(body: bytes) -> list[Given]:
             read.made_with[at] if read.made_with else "",
             [None, *read.rebindings][read.rebinding[at] if at < len(read.rebinding) else 0],
             (known := read.cache[at] if at < len(read.cache) else 0),
+            read.announced_key[at] if at < len(read.announced_key) else b"",
             read.found[known - FIRST_FOUND] if known >= FIRST_FOUND else None,
         )
         for at, key in enumerate(read.node)
@@ -131,9 +133,10 @@ class Child:
             if not given.function.hash:
                 self.take_back([attempt], pb.CODE_MISMATCH, DEPLOYED)
                 continue
-            if given.function.cached and not given.known:
+            own = self._cache_key(given) if given.function.cached else b""
+            if given.function.cached and (not given.known or given.announced not in (b"", own)):
                 self.worker.watcher.looked_up(given)
-                self.take_back([attempt], pb.CACHE_KEY, cache_key=self._cache_key(given))
+                self.take_back([attempt], pb.CACHE_KEY, cache_key=own)
                 continue
             sync_runs = sync_runs or not given.function.is_async
             self._start(given)
@@ -141,7 +144,7 @@ class Child:
             self.flush()
 
     def _cache_key(self, given: Given) -> bytes:
-        return self.worker.watcher.plan.programs[given.name].cache.encode().ljust(32)
+        return cache_key(self.worker.watcher.plan.programs[given.name].cache)
 
     def _start(self, given: Given) -> None:
         worker = self.worker

@@ -326,8 +326,11 @@ class SchedulerDriver:
         delays: Mapping[str, NodeDelay] | None = None,
         hook: Function | None = None,
         fair: str = "",
+        announced: Mapping[str, bytes] | None = None,
     ) -> bytes:
         """A new instance; `where` has the functions of nodes that are not `of`, `delays` the delays of single nodes.
+
+        `announced` has cache keys that their caller knows.
 
         The nodes of its failure hook are called "hook 1", "hook 2" and so on, in the order in which they are made.
         """
@@ -335,6 +338,7 @@ class SchedulerDriver:
         block = self.run(instance, self.fresh(12), nodes, of, where or {})
         names = [text.partition("<-")[0].partition("@")[0].strip() for text in nodes]
         block.delays = {names.index(name): delay for name, delay in (delays or {}).items()}
+        block.cache_keys = {names.index(name): key for name, key in (announced or {}).items()}
         block.creates = ("work:Work", block.origin + bytes(4))
         called = Hook(packed_function(hook), b"\1\1signed") if hook is not None else None
         is_plain = not (priority or called or fair)

@@ -211,6 +211,68 @@ class TestKeys:
             assert value(world, import_module("changing").Changing()()) == answer
 
 
+class TestAnnouncedKeys:
+    """The caller computes the key of a call with values, so that the broker asks no worker for it."""
+
+    @pytest.fixture
+    def granted(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool]]:
+        """For each grant: whether something is known of the key, and whether the caller has announced it."""
+        add, seen = GrantBuilder.add_cached, list[tuple[bool, bool]]()
+
+        def seeing(builder: GrantBuilder, found: Any, announced: bytes) -> None:
+            seen.append((found is not False, bool(announced)))
+            add(builder, found, announced)
+
+        monkeypatch.setattr(GrantBuilder, "add_cached", seeing)
+        return seen
+
+    def test_a_call_with_values_is_granted_once(self, world: World, granted: list[tuple[bool, bool]]) -> None:
+        assert value(world, Words()("a", 2)) == ["en:A"] * 2
+        assert granted == [(True, True)] * 2
+
+    def test_a_call_with_promises_is_granted_twice(self, world: World, granted: list[tuple[bool, bool]]) -> None:
+        class Later(DAGDefinition):
+            @dagorama
+            def entrypoint(self) -> int:
+                return self.twice(self.one())
+
+            @dagorama
+            def one(self) -> int:
+                return 1
+
+            @dagorama(cache=Cache())
+            def twice(self, number: int) -> int:
+                return 2 * number
+
+        assert value(world, Later()()) == 2
+        assert granted == [(False, False), (True, False)]
+
+    def test_a_key_function_runs_in_workers_only(self, world: World, granted: list[tuple[bool, bool]]) -> None:
+        class Folded(DAGDefinition):
+            @dagorama(cache=Cache(key=lambda name: name.lower()))
+            def entrypoint(self, name: str) -> str:
+                return name
+
+        assert value(world, Folded()("A")) == "A"
+        assert granted == [(False, False), (True, False)]
+
+    def test_values_that_change_on_the_way_share_a_value_all_the_same(
+        self, world: World, granted: list[tuple[bool, bool]]
+    ) -> None:
+        class Json(DAGDefinition, codec="json"):
+            @dagorama(cache=Cache())
+            def entrypoint(self, number: float) -> float:
+                return number + 1
+
+        assert [value(world, Json()(number)) for number in (2.0, 2)] == [3.0, 3.0]
+        assert len(world.runs_of(Json.entrypoint)) == 1
+        assert granted == [(True, True), (True, True), (True, False)]
+
+    def test_a_refreshed_call_announces_none(self, world: World, granted: list[tuple[bool, bool]]) -> None:
+        value(world, start(Words(), refresh=True)("a"))
+        assert granted == [(False, False)]
+
+
 class TestRefreshing:
     def test_a_call_can_run_anyway_and_replace_the_value(self, world: World) -> None:
         seen: list[int] = []
@@ -273,8 +335,9 @@ class TestLies:
     def offered(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
         add, lie = GrantBuilder.add_cached, dict[str, Any]()
 
-        def lying(builder: GrantBuilder, found: Any) -> None:
-            add(builder, lie["row"]._replace(**lie["with"]) if lie and not isinstance(found, bool) else found)
+        def lying(builder: GrantBuilder, found: Any, announced: bytes) -> None:
+            row = lie["row"]._replace(**lie["with"]) if lie and not isinstance(found, bool) else found
+            add(builder, row, announced)
 
         monkeypatch.setattr(GrantBuilder, "add_cached", lying)
 

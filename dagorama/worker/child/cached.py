@@ -16,10 +16,10 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.graph.cache import CachedRun
+from dagorama.graph.cache_keys import CacheKeys
 from dagorama.models.promise import DAGPromise
 from dagorama.values.keys import ID_BYTES
 from dagorama.values.signing import CACHED, INSTANCE_BYTES, NODE_BYTES, Keyring
-from dagorama.worker.child.cache_keys import CacheKeys
 from dagorama.worker.child.call import Call
 
 _VERSION = b"\1"
@@ -52,10 +52,12 @@ def choose(
     """Return the function that runs for a node of a function with a cache; `fresh`: its own one in any case.
 
     Raises LookUp if the broker must look the key up first, UncacheableArgument, and TamperedValue if the broker names a
-    node without a proof for this key.
+    node for this key without a proof.
     """
     key, found = keys.key(call.instance, args, kwargs, constructor), call.found
-    if found is None and not call.to_run and not fresh:
+    is_known = call.to_run or found is not None
+    # A caller announces another key if the arguments that it passes differ from the arguments here.
+    if not fresh and (not is_known or (call.announced and call.announced != key)):
         raise LookUp(key)
     if found is not None and not fresh:
         try:

@@ -10,17 +10,18 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import FIRST_FOUND, HOOK, JSON, REFS, SIGNAL, TO_RUN
 from dagorama.definition import DAGDefinition
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
+from dagorama.graph.cache_keys import CacheKeys
 from dagorama.graph.definitions import definition_like
 from dagorama.graph.scope import Binding, binding
 from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
+from dagorama.user_code.class_code import code_of
 from dagorama.values.assembly import decode_promised, read_value
 from dagorama.values.codec import decode
 from dagorama.values.failures import failed_source, told_failure
 from dagorama.values.out_of_band import GetLarge
 from dagorama.values.rebind import Wanted
 from dagorama.values.signing import Keyring, SignedValues, code_text, function_digest
-from dagorama.worker.child.cache_keys import CacheKeys
 
 if TYPE_CHECKING:
     from dagorama.models.failure import Failure
@@ -103,8 +104,8 @@ class Work:
         options = found.decorated.options
         cache = None
         if options.cache is not None and self.cached:
-            function, code = found.decorated.function, (self.hash, self.class_code)
-            cache = CacheKeys(options.cache, function, found.cls, self.name, *code)
+            code = self.name, self.hash, self.class_code or code_of(found.cls).text
+            cache = CacheKeys(options.cache, found.decorated.function, *code)
         return Target(found.cls, found.decorated.function, options.retry, bound, spec.json, cache)
 
 
@@ -164,6 +165,7 @@ class Call(NamedTuple):
     links: Sequence[str] = ()  #: the trace contexts of the attempts that its sources come from, as far as known
     to_run: bool = False  #: of a function with a cache: the broker has no value for its key
     found: pb.CachedNode | None = None  #: of such a function: a node that has the value, as the broker says
+    announced: bytes = b""  #: of such a function: the key that only its caller has computed; empty: none
 
     @property
     def function(self) -> bytes:
@@ -250,11 +252,10 @@ def _fused(grant: pb.GrantBody) -> Iterator[Sequence[int]]:
 
 def _looked_up(calls: list[Call], grant: pb.GrantBody) -> Iterator[Call]:
     """Yield the calls with what the broker says of their cache keys."""
-    for call, known in zip(calls, chain(grant.cache, repeat(0)), strict=False):
-        if known >= FIRST_FOUND:
-            yield call._replace(found=grant.found[known - FIRST_FOUND])
-        else:
-            yield call._replace(to_run=True) if known == TO_RUN else call
+    announced_keys = chain(grant.announced_key, repeat(b""))
+    for call, known, announced in zip(calls, chain(grant.cache, repeat(0)), announced_keys, strict=False):
+        found = grant.found[known - FIRST_FOUND] if known >= FIRST_FOUND else None
+        yield call._replace(to_run=known == TO_RUN, found=found, announced=announced) if known or announced else call
 
 
 def _traced(calls: list[Call], grant: pb.GrantBody) -> list[Call]:
