@@ -33,7 +33,6 @@ class Ahead:
     """The rule above, for one broker."""
 
     def __init__(self, scheduler: Scheduler, payloads: Payloads) -> None:
-        self.most_sources = MOST_SOURCES
         self._scheduler = scheduler
         self._payloads = payloads
         self._last = scheduler.last_stored  # key of a node that is stored
@@ -61,7 +60,7 @@ class Ahead:
     def _may_go(self, node: Node, below: int, failed: Container[int]) -> bool:
         """`below`: the key from which unstored nodes must wait; `failed`: nodes whose failed attempts are committed."""
         key = node.key
-        if key in failed or len(node.sources) > self.most_sources:
+        if key in failed or len(node.sources) > MOST_SOURCES:
             return False
         if key > self._last and (key >= below or key not in self._payloads.arguments):
             return False  # it is not stored

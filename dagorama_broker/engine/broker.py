@@ -68,7 +68,7 @@ class Broker:
         self.payloads = Payloads(cache_bytes, partial(in_store, store.arguments), partial(in_store, store.values))
         self.recent = RecentResults(self.payloads.values)
         self.grants_ahead = True  #: see `Ahead`
-        self.ahead = Ahead(scheduler, self.payloads)
+        self._ahead = Ahead(scheduler, self.payloads)
         self.watching = Waiters()
         self.sessions = Sessions()
         self.proofs = Proofs(store.secret)
@@ -159,7 +159,7 @@ class Broker:
         """Grant what need not wait for this commit; return what must."""
         if not self.grants_ahead or not self.store.is_sure:
             return effects.granted
-        granted, later = self.ahead.split(changes, effects)
+        granted, later = self._ahead.split(changes, effects)
         for _ in range(0 if self.sessions.grant(granted) else TURNS):
             await asyncio.sleep(0)
         return later
@@ -172,7 +172,7 @@ class Broker:
         else:
             await commits.in_store(thread.timed, self.store.commit, changes)
         commits.end()
-        self.ahead.committed(changes)
+        self._ahead.committed(changes)
 
     def stop(self) -> None:
         """End the loop after the commit of what has changed."""

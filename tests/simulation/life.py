@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dagorama_broker.engine.ahead import MOST_SOURCES
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CommitExecutor
 from dagorama_broker.engine.retention_policy import RetentionPolicy
@@ -19,6 +18,7 @@ from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_testing.loop import START
 from tests.support.records import begun
 
+from .bounds import CACHE, bounded
 from .client import SimulatedClient
 from .loop import WALL, Clock, Host, Livelock, SimulatedLoop, simulated
 from .network import Network, Server
@@ -86,11 +86,12 @@ class Life:
         self.strikes = self.chance.choice((0, 3, 6, 9, 12))  #: that are planned
         self.faults = 0
         self._workers_made = self._thieves = 0
+        self._cache_bytes = CACHE  # of envelopes that a broker keeps in memory
 
     # --- the whole ------------------------------------------------------------------------------------
 
     def run(self) -> Result:
-        with simulated(self.loop, self.clock):
+        with bounded(self.seed) as self._cache_bytes, simulated(self.loop, self.clock):
             try:
                 self._live()
             except Livelock as error:
@@ -186,8 +187,7 @@ class Life:
         scheduler = Scheduler(epoch, limits, Timing(lease=LEASE, reconnect_wait=RECONNECT))
         live = await self.loop.run_in_executor(None, self.disk.live)
         scheduler.restore(live, self.loop.now, self.clock.wall)
-        broker = self.broker = Broker(scheduler, self.disk, keeping=self.KEEPING, thread=CommitExecutor(few=0))
-        broker.ahead.most_sources = self.seed % 2 or MOST_SOURCES
+        broker = self.broker = Broker(scheduler, self.disk, self._cache_bytes, self.KEEPING, CommitExecutor(few=0))
         self.watcher.watch(broker)
         memory = MemoryGuard(1 << 40, broker.memory_size, lambda: 0)
         service = BrokerService(broker, WorkerConfig(heartbeat=HEARTBEAT), RequestLimits(), memory, CallLimiter(100))
