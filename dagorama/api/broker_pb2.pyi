@@ -1065,6 +1065,7 @@ class Failure(_message.Message):
     MICROSECONDS_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    PAUSE_KEY_FIELD_NUMBER: _builtins.int
     node: _builtins.int
     attempt: _builtins.int
     type: _builtins.str
@@ -1078,6 +1079,8 @@ class Failure(_message.Message):
     """no further attempt, even if the policy allows one"""
     retry_after: _builtins.float
     """seconds, instead of the policy's pause"""
+    pause_key: _builtins.bool
+    """no node with its key, or of its shared limit, starts for these seconds"""
     def __init__(
         self,
         *,
@@ -1090,10 +1093,11 @@ class Failure(_message.Message):
         microseconds: _builtins.int = ...,
         final: _builtins.bool = ...,
         retry_after: _builtins.float | None = ...,
+        pause_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "attempt", b"attempt", "exception", b"exception", "final", b"final", "message", b"message", "microseconds", b"microseconds", "node", b"node", "retry_after", b"retry_after", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "attempt", b"attempt", "exception", b"exception", "final", b"final", "message", b"message", "microseconds", b"microseconds", "node", b"node", "pause_key", b"pause_key", "retry_after", b"retry_after", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_after: _TypeAlias = _typing.Literal["retry_after"]  # noqa: Y015
     _WhichOneofArgType__retry_after: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after"]  # noqa: Y015

@@ -202,6 +202,8 @@ class Watcher:
             "granted once at a time",
             f"node {node.key} is granted while attempt {before} stands",
         )
+        paused = broker.scheduler.graph.key_pauses.held(node.queue)
+        self.require(not paused, "no paused key", f"node {node.key} is granted although {paused} is paused")
         earliest = self._earliest(node)
         self.attempts[attempt] = node.key, name
         self.latest[node.key] = attempt

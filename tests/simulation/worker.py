@@ -17,7 +17,7 @@ from dagorama.worker.supervisor.stream import Stream
 
 from .loop import Host, SimulatedLoop
 from .network import Link, Network, Stub
-from .programs import FOUND, cached_value, columns, kept_value, name_in, own_value
+from .programs import FOUND, PAUSABLE, PAUSE, cached_value, columns, kept_value, name_in, own_value
 from .watcher import RING, Value, Watcher
 
 #: The hash of the code that a worker says it has, if it is asked.
@@ -169,6 +169,7 @@ class Child:
         self.answered.append(given)
         if given.run < program.fails:
             worker.watcher.failed(given.name, given.run)
+            pauses = program.function in PAUSABLE
             self.gathered.failures.append(
                 pb.Failure(
                     node=given.key,
@@ -176,6 +177,8 @@ class Child:
                     type="builtins.ValueError",
                     message="boom",
                     traceback="t",
+                    retry_after=PAUSE if pauses else None,
+                    pause_key=pauses,
                 )
             )
         else:
