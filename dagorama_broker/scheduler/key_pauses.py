@@ -1,7 +1,8 @@
 """Keeps the pauses that nodes ask for: none with the same key, or the same shared limit, starts until they are over.
 
 If the other side of a call says when to come back, that holds for all nodes that its limit is about. The pauses are
-stored, so that a restart of the broker does not end them. A paused queue costs nothing: it is looked at when its pause is over.
+stored, so that a restart of the broker does not end them. A paused queue costs nothing: it is looked at when its pause
+is over.
 """
 
 from __future__ import annotations
