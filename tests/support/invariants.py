@@ -367,6 +367,10 @@ def each_queued_node_has_a_reason(driver: SchedulerDriver) -> None:
 def each_wait_has_its_reason_and_its_end(driver: SchedulerDriver) -> None:
     """`explain` says that a node waits, and until when: a wait whose time is over would have been ended by the step."""
     is_due = driver.next_tick is not None and driver.next_tick <= driver.now
+    boxes = [box for boxes in driver.scheduler.graph.mail._of.values() for box in boxes.values()]
+    assert driver.scheduler.signal_counts[:2] == tuple(
+        sum(map(len, each)) for each in ([box.kept for box in boxes], [box.waiting for box in boxes])
+    )
     for node in driver.scheduler.nodes.values():
         if node.wait is None or node.pending == UNSTARTED:
             continue
