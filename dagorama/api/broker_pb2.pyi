@@ -5564,6 +5564,7 @@ class PutScheduleRequest(_message.Message):
     EVERY_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
     CATCH_UP_FIELD_NUMBER: _builtins.int
+    FAIR_FIELD_NUMBER: _builtins.int
     HOOK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """1 to 200 characters"""
@@ -5585,6 +5586,8 @@ class PutScheduleRequest(_message.Message):
     """"skip" (also if empty), "queue", "allow" or "replace": if the last instance has not ended"""
     catch_up: _builtins.str
     """"last" (also if empty), "none" or "all": of the times at which no broker ran"""
+    fair: _builtins.str
+    """key of its instances, as in NewInstance"""
     @_builtins.property
     def function(self) -> Global___Function: ...
     @_builtins.property
@@ -5605,11 +5608,12 @@ class PutScheduleRequest(_message.Message):
         every: _builtins.float = ...,
         overlap: _builtins.str = ...,
         catch_up: _builtins.str = ...,
+        fair: _builtins.str = ...,
         hook: Global___FailureHook | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "hook", b"hook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "digest", b"digest", "every", b"every", "function", b"function", "hook", b"hook", "id", b"id", "key", b"key", "overlap", b"overlap", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "digest", b"digest", "every", b"every", "fair", b"fair", "function", b"function", "hook", b"hook", "id", b"id", "key", b"key", "overlap", b"overlap", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5794,6 +5798,7 @@ class ScheduleInfo(_message.Message):
     MISSED_AT_FIELD_NUMBER: _builtins.int
     PUT_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
+    FAIR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     definition: _builtins.str
     function: _builtins.str
@@ -5821,6 +5826,8 @@ class ScheduleInfo(_message.Message):
     """when it was put with these times"""
     by: _builtins.str
     """name of the token of the one who put it; empty: the broker required none"""
+    fair: _builtins.str
+    """as in PutScheduleRequest"""
     @_builtins.property
     def instance(self) -> Global___InstanceInfo:
         """the last instance; absent: there is none, or it was removed"""
@@ -5846,10 +5853,11 @@ class ScheduleInfo(_message.Message):
         missed_at: _builtins.float = ...,
         put: _builtins.float = ...,
         by: _builtins.str = ...,
+        fair: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "every", b"every", "function", b"function", "id", b"id", "instance", b"instance", "last", b"last", "missed", b"missed", "missed_at", b"missed_at", "next", b"next", "overlap", b"overlap", "paused", b"paused", "put", b"put", "uncounted", b"uncounted", "waiting", b"waiting", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "every", b"every", "fair", b"fair", "function", b"function", "id", b"id", "instance", b"instance", "last", b"last", "missed", b"missed", "missed_at", b"missed_at", "next", b"next", "overlap", b"overlap", "paused", b"paused", "put", b"put", "uncounted", b"uncounted", "waiting", b"waiting", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
