@@ -93,7 +93,7 @@ def schedule(
     about times at which no broker ran: "last" starts an instance for the last of them, "none" for none, "all" for each
     of them, at most 100.
 
-    With a `fair` key its instances take turns with those of other keys, as with `start(..., fair=...)`.
+    With a `fair` key its instances take turns with instances of other keys, as with `start(..., fair=...)`.
 
     The entry point must be decorated. Arguments hold no promises and nothing of `put()`, and at most 64 KiB. Raises
     TypeError or ValueError for other arguments.
