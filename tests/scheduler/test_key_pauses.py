@@ -206,6 +206,19 @@ class TestWhatIsSaid:
         driver.spawn("f", of=WHOLE[1])
         assert says(driver, "f")[0].startswith("few at once is paused for 20 more seconds")
 
+    def test_the_list_of_limits_has_the_next_start(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker(slots=6)
+        driver.spawn("a", "b", of=function("asks", limit=SHARED, retry=AGAIN))
+        driver.spawn("c @x", "d @x", "e @y", of=BY_RATE)
+        for name in ("a", "c"):
+            asks_for(hand, name)
+        driver.spawn("f @x", "g @y", of=BY_RATE)
+        scheduler = driver.scheduler
+        found = {(gate.name, gate.key): scheduler.next_start(gate) for gate in scheduler.limits_in_use(10)}
+        assert found["api", None] == driver.now + 20.0
+        assert found["by rate", "x"] == driver.now + 20.0
+        assert found.get(("by rate", "y"), 0.0) == 0.0
+
     def test_the_queue_timeout_says_it_too(self, driver: SchedulerDriver) -> None:
         hand = driver.worker()
         driver.spawn("a @x", "b @x", of=function("hurried", max_concurrency=4, retry=AGAIN, queue_timeout=5.0))
