@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from suite import anchors, dashboard, inspecting, latency, removing, sizes, standing, throughput, turns
+from suite import anchors, dashboard, inspecting, latency, rate_keys, removing, sizes, standing, throughput, turns
 from suite.serving import serving
 from suite.table import Row, machine, say, shown, write_json
 
@@ -88,6 +88,7 @@ def _anchors(options: Namespace) -> Iterator[Row]:
 def _large(options: Namespace) -> Iterator[Row]:
     yield from standing.memory(1_000_000)
     yield from turns.turns(1_000_000)
+    yield from rate_keys.rate_keys(1_000_000)
 
 
 def _stores(options: Namespace) -> Iterator[Row]:
@@ -118,7 +119,7 @@ def main() -> int:
     parser = ArgumentParser(description="the suite's benchmarks on this machine")
     parser.add_argument("--quick", action="store_true", help="about a minute, with fewer runs")
     parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part; may be repeated")
-    parser.add_argument("--large", action="store_true", help="the rows of a million nodes, and nothing else")
+    parser.add_argument("--large", action="store_true", help="the rows of a million nodes or keys, and nothing else")
     parser.add_argument("--store", choices=["sqlite", "both"], default="sqlite",
                         help="both: compare PostgreSQL with SQLite, and nothing else")  # fmt: skip
     parser.add_argument("--objects", action="store_true", help="values in an object store, and nothing else")

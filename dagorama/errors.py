@@ -191,14 +191,17 @@ class RetryLater(DagoramaError):
 
     The attempt counts, regardless of `retry_on` and `give_up_on`; without attempts left, or without a retry policy, the
     node fails as with any other exception.
+
+    With `pause_key`, no other node with its `rate_key` or `concurrency_key` starts until then. Without a key this holds
+    for all nodes of its `limit`, else of its function if that has a `rate` or `max_concurrency`; else the node fails.
     """
 
-    def __init__(self, retry_after: float, message: str = "") -> None:
+    def __init__(self, retry_after: float, message: str = "", *, pause_key: bool = False) -> None:
         number = isinstance(retry_after, (int, float)) and not isinstance(retry_after, bool)
         if not number or not 0 <= retry_after < 2**31:
             raise ValueError(f"retry_after is {retry_after!r}: it must be a number of seconds from 0 to {2**31 - 1}")
         super().__init__(retry_after, message)
-        self.retry_after, self.message = retry_after, message
+        self.retry_after, self.message, self.pause_key = retry_after, message, pause_key
 
     def __str__(self) -> str:
         return self.message or f"run again after {self.retry_after:g} seconds"

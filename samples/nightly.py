@@ -1,9 +1,11 @@
-"""Work that starts every night, one instance at a time, and that sends a mail when it has failed.
+"""Work that starts every night, one instance at a time, with a cache, and that sends a mail when it has failed.
 
 Run: python samples/nightly.py
 
 A schedule starts the instances: every two seconds here, and at night with "0 2 * * *". `overlap="skip"` starts none
-while the last one runs. When an instance has ended failed, the broker calls the method that is decorated with
+while the last one runs. The prices are looked up once for all nights, until their values in the cache are a week old.
+
+When an instance has ended failed, the broker calls the method that is decorated with
 `@on_failure`, as a node with retries of its own, so that neither a crash nor a mail server that is away loses the mail.
 
 The mail goes to the SMTP server at NIGHTLY_SMTP_HOST and NIGHTLY_SMTP_PORT, until Ctrl-C. Without them a small one of
@@ -19,27 +21,47 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from email.message import EmailMessage
 
-from dagorama import DAGDefinition, Failure, StaticRetry, dagorama, on_failure, schedule, scheduled_for, unschedule
+from dagorama import (
+    Cache,
+    DAGDefinition,
+    Failure,
+    StaticRetry,
+    dagorama,
+    on_failure,
+    schedule,
+    scheduled_for,
+    unschedule,
+)
 from dagorama.runner import launch_workers
 from dagorama_broker.launch import launch_broker
 
 HOST, PORT = "NIGHTLY_SMTP_HOST", "NIGHTLY_SMTP_PORT"
 STOCK = {"amsterdam": "120", "berlin": "310", "copenhagen": "many"}
+PRICES = {"amsterdam": 12, "berlin": 9, "copenhagen": 15}
 
 
 class Nightly(DAGDefinition):
     @dagorama
     def entrypoint(self) -> int:
-        return self.total([self.count(city) for city in STOCK])
+        return self.total([self.worth(self.count(city), self.price(city)) for city in STOCK])
 
     @dagorama(max_concurrency=1)
     def count(self, city: str) -> int:
         """Count the stock of a city, of one city at a time."""
         return int(STOCK[city])
 
+    @dagorama(cache=Cache(ttl=7 * 86_400))
+    def price(self, city: str) -> int:
+        print("Looking up the price in", city, flush=True)
+        return PRICES[city]
+
     @dagorama
-    def total(self, counts: list[int]) -> int:
-        return sum(counts)
+    def worth(self, count: int, price: int) -> int:
+        return count * price
+
+    @dagorama
+    def total(self, worths: list[int]) -> int:
+        return sum(worths)
 
     @on_failure(retry=StaticRetry(5, interval=1), timeout=30)
     def tell(self, failure: Failure) -> None:

@@ -1079,6 +1079,7 @@ class Failure(_message.Message):
     MICROSECONDS_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    PAUSE_KEY_FIELD_NUMBER: _builtins.int
     node: _builtins.int
     attempt: _builtins.int
     type: _builtins.str
@@ -1092,6 +1093,8 @@ class Failure(_message.Message):
     """no further attempt, even if the policy allows one"""
     retry_after: _builtins.float
     """seconds, instead of the policy's pause"""
+    pause_key: _builtins.bool
+    """no node with its key, or of its shared limit, starts for these seconds"""
     def __init__(
         self,
         *,
@@ -1104,10 +1107,11 @@ class Failure(_message.Message):
         microseconds: _builtins.int = ...,
         final: _builtins.bool = ...,
         retry_after: _builtins.float | None = ...,
+        pause_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "attempt", b"attempt", "exception", b"exception", "final", b"final", "message", b"message", "microseconds", b"microseconds", "node", b"node", "retry_after", b"retry_after", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "attempt", b"attempt", "exception", b"exception", "final", b"final", "message", b"message", "microseconds", b"microseconds", "node", b"node", "pause_key", b"pause_key", "retry_after", b"retry_after", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_after: _TypeAlias = _typing.Literal["retry_after"]  # noqa: Y015
     _WhichOneofArgType__retry_after: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after"]  # noqa: Y015
@@ -5582,6 +5586,7 @@ class PutScheduleRequest(_message.Message):
     EVERY_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
     CATCH_UP_FIELD_NUMBER: _builtins.int
+    FAIR_FIELD_NUMBER: _builtins.int
     HOOK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """1 to 200 characters"""
@@ -5603,6 +5608,8 @@ class PutScheduleRequest(_message.Message):
     """"skip" (also if empty), "queue", "allow" or "replace": if the last instance has not ended"""
     catch_up: _builtins.str
     """"last" (also if empty), "none" or "all": of the times at which no broker ran"""
+    fair: _builtins.str
+    """key of its instances, as in NewInstance"""
     @_builtins.property
     def function(self) -> Global___Function: ...
     @_builtins.property
@@ -5623,11 +5630,12 @@ class PutScheduleRequest(_message.Message):
         every: _builtins.float = ...,
         overlap: _builtins.str = ...,
         catch_up: _builtins.str = ...,
+        fair: _builtins.str = ...,
         hook: Global___FailureHook | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "hook", b"hook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "digest", b"digest", "every", b"every", "function", b"function", "hook", b"hook", "id", b"id", "key", b"key", "overlap", b"overlap", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "digest", b"digest", "every", b"every", "fair", b"fair", "function", b"function", "hook", b"hook", "id", b"id", "key", b"key", "overlap", b"overlap", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5812,6 +5820,7 @@ class ScheduleInfo(_message.Message):
     MISSED_AT_FIELD_NUMBER: _builtins.int
     PUT_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
+    FAIR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     definition: _builtins.str
     function: _builtins.str
@@ -5839,6 +5848,8 @@ class ScheduleInfo(_message.Message):
     """when it was put with these times"""
     by: _builtins.str
     """name of the token of the one who put it; empty: the broker required none"""
+    fair: _builtins.str
+    """as in PutScheduleRequest"""
     @_builtins.property
     def instance(self) -> Global___InstanceInfo:
         """the last instance; absent: there is none, or it was removed"""
@@ -5864,10 +5875,11 @@ class ScheduleInfo(_message.Message):
         missed_at: _builtins.float = ...,
         put: _builtins.float = ...,
         by: _builtins.str = ...,
+        fair: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "every", b"every", "function", b"function", "id", b"id", "instance", b"instance", "last", b"last", "missed", b"missed", "missed_at", b"missed_at", "next", b"next", "overlap", b"overlap", "paused", b"paused", "put", b"put", "uncounted", b"uncounted", "waiting", b"waiting", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "every", b"every", "fair", b"fair", "function", b"function", "id", b"id", "instance", b"instance", "last", b"last", "missed", b"missed", "missed_at", b"missed_at", "next", b"next", "overlap", b"overlap", "paused", b"paused", "put", b"put", "uncounted", b"uncounted", "waiting", b"waiting", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ from dagorama.graph.constructor_arguments import constructor_bytes
 from dagorama.graph.hooks import hook_message
 from dagorama.graph.immediate_scope import encoded_call
 from dagorama.graph.node_batch import FunctionSpec
-from dagorama.graph.start_options import started_with
+from dagorama.graph.start_options import check_fair, started_with
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name
 from dagorama.values.signing import HOOK_OF_SCHEDULE, keyring
@@ -52,6 +52,7 @@ def schedule(
     tz: str | None = None,
     overlap: Overlap = "skip",
     catch_up: CatchUp = "last",
+    fair: str | None = None,
 ) -> Callable[..., Schedule]: ...
 @overload
 def schedule(
@@ -63,6 +64,7 @@ def schedule(
     tz: str | None = None,
     overlap: Overlap = "skip",
     catch_up: CatchUp = "last",
+    fair: str | None = None,
 ) -> Callable[P, Schedule]: ...
 def schedule(
     definition: Any,
@@ -73,6 +75,7 @@ def schedule(
     tz: str | None = None,
     overlap: Overlap = "skip",
     catch_up: CatchUp = "last",
+    fair: str | None = None,
 ) -> Any:
     """Return a function that has the broker start an instance again and again, and that is called as the definition.
 
@@ -90,6 +93,8 @@ def schedule(
     about times at which no broker ran: "last" starts an instance for the last of them, "none" for none, "all" for each
     of them, at most 100.
 
+    With a `fair` key its instances take turns with instances of other keys, as with `start(..., fair=...)`.
+
     The entry point must be decorated. Arguments hold no promises and nothing of `put()`, and at most 64 KiB. Raises
     TypeError or ValueError for other arguments.
     """
@@ -101,7 +106,8 @@ def schedule(
             f"the entry point of {class_name(type(definition))} is not decorated: it runs where it is called, so that"
             " the broker cannot start it; decorate it with @dagorama"
         )
-    rules = _Rules(_one_of("overlap", overlap, _OVERLAPS), _one_of("catch_up", catch_up, _CATCH_UPS))
+    key = check_fair(fair) if fair is not None else ""
+    rules = _Rules(_one_of("overlap", overlap, _OVERLAPS), _one_of("catch_up", catch_up, _CATCH_UPS), key)
     return _ScheduledCall(definition, check_schedule_id(id), _times(cron, every, tz), rules)
 
 
@@ -127,6 +133,7 @@ class _Times(NamedTuple):
 class _Rules(NamedTuple):
     overlap: str
     catch_up: str
+    fair: str  #: empty: there is none
 
 
 def _one_of(what: str, word: str, words: tuple[str, ...]) -> str:
@@ -216,6 +223,7 @@ class _ScheduledCall:
             every=self._times.every,
             overlap=self._rules.overlap,
             catch_up=self._rules.catch_up,
+            fair=self._rules.fair,
         )
 
     def _envelope(self, function: FunctionSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

@@ -116,5 +116,6 @@ def _data(schedule: broker_pb2.ScheduleInfo) -> dict[str, object]:
         "paused": schedule.paused, "next_at": schedule.next or None, "last_at": schedule.last or None,
         "waiting_for": schedule.waiting or None, "missed": schedule.missed, "missed_at": schedule.missed_at or None,
         "more_missed": schedule.uncounted, "put_at": schedule.put, "by": schedule.by or None,
+        "fair": schedule.fair or None,
         "instance": instance_data(schedule.instance) if schedule.HasField("instance") else None,
     }  # fmt: skip

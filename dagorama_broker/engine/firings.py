@@ -10,7 +10,14 @@ from typing import NamedTuple
 from dagorama.api.contract import SCHEDULE_LABEL, entry_node, firing_arguments, firing_instance, schedule_digest
 from dagorama_broker.engine.calendar import due, time_name
 from dagorama_broker.model.hooks import Hook
-from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, unpacked_function, unpacked_hook
+from dagorama_broker.model.schedules import (
+    CatchUp,
+    Overlap,
+    ScheduleRow,
+    unpacked_fair,
+    unpacked_function,
+    unpacked_hook,
+)
 from dagorama_broker.scheduler import NewNodes, Start
 
 
@@ -83,7 +90,13 @@ def block_of(row: ScheduleRow, time: float) -> NewNodes:
         keys=[row.key] if row.key else (),
         key=[1] if row.key else (),
         weight=2,
-        start=Start(f"{row.name}/{name}", row.digest, labels=((SCHEDULE_LABEL, row.name),), hook=_hook_of(row, name)),
+        start=Start(
+            f"{row.name}/{name}",
+            row.digest,
+            labels=((SCHEDULE_LABEL, row.name),),
+            hook=_hook_of(row, name),
+            fair=unpacked_fair(row.function),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.hooks import HookRow
+from dagorama_broker.model.key_pauses import KeyPauseRow
 from dagorama_broker.model.rows import (
     CachedRow,
     EagerAttemptRow,
@@ -97,6 +98,7 @@ class Live:
     mail: Mail = NO_MAIL  #: of `instances`
     next_signal: int = 1
     turns: dict[int, TurnRow] = field(default_factory=dict)  #: of `instances` that have one, by key
+    key_pauses: list[KeyPauseRow] = field(default_factory=list)  #: in the order of names and keys
 
 
 class FoundNode(NamedTuple):

@@ -9,6 +9,7 @@ from dagorama_broker.model.actions import ActionRow
 from dagorama_broker.model.delays import DelayRow
 from dagorama_broker.model.domain import Function
 from dagorama_broker.model.hooks import HookRow
+from dagorama_broker.model.key_pauses import KeyPauseRow, PausedKey
 from dagorama_broker.model.schedules import ScheduleRow
 from dagorama_broker.model.signals import SignalRow, WaitRow
 
@@ -292,6 +293,8 @@ class Changes:
     signals: list[SignalRow] = field(default_factory=list)  #: a later row of a number replaces an earlier one
     signals_gone: list[int] = field(default_factory=list)  #: their numbers; after `signals`
     turns: list[TurnRow] = field(default_factory=list)  #: of `instances` that have one
+    key_pauses_over: list[PausedKey] = field(default_factory=list)  #: before `key_pauses`
+    key_pauses: list[KeyPauseRow] = field(default_factory=list)  #: a later row of a key replaces an earlier one
 
     def __bool__(self) -> bool:
         return any(getattr(self, table) for table in self.__slots__)

@@ -14,7 +14,7 @@ from dagorama_broker.model.hooks import Hook
 MOST_CAUGHT_UP = 100
 #: Schedules of one broker.
 MOST_SCHEDULES = 10_000
-_HOOK = "failure hook"  # no name of a field of functions
+_HOOK, _FAIR = "failure hook", "fair key"  # no names of fields of functions
 
 
 class Overlap(StrEnum):
@@ -75,21 +75,24 @@ class ScheduleRow(NamedTuple):
         return Times(self.cron, self.zone, self.every, self.start)
 
 
-def packed_function(function: Function, hook: Hook | None = None) -> bytes:
+def packed_function(function: Function, hook: Hook | None = None, fair: str = "") -> bytes:
     """Return a function as a schedule or a hook keeps it: its own row is dropped when no node names it.
 
-    `hook` is what the instances of a schedule get that has this entry point.
+    `hook` and `fair` are what the instances of a schedule get that has this entry point.
     """
     fields = asdict(function)
     if hook is not None:
         fields[_HOOK] = hook.packed()
+    if fair:
+        fields[_FAIR] = fair
     return json.dumps(fields, sort_keys=True).encode()
 
 
 def unpacked_function(packed: bytes) -> Function:
     """Return the function that `packed_function` has packed."""
     fields = json.loads(packed)
-    fields.pop(_HOOK, None)
+    for other in (_HOOK, _FAIR):
+        fields.pop(other, None)
     fields["protocol"] = WireProtocol(fields["protocol"])
     if fields["retry"] is not None:
         fields["retry"] = RetryPolicy(**fields["retry"])
@@ -108,3 +111,8 @@ def unpacked_hook(packed: bytes) -> Hook | None:
     """Return the hook that `packed_function` has packed; None: there is none."""
     found = json.loads(packed).get(_HOOK)
     return Hook.unpacked(found) if found is not None else None
+
+
+def unpacked_fair(packed: bytes) -> str:
+    """Return the fair key that `packed_function` has packed; empty: there is none."""
+    return str(json.loads(packed).get(_FAIR, ""))

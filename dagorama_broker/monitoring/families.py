@@ -84,6 +84,11 @@ def _instances(now: Snapshot) -> Iterator[Metric]:
     yield counter("dagorama_schedule_instances_total", text, value=now.schedules_fired)
     text = "Times of schedules for which nothing was started"
     yield counter("dagorama_schedule_times_missed_total", text, value=now.schedules_missed)
+    text = "Signals of unfinished instances that are kept until a node waits for them"
+    yield gauge("dagorama_signals_kept", text, value=now.signals.kept)
+    yield gauge("dagorama_signal_waits", "Nodes that wait for a signal", value=now.signals.waits)
+    text = "Signals that were given to nodes"
+    yield counter("dagorama_signals_taken_total", text, value=now.signals.taken)
 
 
 def _broker(now: Snapshot) -> Iterator[Metric]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.recorder import Recorder
-from dagorama_broker.scheduler import ReadyAges, Recording, Scheduler, Worker
+from dagorama_broker.scheduler import ReadyAges, Recording, Scheduler, SignalCounts, Worker
 from dagorama_monitoring.histogram import Distribution
 
 
@@ -66,6 +66,7 @@ class Snapshot:
     messages_out: int
     schedules_fired: int  #: instances that schedules have started
     schedules_missed: int  #: times for which schedules have started nothing
+    signals: SignalCounts
 
 
 def taken(broker: Broker, recorder: Recorder, ages: ReadyAges) -> Snapshot:
@@ -97,6 +98,7 @@ def taken(broker: Broker, recorder: Recorder, ages: ReadyAges) -> Snapshot:
         messages_out=broker.traffic.messages_out,
         schedules_fired=broker.schedules.fired,
         schedules_missed=broker.schedules.missed,
+        signals=scheduler.signal_counts,
     )
 
 

@@ -29,10 +29,14 @@ def start_of(new: pb.NewInstance) -> Start | None:
         raise InvalidArgument(f"the digest of an instance has {len(new.digest)} bytes; {LONGEST_DIGEST} are allowed")
     if not LOWEST <= new.priority <= HIGHEST:
         raise InvalidArgument(f"the priority of an instance is {new.priority}; {LOWEST} to {HIGHEST} are allowed")
-    if len(new.fair) > LONGEST_FAIR:
-        raise InvalidArgument(f"the fair key of an instance has {len(new.fair)} characters; {LONGEST_FAIR} are allowed")
-    check_text(new.fair, "the fair key of an instance")
-    return Start(new.name, new.digest, new.priority, labels_of(new.labels), hook, new.fair)
+    return Start(new.name, new.digest, new.priority, labels_of(new.labels), hook, checked_fair(new.fair))
+
+
+def checked_fair(fair: str) -> str:
+    """Return a fair key as it came; empty: there is none. Raises InvalidArgument."""
+    if len(fair) > LONGEST_FAIR:
+        raise InvalidArgument(f"the fair key of an instance has {len(fair)} characters; {LONGEST_FAIR} are allowed")
+    return check_text(fair, "the fair key of an instance")
 
 
 def labels_of(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -162,8 +162,9 @@ def _limit(scheduler: Scheduler, gate: QueueGate) -> pb.LimitInfo:
     )
     if gate.rate is not None:
         info.rate.starts, info.rate.seconds = gate.rate
-    if gate.is_used_up and gate.next_start() < inf:
-        info.next_start = gate.next_start() + scheduler.wall
+    next_start = scheduler.next_start(gate)
+    if 0.0 < next_start < inf:
+        info.next_start = next_start + scheduler.wall
     return info
 
 

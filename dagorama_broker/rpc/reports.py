@@ -250,6 +250,7 @@ def _take_failure(broker: Broker, worker: Worker, failure: pb.Failure) -> None:
         failure.microseconds,
         final=failure.final,
         after=after if after is None or isfinite(after) else None,
+        pause_key=failure.pause_key,
     )
 
 

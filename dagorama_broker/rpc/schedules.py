@@ -10,11 +10,18 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.calendar import check_times
 from dagorama_broker.engine.schedules import Upcoming
 from dagorama_broker.errors import InvalidArgument, NotFound
-from dagorama_broker.model.schedules import CatchUp, Overlap, ScheduleRow, packed_function, unpacked_function
+from dagorama_broker.model.schedules import (
+    CatchUp,
+    Overlap,
+    ScheduleRow,
+    packed_function,
+    unpacked_fair,
+    unpacked_function,
+)
 from dagorama_broker.rpc.fields import check_name, check_plain, check_text, fitting
 from dagorama_broker.rpc.functions import function_of, hook_of
 from dagorama_broker.rpc.inspect import LARGEST_PAGE, PAGE, info_of
-from dagorama_broker.rpc.marks import LONGEST_DIGEST
+from dagorama_broker.rpc.marks import LONGEST_DIGEST, checked_fair
 from dagorama_broker.rpc.permissions import caller_name
 from dagorama_broker.scheduler import Explainer
 
@@ -37,7 +44,9 @@ def _row(request: pb.PutScheduleRequest) -> ScheduleRow:
         name=_checked_id(request.id),
         definition=check_name(request.definition, "the name of a definition", 1),
         function=packed_function(
-            function_of(request.function), hook_of(request.hook) if request.HasField("hook") else None
+            function_of(request.function),
+            hook_of(request.hook) if request.HasField("hook") else None,
+            checked_fair(request.fair),
         ),
         arguments=check_plain(request.arguments, "a schedule", LARGEST_SCHEDULED, JSON),
         cron=check_name(request.cron, "a cron expression"),
@@ -128,4 +137,5 @@ async def _message(broker: Broker, upcoming: Upcoming, explainer: Explainer) -> 
         missed_at=row.missed_at,
         put=row.put,
         by=row.by,
+        fair=unpacked_fair(row.function),
     )

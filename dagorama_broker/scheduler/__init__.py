@@ -11,6 +11,7 @@ from dagorama_broker.scheduler.ends import RecentFailure, Tally
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.limits import KEYS_LEFT_OUT, Limits, Timing
 from dagorama_broker.scheduler.mail import Sent, refuse_ended
+from dagorama_broker.scheduler.mailboxes import SignalCounts
 from dagorama_broker.scheduler.mismatch import ReasonCode
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
@@ -60,6 +61,7 @@ __all__ = [
     "Retried",
     "Scheduler",
     "Sent",
+    "SignalCounts",
     "Slot",
     "Start",
     "TakenBack",

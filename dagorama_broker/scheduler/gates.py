@@ -34,8 +34,8 @@ class _Span:
 class Gate(Generic[Queue]):
     """A limit and what counts against it: of a shared limit, of a function, or of one key of a function."""
 
-    __slots__ = ("_spans", "claimed", "declared_by", "due", "filled_at", "held", "key", "max_concurrency", "name",
-                 "queues", "rate", "used")  # fmt: skip
+    __slots__ = ("_spans", "claimed", "declared_by", "due", "filled_at", "held", "is_paused", "key", "max_concurrency",
+                 "name", "queues", "rate", "used")  # fmt: skip
 
     def __init__(self, name: str, key: str | None = None) -> None:
         self.name = name  #: of the shared limit, or of the function
@@ -45,6 +45,7 @@ class Gate(Generic[Queue]):
         self.declared_by = ""  #: the function whose figures hold
         self.claimed = 0  #: nodes that are claimed now; not counted for one key
         self.used = 0  #: starts that count
+        self.is_paused = False  #: whether nothing starts, because a node has asked for that
         self.held = 0  #: starts that are granted, of nodes that wait behind others in their process
         self.queues: dict[Queue, None] = {}  #: that it limits
         self.due = inf  #: when it must be looked at
@@ -54,6 +55,8 @@ class Gate(Generic[Queue]):
     @property
     def room(self) -> int:
         """Nodes that may be claimed now, at least 0."""
+        if self.is_paused:
+            return 0
         room = self.max_concurrency - self.claimed if self.max_concurrency else ANY
         if self.rate is not None:
             room = min(room, self.rate.starts - self.used - self.held)

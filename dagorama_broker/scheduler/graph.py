@@ -76,6 +76,11 @@ class Graph(Endings):
         self.wait_for(node, [again[other.key] for other in before])
         return now
 
+    def end_key_pauses(self, most: int) -> None:
+        """Grant nodes of up to `most` keys again whose pauses are over."""
+        for what in self.key_pauses.end(self.now, most, self.changes):
+            self.key_pauses.apply_to_all(what, self.stir)
+
     def settle(self, node: Node, bad: Node | None) -> None:
         """Queue, complete or fail a WAITING or RESOLVING node if nothing that it waits for is unfinished."""
         if bad is not None:

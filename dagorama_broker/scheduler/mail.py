@@ -65,6 +65,7 @@ def begin_wait(graph: CompletedNodes, node: Node) -> None:
         return
     node.pending = 1
     box.waiting[node.key] = node
+    mail.waits += 1
     mail.size += size_of_wait(wait)
     if wait.until:
         left = min(wait.timeout, max(0.0, wait.until - graph.wall - graph.now))
@@ -136,6 +137,7 @@ def take_default(graph: CompletedNodes, node: Node) -> None:
 
 def _give(graph: CompletedNodes, node: Node, value: bytes, by: str) -> None:
     assert node.wait is not None
+    graph.mail.taken += 1
     _complete(graph, node, value, node.wait._replace(end=WaitEnd.SENT, by=by))
 
 
@@ -152,6 +154,7 @@ def leave(graph: WaitingNodes, node: Node) -> None:
     assert wait is not None
     box = graph.mail.box(node.instance.key, wait.name)
     if box.waiting.pop(node.key, None) is not None:
+        graph.mail.waits -= 1
         graph.mail.size -= size_of_wait(wait)
         graph.mail.clear_deadline(node.key)
     if node.state is not COMPLETED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from dagorama_broker.errors import utc_text
 from dagorama_broker.model.rows import Changes
@@ -31,6 +32,14 @@ class Mailbox:
         self.over = ""  #: why no node waits any longer, if the last one that did got no signal
 
 
+class SignalCounts(NamedTuple):
+    """Counts for metrics."""
+
+    kept: int  #: signals of unfinished instances that no node waits for yet
+    waits: int  #: nodes that wait for a signal
+    taken: int  #: signals that were given to nodes, since the start
+
+
 class Mailboxes:
     """All mailboxes of unfinished instances. An instance that has never used a signal has none."""
 
@@ -39,6 +48,9 @@ class Mailboxes:
         self.next_number = 1
         self.size = 0  #: bytes of kept signals, keys and waits, roughly
         self.kept = 0  #: bytes of kept signals and keys
+        self.signals = 0  #: kept signals
+        self.waits = 0  #: nodes that wait
+        self.taken = 0  #: signals that were given to nodes
         self._deadlines: list[tuple[float, int]] = []  # heap of (when, key) of nodes whose wait has a timeout
         self._deadline_of: dict[int, float] = {}  # by key, of nodes that wait now
 
@@ -59,12 +71,16 @@ class Mailboxes:
             if row.key:
                 self._remember(box, row)
             if row.value is not None:
-                box.kept.append(row)
-                self._add(_size(row))
+                self.keep(box, row)
+
+    def counts(self) -> SignalCounts:
+        """Return the counts for metrics."""
+        return SignalCounts(self.signals, self.waits, self.taken)
 
     def forget(self, instance: int) -> None:
         """Drop the mailboxes of an instance that leaves memory; the store has them."""
         for box in self._of.pop(instance, {}).values():
+            self.signals -= len(box.kept)
             self._add(-sum(map(_size, box.kept)) - SIGNAL_BYTES * len(box.keys))
 
     def set_deadline(self, key: int, when: float) -> None:
@@ -102,11 +118,13 @@ class Mailboxes:
     def keep(self, box: Mailbox, row: SignalRow) -> None:
         """Keep a signal until a node waits for it."""
         box.kept.append(row)
+        self.signals += 1
         self._add(_size(row))
 
     def take(self, box: Mailbox) -> SignalRow:
         """Take the oldest kept signal out of a mailbox."""
         row = box.kept.popleft()
+        self.signals -= 1
         self._add(-_size(row))
         return row
 

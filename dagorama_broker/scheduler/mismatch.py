@@ -28,6 +28,7 @@ class ReasonCode(StrEnum):
     DELAY = "delay"
     SIGNAL = "signal"  #: it waits for one
     PAUSED = "paused"
+    KEY_PAUSED = "key_paused"  #: a node has asked for it
     LIMIT = "limit"  #: max_concurrency
     RATE = "rate"  #: the starts that its rate, or a limit, allows are used up
     BUSY = "busy"

@@ -21,6 +21,7 @@ from dagorama_broker.model.rows import (
 from dagorama_broker.model.schedules import ScheduleRow
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.instances import Instance, NodeBlock
+from dagorama_broker.scheduler.key_pauses import KeyPauses
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.mailboxes import Mailboxes
 from dagorama_broker.scheduler.objects import Node, Reservation
@@ -102,7 +103,8 @@ class Names:
         self.mail = Mailboxes()  #: signals of `instances`
         self._last_keyed = 0
         self.stirred: dict[FunctionQueue, None] = {}  #: queues whose oldest claimable node may have changed
-        self.rates = Rates(self._stir)
+        self.rates = Rates(self.stir)
+        self.key_pauses = KeyPauses(self.queue_by_id, self.keyed)
         self.turns = Turns()
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
@@ -118,7 +120,8 @@ class Names:
         self.sampled = SAMPLED
         return self.recording
 
-    def _stir(self, queue: FunctionQueue) -> None:
+    def stir(self, queue: FunctionQueue) -> None:
+        """Have the oldest claimable node of a queue looked for, which may have changed."""
         self.stirred[queue] = None
 
     # --- functions ------------------------------------------------------------------------------------
@@ -162,6 +165,7 @@ class Names:
         queue.is_paused = queue.function.queue in self.paused
         if queue.is_limited:
             self.rates.join(queue)
+        self.key_pauses.apply(queue)
         self.functions_size += _size_of(queue.function)
         return queue
 
@@ -204,6 +208,8 @@ class Names:
         queue.nodes += 1
         if queue.function.rate_by_key:
             self.rates.join_key(queue, self.now)
+        if self.key_pauses.rows:
+            self.key_pauses.apply(queue)
 
     def _leave_keyed(self, queue: FunctionQueue) -> None:
         queue.nodes -= 1

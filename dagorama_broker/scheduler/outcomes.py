@@ -12,6 +12,7 @@ from dagorama_broker.scheduler.children import Children
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.eager import aborted_failure
 from dagorama_broker.scheduler.ends import Tally
+from dagorama_broker.scheduler.key_pauses import nothing_to_pause
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.rebind import bind, is_unbound
@@ -106,11 +107,12 @@ class Outcomes(Children):
         *,
         final: bool = False,
         after: float | None = None,
+        pause_key: bool = False,
     ) -> bool:
         """Record an attempt that failed after this time: retry the node, or fail it and its descendants.
 
         `jitter` is in [0, 1). `final`: do not retry, even if the policy allows it; `after`: seconds until the retry,
-        instead of the policy's.
+        instead of the policy's, and with `pause_key` also until another node with its key starts.
         """
         node = self._reported(worker, key, attempt)
         if node is None:
@@ -129,6 +131,8 @@ class Outcomes(Children):
             microseconds=microseconds,
             worker=worker.info.name,
         )
+        if pause_key and not self.claims.pause_key(node, after or 0.0):
+            failure, final = nothing_to_pause(failure), True
         failure = failure.after(trouble.failure)
         self.graph.keep_failure(trouble, failure.packed())
         if final or policy is None or trouble.failed_attempts >= policy.max_attempts:

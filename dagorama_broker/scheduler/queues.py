@@ -47,6 +47,7 @@ class FunctionQueue(Places):
         "is_async",
         "is_bounded",
         "is_counted",
+        "is_held",
         "is_limited",
         "is_paused",
         "key",
@@ -81,6 +82,7 @@ class FunctionQueue(Places):
         self.nodes = 0  #: unfinished nodes; counted for a concurrency key only
         self.is_async = function.is_async
         self.is_paused = False  #: of a function's own queue: its nodes are not granted
+        self.is_held = False  #: the nodes of its key are not granted, because a node has asked for that
         #: whether a node may be claimed together with the source that it waits for: nothing of it is counted, timed or
         #: visible before the source has ended
         self.can_fuse = not (
@@ -121,6 +123,8 @@ class FunctionQueue(Places):
     @property
     def own_room(self) -> int:
         """Nodes that may be claimed now, as far as its key alone decides."""
+        if self.is_held:
+            return 0
         room = self.limit - self.claimed if self.limit else ANY
         return room if self.gate is None else min(room, self.gate.room)
 
@@ -136,7 +140,9 @@ class FunctionQueue(Places):
             return True
         for gate in self.gates:  # without calls, because it is asked for each node that is granted
             rate, most = gate.rate, gate.max_concurrency
-            if (rate is not None and gate.used + gate.held >= rate.starts) or (most and gate.claimed >= most):
+            if rate is not None and gate.used + gate.held >= rate.starts:
+                return True
+            if (most and gate.claimed >= most) or gate.is_paused:
                 return True
         return False
 
@@ -154,6 +160,11 @@ class FunctionQueue(Places):
         """Queued nodes of a function that may be claimed now, with any key."""
         nodes = self.available + self.keyed_available
         return min(nodes, self.shared_room) if self.gates else nodes
+
+    def hold(self, is_held: bool) -> None:
+        """Grant no nodes of its key, or go on with it. Call `recount` and stir the queue afterwards."""
+        self.is_held = is_held
+        self.is_bounded = bool(is_held or self.limit or self.function.rate_by_key)
 
     def recount(self) -> None:
         """Update `keyed_available` of the function from this queue of a concurrency key."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from math import inf
+from sys import getsizeof
 from typing import NamedTuple
 
 from dagorama_broker.model.domain import Function, Rate
@@ -18,6 +19,8 @@ from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate
 
 #: Keys that are looked at for a list.
 MOST_KEYS = 10_000
+#: Bytes for each key, and keys in addition, from which the table of a function's keys is larger than it needs to be.
+SPARSE, FEW = 400, 1_000
 
 
 class Figures(NamedTuple):
@@ -190,7 +193,7 @@ class Rates:
 
     def look(self, now: float, most: int) -> None:
         """Look at up to `most` gates whose time has come: some open, others have nothing more to remember."""
-        timers = self._timers
+        timers, forgotten = self._timers, set[str]()
         while timers and timers[0][0] <= now and most:
             when, _, gate = heappop(timers)
             most -= 1
@@ -204,6 +207,16 @@ class Rates:
             self.watch(gate)
             timers = self._timers
             self._forget_if_idle(gate)
+            if gate.key is not None:
+                forgotten.add(gate.name)
+        for name in forgotten:
+            self._shrink(name)
+
+    def _shrink(self, name: str) -> None:
+        """Give the memory of a table back that had many more keys: a dict does not become smaller by itself."""
+        gates = self.of_keys.get(name)
+        if gates is not None and getsizeof(gates) > SPARSE * (len(gates) + FEW):
+            self.of_keys[name] = dict(gates)
 
     def opened(self, gate: QueueGate) -> None:
         """Have the queues of a gate looked at, which may have more room than before."""

@@ -162,8 +162,7 @@ def _queued(claims: Claims, node: Node, situation: Situation) -> Iterator[Reason
     if not pools:
         yield from _mismatches(claims, queue)
         return
-    for gate in gates_of(queue):
-        yield from _closed(claims, gate, situation.now)
+    yield from _closed(claims, queue)
     if queue.limit and queue.claimed >= queue.limit:
         yield _limit(claims, queue)
     elif queue.function.protocol is WireProtocol.LEGACY:
@@ -209,7 +208,17 @@ def _limit(claims: Claims, queue: FunctionQueue) -> Reason:
     return Reason(ReasonCode.LIMIT, text, queue.claimed, tuple(running[:MOST_NAMED]))
 
 
-def _closed(claims: Claims, gate: QueueGate, now: float) -> Iterator[Reason]:
+def _closed(claims: Claims, queue: FunctionQueue) -> Iterator[Reason]:
+    """Yield why pauses of its key, rates and shared limits let none of these nodes start now."""
+    pauses, now = claims.graph.key_pauses, claims.graph.now
+    for what in pauses.held(queue):
+        until, asked_by = pauses.end_of(what), claims.graph.nodes.get(pauses.rows[what].node)
+        yield Reason(ReasonCode.KEY_PAUSED, what.reason(until - now), 1, (asked_by,) if asked_by else (), until)
+    for gate in gates_of(queue):
+        yield from _closed_gate(claims, gate, now)
+
+
+def _closed_gate(claims: Claims, gate: QueueGate, now: float) -> Iterator[Reason]:
     """Yield why a gate lets nothing through now."""
     is_shared = gate is claims.graph.rates.shared.get(gate.name)
     what = f"the limit {gate.name!r}" if is_shared else "its function"
@@ -269,9 +278,8 @@ def _ahead(claims: Claims, pools: Collection[Pool], node: Node) -> int:
 
 
 def closed_reason(claims: Claims, queue: FunctionQueue) -> str | None:
-    """Return which limit lets none of these nodes start now; None: none of its rates and shared limits does."""
-    closed = (reason for gate in gates_of(queue) for reason in _closed(claims, gate, claims.graph.now))
-    return next((reason.text for reason in closed), None)
+    """Return which limit lets none of these nodes start now; None: none of its limits, rates and pauses does."""
+    return next((reason.text for reason in _closed(claims, queue)), None)
 
 
 def is_blocked(reasons: Iterable[Reason]) -> bool:

@@ -54,6 +54,7 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     """Fill an empty graph; return the nodes in BACKOFF with the time of their next attempt, which may be over."""
     graph.paused = {row.queue: row for row in live.paused}
     graph.schedules = {row.name: row for row in live.schedules}
+    graph.key_pauses.restore(live.key_pauses, graph.now, graph.wall)
     for row in live.functions:
         graph.enter_queue(graph.plan_queue(row.id, row.function))
     graph.next_node, graph.next_instance, graph.next_queue = live.next_node, live.next_instance, live.next_function

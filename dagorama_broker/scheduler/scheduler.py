@@ -12,6 +12,7 @@ from itertools import islice
 
 from dagorama_broker.model.delays import CLOSE
 from dagorama_broker.model.domain import Rebinding
+from dagorama_broker.model.key_pauses import PausedKey
 from dagorama_broker.model.queries import Failed, StoredInstance
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler.assignment import Assigner
@@ -58,6 +59,7 @@ class Scheduler(Signals):
         self._end_pauses(now)
         self.claims.begin_first()
         self.graph.rates.look(now, self.limits.step)
+        self.graph.end_key_pauses(self.limits.step)
         for node in islice(self.graph.expired(now), self.limits.step):
             self._give_up(node)
         self._end_waits()
@@ -89,6 +91,7 @@ class Scheduler(Signals):
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
         times = [
             stale_at, self.dispatch_paused_until, self.graph.rates.next_due, self.graph.mail.next_deadline(),
+            self.graph.key_pauses.next_due,
         ]  # fmt: skip
         times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.claims.overruns) if heap]
         if self.claims.leases:
@@ -191,6 +194,11 @@ class Scheduler(Signals):
     def limits_in_use(self, most: int) -> list[QueueGate]:
         """Return shared limits, limits of functions, and rates of keys that have nodes, at most `most`."""
         return self.graph.rates.listed(most)
+
+    def next_start(self, gate: QueueGate) -> float:
+        """Return when a limit that allows no start now allows one; 0: now; infinite: that is not known."""
+        what = PausedKey(gate.name, gate.key or "", int(self.is_shared(gate)))
+        return max(self.graph.key_pauses.end_of(what), gate.next_start() if gate.is_used_up else 0.0)
 
     def is_shared(self, gate: QueueGate) -> bool:
         """Return whether this is a shared limit, and not one of a function."""

@@ -11,12 +11,18 @@ from dagorama_broker.model.signals import NewSignal, WaitRow
 from dagorama_broker.scheduler.administration import Administration
 from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.mail import Sent, send, take_default
+from dagorama_broker.scheduler.mailboxes import SignalCounts
 
 #: Type of the failure of a node whose signal has not come in time.
 SIGNAL_TIMEOUT = "dagorama.errors.SignalTimeout"
 
 
 class Signals(Administration):
+    @property
+    def signal_counts(self) -> SignalCounts:
+        """The counts of kept signals, waits and taken signals."""
+        return self.graph.mail.counts()
+
     def next_wait(self, instance: Instance, name: str) -> WaitRow | None:
         """Return the wait that would get the next signal of this name; None: no node waits for it."""
         box = self.graph.mail.find(instance.key, name)

@@ -5,7 +5,11 @@ A node that waits behind others in its slot starts when these have ended. Until 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from dagorama_broker.scheduler.effects import TakenBack
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.key_pauses import pausable_key
 from dagorama_broker.scheduler.objects import Node, Slot
 from dagorama_broker.scheduler.offers import Offers
 from dagorama_broker.scheduler.queues import FunctionQueue, QueueGate
@@ -62,6 +66,29 @@ class Starts(Offers):
         for gate in gates_of(node.queue) if node is not None else ():
             gate.release()
             self.graph.rates.opened(gate)
+
+    def pause_key(self, node: Node, seconds: float) -> bool:
+        """Grant no nodes with the key or the shared limit of this one for some seconds; return False if it has none.
+
+        Nodes that wait behind others in their processes are asked back; they may have started by then.
+        """
+        graph, what = self.graph, pausable_key(node.queue)
+        if what is None:
+            return False
+        if graph.key_pauses.pause(what, seconds, node.key, graph.now, graph.wall, graph.changes):
+            graph.key_pauses.apply_to_all(what, graph.stir)
+            held = [slot for slot, other in self._behind() if what in graph.key_pauses.held(other.queue)]
+            for slot in dict.fromkeys(held):
+                slot.asked = True
+                graph.effects.take_back.append(TakenBack(slot, list(slot.held)[1:]))
+        return True
+
+    def _behind(self) -> Iterator[tuple[Slot, Node]]:
+        """Yield the nodes that wait behind others in their slots, unless these were asked back before."""
+        for attempt, node in self.claimed.items():
+            slot = node.slot
+            if slot is not None and len(slot.held) > 1 and not slot.asked and next(iter(slot.held)) != attempt:
+                yield slot, node
 
 
 def gates_of(queue: FunctionQueue) -> list[QueueGate]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import WAIT_FUNCTION
 from dagorama.errors import NotFound, RequestRejected
 from dagorama.models.state import State
 from dagorama_dashboard.broker import DEADLINE
@@ -16,6 +18,8 @@ from dagorama_dashboard.web.rendering import Content
 VIEWS = ("shape", "quilt", "focus", "timeline", "table")
 #: Rows of the table, and groups of failures above it.
 ROWS, MOST_FAILURES = 100, 3
+#: Names of signals that are shown.
+MOST_SIGNALS = 10
 
 
 class Filter(NamedTuple):
@@ -64,6 +68,7 @@ async def instance(look: Look) -> Content:
         else _nothing(),
     )
     table = await _table(look, id) if view == "table" else None
+    waits = await _waits(look, id, progress.functions)
     return Content(
         "instance.html",
         f"{info.definition.rpartition(':')[2]} {id.hex()[:8]}",
@@ -71,7 +76,7 @@ async def instance(look: Look) -> Content:
             "info": info, "id": f"{UUID(bytes=id)}", "view": view, "views": VIEWS, "failures": failures, "why": why,
             "functions": progress.functions, "reports": progress.reports, "table": table, "filters": FILTERS,
             "nodes": [sum(counts) for counts in zip(*(each.nodes for each in progress.functions), strict=True)],
-            "node": look.number("node"), "result": result,
+            "node": look.number("node"), "result": result, "waits": waits,
         },
         section="instances",
     )  # fmt: skip
@@ -88,6 +93,32 @@ async def _progress(look: Look, id: bytes) -> pb.Progress:
     (progress,) = [progress async for progress in states]
     assert isinstance(progress, pb.Progress)
     return progress
+
+
+class Waits(NamedTuple):
+    """Nodes of an instance that wait for a signal of one name."""
+
+    first: pb.NodeInfo  #: the one that was created first
+    nodes: int
+
+
+async def _waits(look: Look, id: bytes, functions: Iterable[pb.FunctionProgress]) -> list[Waits]:
+    """Return what nodes wait for, up to `MOST_SIGNALS` names of signals in the order of their first nodes."""
+    waiting = {
+        each.function: each.nodes[State.WAITING]
+        for each in functions
+        if each.function.startswith(WAIT_FUNCTION) and each.nodes[State.WAITING]
+    }
+    asked = [
+        pb.ListNodesRequest(instance=id, states=[pb.WAITING], function=function, limit=1)
+        for function in list(waiting)[:MOST_SIGNALS]
+    ]
+    replies = await asyncio.gather(*(look.recent("ListNodes", request, 2.0) for request in asked))
+    return [
+        Waits(reply.nodes[0], waiting[request.function])
+        for request, reply in zip(asked, replies, strict=True)
+        if reply.nodes and reply.nodes[0].signal.name
+    ]
 
 
 class Table(NamedTuple):

@@ -1,4 +1,4 @@
-"""The sample of nightly work: a schedule starts it, and a hook sends a mail to the SMTP server of this test."""
+"""The sample of nightly work: a schedule, a cache, and a hook that sends a mail to the SMTP server of this test."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def mails() -> Iterator[_Mails]:
         server.shutdown()
 
 
-def test_a_mail_arrives_for_each_night_that_has_failed_although_the_server_was_away(
+def test_a_mail_arrives_for_each_night_that_has_failed_and_prices_are_looked_up_once_for_all(
     mails: _Mails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NIGHTLY_SMTP_HOST", "127.0.0.1")
@@ -63,9 +63,10 @@ def test_a_mail_arrives_for_each_night_that_has_failed_although_the_server_was_a
     program = subprocess.Popen([sys.executable, str(SAMPLE)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         mail = mails.mails.get(timeout=100)
+        mails.mails.get(timeout=100)
     finally:
         program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=60)
+        printed, errors = program.communicate(timeout=60)
     assert re.fullmatch(r"The nightly count of \d\d:\d\d:\d\d has failed", mail["Subject"]), errors
     text = mail.get_payload()
     assert isinstance(text, str)
@@ -73,3 +74,5 @@ def test_a_mail_arrives_for_each_night_that_has_failed_although_the_server_was_a
     assert "invalid literal for int() with base 10: 'many'" in text
     assert "return int(STOCK[city])" in text
     assert mails.refusals == 0, "the first attempt of the hook was turned away"
+    looked_up = [line for line in printed.splitlines() if line.startswith("Looking up the price in ")]
+    assert sorted(line.rpartition(" ")[2] for line in looked_up) == ["amsterdam", "berlin", "copenhagen"]

@@ -162,9 +162,10 @@ def test_a_pool_on_slurm_runs_jobs(tmp_path: Path) -> None:
 
 def test_nightly_work_that_fails_sends_a_mail() -> None:
     lines = output_of("nightly").splitlines()
-    assert lines
+    mails = [line for line in lines if not line.startswith("Looking up the price in ")]
+    assert mails
     assert all(
-        re.match(r"Mail: The nightly count of \d\d:\d\d:\d\d has failed: invalid literal", line) for line in lines
+        re.match(r"Mail: The nightly count of \d\d:\d\d:\d\d has failed: invalid literal", line) for line in mails
     )
 
 

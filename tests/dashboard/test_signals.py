@@ -80,6 +80,25 @@ def test_the_form_has_an_input_for_each_field_and_the_node_gets_the_value(
     assert resolve(instance, promises[0]) == Decision(True, Size.LARGE, "", 3, 0.5)
 
 
+def test_the_page_of_the_instance_lists_what_it_waits_for_and_leads_to_the_forms(
+    guarded: Guarded, waiting: tuple[DAGInstance, list[DAGPromise[Any]]]
+) -> None:
+    instance, _ = waiting
+    address = f"/instances/{instance.instance_id}"
+    guarded.pages.sign_in(guarded.tokens["reader"])
+    page = guarded.pages.page(address)
+    assert "Waits for signals" in page
+    assert f'<a href="{address}/1">1</a>' in page
+    assert "#signal" not in page, "a reader may not send"
+    guarded.pages.sign_in(guarded.tokens["anna"])
+    page = guarded.pages.page(address)
+    assert [f'href="{address}/{number}#signal"' in page for number in (1, 2)] == [True, True]
+    assert '<section id="signal"' in guarded.pages.page(f"{address}/1")
+    sent(guarded.pages, id=f"{instance.instance_id}", signal="words", next=address, json="[]")
+    page = guarded.pages.page(address)
+    assert [f"<code>{name}</code>" in page for name in ("approval", "words")] == [True, False]
+
+
 def test_a_type_without_simple_fields_is_written_as_json(
     guarded: Guarded, waiting: tuple[DAGInstance, list[DAGPromise[Any]]]
 ) -> None:

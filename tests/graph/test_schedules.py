@@ -159,6 +159,17 @@ def test_a_concurrency_key_and_an_async_entry_point_are_kept(world: World) -> No
     assert (found.function, found.overlap) == (f"{__name__}:Keyed.entrypoint", "allow")
 
 
+def test_its_instances_take_turns_by_its_fair_key_until_it_is_put_without_one(world: World) -> None:
+    schedule(Report(), every=EVERY_HOUR, id="hourly", fair="tenant-7")("EU")
+    assert [each.fair for each in connection().list_schedules()] == ["tenant-7"]
+    world.restart_broker()
+    world.clock.advance(HOUR)
+    schedule(Report(), every=EVERY_HOUR, id="hourly")("EU")
+    world.clock.advance(HOUR)
+    found = connection().list_instances(definition=f"{Report.__module__}:{Report.__qualname__}").instances
+    assert [each.fair for each in sorted(found, key=lambda each: each.created)] == ["tenant-7", ""]
+
+
 def test_the_schedules_of_a_crashed_broker_go_on(world: World) -> None:
     schedule(Report(), every=EVERY_HOUR, id="hourly")("EU")
     world.clock.advance(1.5 * HOUR)
@@ -213,6 +224,8 @@ def hourly(**named: Any) -> Callable[..., Schedule]:
         (lambda: hourly(tz="UTC"), TypeError, "an interval has no time zone"),
         (lambda: hourly(overlap="wait"), ValueError, "'skip', 'queue', 'allow', 'replace'"),
         (lambda: hourly(catch_up="some"), ValueError, "'last', 'none', 'all'"),
+        (lambda: hourly(fair=""), ValueError, "fair"),
+        (lambda: hourly(fair=7), TypeError, "fair"),
         (lambda: hourly(id=""), ValueError, "has 0 characters: 1 to 200"),
         (lambda: hourly(id="x" * 201), ValueError, "has 201 characters"),
         (lambda: hourly(id=None), TypeError, "must be a string"),

@@ -136,6 +136,9 @@ def test_to_be_run_later_says_when() -> None:
     again = pickle.loads(pickle.dumps(RetryLater(2.5)))
     assert (again.retry_after, str(again)) == (2.5, "run again after 2.5 seconds")
     assert str(RetryLater(2, "quota")) == "quota"
+    assert [pickle.loads(pickle.dumps(RetryLater(2, pause_key=pause))).pause_key for pause in (True, False)] == [
+        True, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("seconds", [-1, math.nan, math.inf, 2**31, "1", None, True])

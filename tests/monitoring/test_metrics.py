@@ -217,6 +217,18 @@ async def test_instances_of_an_earlier_broker_are_measured_from_their_creation(
         assert (await scrape()).value("dagorama_instance_duration_seconds_count") == 1
 
 
+async def test_signals_and_nodes_that_wait_for_them_are_counted(measured: Served, scrape: Scraping) -> None:
+    dag, function = Dag(), pb.Function(name="dagorama:wait_for(go)", hash="h")
+    waits = [pb.SignalWait(node=place, name="go") for place in (0, 1)]
+    await submit(measured.stub, dag.submission(b"a", b"b", functions=[function], waits=waits))
+    for name in ("go", "later", "later"):
+        await measured.stub.SendSignal(pb.SendSignalRequest(instance=dag.instance, name=name, value=b"1"))
+    metrics = await scrape()
+    assert metrics.value("dagorama_signals_kept") == 2
+    assert metrics.value("dagorama_signal_waits") == 1
+    assert metrics.value("dagorama_signals_taken_total") == 1
+
+
 async def test_no_label_holds_an_id_or_a_host(measured: Served, scrape: Scraping) -> None:
     dag = Dag()
     await submit(measured.stub, dag.submission(b"a"))

@@ -22,7 +22,7 @@ from dagorama import (
     resolve,
     retry_failed,
 )
-from tests.parity.stage import WAIT, Failed, Stage, awaited
+from tests.parity.stage import WAIT, Failed, Stage, awaited, wait_for_all
 from tests.parity.stories import deadly_story, story
 
 SHORT = 0.05
@@ -101,6 +101,44 @@ class Later(DAGDefinition):
 @story
 def a_node_says_when_it_wants_to_run_again(stage: Stage) -> None:
     assert stage.told(*Later()()) == 3
+
+
+class Asked(DAGDefinition):
+    """Each node appends its name to a file when it starts; the first run of the first one asks for a pause."""
+
+    @dagorama
+    def entrypoint(self, starts: Path) -> None:
+        self.write(starts, "first", "tenant-7")
+        self.write(starts, "second", "tenant-7")
+
+    @dagorama(retry=StaticRetry(max_attempts=2, interval=3_600), max_concurrency=1, concurrency_key="tenant")
+    def write(self, starts: Path, name: str, tenant: str) -> None:
+        with starts.open("a") as file:
+            file.write(f"{name} {current().attempt}\n")
+        if (name, current().attempt) == ("first", 1):
+            raise RetryLater(SHORT, "busy", pause_key=True)
+
+
+@story
+def a_node_has_its_key_paused(stage: Stage) -> None:
+    file = stage.folder / "starts"
+    instance, promise = Asked()(file)
+    assert stage.told(instance, promise) is None
+    wait_for_all(instance)
+    assert file.read_text().splitlines() == ["first 1", "first 2", "second 1"]
+
+
+class NotPausable(DAGDefinition):
+    @dagorama(retry=StaticRetry(max_attempts=2, interval=3_600))
+    def entrypoint(self) -> None:
+        raise RetryLater(SHORT, "busy", pause_key=True)
+
+
+@story
+def a_node_without_a_key_or_a_limit_has_nothing_to_pause(stage: Stage) -> None:
+    found = stage.told(*NotPausable()())
+    assert (found.type, found.attempts) == ("dagorama.errors.RetryLater", 1)
+    assert "NotPausable.entrypoint has no rate, limit or max_concurrency" in found.message
 
 
 class AsyncStubborn(DAGDefinition):

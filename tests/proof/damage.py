@@ -26,6 +26,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.delays import DelayRow
+from dagorama_broker.model.key_pauses import KeyPauseRow
 from dagorama_broker.model.rows import Changes, InstanceEnd, KeyRow
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard
@@ -58,6 +59,7 @@ def changes_of(memory: MemoryStore) -> Changes:
         progress=list(tables.progress.values()), keys=[KeyRow(*row) for row in tables.concurrency_keys.items()],
         delays=[DelayRow(key, *delay) for key, delay in tables.delays.items()],
         workers_joined=list(tables.workers.items()), turns=list(tables.marks.turns.values()),
+        key_pauses=[*tables.key_pauses.values(), KeyPauseRow("rates:Crawl.fetch", "tenant-7", 0, 9e9, 60.0, 1)],
     )  # fmt: skip
     changes.instance_ends = [InstanceEnd(key, stored.ended, stored.failed) for key, stored in tables.instances.items()]
     return changes

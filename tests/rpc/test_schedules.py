@@ -42,6 +42,8 @@ def request(**changed: Any) -> pb.PutScheduleRequest:
         ({"zone": "../../etc/passwd"}, "is not a time zone"),
         ({"overlap": "wait"}, "overlap of a schedule is 'wait': it must be one of skip, queue, allow, replace"),
         ({"catch_up": "some"}, "one of last, none, all"),
+        ({"fair": "x" * 257}, "the fair key of an instance has 257 characters; 256 are allowed"),
+        ({"fair": "a\0b"}, "has a NUL character"),
         ({"digest": b"x" * 65}, "the digest of a schedule has 65 bytes"),
     ],
 )  # fmt: skip

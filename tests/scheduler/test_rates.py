@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import random
+from sys import getallocatedblocks, getsizeof
 
 import pytest
 
 from dagorama_broker.model.domain import Function, Rate, RetryPolicy, SharedLimit, State
 from dagorama_broker.scheduler import DemandQuery, FunctionQueue, ReadyAges, Reason, ReasonCode, WorkerInfo
 from dagorama_broker.scheduler.gates import SPANS, Gate
+from dagorama_broker.scheduler.rates import Rates
+from dagorama_broker.scheduler.starts import gates_of
 from tests.support.driver import Hand, SchedulerDriver, function
 from tests.support.starts import Workshop, most_in_a_window
 
@@ -221,6 +225,35 @@ class TestARateByKey:
         driver.wait(10.0)
         assert gates(driver) == 1  # the function's own, for nodes without a key
         assert rates.next_due is None
+
+    def test_200_000_idle_keys_take_no_memory_when_their_windows_are_over(self) -> None:
+        """Only what is about keys is at work here: as many nodes would take the test much longer."""
+        count, rates = 200_000, Rates(lambda queue: None)
+        own = FunctionQueue(1, BY_KEY)
+        queue = FunctionQueue(1, BY_KEY, "any", -1, own)  # it is the queue of one key after the other
+        rates.join(own)
+        gc.disable()
+        try:
+            before = getallocatedblocks()
+            for number in range(count):
+                queue.key = f"tenant-{number}"
+                rates.join_key(queue, 0.0)
+                gate = gates_of(queue)[-1]
+                if gate.start(number / count):
+                    rates.watch(gate)
+                rates.leave_key(queue)
+            del gate
+            assert len(rates.of_keys[BY_KEY.name]) == count + 1
+            assert getallocatedblocks() - before > count
+            rates.look(10.5, count)
+            assert count / 3 < len(rates.of_keys[BY_KEY.name]) < count / 1.5
+            rates.look(11.0, count)
+        finally:
+            gc.enable()
+        assert rates.next_due is None
+        assert list(rates.of_keys[BY_KEY.name]) == [""], "the function's own, for nodes without a key"
+        assert getallocatedblocks() - before < 5_000
+        assert getsizeof(rates.of_keys[BY_KEY.name]) < 500
 
     def test_a_number_at_once_may_hold_for_all_keys(self, driver: SchedulerDriver) -> None:
         of = function("by key", rate=Rate(2, 10.0), rate_by_key=True, max_concurrency=3, concurrency_of_all=True)

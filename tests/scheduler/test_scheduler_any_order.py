@@ -340,13 +340,13 @@ class Life(RuleBasedStateMachine):
         self.names += names
 
     @precondition(lambda self: self.holding())
-    @rule(pick=picks, staged=st.booleans())
-    def fail(self, pick: int, staged: bool) -> None:
+    @rule(pick=picks, staged=st.booleans(), pause=st.sampled_from([None, None, None, 0.2, 1.5]))
+    def fail(self, pick: int, staged: bool, pause: float | None) -> None:
         hand, name = self.one_held(pick)
         staged = staged and not self.is_eager(hand, name)
         if staged:
             hand.make(name, "never seen")
-        hand.fail(name)
+        hand.fail(name, after=pause, pause_key=pause is not None)
         assert not staged or not self.driver.is_visible("never seen")
 
     @precondition(lambda self: self.holding())

@@ -21,6 +21,8 @@ from .loop import HOST, Host, SimulatedLoop
 
 #: Seconds in which each end of a broken connection has noticed.
 LATE = 4.0
+#: Seconds after an answer in which a copy of the call has arrived, if a middleman has sent it twice.
+COPIED = 6.0
 
 
 class Server:

@@ -52,6 +52,9 @@ FUNCTIONS: dict[str, pb.Function] = {
         pb.Function(name="shares too", hash="h", limit=_BOTH, queue="plain", is_async=True, max_deaths=100),
     )
 }
+#: Seconds for which a failed run of a function with a limit has its key paused.
+PAUSE = 1.3
+PAUSABLE = frozenset({"limited", "keyed", "rated", "rated by key", "shares", "shares too"})
 _COMMON = ("plain", "plain", "gpu", "tame", "retries", "async", "urgent", "lazy")
 _RARE = ("patient", "limited", "keyed", "delayed", "hurried")
 
@@ -183,6 +186,8 @@ class Plan:
             program.fails = chance.choice((0, 1, most - 1, most))
         elif trouble < 0.05:
             program.fails = ALWAYS
+        elif trouble > 0.85 and program.function in PAUSABLE:
+            program.fails = 1
         elif trouble < 0.1 and program.function != "async":  # which would take a sync neighbour along
             program.dies = chance.choice((1, DEATHS - 1, ALWAYS))
 

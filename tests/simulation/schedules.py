@@ -20,6 +20,7 @@ from dagorama_testing.loop import START
 
 from .life import Life, Result
 from .loop import WALL
+from .network import COPIED
 from .person import SimulatedPerson
 from .programs import FUNCTIONS, Plan, Program
 from .watcher import Watcher
@@ -78,7 +79,8 @@ class Planner(SimulatedPerson):
             await asyncio.sleep(self.chance.uniform(0.0, 1.0))
             for _ in range(self.chance.choice((1, 1, 2))):
                 await self._put(f"k{number}", *RULES[number])
-        await asyncio.sleep(max(0.0, began + within + 3.0 - self.loop.now))
+        # A copy of a call that comes after the removal would put the schedule again, as another one.
+        await asyncio.sleep(max(began + within + 3.0, self.loop.now + COPIED) - self.loop.now)
         for number in chosen:
             self.watcher.removing[f"k{number}"] = self.loop.now
             await self._call("RemoveSchedule", pb.RemoveScheduleRequest(id=f"k{number}"), pb.RemoveScheduleReply)

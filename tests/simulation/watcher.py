@@ -202,6 +202,8 @@ class Watcher:
             "granted once at a time",
             f"node {node.key} is granted while attempt {before} stands",
         )
+        paused = broker.scheduler.graph.key_pauses.held(node.queue)
+        self.require(not paused, "no paused key", f"node {node.key} is granted although {paused} is paused")
         earliest = self._earliest(node)
         self.attempts[attempt] = node.key, name
         self.latest[node.key] = attempt
@@ -674,6 +676,8 @@ def _has_room(broker: Broker, node: Node) -> bool:
     most = FUNCTIONS[node.queue.function.name].max_concurrency
     if is_limited(FUNCTIONS[node.queue.function.name]):
         return False  # its rate may be used up; if it never has room, the node does not end
+    if broker.scheduler.graph.key_pauses.held(node.queue):
+        return False  # the same
     if not most:
         return True
     return sum(o.queue is node.queue and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values()) < most

@@ -17,7 +17,7 @@ from dagorama.worker.supervisor.stream import Stream
 
 from .loop import Host, SimulatedLoop
 from .network import Link, Network, Stub
-from .programs import FOUND, cache_key, cached_value, columns, kept_value, name_in, own_value
+from .programs import FOUND, PAUSABLE, PAUSE, cache_key, cached_value, columns, kept_value, name_in, own_value
 from .watcher import RING, Value, Watcher
 
 #: The hash of the code that a worker says it has, if it is asked.
@@ -172,6 +172,7 @@ class Child:
         self.answered.append(given)
         if given.run < program.fails:
             worker.watcher.failed(given.name, given.run)
+            pauses = program.function in PAUSABLE
             self.gathered.failures.append(
                 pb.Failure(
                     node=given.key,
@@ -179,6 +180,8 @@ class Child:
                     type="builtins.ValueError",
                     message="boom",
                     traceback="t",
+                    retry_after=PAUSE if pauses else None,
+                    pause_key=pauses,
                 )
             )
         else:

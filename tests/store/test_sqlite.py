@@ -163,6 +163,7 @@ def test_a_store_of_the_first_version_is_migrated_at_the_start_and_keeps_its_row
         older.setattr(restore_module, "read_cached", lambda connection: [])
         older.setattr(restore_module, "read_unfinished_hooks", lambda connection: {})
         older.setattr(restore_module, "live_turns", lambda connection: {})
+        older.setattr(restore_module, "read_key_pauses", lambda connection: [])
         with opened(path) as store:
             store.commit(graph(node(1), node(2, 1)))
             before = store.live()

@@ -6,6 +6,7 @@ from collections import Counter
 from math import inf
 
 from dagorama_broker.model.domain import ENDED, EagerState, State, WireProtocol, unpack_keys
+from dagorama_broker.model.key_pauses import PausedKey
 from dagorama_broker.scheduler import DemandQuery, Node, ReadyAges, ReasonCode, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
@@ -30,6 +31,7 @@ def check(driver: SchedulerDriver) -> None:
     readers_are_counted(scheduler)
     only_what_is_unfinished_is_in_memory(driver)
     pauses_have_their_end(scheduler)
+    paused_keys_are_on_record_and_wait(driver)
     eager_attempts_have_their_attempt(driver)
     slots_are_where_they_belong(scheduler)
     what_was_rebound_is_on_record(driver)
@@ -265,6 +267,19 @@ def pauses_have_their_end(scheduler: Scheduler) -> None:
     assert {(when, key) for key, when in scheduler.graph.expires_at.items()} <= set(scheduler.graph.expiries)
 
 
+def paused_keys_are_on_record_and_wait(driver: SchedulerDriver) -> None:
+    graph = driver.scheduler.graph
+    assert graph.key_pauses.rows == driver.ledger.key_pauses
+    for queue in (*graph.queues.values(), *graph.keyed.values()):
+        assert queue.is_held == (PausedKey(queue.function.name, queue.key) in graph.key_pauses.rows)
+    for name, gate in graph.rates.shared.items():
+        assert gate.is_paused == (PausedKey(name, "", 1) in graph.key_pauses.rows)
+    for granted in driver.effects.granted:
+        assert not graph.key_pauses.held(granted.node.queue)
+    ends = map(graph.key_pauses.end_of, graph.key_pauses.rows)
+    assert all(driver.next_tick is not None and (end > driver.now or driver.next_tick <= driver.now) for end in ends)
+
+
 def what_was_rebound_is_on_record(driver: SchedulerDriver) -> None:
     """Each node is in the queue of the code that runs it, and nodes that other code runs know their own."""
     graph, ledger = driver.scheduler.graph, driver.ledger
@@ -352,6 +367,10 @@ def each_queued_node_has_a_reason(driver: SchedulerDriver) -> None:
 def each_wait_has_its_reason_and_its_end(driver: SchedulerDriver) -> None:
     """`explain` says that a node waits, and until when: a wait whose time is over would have been ended by the step."""
     is_due = driver.next_tick is not None and driver.next_tick <= driver.now
+    boxes = [box for boxes in driver.scheduler.graph.mail._of.values() for box in boxes.values()]
+    assert driver.scheduler.signal_counts[:2] == tuple(
+        sum(map(len, each)) for each in ([box.kept for box in boxes], [box.waiting for box in boxes])
+    )
     for node in driver.scheduler.nodes.values():
         if node.wait is None or node.pending == UNSTARTED:
             continue

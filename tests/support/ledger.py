@@ -8,6 +8,7 @@ from typing import Any
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import EagerState, Function, State, unpack_keys
 from dagorama_broker.model.hooks import HookRow
+from dagorama_broker.model.key_pauses import KeyPauseRow, PausedKey
 from dagorama_broker.model.queries import (
     CreatedBlock,
     EndedNode,
@@ -65,6 +66,7 @@ class Ledger:
         self.worker_names: dict[int, str] = {}
         self.traces: dict[int, str] = {}  #: of blocks, by their first keys
         self.paused: dict[str, PausedQueueRow] = {}
+        self.key_pauses: dict[PausedKey, KeyPauseRow] = {}
         self.eager_attempts: dict[int, EagerAttemptRow] = {}  #: by attempt
         self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
         self.eager_attempt_of: dict[int, int] = {}  #: attempt by the first key of a block
@@ -155,6 +157,9 @@ class Ledger:
             _once(self.eager_attempt_of, made.first_key, made.attempt)
         for first_key, trace in changes.traces:
             _once(self.traces, first_key, trace)
+        for what in changes.key_pauses_over:
+            self.key_pauses.pop(what, None)
+        self.key_pauses.update((row.paused, row) for row in changes.key_pauses)
         for queue in changes.resumed:
             self.paused.pop(queue, None)
         for row in changes.paused:
@@ -368,6 +373,7 @@ class Ledger:
             rebindings=self.rebindings_of(row.key for row in nodes),
             next_rebinding=max(self.rebindings, default=0) + 1,
             paused=list(self.paused.values()),
+            key_pauses=list(self.key_pauses.values()),
             mail=self.mail.of(unfinished),
             next_signal=max(self.mail.signals, default=0) + 1,
             next_worker=max(self.worker_names, default=0) + 1,

@@ -208,7 +208,7 @@ class Nodes(DAGDefinition):
     @dagorama(retry=StaticRetry(3, 1, give_up_on=(KeyError,))).syncfn
     def fail_under_a_policy(self, kind: str) -> None:
         errors = {"given up on": KeyError(), "retried": ValueError(), "later": RetryLater(2.5)}
-        raise errors[kind]
+        raise errors.get(kind) or RetryLater(2.5, pause_key=True)
 
     @dagorama().syncfn
     def later_without_a_policy(self, kind: str) -> None:

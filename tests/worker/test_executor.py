@@ -277,14 +277,21 @@ def test_waiting_inside_a_node_for_another_is_known_to_be_inside_a_node(ran: Ran
 
 
 @pytest.mark.parametrize(
-    ("kind", "final", "after"), [("given up on", True, None), ("retried", False, None), ("later", False, 2.5)]
+    ("kind", "final", "after", "pauses"),
+    [
+        ("given up on", True, None, False),
+        ("retried", False, None, False),
+        ("later", False, 2.5, False),
+        ("pauses its key", False, 2.5, True),
+    ],
 )
 def test_failures_say_what_their_policy_and_exception_say_of_another_run(
-    ran: Ran, kind: str, final: bool, after: float | None
+    ran: Ran, kind: str, final: bool, after: float | None, pauses: bool
 ) -> None:
     failure = ran.failure(call("fail_under_a_policy", kind))
     assert failure.final is final
     assert (failure.retry_after if failure.HasField("retry_after") else None) == after
+    assert failure.pause_key is pauses
 
 
 @pytest.mark.parametrize(

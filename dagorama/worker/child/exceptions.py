@@ -64,6 +64,7 @@ def _failure(ring: Keyring, call: Call, error: BaseException, microseconds: int)
     failure.final = final or isinstance(error, _FINAL)
     if later is not None:
         failure.retry_after = later
+        failure.pause_key = bool(getattr(error, "pause_key", False))  # an earlier version has pickled it without
     _log(call, failure, later)
     return failure
 

@@ -111,6 +111,7 @@ class MemoryStore(Unshared, KnownFacts, Aggregates, Maps, ValueMethods):
             rebindings=tables.rebinds.rebindings_of(keys),
             next_rebinding=max(tables.rebinds.rebindings, default=0) + 1,
             paused=[tables.paused[queue] for queue in sorted(tables.paused)],
+            key_pauses=[tables.key_pauses[what] for what in sorted(tables.key_pauses)],
             next_worker=max(tables.worker_names, default=0) + 1,
             traces=dict(tables.traces),
             turns={key: tables.marks.turns[key] for key in unfinished if key in tables.marks.turns},

@@ -10,6 +10,7 @@ from dagorama_broker.model.actions import MOST_ACTIONS, ActionRow
 from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.domain import State, unpack_keys
 from dagorama_broker.model.hooks import HookRow
+from dagorama_broker.model.key_pauses import KeyPauseRow, PausedKey
 from dagorama_broker.model.queries import EndedNode, StoredInstance
 from dagorama_broker.model.rows import (
     CachedRow,
@@ -62,6 +63,7 @@ class Tables:
         self.workers: dict[bytes, str] = {}
         self.worker_names: dict[int, str] = {}
         self.paused: dict[str, PausedQueueRow] = {}
+        self.key_pauses: dict[PausedKey, KeyPauseRow] = {}
         self.schedules: dict[str, ScheduleRow] = {}
         self.hooks: dict[int, HookRow] = {}  #: by the keys of their instances
         self.drafts: dict[int, DraftRow] = {}  #: by their first keys
@@ -135,6 +137,9 @@ class Tables:
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self.workers.pop(worker, None)
+        for what in changes.key_pauses_over:
+            self.key_pauses.pop(what, None)
+        self.key_pauses.update((row.paused, row) for row in changes.key_pauses)
         for queue in changes.resumed:
             self.paused.pop(queue, None)
         self.paused.update((row.queue, row) for row in changes.paused)

@@ -240,7 +240,15 @@ TURNS = """
 CREATE TABLE turns (instance bigint PRIMARY KEY, chk bigint NOT NULL, fair text NOT NULL, turn bigint NOT NULL)
 """
 
+KEY_PAUSES = """
+CREATE TABLE key_pauses (
+    name text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL, of_limit bigint NOT NULL,
+    until double precision NOT NULL, seconds double precision NOT NULL, node bigint NOT NULL, chk bigint NOT NULL,
+    PRIMARY KEY (name, key, of_limit)
+)
+"""
+
 #: The migration at index n makes version n + 1.
-MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS, TURNS)
+MIGRATIONS = (FIRST_SCHEMA, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS, TURNS, KEY_PAUSES)
 #: The version that all migrations make.
 LATEST_VERSION = len(MIGRATIONS)

@@ -119,6 +119,7 @@ TABLES = (
     _plain("workers", "id name"),
     _plain("paused_queues", "queue since by"),
     _plain("worker_names", "number name"),
+    _plain("key_pauses", "name key of_limit until seconds node", 3),
     _plain(
         "schedules",
         "name definition function arguments cron zone every start overlap catch_up paused fired instance waiting"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
-from dagorama_broker.model.rows import NodeBlockRow, PausedQueueRow, ProgressRow, ReboundRow
+from dagorama_broker.model.rows import NodeBlockRow, ProgressRow, ReboundRow
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, outcome_sum, unpack_sources
 from dagorama_broker.store.sql.cached import read_cached
 from dagorama_broker.store.sql.connection import Connection
@@ -14,6 +14,7 @@ from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
 from dagorama_broker.store.sql.hooks import read_unfinished_hooks
 from dagorama_broker.store.sql.listing import checked_delays
 from dagorama_broker.store.sql.marks import live_turns
+from dagorama_broker.store.sql.pauses import read_key_pauses, read_paused_queues
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
 from dagorama_broker.store.sql.schedules import read_schedules
@@ -82,7 +83,7 @@ def read_live(reader: Reader) -> Live:
         eager_blocks=live_blocks(reader),
         rebindings=rebindings_of(reader, rebound),
         next_rebinding=next_key(connection, "rebindings", "id"),
-        paused=_paused(connection),
+        paused=read_paused_queues(connection),
         next_worker=next_key(connection, "worker_names", "number"),
         traces=_traces(connection),
         schedules=read_schedules(connection),
@@ -90,6 +91,7 @@ def read_live(reader: Reader) -> Live:
         hooks=read_unfinished_hooks(connection),
         mail=mail,
         next_signal=next_signal,
+        key_pauses=read_key_pauses(connection),
         turns={key: row for key, row in live_turns(connection).items() if key in unfinished},
     )
 
@@ -152,14 +154,6 @@ def _rebound(connection: Connection, nodes: list[LiveNode]) -> list[ReboundRow]:
     rows = list(checked(connection.execute(REBOUND_QUERY)))
     unfinished = {node.key for node in nodes} if rows else set()
     return [row for row in rows if row.key in unfinished]
-
-
-def _paused(connection: Connection) -> list[PausedQueueRow]:
-    rows = []
-    for *row, chk in connection.execute("SELECT queue, since, by, chk FROM paused_queues ORDER BY queue"):
-        check_row("paused_queues", row[0], chk, row)
-        rows.append(PausedQueueRow(*row))
-    return rows
 
 
 def _workers(connection: Connection) -> list[tuple[bytes, str]]:

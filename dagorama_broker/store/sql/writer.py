@@ -15,6 +15,7 @@ from dagorama_broker.store.sql.cached import write_cached
 from dagorama_broker.store.sql.connection import Connection, upsert
 from dagorama_broker.store.sql.hooks import write_hooks
 from dagorama_broker.store.sql.marks import write_marks, write_turns
+from dagorama_broker.store.sql.pauses import write_pauses
 from dagorama_broker.store.sql.rebinds import write_rebound
 from dagorama_broker.store.sql.retention import drop_functions, link, remove
 from dagorama_broker.store.sql.schedules import write_schedules
@@ -45,7 +46,6 @@ _TRACES = "INSERT INTO block_traces (first_key, trace, chk) VALUES (?, ?, ?)"
 _USED_FAILURES = upsert("used_failures", "key", ("instance", "chk"))
 _JOINED = upsert("workers", "id", ("name", "chk"))
 _LEFT = "DELETE FROM workers WHERE id = ?"
-_PAUSED = upsert("paused_queues", "queue", ("since", "by", "chk"))
 _COMPLETED = (
     "SELECT chk, attempt, root_cause, ended, microseconds, worker, refs FROM outcomes WHERE key = ? AND state = ?"
 )
@@ -72,7 +72,8 @@ def write_the_rare(connection: Connection, changes: Changes) -> None:
         write_signals(connection, changes)
     if changes.rebound:
         write_rebound(connection, changes.rebindings, changes.rebound)
-    _write_workers_and_queues(connection, changes)
+    _write_workers(connection, changes)
+    write_pauses(connection, changes)
     if changes.actions:
         write_actions(connection, changes.actions)
     if changes.schedules or changes.schedules_gone:
@@ -117,7 +118,7 @@ def _write_besides(connection: Connection, changes: Changes) -> None:
         many(_USED_FAILURES, summed(changes.used_failures))
 
 
-def _write_workers_and_queues(connection: Connection, changes: Changes) -> None:
+def _write_workers(connection: Connection, changes: Changes) -> None:
     many = connection.executemany
     if changes.workers_joined:
         many(_JOINED, summed(changes.workers_joined))
@@ -126,10 +127,6 @@ def _write_workers_and_queues(connection: Connection, changes: Changes) -> None:
     if changes.worker_names:
         many(_WORKER_NAMES, summed(changes.worker_names))
         connection.execute(_FORGET_WORKER_NAMES, (REMEMBERED,))
-    if changes.resumed:
-        many("DELETE FROM paused_queues WHERE queue = ?", ((queue,) for queue in changes.resumed))
-    if changes.paused:
-        many(_PAUSED, summed((queue, float(since), by) for queue, since, by in changes.paused))
 
 
 def revive(connection: Connection, revived: Sequence[RetriedRow]) -> None:

@@ -197,10 +197,18 @@ TURNS = """
 CREATE TABLE turns (instance INTEGER PRIMARY KEY, chk INTEGER NOT NULL, fair TEXT NOT NULL, turn INTEGER NOT NULL)
 """
 
+KEY_PAUSES = """
+CREATE TABLE key_pauses (
+    name TEXT NOT NULL, key TEXT NOT NULL, of_limit INTEGER NOT NULL,
+    until REAL NOT NULL, seconds REAL NOT NULL, node INTEGER NOT NULL, chk INTEGER NOT NULL,
+    PRIMARY KEY (name, key, of_limit)
+) WITHOUT ROWID
+"""
+
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
 FIRST_VERSION = 9
 #: The migration at index n makes version `FIRST_VERSION` + n.
-MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS, TURNS)
+MIGRATIONS = (FIRST_SCHEMA, ACTIONS, LARGES, NODE_DELAYS, SCHEDULES, CACHED, HOOKS, SIGNALS, TURNS, KEY_PAUSES)
 #: The version that all migrations make.
 LATEST_VERSION = FIRST_VERSION + len(MIGRATIONS) - 1
