@@ -36,7 +36,7 @@ def has_room(folder: Path) -> bool:
 
 # Each store makes 256 folders and syncs each commit: most of the time of its tests on a disk, and none of what they
 # state, because a process that is killed loses nothing that it has written. Only a power cut would, and for those
-# tests/proof/power.py records what is synced. Processes that the tests start inherit it, those of xdist too.
+# tests/proof/power.py records what is synced. All processes that the tests start inherit it.
 if "TMPDIR" not in os.environ and has_room(IN_MEMORY):
     os.environ["TMPDIR"] = str(IN_MEMORY)
     tempfile.tempdir = None
