@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterable
+import gc
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from re import Pattern
 from typing import NamedTuple
@@ -40,9 +42,22 @@ def check_files(files: list[File], codes: Collection[str], unreadable: Collectio
 
     `unreadable` are files that are known to be so, for the result.
     """
-    parsed, broken = relevant(files)
-    findings = [finding for notes in _looked_at(parsed) for finding in _kept(notes, codes)]
+    with _no_search_for_garbage():
+        parsed, broken = relevant(files)
+        findings = [finding for notes in _looked_at(parsed) for finding in _kept(notes, codes)]
     return Result(sorted(findings), sorted([*unreadable, *broken]), len(files) - len(broken))
+
+
+@contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """Keep syntax trees from being searched for garbage again and again, which takes half of the time of many files."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def check_source(tree: ast.Module, path: str, text: str) -> list[Finding]:

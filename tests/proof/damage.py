@@ -15,6 +15,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -203,9 +204,13 @@ async def flip_all(folder: Path, flips: int, seed: int) -> Verdict:
 
 def _place(file: Path, chance: random.Random) -> int:
     """Anywhere; mostly where something is written, for most of a small database is empty pages."""
-    content = file.read_bytes()
-    written = [place for place, byte in enumerate(content) if byte]
-    return chance.choice(written) if chance.random() < 0.8 else chance.randrange(len(content))
+    written = _written(file)
+    return chance.choice(written) if chance.random() < 0.8 else chance.randrange(file.stat().st_size)
+
+
+@cache
+def _written(file: Path) -> list[int]:
+    return [place for place, byte in enumerate(file.read_bytes()) if byte]
 
 
 def _judge(verdict: Verdict, what: str, answers: list[bytes | str], right: list[bytes | str]) -> None:
