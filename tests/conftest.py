@@ -15,7 +15,7 @@ import pytest
 
 from dagorama.values.keys import new_key
 
-#: Bytes that must be free in memory for the files of the tests; they use less than half of it at once.
+#: Bytes that must be free in memory for the files of the tests.
 ENOUGH = 4 << 30
 IN_MEMORY = Path("/dev/shm")
 
