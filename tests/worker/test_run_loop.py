@@ -44,6 +44,13 @@ class Working:
     def next(self) -> pb.Results:
         return pb.Results.FromString(self.sent.get(timeout=WAIT).body)
 
+    def attempts(self, count: int) -> list[int]:
+        """The attempts of the next results, in one message or several."""
+        found: list[int] = []
+        while len(found) < count:
+            found += self.next().attempt
+        return found
+
     def values(self, count: int) -> list[object]:
         found: list[object] = []
         while len(found) < count:
@@ -68,10 +75,7 @@ def test_nodes_run_in_order(working: Working) -> None:
     attempts = working.add(*[call("echo", number) for number in range(5)])
     working.engine.work_off()
     working.engine.flush()
-    done: list[int] = []
-    while len(done) < 5:
-        done += working.next().attempt
-    assert done == attempts
+    assert working.attempts(5) == attempts
     assert working.slot.started() == 5
     assert working.slot.running() == []
 
@@ -114,7 +118,7 @@ def test_what_was_taken_back_does_not_run(working: Working) -> None:
     assert working.slot.take_back([1, 3]) == [1, 3]
     working.engine.work_off()
     working.engine.flush()
-    assert list(working.next().attempt) == [attempts[0], attempts[2]]
+    assert working.attempts(2) == [attempts[0], attempts[2]]
 
 
 def test_async_nodes_overlap_up_to_the_limit(working: Working) -> None:
