@@ -118,6 +118,7 @@ class Watcher:
         self._rows: dict[int, NodeRow] = {}  # of nodes that no run names yet
         self.signed: set[bytes] = set()  #: rebindings of the person
         self.retried: set[str] = set()  #: what went on, having failed
+        self.had_turn: set[int] = set()  #: keys of instances that have ended: they get no other turn if they go on
         self.must_find: set[str] = set()  #: nodes whose cached value was on disk when their key was reported
         self.forgets = False  #: instances are removed, and with them cached values
         self.disturbed_at = 0.0  #: when something was done to the broker last
@@ -147,6 +148,8 @@ class Watcher:
         self.latest.clear()
         self.stepped_at = 0.0
         self.awaited = set(self.disk.tables.workers)
+        instances = self.disk.tables.instances
+        self.had_turn = {key for key in self.had_turn if key in instances and instances[key].ended is not None}
         self.awaited_until = self.loop.now + broker.scheduler.timing.reconnect_wait - 1e-6
         drain = broker.scheduler.drain
 
@@ -267,9 +270,9 @@ class Watcher:
                 self.require(wrong is None, "nobody is idle for nothing", f"node {node.key} is queued")
 
     def _place(self, node: Node) -> tuple[int, int, int, int]:
-        """By the turn that is on disk, if it is there yet."""
+        """By the turn that is on disk, if it is there yet and not over."""
         key, row = node.instance.key, self.disk.tables.marks.turns.get(node.instance.key)
-        turn = node.instance.turn if row is None else row.turn
+        turn = node.instance.turn if row is None or key in self.had_turn else row.turn
         return turn, key, -FUNCTIONS[node.queue.function.name].priority, node.key
 
     def _check_turns(self, made: Sequence[TurnRow]) -> None:
@@ -287,6 +290,7 @@ class Watcher:
         """On disk, not yet told."""
         self.commits += 1
         self._check_turns(changes.turns)
+        self.had_turn.update(end.key for end in changes.instance_ends if end.ended is not None)
         outcomes = {row.key: row for row in changes.outcomes}
         for revived in changes.retried:
             self._goes_on(revived)
@@ -668,6 +672,8 @@ def _may_run(worker: Worker, node: Node) -> bool:
     own, function = worker.info, FUNCTIONS[node.queue.function.name]
     queue = function.queue or function.name
     if worker.pool is None or own.protocol is not WireProtocol.V1 or node.queue.id in worker.refuses:
+        return False
+    if node.queue.function.rebound_under not in ("", *own.key_ids):
         return False
     return queue not in own.exclude_queues and (not function.taint or function.taint in own.tolerations)
 
