@@ -279,7 +279,9 @@ class Watcher:
         """No two unfinished instances of a key have the same turn."""
         tables = self.disk.tables
         turns = Counter(
-            (row.fair, row.turn) for key, row in tables.marks.turns.items() if tables.instances[key].ended is None
+            (row.fair, row.turn)
+            for key, row in tables.marks.turns.items()
+            if tables.instances[key].ended is None and key not in self.had_turn
         )
         wrong = next((row for row in made if turns[row.fair, row.turn] > 1), None)
         self.require(wrong is None, "each its turn", f"{wrong}")
