@@ -176,8 +176,8 @@ class Watcher:
                     f" {outcome.attempt} is taken, but {latest} was granted since",
                 )
         scheduler = broker.scheduler
-        self._check_silence(broker)
         self._check_standstill(broker)
+        self._check_silence(broker)
         self.awaited.difference_update(id for id, _ in changes.workers_joined)
         if effects.granted:
             held_back = not self.awaited or self.loop.now >= self.awaited_until
@@ -244,6 +244,7 @@ class Watcher:
             ids = {worker.info.id for worker in broker.sessions}
             lost = [id.hex() for id in there & ids - self.there]
             self.require(not lost, "a standstill is forgiven", f"{lost}")
+            self.disturbed_at = max(self.disturbed_at, self.loop.now)  # a slow commit is a standstill, too
 
     def _check_order(self, broker: Broker, effects: Effects) -> None:
         """No older node is left for a worker that was given a younger one."""
