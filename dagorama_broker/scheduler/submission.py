@@ -120,7 +120,8 @@ class SubmissionPlan:
             self.nodes[first_key - self._first_key + place].delay = delay
         for place, wait in (new.waits or {}).items():
             self.nodes[first_key - self._first_key + place].wait = wait
-        self.cache_keys.update({first_key + place: key for place, key in (new.cache_keys or {}).items()})
+        if new.cache_keys:
+            self.cache_keys.update({first_key + place: key for place, key in new.cache_keys.items()})
 
     def _queue_of(self, function: Function) -> FunctionQueue:
         """Return the queue of a function. A new one is only planned: a plan that is refused leaves none behind."""
