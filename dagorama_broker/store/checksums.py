@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from struct import Struct
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
@@ -101,6 +101,16 @@ def check_row(table: str, key: object, chk: int, row: Sequence[SqlValue]) -> Non
     """Raise StoreError, with the table and the key, if a row does not match its checksum."""
     if row_sum(row) != chk:
         raise damaged(table, key)
+
+
+def checked_rows(table: str, rows: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
+    """Yield rows without their last column, which is their checksum; the first one is the key.
+
+    Raises StoreError, with the table and the key, if a row does not match its checksum.
+    """
+    for *row, chk in rows:
+        check_row(table, row[0], chk, row)
+        yield row
 
 
 def check_payload(table: str, key: int, chk: int, payload: bytes | None, more: bytes | None = None) -> None:

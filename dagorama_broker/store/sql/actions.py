@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dagorama_broker.model.actions import MOST_ACTIONS, ActionRow, ListedActions, StoredAction
-from dagorama_broker.store.checksums import check_row, summed
+from dagorama_broker.store.checksums import checked_rows, summed
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.reader import Reader
 
@@ -35,9 +35,7 @@ def _with_target(reader: Reader, row: ActionRow) -> ActionRow:
 
 def read_actions(reader: Reader, before: int, limit: int) -> ListedActions:
     """Return the latest actions with a smaller number than `before`."""
-    found = []
-    for *row, chk in reader.connection.execute(_READ, (before, limit)):
-        check_row("actions", row[0], chk, row)
-        found.append(StoredAction(row[0], ActionRow(*row[1:])))
+    rows = checked_rows("actions", reader.connection.execute(_READ, (before, limit)))
+    found = [StoredAction(row[0], ActionRow(*row[1:])) for row in rows]
     first, total = reader.connection.execute("SELECT coalesce(min(number), 0), count(*) FROM actions").fetchone()
     return ListedActions(found, found[-1].number if found and found[-1].number > first else 0, total)

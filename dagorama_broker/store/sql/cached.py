@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dagorama_broker.model.rows import CachedRow
-from dagorama_broker.store.checksums import SqlValue, check_row, summed
+from dagorama_broker.store.checksums import SqlValue, checked_rows, summed
 from dagorama_broker.store.sql.connection import Connection, upsert
 
+#: The columns between the cache key and the checksum.
 _COLUMNS = (
     "function", "function_id", "instance", "instance_id", "node", "node_id", "completed", "expires", "has_refs",
     "proof",
@@ -30,12 +31,10 @@ def write_cached(connection: Connection, gone: Sequence[bytes], rows: Sequence[C
 
 def read_cached(connection: Connection) -> list[CachedRow]:
     """Return all rows, the oldest first. Raise StoreError if one is damaged."""
-    rows = []
-    for *row, chk in connection.execute(_READ):
-        check_row("cached", row[0], chk, row)
-        rows.append(CachedRow(*row))
-    return rows
+    rows = checked_rows("cached", connection.execute(_READ))
+    return [CachedRow(*row) for row in rows]
 
 
 def _row(row: CachedRow) -> tuple[SqlValue, ...]:
+    """Return a row with numbers as both databases return them, so that checksums agree."""
     return row._replace(completed=float(row.completed), expires=float(row.expires))

@@ -10,7 +10,7 @@ from dagorama_broker.model.delays import NodeDelay
 from dagorama_broker.model.maps import LAST_KEY
 from dagorama_broker.model.queries import FunctionCount, StoredNode
 from dagorama_broker.model.rows import NodeBlockRow, ProgressRow
-from dagorama_broker.store.checksums import check_row
+from dagorama_broker.store.checksums import check_row, checked_rows
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import rebound_rows
 
@@ -71,10 +71,7 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
     outcomes = {row.key: row for row in reader.outcome_heads(keys)}
     rebound = {row.key: row.function for row in rebound_rows(reader, keys)}
     used = dict(beside_nodes(reader, "used_failures", "instance", keys))
-    progress = {}
-    for *row, chk in reader.by_keys(_PROGRESS, keys):
-        check_row("progress", row[0], chk, row)
-        progress[row[0]] = ProgressRow(*row)
+    progress = {row[0]: ProgressRow(*row) for row in checked_rows("progress", reader.by_keys(_PROGRESS, keys))}
     blocks = reader.blocks_of(keys)
     return {
         key: StoredNode(
@@ -110,9 +107,7 @@ def read_delays(reader: Reader, keys: Collection[int]) -> Iterator[tuple[int, No
 
 def checked_delays(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[int, NodeDelay]]:
     """Yield delays from rows of key, seconds, until and checksum. Raises StoreError for a damaged row."""
-    for *row, chk in rows:
-        check_row("node_delays", row[0], chk, row)
-        yield row[0], NodeDelay(*row[1:])
+    return ((row[0], NodeDelay(*row[1:])) for row in checked_rows("node_delays", rows))
 
 
 def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], int | None]:

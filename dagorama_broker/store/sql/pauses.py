@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dagorama_broker.model.key_pauses import KeyPauseRow
 from dagorama_broker.model.rows import Changes, PausedQueueRow
-from dagorama_broker.store.checksums import check_row, summed
+from dagorama_broker.store.checksums import checked_rows, summed
 from dagorama_broker.store.sql.connection import Connection, replacing, upsert
 
 _QUEUES = upsert("paused_queues", "queue", ("since", "by", "chk"))
@@ -32,17 +32,9 @@ def write_pauses(connection: Connection, changes: Changes) -> None:
 
 def read_paused_queues(connection: Connection) -> list[PausedQueueRow]:
     """Return the paused queues by name. Raise StoreError if a row is damaged."""
-    rows = []
-    for *row, chk in connection.execute(_READ_QUEUES):
-        check_row("paused_queues", row[0], chk, row)
-        rows.append(PausedQueueRow(*row))
-    return rows
+    return [PausedQueueRow(*row) for row in checked_rows("paused_queues", connection.execute(_READ_QUEUES))]
 
 
 def read_key_pauses(connection: Connection) -> list[KeyPauseRow]:
     """Return the paused keys in the order of names and keys. Raise StoreError if a row is damaged."""
-    rows = []
-    for *row, chk in connection.execute(_READ_KEYS):
-        check_row("key_pauses", row[0], chk, row)
-        rows.append(KeyPauseRow(*row))
-    return rows
+    return [KeyPauseRow(*row) for row in checked_rows("key_pauses", connection.execute(_READ_KEYS))]

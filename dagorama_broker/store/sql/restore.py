@@ -6,14 +6,13 @@ from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
 from dagorama_broker.model.rows import NodeBlockRow, ProgressRow, ReboundRow
-from dagorama_broker.store.checksums import check_row, damaged, node_sum, outcome_sum, unpack_sources
+from dagorama_broker.store.checksums import check_row, checked_rows, damaged, node_sum, outcome_sum, unpack_sources
 from dagorama_broker.store.sql.cached import read_cached
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.eager import live_blocks, live_eager_attempts
-from dagorama_broker.store.sql.hooks import read_unfinished_hooks
 from dagorama_broker.store.sql.listing import checked_delays
-from dagorama_broker.store.sql.marks import live_turns
+from dagorama_broker.store.sql.marks import live_turns, read_unfinished_hooks
 from dagorama_broker.store.sql.pauses import read_key_pauses, read_paused_queues
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import checked, rebindings_of
@@ -127,10 +126,7 @@ def _outcome_keys(connection: Connection) -> tuple[set[int], set[int]]:
 
 
 def _progress(connection: Connection, nodes: list[LiveNode]) -> list[ProgressRow]:
-    found: dict[int, ProgressRow] = {}
-    for *row, chk in connection.execute(PROGRESS_QUERY):
-        check_row("progress", row[0], chk, row)
-        found[row[0]] = ProgressRow(*row)
+    found = {row[0]: ProgressRow(*row) for row in checked_rows("progress", connection.execute(PROGRESS_QUERY))}
     return [found[node.key] for node in nodes if node.key in found] if found else []
 
 

@@ -21,8 +21,8 @@ from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_sources
 from dagorama_broker.store.sql.connection import Connection
 from dagorama_broker.store.sql.eager import creator_rows, eager_attempt_rows, eager_states_of
-from dagorama_broker.store.sql.hooks import read_hooks
 from dagorama_broker.store.sql.listing import beside_nodes, blocks_after, read_delays
+from dagorama_broker.store.sql.marks import read_hooks
 from dagorama_broker.store.sql.reader import Reader
 from dagorama_broker.store.sql.rebinds import rebindings_of, rebound_rows
 from dagorama_broker.store.sql.signals import read_mail

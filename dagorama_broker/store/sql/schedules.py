@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dagorama_broker.model.schedules import ScheduleRow
-from dagorama_broker.store.checksums import SqlValue, check_row, summed
+from dagorama_broker.store.checksums import SqlValue, checked_rows, summed
 from dagorama_broker.store.sql.connection import Connection, upsert
 
 _COLUMNS = (
@@ -36,8 +36,7 @@ def _float(value: SqlValue) -> SqlValue:
 def read_schedules(connection: Connection) -> list[ScheduleRow]:
     """Return all schedules by name. Raise StoreError if a row is damaged."""
     found = []
-    for *row, chk in connection.execute(_READ):
-        check_row("schedules", row[0], chk, row)
+    for row in checked_rows("schedules", connection.execute(_READ)):
         schedule = ScheduleRow(*row)
         found.append(schedule._replace(paused=bool(schedule.paused), uncounted=bool(schedule.uncounted)))
     return found

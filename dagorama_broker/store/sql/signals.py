@@ -8,7 +8,7 @@ from typing import Any
 from dagorama_broker.model.queries import StoredInstance
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.model.signals import Mail, SignalRow, WaitRow
-from dagorama_broker.store.checksums import SqlValue, check_row, summed
+from dagorama_broker.store.checksums import SqlValue, checked_rows, summed
 from dagorama_broker.store.sql.connection import Connection, upsert
 from dagorama_broker.store.sql.counters import next_key
 from dagorama_broker.store.sql.reader import Reader
@@ -69,12 +69,8 @@ def read_waits(reader: Reader, keys: Collection[int]) -> dict[int, WaitRow]:
 
 
 def _waits(rows: Iterable[Sequence[Any]]) -> Iterator[WaitRow]:
-    for *row, chk in rows:
-        check_row("signal_waits", row[0], chk, row)
-        yield WaitRow(*row)
+    return (WaitRow(*row) for row in checked_rows("signal_waits", rows))
 
 
 def _signals(rows: Iterable[Sequence[Any]]) -> Iterator[SignalRow]:
-    for *row, chk in rows:
-        check_row("signals", row[0], chk, row)
-        yield SignalRow(*row)
+    return (SignalRow(*row) for row in checked_rows("signals", rows))

@@ -17,9 +17,8 @@ from dagorama_broker.store.folders import usage_below
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.objects.large_objects import LargeObjects
 from dagorama_broker.store.sql.connection import Connection
-from dagorama_broker.store.sql.hooks import read_hooks
 from dagorama_broker.store.sql.listing import read_functions_of, read_used_ids
-from dagorama_broker.store.sql.marks import read_name
+from dagorama_broker.store.sql.marks import read_hooks, read_name
 from dagorama_broker.store.sql.objects import (
     drop_objects,
     find_object,

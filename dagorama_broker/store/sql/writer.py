@@ -13,8 +13,7 @@ from dagorama_broker.store.sql import drafts
 from dagorama_broker.store.sql.actions import write_actions
 from dagorama_broker.store.sql.cached import write_cached
 from dagorama_broker.store.sql.connection import Connection, upsert
-from dagorama_broker.store.sql.hooks import write_hooks
-from dagorama_broker.store.sql.marks import write_marks, write_turns
+from dagorama_broker.store.sql.marks import write_hooks, write_marks, write_turns
 from dagorama_broker.store.sql.pauses import write_pauses
 from dagorama_broker.store.sql.rebinds import write_rebound
 from dagorama_broker.store.sql.retention import drop_functions, link, remove

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.store.checksums import check_row, damaged, outcome_sum
+from dagorama_broker.store.checksums import checked_rows, damaged, outcome_sum
 from dagorama_broker.store.descriptors import shortage
 from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_VERSION, LATEST_VERSION, MIGRATIONS
 
@@ -169,8 +169,8 @@ def _check_content(connection: sqlite3.Connection) -> None:
     for chk, *row in connection.execute(_OUTCOMES, (ENDS,)):
         if outcome_sum(*row) != chk >> 32:
             raise damaged("outcomes", row[0])
-    for *row, chk in connection.execute(_RESOLVED, (ENDS,)):
-        check_row("resolved", row[0], chk, row)
+    for _ in checked_rows("resolved", connection.execute(_RESOLVED, (ENDS,))):
+        pass  # each is compared with its checksum
     for table in ("outcomes", "resolved"):
         for (key,) in connection.execute(_WITHOUT_NODE.format(table=table)):
             raise damaged(table, key)
