@@ -62,9 +62,13 @@ def _outer(request: pb.SubmitRequest) -> int:
 
 def _of_columns(nodes: pb.Nodes) -> int:
     count = max(len(nodes.function), len(nodes.arguments))
-    ids = len(nodes.foreign) + len(nodes.keys) + len(nodes.large) + len(nodes.cache_key)
     numbers = len(nodes.source) + len(nodes.tolerant) + len(nodes.source_count) + len(nodes.key)
-    return NODE * count + REFERENCE * numbers + ID * ids + DELAY * len(nodes.delayed)
+    return NODE * count + REFERENCE * numbers + ID * _ids(nodes) + DELAY * len(nodes.delayed)
+
+
+def _ids(nodes: pb.Nodes) -> int:
+    """Return the number of ids, keys and hashes in the columns of a block."""
+    return len(nodes.foreign) + len(nodes.keys) + len(nodes.large) + len(nodes.cache_key)
 
 
 def of_wait(request: pb.WaitRequest) -> int:
@@ -79,6 +83,5 @@ def of_ids(ids: Sized) -> int:
 
 def of_children(nodes: pb.Nodes) -> int:
     """Return the bytes that children of an attempt will take while they are staged."""
-    ids = len(nodes.foreign) + len(nodes.keys) + len(nodes.large) + len(nodes.cache_key)
     size = nodes.ByteSize() + DELAY * len(nodes.delayed)
-    return staged_cost(len(nodes.function), len(nodes.source) + len(nodes.tolerant), ids, size)
+    return staged_cost(len(nodes.function), len(nodes.source) + len(nodes.tolerant), _ids(nodes), size)

@@ -112,13 +112,18 @@ def check_worker_keys(ids: Sequence[bytes]) -> None:
         check_key_id(id, "a worker")
 
 
+def check_places(places: Sequence[int], nodes: pb.Nodes, what: str) -> None:
+    """Raise InvalidArgument unless these are ascending indexes of nodes of the block, which have `what`."""
+    if not all(map(int.__lt__, places, places[1:])) or (places and places[-1] >= len(nodes.function)):
+        raise InvalidArgument(f"the {what} of a block of nodes do not fit its nodes")
+
+
 def check_delays(nodes: pb.Nodes) -> None:
     """Raise InvalidArgument if the delays of a block of nodes do not fit its nodes, or are no times."""
     delayed = nodes.delayed
     if len(nodes.delay) != len(delayed) or len(nodes.not_before) != len(delayed):
         raise InvalidArgument("the columns of delayed nodes have different lengths")
-    if not all(map(int.__lt__, delayed, delayed[1:])) or (delayed and delayed[-1] >= len(nodes.function)):
-        raise InvalidArgument("the delays of a block of nodes do not fit its nodes")
+    check_places(delayed, nodes, "delays")
     for seconds in (*nodes.delay, *nodes.not_before):
         if not 0.0 <= seconds <= LATEST_START:
             raise InvalidArgument(f"the delay of a node is {seconds}: it must be from 0 to {LATEST_START:.0f} seconds")
@@ -126,11 +131,9 @@ def check_delays(nodes: pb.Nodes) -> None:
 
 def check_cache_keys(nodes: pb.Nodes) -> None:
     """Raise InvalidArgument if the cache keys of a block of nodes do not fit its nodes, or have another length."""
-    places = nodes.cached
-    if len(nodes.cache_key) != len(places):
+    if len(nodes.cache_key) != len(nodes.cached):
         raise InvalidArgument("the columns of nodes with cache keys have different lengths")
-    if not all(map(int.__lt__, places, places[1:])) or places[-1] >= len(nodes.function):
-        raise InvalidArgument("the cache keys of a block of nodes do not fit its nodes")
+    check_places(nodes.cached, nodes, "cache keys")
     for key in nodes.cache_key:
         check_cache_key(key)
 

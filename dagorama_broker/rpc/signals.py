@@ -23,7 +23,7 @@ from dagorama_broker.engine.signals import send
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.queries import StoredNode
 from dagorama_broker.model.signals import NewSignal, WaitRow
-from dagorama_broker.rpc.fields import check_text, id_bytes
+from dagorama_broker.rpc.fields import check_places, check_text, id_bytes
 from dagorama_broker.rpc.permissions import caller_name
 from dagorama_broker.scheduler import FunctionQueue
 
@@ -42,9 +42,7 @@ def check_signal_name(name: str) -> str:
 
 def check_waits(nodes: pb.Nodes) -> None:
     """Raise InvalidArgument if the waits of a block of nodes do not fit its nodes, or are too large."""
-    places = [wait.node for wait in nodes.waits]
-    if not all(map(int.__lt__, places, places[1:])) or places[-1] >= len(nodes.function):
-        raise InvalidArgument("the waits of a block of nodes do not fit its nodes")
+    check_places([wait.node for wait in nodes.waits], nodes, "waits")
     for wait in nodes.waits:
         check_signal_name(wait.name)
         if not 0.0 <= wait.timeout <= LATEST_START:
