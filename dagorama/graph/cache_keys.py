@@ -11,11 +11,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2
-from dagorama.api.contract import CACHE_KEY_BYTES
+from dagorama.api.contract import CACHE_KEY_BYTES, REFRESH
 from dagorama.errors import UncacheableArgument
 from dagorama.graph.cache import Cache, KeyParts
 from dagorama.graph.constructor_arguments import unpacked
 from dagorama.models.value_ref import ValueRef
+from dagorama.values.codec import Encoded
 from dagorama.values.content_hash import content_hash
 
 if TYPE_CHECKING:
@@ -63,12 +64,19 @@ class CacheKeys:
 
     def at_call(
         self,
+        encoded: Encoded,
         instance: bytes,
         args: tuple[object, ...],
         kwargs: dict[str, Any],
         constructor: bytes | ValueRef | None,
     ) -> bytes | None:
-        """Return the key of a call with these values; None if only a worker finds out, or what is wrong with them."""
+        """Return the key of a call, given its arguments also as they are sent; None if there is nothing to announce.
+
+        Only a worker knows the values of promises, runs the user's key function, and finds out what is wrong with
+        values. A refreshed call is not looked up.
+        """
+        if encoded.refs or encoded.envelope[1] & REFRESH:
+            return None
         if self._parts.calls_user_code or isinstance(constructor, ValueRef):
             return None
         try:
@@ -92,7 +100,6 @@ def _add(found: Hash, part: bytes) -> None:
 
 def add_cache_keys(message: broker_pb2.Nodes, keys: Mapping[int, bytes], start: int, stop: int) -> None:
     """Add the cache keys of the nodes from `start` to `stop` to their message; `keys` has them by position."""
-    for position in range(start, stop):
-        if position in keys:
-            message.cached.append(position - start)
-            message.cache_key.append(keys[position])
+    for position in sorted(keys.keys() & range(start, stop)):
+        message.cached.append(position - start)
+        message.cache_key.append(keys[position])

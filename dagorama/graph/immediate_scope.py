@@ -78,11 +78,11 @@ class ImmediateScope:
         key = None if function.key_of is None else function.key_of(args, kwargs)
         encoded = encoded_call(function, args, kwargs, LARGE_FROM, leave_for_submission, self._constructor)
         refuse_strangers(encoded, owner, function, place)
-        cache_key = None
         if refresh:
             encoded = encoded._replace(envelope=refreshed(encoded.envelope))
-        elif function.cache_keys is not None and not encoded.refs:
-            cache_key = function.cache_keys.at_call(owner, args, kwargs, self._constructor)
+        keys, cache_key = function.cache_keys, None
+        if keys is not None:
+            cache_key = keys.at_call(encoded, owner, args, kwargs, self._constructor)
         run = NodeBatch(owner, *self._new_id())
         counter = run.add(function, encoded, key, delay, cache_key=cache_key)
         submit(run)

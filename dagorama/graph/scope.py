@@ -92,11 +92,11 @@ class _BatchScope:
         )
         if encoded.refs:
             refuse_strangers(encoded, self._instance, function, place)
-        cache_key = None
         if refresh or self.refresh:
             encoded = encoded._replace(envelope=refreshed(encoded.envelope))
-        elif function.cache_keys is not None and not encoded.refs:
-            cache_key = function.cache_keys.at_call(self._instance, args, kwargs, self.constructor)
+        keys, cache_key = function.cache_keys, None
+        if keys is not None:
+            cache_key = keys.at_call(encoded, self._instance, args, kwargs, self.constructor)
         run = self._run
         if run is None:
             run = self._first_run(function)
