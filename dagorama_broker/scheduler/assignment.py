@@ -9,7 +9,7 @@ from math import ceil, inf
 
 from dagorama_broker.model.domain import ENDED, WireProtocol
 from dagorama_broker.scheduler.claims import Claims
-from dagorama_broker.scheduler.effects import Granted, TakenBack
+from dagorama_broker.scheduler.effects import Granted
 from dagorama_broker.scheduler.graph import LOOKED_AT
 from dagorama_broker.scheduler.objects import Node, Pool, Slot
 from dagorama_broker.scheduler.queues import FunctionQueue, order
@@ -206,8 +206,7 @@ class Assigner:
             elif now < due:
                 again = min(again, due)
             elif not slot.asked and self._is_wanted(slot):
-                slot.asked = True
-                self.graph.effects.take_back.append(TakenBack(slot, list(slot.held)[1:]))
+                self.claims.ask_back(slot)
         return again if again < inf else None
 
     def _is_wanted(self, slot: Slot) -> bool:

@@ -30,14 +30,12 @@ class Graph(Endings):
         """
         if cache_key is not None and node.queue.caches:
             starts_now = not node.sources and node.rare is None and not node.queue.function.delay
-            if starts_now and self._announced(node, cache_key):
-                return
+            if starts_now:
+                waits = self.follows(node, cache_key)
+                self.caching.announced.add(node.key)
+                if waits:
+                    return
         self.settle(node, self.wait_for(node, node.sources))
-
-    def _announced(self, node: Node, cache_key: bytes) -> bool:
-        waits = self.follows(node, cache_key)
-        self.caching.announced.add(node.key)
-        return waits
 
     def wait_for(self, node: Node, others: Sequence[Node]) -> Node | None:
         """Make a node wait for its sources, or its promises, that have not ended.

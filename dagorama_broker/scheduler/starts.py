@@ -79,9 +79,13 @@ class Starts(Offers):
             graph.key_pauses.apply_to_all(what, graph.stir)
             held = [slot for slot, other in self._behind() if what in graph.key_pauses.held(other.queue)]
             for slot in dict.fromkeys(held):
-                slot.asked = True
-                graph.effects.take_back.append(TakenBack(slot, list(slot.held)[1:]))
+                self.ask_back(slot)
         return True
+
+    def ask_back(self, slot: Slot) -> None:
+        """Ask the process of a slot for the nodes that have not started: all but the first."""
+        slot.asked = True
+        self.graph.effects.take_back.append(TakenBack(slot, list(slot.held)[1:]))
 
     def _behind(self) -> Iterator[tuple[Slot, Node]]:
         """Yield the nodes that wait behind others in their slots, unless these were asked back before."""
