@@ -212,11 +212,16 @@ class Claims(Starts):
             return None
         return node
 
-    def let_go(self, node: Node, now: float) -> None:
-        """Remove a node that has run from its slot, which makes progress and may have room."""
+    def let_go(self, node: Node, now: float, leads_on: bool = False) -> None:
+        """Remove a node that has run from its slot, which makes progress and may have room.
+
+        `leads_on`: other nodes were made by it or wait for it, and are granted to the same slot if that is empty.
+        """
         slot = self.take_out(node)
         if not (node.queue.is_async and slot.sync_us):  # else it says nothing about the sync node that runs
             slot.progress_at = now
+        if leads_on and slot.worker.pool is not None:
+            slot.worker.pool.prefer(slot)
 
     def take_out(self, node: Node) -> Slot:
         """Remove a node, and nodes claimed together with it, from its slot, whether it has run or not."""

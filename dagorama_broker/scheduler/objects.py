@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
@@ -202,7 +203,8 @@ class Pool:
     def __init__(self, protocol: WireProtocol) -> None:
         self.protocol = protocol
         self.workers: dict[bytes, Worker] = {}
-        self.idle: dict[Slot, None] = {}  #: empty slots, the one that waited longest first
+        #: empty slots: preferred ones first, then the one that waited longest
+        self.idle: OrderedDict[Slot, None] = OrderedDict()
         #: slots with nodes that may have room, the one that waited longest first
         self.partially_free: dict[Slot, None] = {}
         self._may: dict[int, bool] = {}  # by the id of a function, as far as asked
@@ -283,6 +285,11 @@ class Pool:
         its, other = (self.partially_free, self.idle) if slot.held else (self.idle, self.partially_free)
         other.pop(slot, None)
         its[slot] = None
+
+    def prefer(self, slot: Slot) -> None:
+        """Serve a slot first if it is empty: its process has what the next node of a chain needs."""
+        if slot in self.idle:
+            self.idle.move_to_end(slot, last=False)
 
     def remove(self, slot: Slot) -> None:
         """Remove a slot: it is granted nothing more."""

@@ -55,14 +55,15 @@ class Outcomes(Children):
         if node is None:
             return False
         named: tuple[Node, ...] = ()
-        if refs or attempt in self.staged:
+        makes = bool(refs) or attempt in self.staged
+        if makes:
             named = self._make_children(node, refs, foreign, known, draft)
         if self.eager_attempts.open:
             self.eager_attempts.release(node)
         node.queue.run_time.measured(microseconds)
         if not named:  # a node that was claimed together with it ran on this value
             self.claims.fused.pop(attempt, None)
-        self.claims.let_go(node, now)
+        self.claims.let_go(node, now, leads_on=makes or bool(node.dependents))
         self.graph.complete(node, value, named, large, microseconds, worker.number)
         return True
 

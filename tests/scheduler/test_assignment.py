@@ -4,7 +4,7 @@ import pytest
 
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.run_times import OVERLAP, WINDOW_US
-from tests.support.driver import GPU, Hand, SchedulerDriver, function
+from tests.support.driver import GPU, Hand, SchedulerDriver, function, retrying
 from tests.support.operations import operations
 from tests.support.simulated_workers import EXCHANGE, STALE, Simulation
 
@@ -181,6 +181,32 @@ class TestShares:
             order.append(driver.holders()[f"n{number}"])
             hands[order[-1]].complete(f"n{number}")
         assert order == ["one", "two", "three"] * 2
+
+    def test_a_chain_stays_where_it_began(self, driver: SchedulerDriver) -> None:
+        """That process has the values, and all that the nodes have loaded."""
+        hands = {name: driver.worker(name) for name in ("one", "two", "three")}
+        driver.spawn("n0", *(f"n{number} <- n{number - 1}" for number in range(1, 5)))
+        order = []
+        for number in range(5):
+            order.append(driver.holders()[f"n{number}"])
+            hands[order[-1]].complete(f"n{number}")
+        assert order == ["one"] * 5
+
+    def test_children_begin_where_their_parent_ran(self, driver: SchedulerDriver) -> None:
+        hands = {name: driver.worker(name) for name in ("one", "two")}
+        driver.spawn("parent")
+        hands["one"].make("parent", "child")
+        hands["one"].complete("parent", "child")
+        assert driver.holders() == {"child": "one"}
+
+    def test_what_failed_runs_elsewhere_next_time(self, driver: SchedulerDriver) -> None:
+        """The fault may be one of the machine."""
+        hands = {name: driver.worker(name) for name in ("one", "two")}
+        driver.spawn("n", "next <- n", of=retrying(3))
+        hands["one"].fail("n")
+        assert driver.holders() == {"n": "two"}
+        hands["two"].complete("n")
+        assert driver.holders() == {"next": "two"}
 
     def test_workers_that_cannot_help_take_no_share(self, driver: SchedulerDriver) -> None:
         able = driver.worker("able", slots=2, tolerations={"GPU"})

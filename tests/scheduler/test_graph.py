@@ -40,8 +40,8 @@ def test_two_sources_that_complete_at_the_same_moment_run_their_join_once(driver
     with driver.at_once():
         for worker in workers:
             worker.complete(next(iter(worker.held)))
-    assert driver.holders() == {"join": "one"}
-    workers[0].complete("join")
+    assert driver.holders() == {"join": "two"}
+    workers[1].complete("join")
     assert driver.finish(*workers) == []
 
 
