@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
 from dagorama.client.chunks import refuse_excess
@@ -18,6 +17,7 @@ from dagorama.models.value_ref import ValueRef
 from dagorama.settings import shared_files
 from dagorama.values.codec import decode, encode
 from dagorama.values.envelope import size_of
+from dagorama.values.hashing import Hashing
 from dagorama.values.out_of_band import Buffer, Verified
 
 T = TypeVar("T")
@@ -56,15 +56,12 @@ class BrokerValues:
     def put(self, data: Buffer) -> bytes:
         """Store a value durably; return its SHA-256. Raises BrokerError."""
         refuse_excess(len(data))
-        digest = sha256(data).digest()
-        files = self._shared()
-        if files is not None and self._leave(files, data, digest):
-            return digest
-        if files is not None:
-            self.link.put_value(data, digest)
-        else:
-            self._objects.put(data, digest)
-        return digest
+        files, hashing = self._shared(), Hashing(data)
+        if files is None:
+            self._objects.put(data, hashing.digest())
+        elif not self._leave(files, data, hashing):
+            self.link.put_value(data, hashing.digest())
+        return hashing.digest()
 
     def leave(self, data: Buffer) -> bytes:
         """Store a value for a submission that names it; return its SHA-256. Raises BrokerError.
@@ -75,12 +72,13 @@ class BrokerValues:
         if files is None or not self._takes_named:
             return self.put(data)
         refuse_excess(len(data))
-        digest = sha256(data).digest()
+        hashing = Hashing(data)
         try:
-            files.leave(digest, files.write(data, digest))
+            name = files.write(data, hashing)
+            files.leave(hashing.digest(), name)
         except OSError:  # the broker will report what is wrong with its disk
             return self.put(data)
-        return digest
+        return hashing.digest()
 
     def send_left(self, digests: Iterable[bytes]) -> bool:
         """Send values of `leave` that a submission has named in vain, because another broker has replaced theirs.
@@ -105,15 +103,15 @@ class BrokerValues:
         found = files.get(digest)
         return self.link.get_value(digest) if found is None else found
 
-    def _leave(self, files: SharedFiles, data: Buffer, digest: bytes) -> bool:
+    def _leave(self, files: SharedFiles, data: Buffer, hashing: Hashing) -> bool:
         """Return whether the broker has taken the value from its folder; another broker may have replaced it."""
         try:
-            name = files.write(data, digest)
+            name = files.write(data, hashing)
         except OSError:  # the broker will report what is wrong with its disk
             self._has_looked = False
             return False
         try:
-            kept = self.link.import_value(digest, len(data), name)
+            kept = self.link.import_value(hashing.digest(), len(data), name)
         except BrokerError:
             files.drop(name)
             raise

@@ -17,12 +17,15 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
+from dagorama.values.hashing import Hashing
 from dagorama.values.out_of_band import Buffer, Verified
 
 UNFINISHED = "unfinished"
 WORD = "shared"  #: the file with the secret word of the broker
 #: The largest number of files that are remembered as compared.
 REMEMBERED = 4096
+#: Bytes that are written by one call of the system, before it is looked whether the value exists already.
+PIECE = 8 << 20
 
 
 class SharedFiles:
@@ -53,20 +56,21 @@ class SharedFiles:
             return mapped(self._file(digest), digest)
         return None
 
-    def write(self, data: Buffer, digest: bytes) -> str:
+    def write(self, data: Buffer, hashing: Hashing) -> str:
         """Write bytes durably to `unfinished` and return their name there; link a value that exists already.
 
         Raises OSError.
         """
-        name = os.urandom(16).hex()
-        path, kept = self.unfinished(name), self._file(digest)
-        with suppress(FileNotFoundError):
-            if kept.stat().st_size == len(data):
-                os.link(kept, path)  # the broker cannot delete it before it is asked to import it
-                return name
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        name, may_exist, rest = os.urandom(16).hex(), True, memoryview(data)
+        descriptor = os.open(self.unfinished(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            _write_all(descriptor, data)
+            while rest:
+                if may_exist and hashing.is_done:
+                    if linked := self._linked(hashing.digest(), len(data)):
+                        self.drop(name)
+                        return linked
+                    may_exist = False
+                rest = rest[os.write(descriptor, rest[:PIECE]) :]
             os.fsync(descriptor)
         except BaseException:
             self.drop(name)
@@ -74,6 +78,15 @@ class SharedFiles:
         finally:
             os.close(descriptor)
         return name
+
+    def _linked(self, digest: bytes, length: int) -> str:
+        """Return the name of a new link to a value in `unfinished`, or "" if there is no such value."""
+        name, kept = os.urandom(16).hex(), self._file(digest)
+        with suppress(FileNotFoundError):
+            if kept.stat().st_size == length:
+                os.link(kept, self.unfinished(name))  # the broker cannot delete it before it is asked to import it
+                return name
+        return ""
 
     def leave(self, digest: bytes, name: str) -> None:
         """Rename a file of `write` durably: the broker takes it when a submission or report names the value.
@@ -143,9 +156,3 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _write_all(descriptor: int, data: Buffer) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]

@@ -17,6 +17,8 @@ OTHER = "other"
 NAME_BYTES = 1_000
 #: Counts of a row: one for each bit length of microseconds, of which a report has at most 32.
 BIT_LENGTHS = 33
+#: Microseconds that a report can hold, 71 minutes.
+MOST_US = 2**32 - 1
 
 _WORD = 8
 _NAME_AT = _WORD  # after the length of the name, 0: the row is free

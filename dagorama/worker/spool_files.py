@@ -6,13 +6,13 @@ Supervisor and child both import this module, so it imports neither.
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from threading import get_ident
 
 from dagorama.client.chunks import refuse_excess
 from dagorama.client.shared_files import SharedFiles, mapped
 from dagorama.errors import ValueNotReadable
+from dagorama.values.hashing import Hashing
 from dagorama.values.out_of_band import Buffer, Verified
 
 #: the file with the path of the broker's folder, if that is on this machine
@@ -35,11 +35,12 @@ class SpoolValues:
     def put(self, data: Buffer) -> bytes:
         """Store a value and return its SHA-256."""
         refuse_excess(len(data))
-        digest = sha256(data).digest()
-        path = path_of(self._folder, digest)
-        if not path.exists() and not self._leave(data, digest):
-            write_whole(path, data)
-        return digest
+        hashing = Hashing(data)
+        if not self._leave(data, hashing):
+            path = path_of(self._folder, hashing.digest())
+            if not path.exists():
+                write_whole(path, data)
+        return hashing.digest()
 
     def get(self, digest: bytes) -> Verified:
         """Return a value. Raises ValueNotReadable if it does not exist or does not match its hash."""
@@ -60,18 +61,20 @@ class SpoolValues:
         """Return the names of these values' files in the broker's folder, and forget them."""
         return {digest: name for digest in digests if (name := self._waiting.pop(digest, None)) is not None}
 
-    def _leave(self, data: Buffer, digest: bytes) -> bool:
+    def _leave(self, data: Buffer, hashing: Hashing) -> bool:
         """Write a value durably to the broker's folder, and return whether that was possible."""
         files, takes_named = _brokers_files(self._folder)
         if files is None:
             return False
         with suppress(OSError):
+            written, digest = files.write(data, hashing), hashing.digest()
             name = self._waiting.get(digest)
-            if name is None or not files.unfinished(digest.hex() if takes_named else name.hex()).exists():
-                written = files.write(data, digest)
-                if takes_named:
-                    files.leave(digest, written)
-                self._waiting[digest] = bytes.fromhex(written)
+            if name is not None and files.unfinished(digest.hex() if takes_named else name.hex()).exists():
+                files.drop(written)
+                return True
+            if takes_named:
+                files.leave(digest, written)
+            self._waiting[digest] = bytes.fromhex(written)
             return True
         return False
 

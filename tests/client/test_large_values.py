@@ -3,6 +3,7 @@
 import os
 from hashlib import sha256
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -10,11 +11,18 @@ from dagorama.api import broker_pb2
 from dagorama.client.large_values import broker_values
 from dagorama.client.shared_files import SharedFiles, mapped
 from dagorama.errors import SettingsError
+from dagorama.values.hashing import Hashing
 from dagorama.values.out_of_band import Verified
 from tests.support.recording_broker import RecordingBroker
 
 DATA = b"0123456789" * 1000
 NAME = sha256(DATA).digest()
+
+
+@pytest.fixture(params=[len(DATA) + 1, 1], ids=["hashed before", "hashed beside"])
+def hashing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values are hashed before they are written, or by a thread meanwhile."""
+    monkeypatch.setattr("dagorama.values.hashing.BESIDE", request.param)
 
 
 @pytest.fixture
@@ -37,6 +45,7 @@ def bytes_of(digest: bytes) -> bytes:
     return bytes(found.data if isinstance(found, Verified) else found)
 
 
+@pytest.mark.usefixtures("hashing")
 def test_a_value_is_written_where_the_broker_keeps_it_and_read_there(broker: RecordingBroker, folder: Path) -> None:
     assert broker_values().put(DATA) == NAME
     assert file_of(folder).read_bytes() == DATA
@@ -53,6 +62,42 @@ def test_what_is_kept_already_is_not_written_again(broker: RecordingBroker, fold
     broker_values().put(DATA)
     assert (file_of(folder).stat().st_ino, file_of(folder).stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert len(broker.kept) == 2
+
+
+class LateHashing(Hashing):
+    """It is known after the first piece was written."""
+
+    looks = 0
+
+    @property
+    def is_done(self) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+
+def test_what_turns_out_to_be_kept_already_is_not_written_to_its_end(
+    broker: RecordingBroker, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker_values().put(DATA)
+    monkeypatch.setattr("dagorama.client.shared_files.PIECE", 1000)
+    name = SharedFiles(folder).write(DATA, LateHashing(DATA))
+    assert (folder / "unfinished" / name).samefile(file_of(folder))
+    assert len(list((folder / "unfinished").iterdir())) == 1
+
+
+def test_a_value_is_written_in_pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagorama.client.shared_files.PIECE", 999)
+    name = SharedFiles(folder).write(DATA, LateHashing(DATA))
+    assert (folder / "unfinished" / name).read_bytes() == DATA
+
+
+def test_a_value_is_hashed_if_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("dagorama.values.hashing.BESIDE", 1)
+    monkeypatch.setattr(Thread, "start", full)
+    assert Hashing(DATA).digest() == NAME
 
 
 def test_what_is_read_may_be_written_to_and_nobody_else_sees_that(broker: RecordingBroker, folder: Path) -> None:
@@ -143,7 +188,7 @@ def test_a_write_that_fails_leaves_nothing(folder: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        SharedFiles(folder).write(DATA, NAME)
+        SharedFiles(folder).write(DATA, Hashing(DATA))
     assert not list((folder / "unfinished").iterdir())
 
 

@@ -20,7 +20,7 @@ from dagorama.values.signing import FAILURE, keyring
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.frames import Kind, Outcome
-from dagorama.worker.spool_files import SpoolValues
+from dagorama.worker.spool_files import SpoolValues, path_of
 from tests.support import worker_nodes
 from tests.support.worker_grants import INSTANCE, Wanted, body_of, call, encoded, ids, values_of
 
@@ -30,7 +30,7 @@ class Ran:
 
     def __init__(self, folder: Path) -> None:
         self.outcomes: list[tuple[Kind, Outcome]] = []
-        self.large = SpoolValues(folder)
+        self.folder, self.large = folder, SpoolValues(folder)
         outbox = Outbox(lambda kind, outcome: self.outcomes.append((kind, outcome)))
         self.executor = Executor(outbox, self.large)
 
@@ -228,6 +228,39 @@ def test_arguments_that_cannot_be_read_fail_the_node(ran: Ran) -> None:
     failure = ran.failure(Wanted("echo", arguments=b"\x01\x00no pickle"))
     assert failure.type == "dagorama.errors.ValueNotReadable"
     assert ran.value(call("echo", 1)) == 1
+
+
+def handed_on(ran: Ran, *between: Wanted, size: int = 7000) -> bool:
+    """Run a node with what one before it returned, and some in between; return whether it had that in memory."""
+    ran.executor.large_from = 1000
+    [digest] = ran.run(call("echo", bytes(size))).large
+    for each in between:
+        ran.run(each)
+    path_of(ran.folder, digest).unlink()
+    argument = encode(((bytes(size),), {}), large_from=1000, put_large=lambda data: digest).envelope
+    results = ran.run(Wanted("echo", arguments=argument))
+    return len(results.value) == 1
+
+
+def test_a_node_is_given_what_the_one_before_it_has_returned(ran: Ran) -> None:
+    assert handed_on(ran)
+
+
+def test_what_another_node_does_not_need_is_not_in_memory_while_that_runs(ran: Ran) -> None:
+    assert not handed_on(ran, call("echo", 1))
+
+
+def test_what_is_too_large_to_wait_in_memory_is_read(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagorama.worker.child.last_values.MOST_BYTES", 6999)
+    assert not handed_on(ran)
+
+
+def test_what_can_be_changed_is_not_handed_on(ran: Ran) -> None:
+    ran.executor.large_from = 1000
+    [digest] = ran.run(call("echo", bytearray(7000))).large
+    path_of(ran.folder, digest).unlink()
+    argument = encode(((bytearray(7000),), {}), large_from=1000, put_large=lambda data: digest).envelope
+    assert ran.failure(Wanted("echo", arguments=argument)).type == "dagorama.errors.ValueNotReadable"
 
 
 def test_a_large_value_that_is_gone_fails_the_node_that_needs_it(ran: Ran) -> None:

@@ -7,7 +7,7 @@ of its own, then encode the result and the child nodes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from inspect import isawaitable
 from logging import INFO
@@ -32,12 +32,10 @@ from dagorama.worker.child.cached import LookUp, choose
 from dagorama.worker.child.call import Call, GrantReader, Target, Work, definition_of, read_whole
 from dagorama.worker.child.exceptions import Unchecked, report_exception, within
 from dagorama.worker.child.forks import forget_in_forks, leave
+from dagorama.worker.child.last_values import LastValues
 from dagorama.worker.child.node_logging import log_completed
 from dagorama.worker.child.outbox import Outbox, refuse_excess
-from dagorama.worker.run_times import RunTimes
-
-NOTHING: Mapping[bytes, object] = {}
-_MAX_MICROSECONDS = 2**32 - 1  # the most that a message can hold, 71 minutes
+from dagorama.worker.run_times import MOST_US, RunTimes
 
 
 class Executor:
@@ -48,7 +46,7 @@ class Executor:
         self.drain: Callable[[], None] | None = None  #: called at the end of each run, before its outcome is sent
         self.large_from = LARGE_FROM  #: size of a pickle in bytes from which it is stored outside its envelope
         self.outbox = outbox
-        self._large = large
+        self.large = LastValues(large)  #: the store of large values
         self._ring = keyring()
         self._logs_nodes = get_logger().isEnabledFor(INFO)
         self._grants = GrantReader(self._ring)
@@ -163,7 +161,7 @@ class Executor:
         return self._ended(call, scope, result, started)
 
     def _scope(self, call: Call) -> AttemptScope:
-        scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
+        scope = AttemptScope(call.instance, self.large_from, self.large.put, self._ring)
         scope.trace = call.trace
         if call.work.stream_children:
             self.outbox.follow(call.node, call.attempt, scope)
@@ -181,19 +179,20 @@ class Executor:
         # Only after the signature was verified, because finding a function imports its module.
         cls, function, _, scope.bound, json, cache = call.work.target or self._load(call.work)
         as_json = json is not None
-        handed = self._handed(call.beside, as_json) if call.beside else NOTHING
+        handed = self._handed(call.beside, as_json) if call.beside else {}
         try:
             sources = references(arguments) if arguments[1] & REFS else ()
             fill = [
-                handed[id] if id in handed else call.values.read(id, call.instance, self._large.get, as_json)
+                handed[id] if id in handed else call.values.read(id, call.instance, self.large.get, as_json)
                 for id in sources
             ]
         except UnverifiedValue as error:
             raise Unchecked(str(error)) from None
         if json is not None:
-            args, kwargs, constructor, scheduled = json.decode_call(arguments, fill, get_large=self._large.get)
+            args, kwargs, constructor, scheduled = json.decode_call(arguments, fill, get_large=self.large.get)
         else:
-            args, kwargs, constructor, scheduled = decode_called(arguments, fill, function, get_large=self._large.get)
+            args, kwargs, constructor, scheduled = decode_called(arguments, fill, function, get_large=self.large.get)
+        self.large.settle()
         scope.scheduled = scheduled or scheduled_time(call.arguments)
         if constructor is None:
             definition = call.work.definition or call.work.make_definition(cls)
@@ -263,8 +262,8 @@ class Executor:
     def _encoded(self, work: Work, result: object) -> Encoded:
         json = work.target and work.target.json
         if json is None:
-            return encode(result, "result", large_from=self.large_from, put_large=self._large.put)
-        return json.encode_result(work.name, result, large_from=self.large_from, put_large=self._large.put)
+            return encode(result, "result", large_from=self.large_from, put_large=self.large.put)
+        return json.encode_result(work.name, result, large_from=self.large_from, put_large=self.large.put)
 
     def _broke_off(
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
@@ -288,7 +287,7 @@ class Executor:
 
     def _measured(self, call: Call, started: int, ended: int) -> int:
         """Return the run time in microseconds, after counting it."""
-        microseconds = min((ended - started) // 1000, _MAX_MICROSECONDS)
+        microseconds = min((ended - started) // 1000, MOST_US)
         if self.run_times is not None:
             self.run_times.add(call.work.name, microseconds)
         return microseconds

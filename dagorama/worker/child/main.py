@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from select import POLLIN, poll
 from time import monotonic_ns
 from typing import NoReturn
 
@@ -41,6 +42,7 @@ UNFIT = 2  #: exit code of a child that cannot start
 REASON_BYTES = 16 << 10
 DEFINITIONS_BYTES = 16 << 10
 READ_BYTES = 1 << 20
+IDLE_S = 1.0  #: seconds without a node after which the values of the last one are forgotten
 CAREFUL_TIME_NS = 60 * 10**9  #: time after a broken socket during which results are sent one by one
 
 
@@ -114,6 +116,8 @@ class _Child:
         data = self._received(socket.MSG_DONTWAIT)
         if data is None:
             self._engine.flush()
+            if self._executor.large and not self._has_data(IDLE_S):
+                self._executor.large.forget()
             data = self._received()
         return data or None
 
@@ -127,6 +131,12 @@ class _Child:
             return b""
         except OSError as error:
             self._cut_off(str(error))
+
+    def _has_data(self, seconds: float) -> bool:
+        """Wait until the supervisor has sent something or has exited; return whether that was in time."""
+        waiting = poll()
+        waiting.register(self._connection, POLLIN)
+        return bool(waiting.poll(seconds * 1000))
 
     def _take(self, kind: Kind, payload: bytes) -> None:
         if kind == Kind.DEFINE:
