@@ -11,12 +11,16 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import Context
 from heapq import heappop, heappush
+from operator import itemgetter
 from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 START = 1_000.0
+
+
+_Timer = tuple[float, int, asyncio.TimerHandle]
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
@@ -26,7 +30,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.now = START
         self.failures: list[BaseException] = []  #: exceptions of tasks and callbacks that were not retrieved
         self._ready: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[_Timer] = []
+        self._pauses: list[_Timer] = []  # timers that may run early
         self._count = 0
 
     # --- for asyncio ----------------------------------------------------------------------------------
@@ -55,15 +60,25 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self._count += 1
-        heappush(self._timers, (when, self._count, handle))
-        return handle
+        return self._add(self._timers, when, callback, args, context)
 
     def call_later(
         self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_at(self.now + delay, callback, *args, context=context)
+        return self._add(self._pauses, self.now + delay, callback, args, context)
+
+    def _add(
+        self,
+        timers: list[_Timer],
+        when: float,
+        callback: Callable[[*Ts], object],
+        args: tuple[*Ts],
+        context: Context | None,
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._count += 1
+        heappush(timers, (when, self._count, handle))
+        return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Do nothing: a cancelled timer is dropped when its time comes."""
@@ -102,22 +117,36 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     @property
     def next_timer(self) -> float | None:
         """The time of the next timer; None if there is none."""
-        timers = self._timers
-        while timers and timers[0][2]._cancelled:
-            heappop(timers)
-        return timers[0][0] if timers else None
+        return min((first[0] for first in map(_first, (self._timers, self._pauses)) if first is not None), default=None)
 
     def run_ready(self, moment: float = 0.0) -> None:
-        """Run what is ready and what was due until now, or will be due within `moment` seconds. Time stands still."""
-        ready, timers = self._ready, self._timers
+        """Run what is ready and what was due until now. Time stands still.
+
+        Timers of `call_later`, which are pauses, run up to `moment` seconds early. Timers of `call_at` do not: what is
+        not due then would set the same timer again, without end.
+        """
+        ready = self._ready
         while True:
             while ready:
                 handle = ready.popleft()
                 if not handle._cancelled:
                     handle._run()
-            if not timers or timers[0][0] > self.now + moment:
+            due = [
+                (first, timers)
+                for timers, until in ((self._timers, self.now), (self._pauses, self.now + moment))
+                if (first := _first(timers)) is not None and first[0] <= until
+            ]
+            if not due:
                 return
+            _, timers = min(due, key=itemgetter(0))
             ready.append(heappop(timers)[2])
+
+
+def _first(timers: list[_Timer]) -> _Timer | None:
+    """Return the next timer that is not cancelled; None if there is none."""
+    while timers and timers[0][2]._cancelled:
+        heappop(timers)
+    return timers[0] if timers else None
 
 
 @contextmanager

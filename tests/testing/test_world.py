@@ -10,6 +10,7 @@ from dagorama import (
     NotFound,
     QueueTimeout,
     State,
+    later,
     resolve,
     state,
 )
@@ -35,6 +36,18 @@ def test_as_many_nodes_run_as_the_test_says() -> None:
         assert resolve(instance, promise) is None
         assert world.run() == 7
         assert resolve(instance, promise) == 10
+
+
+@pytest.mark.parametrize("apart", [1e-9, 0.001, 0.0049, 0.005, 0.0051])
+def test_what_is_due_a_moment_later_waits_for_its_time(apart: float) -> None:
+    with inline() as world:
+        instance, promise = Shapes()(0)
+        delays = [10.0, 10.0 + apart, 10.0 + 2 * apart]
+        total = instance.total([later(instance.square, delay)(number) for number, delay in enumerate(delays)])
+        world.run()
+        assert resolve(instance, promise) == 0
+        assert resolve(instance, total) == 0 + 1 + 4
+        assert [run.at for run in world.runs_of(Shapes.square)] == pytest.approx(delays, rel=0, abs=1e-12)
 
 
 # --- failing and replacing ----------------------------------------------------------------------------
