@@ -11,7 +11,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.context import CurrentNode, current_attempt, current_run
-from dagorama.errors import NotInInstance, NotPicklable
+from dagorama.errors import NotInInstance, NotPicklable, ValueNotReadable
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
@@ -253,6 +253,14 @@ def test_what_another_node_does_not_need_is_not_in_memory_while_that_runs(ran: R
 def test_what_is_too_large_to_wait_in_memory_is_read(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dagorama.worker.child.last_values.MOST_BYTES", 6999)
     assert not handed_on(ran)
+
+
+def test_what_a_running_node_stores_is_not_kept_while_it_runs(ran: Ran) -> None:
+    digest = ran.executor.large.put(bytes(7000))
+    assert ran.executor.large.get(digest)
+    path_of(ran.folder, digest).unlink()
+    with pytest.raises(ValueNotReadable):
+        ran.executor.large.get(digest)
 
 
 def test_what_can_be_changed_is_not_handed_on(ran: Ran) -> None:

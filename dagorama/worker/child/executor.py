@@ -262,8 +262,8 @@ class Executor:
     def _encoded(self, work: Work, result: object) -> Encoded:
         json = work.target and work.target.json
         if json is None:
-            return encode(result, "result", large_from=self.large_from, put_large=self.large.put)
-        return json.encode_result(work.name, result, large_from=self.large_from, put_large=self.large.put)
+            return encode(result, "result", large_from=self.large_from, put_large=self.large.put_result)
+        return json.encode_result(work.name, result, large_from=self.large_from, put_large=self.large.put_result)
 
     def _broke_off(
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never

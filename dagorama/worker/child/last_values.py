@@ -28,7 +28,11 @@ class LastValues:
         return bool(self._kept)
 
     def put(self, data: Buffer) -> bytes:
-        """Store a value; return its SHA-256."""
+        """Store a value of a running node; return its SHA-256."""
+        return self._stored.put(data)
+
+    def put_result(self, data: Buffer) -> bytes:
+        """Store a part of the value that a node has returned; return its SHA-256."""
         digest = self._stored.put(data)
         if type(data) is bytes:
             self._keep(digest, data)
