@@ -131,15 +131,19 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 handle = ready.popleft()
                 if not handle._cancelled:
                     handle._run()
-            due = [
-                (first, timers)
-                for timers, until in ((self._timers, self.now), (self._pauses, self.now + moment))
-                if (first := _first(timers)) is not None and first[0] <= until
-            ]
-            if not due:
+            timer = self._take_timer(self.now, self.now + moment)
+            if timer is None:
                 return
-            _, timers = min(due, key=itemgetter(0))
-            ready.append(heappop(timers)[2])
+            ready.append(timer)
+
+    def _take_timer(self, until: float, pauses_until: float) -> asyncio.TimerHandle | None:
+        """Take the next timer that is due until then, or the next pause that is over until then; None: none is."""
+        due = [
+            (first, timers)
+            for timers, limit in ((self._timers, until), (self._pauses, pauses_until))
+            if (first := _first(timers)) is not None and first[0] <= limit
+        ]
+        return heappop(min(due, key=itemgetter(0))[1])[2] if due else None
 
 
 def _first(timers: list[_Timer]) -> _Timer | None:

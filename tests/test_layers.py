@@ -47,8 +47,12 @@ def test_every_import_goes_downwards() -> None:
 
 @pytest.mark.parametrize("file", scheduler_files(), ids=lambda file: file.stem)
 def test_the_scheduler_imports_the_standard_library_only(file: Path) -> None:
-    documents = {"dagorama_monitoring"} if file.stem == "errors" else set()
-    assert imports_of(file) <= sys.stdlib_module_names | {"dagorama_broker"} | documents
+    others = {"errors": {"dagorama_monitoring"}, "signal_types": {"dagorama"}}.get(file.stem, set())
+    assert imports_of(file) <= sys.stdlib_module_names | {"dagorama_broker"} | others
+
+
+def test_the_forms_of_texts_that_it_reads_import_the_standard_library_only() -> None:
+    assert imports_of(ROOT / "dagorama" / "api" / "text_forms.py") <= sys.stdlib_module_names
 
 
 def test_what_errors_say_about_their_documentation_imports_nothing() -> None:

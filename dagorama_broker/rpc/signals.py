@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 from re import fullmatch
 from typing import Any, NoReturn
@@ -19,13 +19,16 @@ from dagorama.api.contract import (
     WAIT_FUNCTION,
 )
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.signals import send
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.queries import StoredNode
+from dagorama_broker.model.signal_types import misfit
 from dagorama_broker.model.signals import NewSignal, WaitRow
 from dagorama_broker.rpc.fields import check_places, check_text, id_bytes
 from dagorama_broker.rpc.permissions import caller_name
-from dagorama_broker.scheduler import FunctionQueue
+from dagorama_broker.scheduler import FunctionQueue, Sent, refuse_ended
+
+#: Arrays and objects within each other that a signal has at most: programs that read it need some stack for each.
+MOST_NESTED = 100
 
 
 def check_signal_name(name: str) -> str:
@@ -94,17 +97,39 @@ def signal_message(wait: WaitRow) -> pb.SignalInfo:
 
 
 async def send_signal(broker: Broker, request: pb.SendSignalRequest) -> pb.SendSignalReply:
-    """Send a signal; return when it is durable. Raises InvalidArgument, NotFound and what `engine.signals` raises."""
+    """Send a signal; return when it is durable. Raises what `_send` raises, and InvalidArgument for bad fields."""
     instance, name = id_bytes(request.instance, "an instance"), check_signal_name(request.name)
     if len(request.key) > LONGEST_SIGNAL_KEY:
         raise InvalidArgument(f"the key of a signal has more than {LONGEST_SIGNAL_KEY} characters")
     check_text(request.key, "the key of a signal")
     data = read_json(request.value, name)
+    if is_nested_deeply(data):
+        raise InvalidArgument(f"the signal {name!r} has more than {MOST_NESTED} arrays and objects within each other")
     digest = sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).digest()
-    sent = await send(broker, instance, NewSignal(name, request.value, digest, request.key, caller_name()), data)
+    sent = await _send(broker, instance, NewSignal(name, request.value, digest, request.key, caller_name()), data)
     node = sent.node
     id = node.block.id_of(node.key) if node is not None and node.block is not None else b""
     return pb.SendSignalReply(known=sent.is_known, node=id, kept=sent.kept)
+
+
+async def _send(broker: Broker, instance: bytes, signal: NewSignal, data: object) -> Sent:
+    """Send a signal, whose JSON data are `data`; return when it is durable.
+
+    Raises NotFound, InvalidArgument if the value plainly is not what the node waits for, Conflict if another one with
+    the same key was sent, FailedPrecondition if no node waits for it any longer, or ResourceExhausted.
+    """
+    with broker.lookups.holds.on(instance):
+        while (found := broker.scheduler.instance(instance)) is None:
+            stored = await broker.lookups.stored_instance(instance)
+            if stored.ended is not None and broker.scheduler.instance(instance) is None:
+                return refuse_ended(stored.mail, signal, stored.ended)
+        broker.see_time()
+        wait = broker.scheduler.next_wait(found, signal.name)
+        if wait is not None and (why := misfit(wait.schema, data)):
+            raise InvalidArgument(f"the signal {wait.name!r} does not fit the type that its node waits for: it {why}")
+        sent = broker.scheduler.send_signal(found, signal)
+        await broker.commits.wait_durable()
+        return sent
 
 
 def read_json(value: bytes, name: str) -> object:
@@ -118,6 +143,20 @@ def read_json(value: bytes, name: str) -> object:
         return json.loads(value.decode(), parse_constant=_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the signal {name!r} is not JSON ({type(error).__name__}: {error})") from None
+
+
+def is_nested_deeply(data: object) -> bool:
+    """Return whether more than MOST_NESTED arrays and objects of JSON data are within each other."""
+    level = [data] if type(data) in (list, dict) else []
+    for _ in range(MOST_NESTED):
+        level = [part for each in level for part in _parts(each) if type(part) in (list, dict)]
+    return bool(level)
+
+
+def _parts(data: object) -> Iterable[object]:
+    if isinstance(data, dict):
+        return data.values()
+    return data if isinstance(data, list) else ()
 
 
 def _constant(name: str) -> NoReturn:

@@ -50,13 +50,12 @@ def signal_value(wait: WaitRow, value: bytes) -> bytes:
 
 
 def begin_wait(graph: CompletedNodes, node: Node) -> None:
-    """Let a node wait for its signal; if one is kept, it is given to the node at once."""
+    """Let a node wait for its signal; if one is kept that may fit its type, it is given to the node at once."""
     wait, mail = node.wait, graph.mail
     assert wait is not None
     box = mail.box(node.instance.key, wait.name)
     box.over = ""
-    if box.kept:
-        row = mail.take(box)
+    if (row := mail.take(box, wait.schema)) is not None:
         if row.key:
             graph.changes.signals.append(row._replace(value=None))
         else:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from typing import NamedTuple
 
 from dagorama_broker.errors import utc_text
 from dagorama_broker.model.rows import Changes
+from dagorama_broker.model.signal_types import misfit
 from dagorama_broker.model.signals import MOST_KEYS, Mail, SignalRow, WaitEnd, WaitRow
 from dagorama_broker.scheduler.objects import Node
 
+#: Names of kept signals that an explanation lists.
+MOST_LISTED = 5
 #: Bytes of all kept signals together.
 MOST_BYTES = 64 << 20
 #: Bytes that a kept signal, or a key, takes in addition to its content.
@@ -23,11 +28,13 @@ WAIT_BYTES = 600
 class Mailbox:
     """The signals of one name of an instance."""
 
-    __slots__ = ("kept", "keys", "over", "waiting")
+    __slots__ = ("compared", "kept", "keys", "over", "waiting")
 
     def __init__(self) -> None:
         self.waiting: OrderedDict[int, Node] = OrderedDict()  #: by key, in the order in which they began to wait
         self.kept: deque[SignalRow] = deque()
+        #: by the schema of a type: number of the last kept signal that was compared with it, and does not fit
+        self.compared: dict[bytes, int] = {}
         self.keys: OrderedDict[str, tuple[bytes, int]] = OrderedDict()  #: digest and number by key, the latest last
         self.over = ""  #: why no node waits any longer, if the last one that did got no signal
 
@@ -63,9 +70,8 @@ class Mailboxes:
 
     def load(self, mail: Mail) -> None:
         """Take in what the store has of instances that come into memory, before their nodes wait."""
-        for wait in mail.waits:
-            if wait.end:
-                self.box(wait.instance, wait.name).over = ended_wait_text(wait)
+        for wait in sorted((wait for wait in mail.waits if wait.end), key=attrgetter("ended", "key")):
+            self.box(wait.instance, wait.name).over = ended_wait_text(wait)
         for row in mail.signals:
             box = self.box(row.instance, row.name)
             if row.key:
@@ -121,12 +127,22 @@ class Mailboxes:
         self.signals += 1
         self._add(_size(row))
 
-    def take(self, box: Mailbox) -> SignalRow:
-        """Take the oldest kept signal out of a mailbox."""
-        row = box.kept.popleft()
-        self.signals -= 1
-        self._add(-_size(row))
-        return row
+    def take(self, box: Mailbox, schema: bytes) -> SignalRow | None:
+        """Take the oldest kept signal out of a mailbox that may fit a type, by its JSON schema; None: there is none."""
+        compared = box.compared.get(schema, 0)
+        for index, row in enumerate(box.kept):
+            if row.number > compared and not misfit_of(schema, row):
+                del box.kept[index]
+                self.signals -= 1
+                self._add(-_size(row))
+                return row
+        if box.kept:
+            box.compared[schema] = box.kept[-1].number
+        return None
+
+    def kept_of(self, instance: int) -> dict[str, Mailbox]:
+        """Return the mailboxes of an instance with kept signals, by name."""
+        return {name: box for name, box in self._of.get(instance, {}).items() if box.kept}
 
     def _remember(self, box: Mailbox, row: SignalRow) -> int:
         """Remember the key of a signal; return the number of the signal whose key is forgotten for it; 0: none is."""
@@ -144,12 +160,30 @@ class Mailboxes:
             changes.signals_gone.append(forgotten)
 
 
+def misfit_of(schema: bytes, row: SignalRow) -> str:
+    """Return why a kept signal does not fit a type; empty: it may fit."""
+    return misfit(schema, json.loads(row.value or b"null"))
+
+
 def _size(row: SignalRow) -> int:
     return SIGNAL_BYTES + len(row.value or b"")
 
 
 def size_of_wait(wait: WaitRow) -> int:
     return WAIT_BYTES + len(wait.arguments) + len(wait.schema)
+
+
+def kept_text(boxes: Mapping[str, Mailbox], wait: WaitRow) -> str:
+    """Return which kept signals of the instance a node cannot take, and why; empty: none are kept."""
+    texts, others = [], {name: len(box.kept) for name, box in boxes.items() if name != wait.name}
+    if (box := boxes.get(wait.name)) is not None:
+        why = misfit_of(wait.schema, box.kept[0])
+        texts.append(f"of this name {len(box.kept)} are kept that do not fit its type (the first one {why})")
+    if others:
+        listed = ", ".join(f"{name!r} ({count})" for name, count in list(others.items())[:MOST_LISTED])
+        more = f" and {len(others) - MOST_LISTED} more" if len(others) > MOST_LISTED else ""
+        texts.append(f"signals are kept of other names: {listed}{more}")
+    return "; ".join(texts)
 
 
 def ended_wait_text(row: WaitRow) -> str:

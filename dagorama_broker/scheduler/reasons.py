@@ -17,6 +17,8 @@ from dagorama_broker.model.domain import ENDED, WireProtocol
 from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.scheduler.assignment import has_room, stale_at
 from dagorama_broker.scheduler.claims import Claims
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.mailboxes import kept_text
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import UNSTARTED, Node, Pool, Slot, Worker
 from dagorama_broker.scheduler.obstacles import MOST, Explainer, awaited
@@ -62,7 +64,7 @@ class Situation(NamedTuple):
 def reasons_of(claims: Claims, node: Node, situation: Situation) -> list[Reason]:
     """Return why an unfinished node is not running, or where it runs."""
     if node.state is WAITING and node.wait is not None and node.pending != UNSTARTED:
-        return [_signal(node, node.wait, claims.graph.wall)]
+        return [_signal(node, node.wait, claims.graph)]
     if node.state is WAITING or node.state is RESOLVING:
         return [_missing(node)]
     if node.state is BACKOFF:
@@ -93,12 +95,14 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _signal(node: Node, wait: WaitRow, wall: float) -> Reason:
+def _signal(node: Node, wait: WaitRow, graph: Graph) -> Reason:
     text = f"it waits for the signal {wait.name!r}, which `dagorama send INSTANCE {wait.name} JSON` sends"
     if wait.until:
         what = "takes its default" if wait.has_default else "fails"
         text = f"{text}; without it, it {what} after {wait.timeout:g} s"
-    return Reason(ReasonCode.SIGNAL, text, until=wait.until - wall if wait.until else 0.0)
+    kept = kept_text(graph.mail.kept_of(node.instance.key), wait)
+    until = wait.until - graph.wall if wait.until else 0.0
+    return Reason(ReasonCode.SIGNAL, f"{text}; {kept}" if kept else text, until=until)
 
 
 def _missing(node: Node) -> Reason:

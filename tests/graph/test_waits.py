@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from typing import Any, cast
 from uuid import uuid4
 
@@ -51,6 +52,15 @@ class Decision:
     yes: bool
     note: str = ""
     size: Size = Size.SMALL
+
+
+@dataclass
+class Even:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number % 2:
+            raise ValueError("it is odd")
 
 
 class Order(DAGDefinition):
@@ -118,6 +128,12 @@ class Early(DAGDefinition):
     @dagorama
     def last(self, word: str) -> str:
         return word
+
+
+class Patient(Early):
+    @dagorama
+    def then(self, number: int) -> str:
+        return self.last(wait_for("word", str))
 
 
 class AsJson(DAGDefinition):
@@ -275,15 +291,83 @@ def test_a_value_of_another_type_is_refused_when_it_is_sent_if_that_is_plain() -
         assert send(instance, "approval", Decision(True))
 
 
-def test_a_kept_value_of_another_type_fails_the_node_that_uses_it_with_its_name_and_place() -> None:
+def test_a_kept_value_of_another_type_is_passed_over_and_explained() -> None:
+    with inline() as world:
+        instance, promise = Patient()()
+        send(instance, "word", {"not": "text"})
+        send(instance, "wrod", "typo")
+        for _ in range(2):
+            with pytest.raises(NothingHappens) as caught:
+                resolve(instance, promise, timeout=inf)
+            assert (
+                'of this name 1 are kept that do not fit its type (the first one is {"not": "text"}'
+                in f"{caught.value}"
+            )
+            assert "signals are kept of other names: 'wrod' (1)" in f"{caught.value}"
+            world.restart_broker()
+        send(instance, "word", "text")
+        world.run()
+        assert resolve(instance, promise) == "text"
+
+
+def test_a_kept_value_that_fits_is_taken_from_behind_one_that_does_not() -> None:
     with inline() as world:
         instance, promise = Early()()
-        send(instance, "word", {"not": "text"})
+        for value in (5, "first", "second"):
+            send(instance, "word", value, key=f"{value}")
+        world.restart_broker()
         world.run()
-        with pytest.raises(NodeFailed, match="the signal 'word'") as caught:
+        assert resolve(instance, promise) == "first"
+        assert not send(instance, "word", "first", key="first")
+
+
+def test_a_wrong_value_that_only_the_worker_can_tell_fails_the_node_that_uses_it_with_its_name() -> None:
+    class Checked(DAGDefinition):
+        @dagorama
+        def entrypoint(self) -> str:
+            return self.used(wait_for("even", Even))
+
+        @dagorama
+        def used(self, even: Even) -> str:
+            return f"{even.number}"
+
+    with inline() as world:
+        instance, promise = Checked()()
+        send(instance, "even", {"number": 3})
+        world.run()
+        with pytest.raises(NodeFailed, match="the signal 'even'") as caught:
             resolve(instance, promise)
         assert caught.value.type == "dagorama.errors.TypeMismatch"
-        assert caught.value.function.endswith("Early.last")
+        assert caught.value.function.endswith("Checked.used")
+
+
+def test_a_restart_remembers_which_wait_of_a_name_has_ended_last() -> None:
+    class Both(DAGDefinition):
+        def entrypoint(self) -> list[Any]:
+            return [wait_for("s", int), wait_for("s", int, timeout=HOUR, default=-1), wait_for("other", int)]
+
+    with inline() as world:
+        found: Any = Both()()
+        instance, _ = found
+        world.clock.advance(2 * HOUR)  # the second took its default
+        send(instance, "s", 1)
+        world.restart_broker()
+        assert send(instance, "s", 2), "it is kept, because the wait that ended last got its signal"
+
+
+def test_a_value_that_is_nested_too_deeply_is_refused() -> None:
+    def nested(depth: int) -> object:
+        data: object = 1
+        for _ in range(depth):
+            data = [data]
+        return data
+
+    with inline():
+        instance, _ = Plain()()
+        send(instance, "other", nested(100))
+        for depth in (101, 200):
+            with pytest.raises(RequestRejected, match="has more than 100 arrays and objects within each other"):
+                send(instance, "other", nested(depth), type_=Any)
 
 
 def test_the_sender_refuses_what_has_no_json_form_and_the_broker_what_is_too_large() -> None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
-from heapq import heappop
 from typing import Any, TypeVar, TypeVarTuple
 
 from dagorama_testing.loop import START, VirtualLoop, closer
@@ -129,17 +128,17 @@ class SimulatedLoop(VirtualLoop):
 
     def run_until(self, deadline: float, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Let things happen; whether it was over before the deadline."""
-        ready, timers = self._ready, self._timers
+        ready = self._ready
         while not is_over():
             self.events += 1
             if self.events > MOST_EVENTS:
                 raise Livelock(f"it goes round in circles at {self.now:.4f}")
             if not ready:
-                if not timers or timers[0][0] > deadline:
+                timer = self._take_timer(deadline, deadline)
+                if timer is None:
                     self.now = max(self.now, deadline)
                     return is_over()
-                when, _, timer = heappop(timers)
-                self.now = max(self.now, when)
+                self.now = max(self.now, timer.when())
                 ready.append(timer)
                 continue
             handle = ready.popleft()

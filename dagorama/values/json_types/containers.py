@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dagorama.api.text_forms import INTEGER_PATTERN
 from dagorama.values.json_types.misfit import Misfit, key_step
 from dagorama.values.json_types.scalars import Float, Text
 from dagorama.values.json_types.shape import Definitions, Hole, Holes, Shape
@@ -143,7 +144,7 @@ class Mapping(Shape):
         found = {"type": "object", "additionalProperties": self._value.schema(definitions)}
         names = self._key.schema(definitions)
         if names.get("type") == "integer":
-            names = {"pattern": "^-?(0|[1-9][0-9]*)$"}
+            names = {"pattern": INTEGER_PATTERN}
         return found if names == {"type": "string"} else {**found, "propertyNames": names}
 
 

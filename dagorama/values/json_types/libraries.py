@@ -12,8 +12,10 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
+from dagorama.api.text_forms import READ_BY_LIBRARY
 from dagorama.values.json_types.misfit import Misfit, Unsupported
 from dagorama.values.json_types.records import defined
 from dagorama.values.json_types.shape import Definitions, Holes, Shape
@@ -75,7 +77,7 @@ class Foreign(Shape):
         renamed: dict[str, Any] = json.loads(text)
         whole: dict[str, Any] = renamed.pop("")
         definitions.update(renamed)
-        return whole
+        return {**whole, "$comment": READ_BY_LIBRARY}
 
 
 def _reason(error: Exception) -> str:
@@ -133,9 +135,10 @@ def _struct_config(kind: type) -> object:
 class Constrained(Shape):
     """A type with constraints of pydantic, annotated-types or msgspec, such as `Annotated[int, Field(gt=0)]`."""
 
-    def __init__(self, base: Shape, check: Callable[[Any], None]) -> None:
+    def __init__(self, base: Shape, check: Callable[[Any], None], schema: Callable[[], dict[str, Any]]) -> None:
+        """`check` raises Misfit; `schema` returns the JSON schema of the type as its library describes it."""
         super().__init__(base.name)
-        self._base, self._check = base, check
+        self._base, self._check, self._described = base, check, schema
         self.types, self.kinds = base.types, base.kinds
 
     def encode(self, value: Any, holes: Holes | None = None) -> Any:
@@ -162,25 +165,51 @@ class Constrained(Shape):
         return value
 
     def schema(self, definitions: Definitions) -> dict[str, Any]:
-        return self._base.schema(definitions)
+        """Return the schema of the type with the constraints that the schema of the library has too."""
+        found = self._base.schema(definitions)
+        try:
+            described = self._described()
+        except Exception:  # the library cannot describe it, and the values are checked all the same
+            return found
+        if found.get("type") != described.get("type"):
+            return found
+        return {**{word: described[word] for word in _CONSTRAINTS if word in described}, **found}
+
+
+#: The words of a JSON schema for constraints.
+_CONSTRAINTS = (
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems",
+)  # fmt: skip
 
 
 def constrained(base: Shape, annotation: Any) -> Shape:
     """Return the JSON type of an Annotated type. Raises Unsupported for a constraint that nothing here can check."""
     origins = {type(each).__module__.partition(".")[0] for each in annotation.__metadata__}
     if "msgspec" in origins:
-        return Constrained(base, _msgspec_check(annotation))
+        return Constrained(base, _msgspec_check(annotation), partial(_msgspec_schema, annotation))
     if not origins & {"pydantic", "annotated_types"}:
         return base
     if "pydantic" not in sys.modules and not _can_import_pydantic():
         raise Unsupported(f"{annotation} has constraints that only pydantic can check: install pydantic")
-    return Constrained(base, _pydantic_check(annotation))
+    return Constrained(base, _pydantic_check(annotation), partial(_pydantic_schema, annotation))
 
 
 def _can_import_pydantic() -> bool:
     from importlib.util import find_spec
 
     return find_spec("pydantic") is not None
+
+
+def _pydantic_schema(annotation: Any) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    return dict(TypeAdapter(annotation).json_schema())
+
+
+def _msgspec_schema(annotation: Any) -> dict[str, Any]:
+    import msgspec
+
+    return msgspec.json.schema(annotation)
 
 
 def _pydantic_check(annotation: Any) -> Callable[[Any], None]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from dagorama.api.text_forms import (
+    DECIMAL_PATTERN,
+    read_bytes,
+    read_date,
+    read_datetime,
+    read_decimal,
+    read_duration,
+    read_time,
+    read_uuid,
+)
 from dagorama.values.json_types.misfit import Misfit
 from dagorama.values.json_types.shape import Definitions, Holes, Shape
 
@@ -58,25 +67,6 @@ def _write_datetime(value: datetime) -> str:
     return f"{value.isoformat()[:-6]}Z" if not offset else value.isoformat()
 
 
-# Python reads other forms too, and drops digits after the sixth.
-_CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
-_OFFSET = r"(Z|[+-][0-9]{2}:[0-9]{2})"
-_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_DATETIME, _TIME = re.compile(f"{_DATE}T{_CLOCK}{_OFFSET}"), re.compile(f"{_CLOCK}{_OFFSET}?")
-
-
-def _read_datetime(text: str) -> datetime:
-    if not _DATETIME.fullmatch(text):
-        raise ValueError(text)
-    return datetime.fromisoformat(text)
-
-
-def _read_time(text: str) -> time:
-    if not _TIME.fullmatch(text):
-        raise ValueError(text)
-    return time.fromisoformat(text)
-
-
 def _write_time(value: time) -> str:
     offset = value.utcoffset()
     if offset is None and value.tzinfo is not None:
@@ -90,16 +80,7 @@ def _check_offset(offset: timedelta) -> None:
         raise Misfit("has an offset from UTC with seconds, which ISO 8601 cannot express")
 
 
-def _read_date(text: str) -> date:
-    if not re.fullmatch(_DATE, text):
-        raise ValueError(text)
-    return date.fromisoformat(text)
-
-
 _MICROSECOND = timedelta(microseconds=1)
-_DURATION = re.compile(
-    r"([+-]?)P(?:([0-9]+)D)?(?:T(?=[0-9])(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+)(?:\.([0-9]{1,6}))?S)?)?"
-)
 
 
 def _write_duration(value: timedelta) -> str:
@@ -112,16 +93,6 @@ def _write_duration(value: timedelta) -> str:
     return f"{sign}P{f'{days}D' if days else ''}{clock}"
 
 
-def _read_duration(text: str) -> timedelta:
-    found = _DURATION.fullmatch(text)
-    if found is None or text[-1] in "PT":
-        raise ValueError(text)
-    sign, days, hours, minutes, seconds, fraction = found.groups()
-    micro = int((fraction or "").ljust(6, "0"))
-    value = timedelta(int(days or 0), int(seconds or 0), micro, 0, int(minutes or 0), int(hours or 0))
-    return -value if sign == "-" else value
-
-
 # --- other texts ----------------------------------------------------------------------------------------
 
 
@@ -131,36 +102,19 @@ def _write_decimal(value: Decimal) -> str:
     return str(value)
 
 
-def _read_decimal(text: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(text) from None
-    if not value.is_finite() or "_" in text or text != text.strip():
-        raise ValueError(text)
-    return value
-
-
-def _read_uuid(text: str) -> UUID:
-    value = UUID(text)
-    if str(value) != text.lower():
-        raise ValueError(text)
-    return value
-
-
 def texts() -> dict[object, Shape]:
     """Return the JSON types of values that are texts in JSON by their Python types."""
     written = (
-        Written(datetime, _write_datetime, _read_datetime, {"format": "date-time"}),
-        Written(date, date.isoformat, _read_date, {"format": "date"}),
-        Written(time, _write_time, _read_time, {"format": "time"}),
-        Written(timedelta, _write_duration, _read_duration, {"format": "duration"}),
-        Written(UUID, str, _read_uuid, {"format": "uuid"}),
-        Written(Decimal, _write_decimal, _read_decimal, {"pattern": r"^[+-]?[0-9]*\.?[0-9]*([Ee][+-]?[0-9]+)?$"}),
+        Written(datetime, _write_datetime, read_datetime, {"format": "date-time"}),
+        Written(date, date.isoformat, read_date, {"format": "date"}),
+        Written(time, _write_time, read_time, {"format": "time"}),
+        Written(timedelta, _write_duration, read_duration, {"format": "duration"}),
+        Written(UUID, str, read_uuid, {"format": "uuid"}),
+        Written(Decimal, _write_decimal, read_decimal, {"pattern": DECIMAL_PATTERN}),
         Written(
             bytes,
             lambda value: b64encode(value).decode(),
-            lambda text: b64decode(text, validate=True),
+            read_bytes,
             {"contentEncoding": "base64"},
         ),
     )
