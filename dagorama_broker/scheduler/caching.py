@@ -63,6 +63,10 @@ class Caching:
         key = self.keys.get(node.key)
         return key is not None and (self.leaders.get(key) is node or node.key in self.alone)
 
+    def is_hit(self, node: Node) -> bool:
+        """Return whether a node that ends now has the value of another one."""
+        return node.key in self.keys and node.key not in self.computed
+
     def report(self, node: Node, key: bytes, now: float) -> Node | None:
         """Note the cache key of a node before it is queued. Return the node that it has to wait for, if any."""
         self._forget_key(node, key)

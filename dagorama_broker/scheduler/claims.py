@@ -70,6 +70,7 @@ class Claims(Starts):
             self.staged.take_out(node.attempt)
             if self.unstarted.pop(node.attempt, None) is not None:
                 self._begin(node)
+            self.started.pop(node.attempt, None)
         for slot in worker.slots:
             slot.held.clear()
         del self.workers[worker.info.id]
@@ -251,6 +252,8 @@ class Claims(Starts):
             self.moved_up[slot] = None
             if self.unstarted.pop(attempt, None) is not None:
                 self._begin(node)  # as far as is known, it has run
+        if self.started:
+            self.started.pop(attempt, None)
         return slot
 
     def invalidate_attempt(self, node: Node) -> None:

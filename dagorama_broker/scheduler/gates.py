@@ -102,6 +102,16 @@ class Gate(Generic[Queue]):
             spans.append(_Span(now, 1))
         return self.used + self.held >= rate.starts or self.due == inf
 
+    def give_back(self, when: float) -> None:
+        """Count a start no longer that was counted at this time, because nothing has run."""
+        for span in reversed(self._spans):
+            if span.first <= when <= span.last:
+                self.used -= 1
+                span.starts -= 1
+                if not span.starts:
+                    self._spans.remove(span)
+                return
+
     def hold(self) -> bool:
         """Count a start that comes later, from now on, until it is released; return as `start` does."""
         if self.rate is None:

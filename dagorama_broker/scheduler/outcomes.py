@@ -63,6 +63,7 @@ class Outcomes(Children):
         node.queue.run_time.measured(microseconds)
         if not named:  # a node that was claimed together with it ran on this value
             self.claims.fused.pop(attempt, None)
+        self.claims.uncount_hit(node)
         self.claims.let_go(node, now, leads_on=makes or bool(node.dependents))
         self.graph.complete(node, value, named, large, microseconds, worker.number)
         return True
@@ -173,7 +174,7 @@ class Outcomes(Children):
 
         `deployed`: the hash of the code that the worker has instead; `code`: of the reason.
         """
-        node = self._taken_back(worker, key, attempt)
+        node = self._taken_back(worker, key, attempt, code is ReasonCode.RESOURCE)  # which the function has asked for
         if node is None:
             return False
         asks = bool(deployed) and is_unbound(self.claims, node)
@@ -201,13 +202,13 @@ class Outcomes(Children):
             self.graph.trouble(node).note = why
         return True
 
-    def _taken_back(self, worker: Worker, key: int, attempt: int) -> Node | None:
+    def _taken_back(self, worker: Worker, key: int, attempt: int, has_run: bool = False) -> Node | None:
         """Take a node from its worker, with what the attempt has made; None: the worker does not hold the attempt."""
         node = self.claims.held(worker, key, attempt)
         if node is not None:
             self.staged.take_out(attempt)
             self.eager_attempts.abort(node)
-            self.claims.uncount_start(attempt)
+            self.claims.uncount_start(attempt, has_run)
             self.claims.take_out(node)
             self.claims.invalidate_attempt(node)
         return node

@@ -20,6 +20,7 @@ class Starts(Offers):
         super().__init__(graph)
         self.last_attempt = last_attempt
         self.unstarted: dict[int, Node] = {}  #: by attempt: nodes with a limit that wait behind others in their slot
+        self.started: dict[int, float] = {}  #: by attempt of a node with a limit: when its start was counted
         self.moved_up: dict[Slot, None] = {}  #: slots that a node has left, and whose first one may start now
 
     def count_start(self, slot: Slot, node: Node, attempt: int) -> None:
@@ -36,6 +37,8 @@ class Starts(Offers):
             self.unstarted[attempt or self.last_attempt + 1] = node
         elif attempt:
             return
+        else:
+            self.started[self.last_attempt + 1] = self.graph.now
         for gate in gates if queue.gate is None else (*gates, queue.gate):
             if gate.hold() if waits else gate.start(self.graph.now):
                 self.graph.rates.watch(gate)
@@ -54,18 +57,30 @@ class Starts(Offers):
 
     def _begin(self, node: Node) -> None:
         queue, now = node.queue, self.graph.now
+        self.started[node.attempt] = now
         for gate in queue.base.gates if queue.gate is None else (*queue.base.gates, queue.gate):
             if gate.held:
                 gate.held -= 1
                 if gate.start(now):
                     self.graph.rates.watch(gate)
 
-    def uncount_start(self, attempt: int) -> None:
-        """Give back the start of a node that its worker returns, if it waited behind others there."""
-        node = self.unstarted.pop(attempt, None)
-        for gate in gates_of(node.queue) if node is not None else ():
-            gate.release()
+    def uncount_start(self, attempt: int, has_run: bool = False) -> None:
+        """Give back the start of a claimed node whose function has not run, or if it `has_run`, only one that is held.
+
+        Otherwise nodes that workers return, and nodes that get a cached value, would use up the rate.
+        """
+        is_held, when = self.unstarted.pop(attempt, None) is not None, self.started.pop(attempt, None)
+        for gate in gates_of(self.claimed[attempt].queue) if is_held or (when is not None and not has_run) else ():
+            if is_held:
+                gate.release()
+            else:
+                gate.give_back(when or 0.0)
             self.graph.rates.opened(gate)
+
+    def uncount_hit(self, node: Node) -> None:
+        """Give back the start of a node that ends with a cached value."""
+        if node.queue.caches and self.graph.caching.is_hit(node):
+            self.uncount_start(node.attempt)
 
     def pause_key(self, node: Node, seconds: float) -> bool:
         """Grant no nodes with the key or the shared limit of this one for some seconds; return False if it has none.

@@ -47,6 +47,79 @@ def gates(driver: SchedulerDriver) -> int:
     return len(rates.shared) + len(rates.of_functions) + sum(map(len, rates.of_keys.values()))
 
 
+class TestWhatHasNotRun:
+    """It does not count: the rate is about calls of the function."""
+
+    CACHED = function("cached", cached=True, rate=Rate(2, 10.0))
+
+    def test_looking_keys_up_and_cached_values_cost_nothing(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn("first", of=self.CACHED)
+        hand.look_up("first", b"k" * 32)
+        hand.compute("first", b"k" * 32)
+        for name in names(5):
+            driver.spawn(name, of=self.CACHED)
+            hand.look_up(name, b"k" * 32)
+            assert hand.complete(name, "first", us=0)
+        driver.spawn("other", of=self.CACHED)
+        hand.look_up("other", b"o" * 32)
+        assert driver.state("other") is State.CLAIMED, "the second start of the window"
+        hand.compute("other", b"o" * 32)
+        driver.spawn("third", of=self.CACHED)
+        assert driver.state("third") is State.QUEUED
+        driver.wait(10.0)
+        assert driver.state("third") is State.CLAIMED
+
+    def test_a_node_that_was_to_get_a_cached_value_and_ran_counts(self, driver: SchedulerDriver) -> None:
+        """Its worker could not check the proof."""
+        hand = driver.worker()
+        for name in names(2):
+            driver.spawn(name, of=self.CACHED)
+            hand.look_up(name, b"k" * 32)
+            hand.compute(name, b"k" * 32)
+        driver.spawn("third", of=self.CACHED)
+        assert driver.state("third") is State.QUEUED
+
+    def test_a_node_that_a_worker_returns_gives_its_own_start_back(self, driver: SchedulerDriver) -> None:
+        cannot, can = driver.worker("cannot"), driver.worker("can")
+        driver.spawn("a", of=FEW)
+        driver.wait(4.0)
+        driver.spawn("b", "c", of=FEW)
+        assert cannot.give_back("a", "it cannot import the function")
+        for name in "bac":
+            assert can.complete(name)
+        driver.spawn("d", of=FEW)
+        driver.wait(6.0)
+        assert driver.state("d") is State.QUEUED, "three have started at 4.0 s"
+        driver.wait(4.0)
+        assert driver.state("d") is State.CLAIMED
+
+    def test_a_node_that_cannot_open_a_resource_has_started(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        of = function("once", rate=Rate(1, 10.0))
+        driver.spawn("a", of=of)
+        driver.scheduler.give_back(
+            hand.worker, driver.key("a"), hand.held["a"], "it cannot open a resource", driver.now,
+            code=ReasonCode.RESOURCE,
+        )  # fmt: skip
+        other = driver.worker("other")
+        assert not other.held
+        driver.wait(10.0)
+        assert other.held.keys() == {"a"}
+
+    def test_a_start_is_taken_from_the_span_in_which_it_was_counted(self) -> None:
+        gate: Gate[FunctionQueue] = Gate("work")
+        gate.rate = Rate(3, 10.0)
+        for now in (0.0, 3.0, 6.0):
+            gate.start(now)
+        gate.give_back(3.0)
+        gate.give_back(4.0)
+        assert (gate.used, gate.spans, gate.next_start()) == (2, 2, 10.0)
+        gate.expire(10.0)
+        gate.give_back(0.0)
+        assert (gate.used, gate.next_start()) == (1, 16.0)
+
+
 class TestAWindow:
     def test_a_start_counts_until_it_is_old_enough(self) -> None:
         gate: Gate[FunctionQueue] = Gate("work")
