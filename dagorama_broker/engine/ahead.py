@@ -12,6 +12,7 @@ A node waits for the commit, as do all later ones of its slot, if
   after a crash compares attempts of sources, and does not see such changes;
 - it has very many sources, or its envelopes are only in the commit, and not in the cache;
 - a signal, or a timeout, has ended a node in the commit: no attempt would tell its value from the next one;
+- its function has a rate or a limit and is new: after a crash nothing would tell that starts of it are not known;
 - its key is so large that a start after a crash might use it again.
 """
 
@@ -43,9 +44,12 @@ class Ahead:
             return [], effects.granted
         below = min(first_child(changes), self._last + KEYS_LEFT_OUT + 1)
         failed = {row.key for row in changes.progress}
+        new = {row.id for row in changes.functions}
         ahead, later, waits = list[Granted](), list[Granted](), set[Slot]()
         for granted in effects.granted:
-            if granted.slot not in waits and self._may_go(granted.node, below, failed):
+            queue = granted.node.queue
+            is_unknown = queue.is_limited and queue.id in new
+            if granted.slot not in waits and not is_unknown and self._may_go(granted.node, below, failed):
                 ahead.append(granted)
             else:
                 waits.add(granted.slot)

@@ -69,8 +69,8 @@ class Gate(Generic[Queue]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has nothing to remember."""
-        return not (self._spans or self.held or self.queues)
+        """Whether it has nothing to remember, and is not looked at again."""
+        return not (self._spans or self.held or self.queues) and self.due == inf
 
     @property
     def spans(self) -> int:

@@ -107,6 +107,14 @@ class TestWhatHasNotRun:
         driver.wait(10.0)
         assert other.held.keys() == {"a"}
 
+    def test_a_key_whose_only_start_was_given_back_is_forgotten_once(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn("a @x", of=BY_KEY)
+        assert hand.give_back("a", "it cannot import the function")
+        driver.cancel("a")
+        driver.wait(20.0)
+        assert gates(driver) == 1, "the one of nodes without a key"
+
     def test_a_start_is_taken_from_the_span_in_which_it_was_counted(self) -> None:
         gate: Gate[FunctionQueue] = Gate("work")
         gate.rate = Rate(3, 10.0)

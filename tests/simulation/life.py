@@ -208,6 +208,7 @@ class Life:
         self.watcher.note("the broker dies")
         self.watcher.disturbed_at = self.loop.now + downtime
         self.watcher.restarts += 1
+        self.watcher.rates.broker_died()
         self.loop.kill(self.host)
         self.network.server_died()
         self.broker = None

@@ -23,12 +23,28 @@ def is_limited(function: pb.Function) -> bool:
 
 
 class RateWatch:
-    """Remembers when attempts of rated functions were first in their process."""
+    """Remembers when attempts of rated functions were first in their process; not of those that have not run."""
 
     def __init__(self, functions: dict[str, pb.Function]) -> None:
         self._functions = functions
         self._begun: set[int] = set()
-        self._starts: dict[_Limit, list[float]] = {}
+        self._received: set[int] = set()
+        self._starts: dict[_Limit, dict[int, float]] = {}  # by attempt
+
+    def received(self, attempt: int) -> None:
+        """A worker has it."""
+        self._received.add(attempt)
+
+    def has_not_run(self, attempt: int) -> None:
+        """Its worker returns it, or has only taken over a value."""
+        for starts in self._starts.values():
+            starts.pop(attempt, None)
+
+    def broker_died(self) -> None:
+        """Forget what the broker has granted and not sent."""
+        for starts in self._starts.values():
+            for attempt in starts.keys() - self._received:
+                del starts[attempt]
 
     def look(self, scheduler: Scheduler, now: float) -> str:
         """Note which attempts have begun by now; return what is wrong with that, or nothing."""
@@ -37,9 +53,9 @@ class RateWatch:
                 continue
             self._begun.add(attempt)
             for limit, rate in limits_of(self._functions[node.queue.function.name], node.queue.key):
-                starts = self._starts.setdefault(limit, [])
-                starts.append(now)
-                within = sum(when + rate.seconds > now + 1e-9 for when in starts)
+                starts = self._starts.setdefault(limit, {})
+                starts[attempt] = now
+                within = sum(when + rate.seconds > now + 1e-9 for when in starts.values())
                 if within > rate.starts:
                     return f"{within} nodes of {limit} begin within {rate.seconds} s, of {rate.starts}"
         return ""

@@ -466,6 +466,7 @@ class Watcher:
     def given_to(self, worker: str, presence: Any, given: Given) -> None:
         """A worker has received a node."""
         self.note("received", given.key, given.attempt, worker)
+        self.rates.received(given.attempt)
         name, program = given.name, self.plan.programs[given.name]
         if given.id[:12] in self.parents:
             self.require(given.key in self.names, "told is durable", f"{name} is a child, given out and not on disk")

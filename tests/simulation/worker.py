@@ -199,6 +199,7 @@ class Child:
         del self.running[given.attempt], self.held[given.attempt]
         worker.watcher.finished(worker, given)
         worker.found.add(given.attempt)
+        worker.watcher.rates.has_not_run(given.attempt)
         self.answered.append(given)
         results.hits.append(len(results.node))
         results.node.append(given.key)
@@ -290,6 +291,8 @@ class Child:
     ) -> None:
         taken = [self.held.pop(a) for a in attempts if a in self.held and a not in self.running]
         if taken:
+            for given in taken:
+                self.worker.watcher.rates.has_not_run(given.attempt)
             held = self.held_of(taken)
             returned = pb.Return(node=held.nodes, attempt=held.attempts, reason=reason, hash=hash)
             returned.cache_key.extend([cache_key] * bool(cache_key))
