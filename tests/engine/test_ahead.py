@@ -31,7 +31,7 @@ async def nothing(keys: Sequence[int]) -> dict[int, bytes]:
 def are_early(driver: SchedulerDriver, *functions: Function) -> list[bool]:
     """Submit a node of each function in one commit; return which are granted before it."""
     scheduler, payloads = driver.scheduler, Payloads(1 << 20, nothing, nothing)
-    driver.worker(slots=len(functions))
+    driver.worker(slots=len(functions) + 1)
     with driver.at_once():
         for number, each in enumerate(functions):
             driver.spawn(f"n{number}", of=each)
