@@ -20,7 +20,7 @@ from dagorama.cli.base import PREFIX_DIGITS, address_options, fail, label_option
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import load_definition, make_definition, print_user_traceback
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
-from dagorama.errors import DagoramaError, NodeFailed
+from dagorama.errors import BrokerError, DagoramaError, NodeFailed
 from dagorama.models.promise import DAGPromise
 from dagorama.settings import look_at
 from dagorama_monitoring.documentation import with_address
@@ -123,15 +123,13 @@ def _detached(started: Started) -> Answer:
 
 def _wait(started: Started, timeout: float | None, output: Output) -> Answer:
     """Return the result; exit if there is none."""
-    from dagorama.client.connection import connection
-
     id = f"{started.instance.instance_id}"
     short = id[:PREFIX_DIGITS]
     click.echo(f"instance {id}", err=True)
     try:
         result = _result(started, timeout)
     except TimeoutError:
-        why = connection().get_instance(started.instance.instance_id.bytes).stuck
+        why = _stuck(started)
         reason = f": {why}" if why else ""
         fail(f"no result after {timeout:g} s{reason}; the instance goes on: dagorama watch {short}", ExitCode.TIMEOUT)
     except KeyboardInterrupt:
@@ -142,6 +140,16 @@ def _wait(started: Started, timeout: float | None, output: Output) -> Answer:
         fail(with_address(error, more), ExitCode.REFUSED)
     data = {**started.data, "result": _plain(result), "repr": repr(result)} if output is not Output.TABLE else None
     return Answer(repr(result), data, names=[id])
+
+
+def _stuck(started: Started) -> str:
+    """Return why the instance does not go on; an empty text if it does, or if the broker does not say."""
+    from dagorama.client.connection import connection
+
+    try:
+        return connection().get_instance(started.instance.instance_id.bytes).stuck
+    except BrokerError:
+        return ""  # the time is over in any case, and the exit code must say so
 
 
 def _failure_text(error: NodeFailed) -> str:
