@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from dagorama.api.contract import JSON, SIGNAL
-from dagorama.errors import FunctionNotFound, TypeMismatch, ValueNotReadable
+from dagorama.errors import FunctionNotFound, ValueNotReadable
 from dagorama.values.codec import decode, decode_call
 from dagorama.values.envelope import flags, references, taken_apart
 from dagorama.values.out_of_band import GetLarge
@@ -80,7 +80,8 @@ def _assemble(
 def read_value(envelope: bytes, fill: Sequence[object] = (), get_large: GetLarge | None = None) -> object:
     """Return the value in the envelope of a result, a pickle or JSON.
 
-    Raises ValueNotReadable, or TypeMismatch for a signal of another type than its node waits for.
+    Raises ValueNotReadable, or TypeMismatch for a signal of another type than its node waits for, and for a promise
+    that a JSON function has returned although its value does not fit.
     """
     marks = flags(envelope)
     if marks == SIGNAL:
@@ -91,8 +92,6 @@ def read_value(envelope: bytes, fill: Sequence[object] = (), get_large: GetLarge
 
     try:
         return read_result(envelope, fill, get_large=get_large)
-    except TypeMismatch as error:
-        raise ValueNotReadable(f"the value of a node does not fit here: {error}") from error
     except FunctionNotFound as error:
         raise ValueNotReadable(f"the value of a node is JSON of a function that is not here: {error}") from error
 

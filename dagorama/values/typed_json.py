@@ -35,6 +35,11 @@ class TypedJson:
     def __repr__(self) -> str:
         return f"<JSON of {self._shape.name}>"
 
+    @property
+    def shape(self) -> Shape:
+        """The type itself, which reads and writes parts of values."""
+        return self._shape
+
     def encode(self, value: object, what: str = "the value") -> bytes:
         """Return a value as JSON in UTF-8, without spaces. `what` names the value in errors.
 

@@ -35,6 +35,7 @@ class Union(Shape):
         self._members = members
         self.types = frozenset().union(*(member.types for member in members))
         self.kinds = frozenset().union(*(member.kinds for member in members))
+        self.is_closed = all(member.is_closed for member in members)
         self._by_type: dict[type, list[Shape]] = {}
         self._by_kind: dict[str, list[Shape]] = {}
         # An int is of a member for int, if there is one, and of float otherwise.
