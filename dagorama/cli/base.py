@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from dagorama.client.connection import Connection
 
 __all__ = [
-    "INSTANCE", "LABELS", "NODES", "TARGET", "Answer", "address_options", "broker_command", "broker_options",
-    "connect", "fail", "fail_with", "id_digits", "label_option", "named_command", "node_name", "node_names",
-    "node_reference", "print_answer", "report_errors", "target", "whole_ids",
+    "INSTANCE", "LABELS", "NODES", "TARGET", "Answer", "NumbersCommand", "address_options", "broker_command",
+    "broker_options", "connect", "fail", "fail_with", "id_digits", "label_option", "named_command", "node_name",
+    "node_names", "node_reference", "print_answer", "report_errors", "target", "whole_ids",
 ]  # fmt: skip
 
 #: hexadecimal digits of a complete id, and the fewest that may stand for one
@@ -33,6 +33,16 @@ ID_DIGITS, MIN_ID_DIGITS = 32, 4
 USER_ID = "id="
 #: Nodes that one call may find.
 _FOUND_TOGETHER = 100
+_NEGATIVE = r"-[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
+
+
+class NumbersCommand(click.Command):
+    """A command that takes negative numbers as arguments, which click would take for options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Leave unknown options to the arguments if one of them is such a number."""
+        ctx.ignore_unknown_options = any(fullmatch(_NEGATIVE, each) for each in args)
+        return super().parse_args(ctx, args)
 
 
 def broker_command(command: Callable[..., Answer]) -> Callable[..., None]:

@@ -16,7 +16,7 @@ import click
 
 from dagorama.api.contract import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from dagorama.cli.arguments import WrongArguments, read_arguments
-from dagorama.cli.base import PREFIX_DIGITS, address_options, fail, label_option, node_names
+from dagorama.cli.base import PREFIX_DIGITS, NumbersCommand, address_options, fail, label_option, node_names
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import load_definition, make_definition, print_user_traceback
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
@@ -41,7 +41,7 @@ class Started(NamedTuple):
         return {"instance": f"{self.instance.instance_id}", "node": node}
 
 
-@click.command()
+@click.command(cls=NumbersCommand)
 @click.argument("definition", metavar="MODULE:Class")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...")
 @click.option("--wait/--detach", default=True, help="Wait for the result, or print the id and leave.  [default: wait]")
@@ -65,7 +65,7 @@ def run(
 
     An ARG is read by the annotation of the entry point: int, float, bool, str, Path, and list or dict as JSON; without
     an annotation it is JSON if possible, otherwise text. NAME=VALUE is a keyword argument if the entry point has that
-    parameter. Write -- before an ARG that begins with a dash.
+    parameter. Write -- before an ARG that begins with a dash and is no number.
 
     The module is imported from the current folder too. Workers run the nodes; with --timeout or after Ctrl-C the
     instance goes on.

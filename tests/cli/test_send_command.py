@@ -81,6 +81,13 @@ def test_a_signal_is_read_from_standard_input_and_sent_once_with_a_key() -> None
     assert kept.stdout == "kept until a node waits for it: 1 signal 'approval'\n"
 
 
+def test_a_negative_number_is_a_value_and_no_option() -> None:
+    started()
+    for value in ("-5", "-1.5e-3"):
+        assert "kept until a node waits for it" in run("send", "id=order-1", "number", value, "--key", value).stdout
+    assert "No such option" in run("send", "id=order-1", "number", "5", "--kye", "k").stderr
+
+
 def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
     started()
     for value, said in (
