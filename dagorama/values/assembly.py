@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar, cast
 from dagorama.api.contract import JSON, SIGNAL
 from dagorama.errors import FunctionNotFound, ValueNotReadable
 from dagorama.values.codec import decode, decode_call
-from dagorama.values.envelope import flags, references, taken_apart
+from dagorama.values.envelope import content, flags, references, taken_apart
 from dagorama.values.out_of_band import GetLarge
 
 K = TypeVar("K", bound=Hashable)
@@ -105,11 +105,28 @@ def read_signal(envelope: bytes) -> Any:
     parts = taken_apart(envelope)
     from dagorama.values.typed_json import json_type
 
-    (name, annotation, default), _ = decode_call(parts.arguments)
+    try:
+        (name, annotation, default), _ = decode_call(parts.arguments)
+    except ValueNotReadable as error:
+        raise ValueNotReadable(
+            f"the type that {_wait_in(parts.arguments)} has given to its signal cannot be loaded here ({error}): keep "
+            "its class importable while nodes wait for it, and retry the node"
+        ) from error
     text = parts.text or default
     if not isinstance(text, bytes):
         raise ValueNotReadable(f"the broker says that the signal {name!r} has its default, and it has none")
     return json_type(annotation).decode(text, f"the signal {name!r}")
+
+
+def _wait_in(arguments: bytes) -> str:
+    """Return the call of the wait for errors, with its first argument, read from its pickle without loading it."""
+    from pickletools import genops
+
+    try:
+        texts = (text for code, text, _ in genops(bytes(content(arguments))) if "UNICODE" in code.name)
+        return f"wait_for({next(texts)!r})"
+    except (StopIteration, ValueError):
+        return "wait_for()"
 
 
 def _shown(key: object) -> str:
