@@ -22,7 +22,7 @@ from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import Called, Encoded, FailedSource, value_of_promise
 from dagorama.values.envelope import body, content, flags, large_of, seal
-from dagorama.values.json_types.containers import OUTCOME, PROMISE
+from dagorama.values.json_types.containers import OUTCOME, PROMISE, checked_object
 from dagorama.values.json_types.misfit import Misfit
 from dagorama.values.json_types.shape import Hole, Shape
 from dagorama.values.out_of_band import GetLarge, PutLarge, fetched
@@ -107,10 +107,11 @@ class JsonFunction:
             raise TypeMismatch(f"{what} is none of its parameters in this process")
         kind, type = self._signature.parameters[name].kind, self._parameters[name]
         if kind is Parameter.VAR_POSITIONAL:
-            found = [convert(type, each, f"{what}[{index}]", holes) for index, each in enumerate(value)]
-            return found if convert is TypedJson.data else tuple(found)
+            items = [convert(type, each, f"{what}[{index}]", holes) for index, each in enumerate(value)]
+            return items if convert is TypedJson.data else tuple(items)
         if kind is Parameter.VAR_KEYWORD:
-            return {key: convert(type, each, f"{what}[{key!r}]", holes) for key, each in value.items()}
+            found = {key: convert(type, each, f"{what}[{key!r}]", holes) for key, each in value.items()}
+            return _refuse_mark(found, what, holes) if convert is TypedJson.data else found
         return convert(type, value, what, holes)
 
     def encode_result(
@@ -154,7 +155,7 @@ class JsonFunction:
             raise TypeMismatch(
                 f"{error}: {self._name} has returned the promise, and fails only where its value is read; change "
                 "its annotation, or what it returns, and start another instance"
-            ) from error.__cause__
+            ) from None
 
     def refuse_promise(self, place: Shape) -> None:
         """Raise Misfit if no result of this function, of which a promise is returned, fits the place."""
@@ -193,7 +194,7 @@ class _Holes:
             return shape.decode(found.data if isinstance(found, JsonValue) else shape.encode(found))
         except Misfit as misfit:
             self.has_refused = True
-            raise misfit.at(" (the value of a promise)") from misfit.__cause__
+            raise misfit.at(" (the value of a promise)") from None
 
 
 class _ResultHoles(_Holes):
@@ -210,6 +211,14 @@ class _ResultHoles(_Holes):
             if function is not None:
                 function.refuse_promise(shape)
         return super().mark(promise, shape)
+
+
+def _refuse_mark(found: dict[str, Any], what: str, holes: _Holes) -> dict[str, Any]:
+    """Return the data of `**kwargs`; raise TypeMismatch if readers would take them for a promise."""
+    try:
+        return checked_object(found, holes)
+    except Misfit as misfit:
+        raise TypeMismatch(misfit.sentence(what)) from None
 
 
 def _sealed(data: bytes, promises: Promises, large_from: int | None, put_large: PutLarge | None) -> Encoded:

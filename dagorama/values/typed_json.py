@@ -85,7 +85,7 @@ def _converted(convert: Callable[[Any, Any], Any], value: object, what: str, hol
     try:
         return convert(value, holes)
     except Misfit as misfit:
-        raise TypeMismatch(misfit.sentence(what)) from misfit.__cause__
+        raise TypeMismatch(misfit.sentence(what)) from None  # errors of libraries quote the value
     except RecursionError:
         raise TypeMismatch(f"{what} is nested too deeply for JSON, or contains itself") from None
 

@@ -3,7 +3,7 @@
 JSON data are what `json.loads` returns: None, bool, int, float, str, list, and dict with str keys.
 
 The rule: a value is written as it is or refused, and never converted to make it fit. Errors name the place and the
-types, and never the value.
+types, and never the value. Only what the constructor of a class says itself is repeated.
 """
 
 from __future__ import annotations
