@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from dagorama.client.connection import Connection
 
 __all__ = [
-    "INSTANCE", "LABELS", "NODES", "TARGET", "Answer", "address_options", "broker_command", "broker_options",
-    "connect", "fail", "fail_with", "id_digits", "label_option", "named_command", "node_name", "node_names",
-    "node_reference", "print_answer", "report_errors", "target", "whole_ids",
+    "INSTANCE", "LABELS", "NODES", "TARGET", "Answer", "NumbersCommand", "address_options", "broker_command",
+    "broker_options", "connect", "fail", "fail_with", "id_digits", "label_option", "named_command", "node_name",
+    "node_names", "node_reference", "print_answer", "report_errors", "target", "whole_ids",
 ]  # fmt: skip
 
 #: hexadecimal digits of a complete id, and the fewest that may stand for one
@@ -33,6 +33,16 @@ ID_DIGITS, MIN_ID_DIGITS = 32, 4
 USER_ID = "id="
 #: Nodes that one call may find.
 _FOUND_TOGETHER = 100
+_NEGATIVE = r"-[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
+
+
+class NumbersCommand(click.Command):
+    """A command that takes negative numbers as arguments, which click would take for options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Leave unknown options to the arguments if one of them is such a number."""
+        ctx.ignore_unknown_options = any(fullmatch(_NEGATIVE, each) for each in args)
+        return super().parse_args(ctx, args)
 
 
 def broker_command(command: Callable[..., Answer]) -> Callable[..., None]:
@@ -240,14 +250,17 @@ def node_name(instance: bytes, ordinal: int, id: bytes) -> str:
 
 
 def node_names(broker: Connection, ids: Collection[bytes]) -> dict[bytes, str]:
-    """Return the names of nodes by their ids; the name of a node that the broker does not know is its id."""
+    """Return the names of nodes by their ids; the name of a node that the broker does not tell is its id.
+
+    Names only decorate an answer. A command that has changed something must not look failed because the broker is
+    gone by then, is older, or does not let the role of the token read: a repetition would change it twice.
+    """
     names = {id: str(UUID(bytes=id)) for id in ids if id}
     wanted = list(names)
     try:
         for start in range(0, len(wanted), _NAMED_TOGETHER):
             for found in broker.name_nodes(wanted[start : start + _NAMED_TOGETHER]):
                 names[found.node] = node_name(found.instance, found.ordinal, found.node)
-    except BrokerError as error:
-        if error.status != "UNIMPLEMENTED":  # by an older broker
-            raise
+    except BrokerError:
+        return names
     return names

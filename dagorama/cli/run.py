@@ -16,11 +16,11 @@ import click
 
 from dagorama.api.contract import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from dagorama.cli.arguments import WrongArguments, read_arguments
-from dagorama.cli.base import PREFIX_DIGITS, address_options, fail, label_option, node_names
+from dagorama.cli.base import PREFIX_DIGITS, NumbersCommand, address_options, fail, label_option, node_names
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import load_definition, make_definition, print_user_traceback
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
-from dagorama.errors import DagoramaError, NodeFailed
+from dagorama.errors import BrokerError, DagoramaError, NodeFailed
 from dagorama.models.promise import DAGPromise
 from dagorama.settings import look_at
 from dagorama_monitoring.documentation import with_address
@@ -41,7 +41,7 @@ class Started(NamedTuple):
         return {"instance": f"{self.instance.instance_id}", "node": node}
 
 
-@click.command()
+@click.command(cls=NumbersCommand)
 @click.argument("definition", metavar="MODULE:Class")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...")
 @click.option("--wait/--detach", default=True, help="Wait for the result, or print the id and leave.  [default: wait]")
@@ -65,7 +65,7 @@ def run(
 
     An ARG is read by the annotation of the entry point: int, float, bool, str, Path, and list or dict as JSON; without
     an annotation it is JSON if possible, otherwise text. NAME=VALUE is a keyword argument if the entry point has that
-    parameter. Write -- before an ARG that begins with a dash.
+    parameter. Write -- before an ARG that begins with a dash and is no number.
 
     The module is imported from the current folder too. Workers run the nodes; with --timeout or after Ctrl-C the
     instance goes on.
@@ -123,15 +123,13 @@ def _detached(started: Started) -> Answer:
 
 def _wait(started: Started, timeout: float | None, output: Output) -> Answer:
     """Return the result; exit if there is none."""
-    from dagorama.client.connection import connection
-
     id = f"{started.instance.instance_id}"
     short = id[:PREFIX_DIGITS]
     click.echo(f"instance {id}", err=True)
     try:
         result = _result(started, timeout)
     except TimeoutError:
-        why = connection().get_instance(started.instance.instance_id.bytes).stuck
+        why = _stuck(started)
         reason = f": {why}" if why else ""
         fail(f"no result after {timeout:g} s{reason}; the instance goes on: dagorama watch {short}", ExitCode.TIMEOUT)
     except KeyboardInterrupt:
@@ -142,6 +140,16 @@ def _wait(started: Started, timeout: float | None, output: Output) -> Answer:
         fail(with_address(error, more), ExitCode.REFUSED)
     data = {**started.data, "result": _plain(result), "repr": repr(result)} if output is not Output.TABLE else None
     return Answer(repr(result), data, names=[id])
+
+
+def _stuck(started: Started) -> str:
+    """Return why the instance does not go on; an empty text if it does, or if the broker does not say."""
+    from dagorama.client.connection import connection
+
+    try:
+        return connection().get_instance(started.instance.instance_id.bytes).stuck
+    except BrokerError:
+        return ""  # the time is over in any case, and the exit code must say so
 
 
 def _failure_text(error: NodeFailed) -> str:

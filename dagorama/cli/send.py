@@ -8,14 +8,14 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.base import INSTANCE, Answer, broker_command, node_names, whole_ids
+from dagorama.cli.base import INSTANCE, Answer, NumbersCommand, broker_command, node_names, whole_ids
 from dagorama.client.display.tables import pluralize, uuid_text
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
 
 
-@click.command()
+@click.command(cls=NumbersCommand)
 @INSTANCE
 @click.argument("name")
 @click.argument("value", metavar="JSON")

@@ -7,7 +7,7 @@ from typing import Any
 from dagorama.api import broker_pb2
 from dagorama.client.connection import connection
 from dagorama.client.rebind import retry
-from dagorama.client.waiter import NodeWaiter, check_instance, owner_of
+from dagorama.client.waiter import NodeWaiter, check_instance, owner_of, refuse_held_back
 from dagorama.errors import PromiseMisuse
 from dagorama.inspection import find_promises
 from dagorama.logging import get_logger
@@ -89,6 +89,7 @@ def retried_of(reply: broker_pb2.RetryReply) -> Retried:
 
 def _nodes(what: str, instance: InstanceRef, promise: Any) -> tuple[bytes, list[bytes]]:
     check_instance(what, instance)
+    refuse_held_back(what, instance.instance_id.bytes)
     if promise is None:
         return instance.instance_id.bytes, []
     if not isinstance(promise, DAGPromise):

@@ -11,7 +11,7 @@ from uuid import UUID
 from dagorama.api.broker_pb2 import SendSignalRequest
 from dagorama.api.contract import LONGEST_SIGNAL_KEY
 from dagorama.client.connection import connection
-from dagorama.client.waiter import check_instance
+from dagorama.client.waiter import check_instance, refuse_held_back
 from dagorama.errors import TypeMismatch
 from dagorama.models.promise import InstanceRef
 from dagorama.values.typed_json import json_type, read_json, to_bytes
@@ -36,8 +36,10 @@ def send(
     many are kept, and RequestRejected if the value plainly does not fit or is too large, if the key was used for
     another value, or if no node waits for the signal any longer because the instance or the node has ended.
     """
+    id = _id_of(instance)
+    refuse_held_back("send()", id)
     request = SendSignalRequest(
-        instance=_id_of(instance), name=name, value=encoded(name, value, type_), key=_checked_key(key)
+        instance=id, name=_checked_text("name", name), value=encoded(name, value, type_), key=_checked_key(key)
     )
     return not connection().send_signal(request).known
 
@@ -93,4 +95,13 @@ def _checked_key(key: str | None) -> str:
         raise TypeError(f"key is {key!r}: it must be a str")
     if not 0 < len(key) <= LONGEST_SIGNAL_KEY:
         raise ValueError(f"key has {len(key)} characters: it must have 1 to {LONGEST_SIGNAL_KEY}")
-    return key
+    return _checked_text("key", key)
+
+
+def _checked_text(what: str, text: str) -> str:
+    """Return the text; raise ValueError if UTF-8 cannot hold it, as of `os.fsdecode` of other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} is {text!r}, and half of a surrogate pair cannot be sent: remove it") from None
+    return text

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from dagorama.api import broker_pb2
 from dagorama.client.connection import clock_of_waits, connection, is_inline
@@ -182,6 +183,15 @@ def check_instance(what: str, instance: object) -> None:
         raise TypeError(
             f"the first argument of {what} must be the instance that the call of a definition returns, not a "
             f"{type(instance).__qualname__}"
+        )
+
+
+def refuse_held_back(what: str, instance: bytes) -> None:
+    """Raise PromiseMisuse for an instance that the broker cannot know yet."""
+    if is_held_back(instance):
+        raise PromiseMisuse(
+            f"{what} was called with the instance {UUID(bytes=instance)}, which was made in a `with batch():` block, "
+            "and the broker does not know it before the block ends: call it after the block"
         )
 
 

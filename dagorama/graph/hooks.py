@@ -24,15 +24,42 @@ _names: WeakKeyDictionary[type, str | None] = WeakKeyDictionary()
 
 
 def find_hook(cls: type) -> None:
-    """Find the failure hook of a new class, which may be inherited. Raises ValueError if there are two."""
+    """Find the failure hook of a new class, which may be inherited.
+
+    Raises ValueError if there are two, if it is the entry point, or if a method without `@on_failure` hides it.
+    """
     names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
-    found = [name for name in names if getattr(getattr(cls, name, None), MARK, False)]
+    found = [name for name in names if _is_hook(getattr(cls, name, None))]
+    if "entrypoint" in found:
+        raise ValueError(
+            f"{cls.__qualname__}.entrypoint is the entry point, so it cannot be the failure hook: decorate it with "
+            "@dagorama, and another method with @on_failure"
+        )
+    for name in names:
+        _refuse_hidden(cls, name)
     if len(found) > 1:
         raise ValueError(
             f"{cls.__qualname__} has the failure hooks {' and '.join(found)}: a definition has one; a subclass that "
             f"wants another one overrides {found[0]}"
         )
     _names[cls] = found[0] if found else None
+
+
+def _is_hook(method: object) -> bool:
+    return bool(getattr(method, MARK, False))
+
+
+def _refuse_hidden(cls: type, name: str) -> None:
+    """Raise ValueError if this attribute of a class hides the hook of a base; None removes it."""
+    owners = [base for base in cls.__mro__ if name in vars(base)]
+    last = vars(owners[0])[name]
+    hidden = next((base for base in owners if _is_hook(vars(base)[name])), None)
+    if hidden is None or last is None or _is_hook(last):
+        return
+    raise ValueError(
+        f"{owners[0].__qualname__}.{name} hides the failure hook {hidden.__qualname__}.{name}, and is not one: "
+        f"decorate it with @on_failure too, give it another name, or assign `{name} = None` to have no hook"
+    )
 
 
 def has_hook(cls: type) -> bool:

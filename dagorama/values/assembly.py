@@ -4,9 +4,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from dagorama.api.contract import JSON, SIGNAL
-from dagorama.errors import FunctionNotFound, TypeMismatch, ValueNotReadable
+from dagorama.errors import FunctionNotFound, ValueNotReadable
 from dagorama.values.codec import decode, decode_call
-from dagorama.values.envelope import flags, references, taken_apart
+from dagorama.values.envelope import content, flags, references, taken_apart
 from dagorama.values.out_of_band import GetLarge
 
 K = TypeVar("K", bound=Hashable)
@@ -80,7 +80,8 @@ def _assemble(
 def read_value(envelope: bytes, fill: Sequence[object] = (), get_large: GetLarge | None = None) -> object:
     """Return the value in the envelope of a result, a pickle or JSON.
 
-    Raises ValueNotReadable, or TypeMismatch for a signal of another type than its node waits for.
+    Raises ValueNotReadable, or TypeMismatch for a signal of another type than its node waits for, and for a promise
+    that a JSON function has returned although its value does not fit.
     """
     marks = flags(envelope)
     if marks == SIGNAL:
@@ -91,8 +92,6 @@ def read_value(envelope: bytes, fill: Sequence[object] = (), get_large: GetLarge
 
     try:
         return read_result(envelope, fill, get_large=get_large)
-    except TypeMismatch as error:
-        raise ValueNotReadable(f"the value of a node does not fit here: {error}") from error
     except FunctionNotFound as error:
         raise ValueNotReadable(f"the value of a node is JSON of a function that is not here: {error}") from error
 
@@ -106,11 +105,28 @@ def read_signal(envelope: bytes) -> Any:
     parts = taken_apart(envelope)
     from dagorama.values.typed_json import json_type
 
-    (name, annotation, default), _ = decode_call(parts.arguments)
+    try:
+        (name, annotation, default), _ = decode_call(parts.arguments)
+    except ValueNotReadable as error:
+        raise ValueNotReadable(
+            f"the type that {_wait_in(parts.arguments)} has given to its signal cannot be loaded here ({error}): keep "
+            "its class importable while nodes wait for it, and retry the node"
+        ) from error
     text = parts.text or default
     if not isinstance(text, bytes):
         raise ValueNotReadable(f"the broker says that the signal {name!r} has its default, and it has none")
     return json_type(annotation).decode(text, f"the signal {name!r}")
+
+
+def _wait_in(arguments: bytes) -> str:
+    """Return the call of the wait for errors, with its first argument, read from its pickle without loading it."""
+    from pickletools import genops
+
+    try:
+        texts = (text for code, text, _ in genops(bytes(content(arguments))) if "UNICODE" in code.name)
+        return f"wait_for({next(texts)!r})"
+    except (StopIteration, ValueError):
+        return "wait_for()"
 
 
 def _shown(key: object) -> str:

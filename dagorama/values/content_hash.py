@@ -7,31 +7,33 @@ pickle would differ between equal values, and an object's default hash between p
 from __future__ import annotations
 
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time, timedelta, timezone
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from hashlib import sha256
-from pathlib import PurePath
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import NoneType
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from dagorama.errors import UncacheableArgument
+from dagorama.values.content_arrays import LIBRARIES
+from dagorama.values.content_parts import UNSET, parts_of
 
 #: Types whose repr() tells any two different values of the same type apart.
 _BY_REPR = frozenset({
     NoneType, bool, int, float, complex, str, bytes, bytearray, datetime, date, time, timedelta, timezone, Decimal,
     Fraction, UUID, ZoneInfo, range, type(...),
 })  # fmt: skip
+_PATHS = frozenset({PurePosixPath, PureWindowsPath, PosixPath, WindowsPath})
+_TOO_LONG: Final = 10**4300  #: such integers have no repr(), unless the process allows it
 #: Containers within containers that are read.
 DEPTH = 100
-
-_Part = tuple[str, object]  # a part of a value, and what to add to the value's path for it
+_INSTEAD = "pass plain values, dataclasses, models or arrays, or say what tells calls apart, with Cache(key=...)"
 
 
 def content_hash(value: object, path: str) -> bytes:
@@ -40,27 +42,60 @@ def content_hash(value: object, path: str) -> bytes:
 
 
 def _hash(value: object, path: str, depth: int) -> bytes:
+    try:
+        return _found(value, path, depth)
+    except (UncacheableArgument, MemoryError):
+        raise
+    except Exception as error:  # a property, a `__repr__` or a library that cannot cope with the value
+        raise _refusal(value, path, f"could not be read ({type(error).__name__}: {error})") from error
+
+
+def _found(value: object, path: str, depth: int) -> bytes:
     kind = type(value)
-    if kind in _BY_REPR or isinstance(value, PurePath):
-        return _tagged(kind, [repr(value).encode("utf-8", "surrogatepass")])
+    if kind in _BY_REPR or kind in _PATHS:
+        return _tagged(kind, [part.encode("utf-8", "surrogatepass") for part in _texts(value, path)])
     if not depth:
-        raise UncacheableArgument(f"{path} has more than {DEPTH} containers within each other, or contains itself")
+        raise UncacheableArgument(
+            f"{path} has more than {DEPTH} containers within each other, or contains itself: {_INSTEAD}"
+        )
     if kind in _UNORDERED:
         return _tagged(kind, sorted(_hash(part, f"an item of {path}", depth - 1) for part in _items(value)))
     if kind in _MAPPINGS:
         return _tagged(kind, _pairs(value, path, depth))
     if isinstance(value, Enum):
-        return _tagged(kind, [value.name.encode()])
-    parts = _parts(value, kind)
+        # Flags that have no name of their own are told apart by their bits.
+        return _tagged(kind, [b"", repr(value._value_).encode()] if value.name is None else [value.name.encode()])
+    if value is UNSET:
+        return sha256(b"a field that has no value").digest()
+    parts = parts_of(value, kind)
     if parts is not None:
         return _tagged(kind, [_hash(part, path + step, depth - 1) for step, part in parts])
-    for library, read in _LIBRARIES.items():
+    for library, read in LIBRARIES.items():
         if library in sys.modules and (found := read(value)) is not None:
             return _tagged(kind, found)
-    raise UncacheableArgument(
-        f"{path} is of type {kind.__module__}.{kind.__qualname__}, whose content cannot be compared: pass plain "
-        "values, dataclasses, models or arrays, or say what tells calls apart, with Cache(key=...)"
+    raise _refusal(value, path, "cannot be compared")
+
+
+def _refusal(value: object, path: str, why: str) -> UncacheableArgument:
+    kind = type(value)
+    return UncacheableArgument(
+        f"{path} is of type {kind.__module__}.{kind.__qualname__}, whose content {why}: {_INSTEAD}"
     )
+
+
+def _texts(value: Any, path: str) -> list[str]:
+    """Return what tells a value apart from all others of its type, whose repr() usually does."""
+    if isinstance(value, int) and abs(value) >= _TOO_LONG:
+        return [hex(value)]
+    if isinstance(value, ZoneInfo) and value.key is None:
+        raise _refusal(value, path, "cannot be compared, as it was read from a file")
+    zone: tzinfo | None = getattr(value, "tzinfo", None)
+    if zone is None or type(zone) is timezone:
+        return [repr(value)]
+    if isinstance(zone, ZoneInfo) or type(zone).__repr__ is object.__repr__ or " at 0x" in repr(zone):
+        found = content_hash(zone, f"{path}.tzinfo")
+        return [repr(value)] if isinstance(zone, ZoneInfo) else [repr(value.replace(tzinfo=None)), found.hex()]
+    return [repr(value)]
 
 
 def _items(value: Any) -> Iterable[object]:
@@ -79,25 +114,6 @@ def _pairs(value: Any, path: str, depth: int) -> list[bytes]:
 
 _UNORDERED = frozenset({set, frozenset})
 _MAPPINGS = frozenset({dict, OrderedDict, defaultdict, Counter})
-_SEQUENCES = frozenset({list, tuple, deque})
-
-
-def _parts(value: Any, kind: type) -> list[_Part] | None:
-    """Return the parts of a sequence, a named tuple, a dataclass or a model; None for other types."""
-    if kind in _SEQUENCES:
-        return [(f"[{index}]", part) for index, part in enumerate(value)]
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return [(f".{name}", getattr(value, name)) for name in kind._fields]
-    if is_dataclass(value) and not isinstance(value, type):
-        return [(f".{field.name}", getattr(value, field.name)) for field in fields(value)]
-    if (names := getattr(kind, "__struct_fields__", None)) is not None:  # msgspec
-        return [(f".{name}", getattr(value, name)) for name in names]
-    if hasattr(kind, "__attrs_attrs__"):
-        return [(f".{field.name}", getattr(value, field.name)) for field in kind.__attrs_attrs__]
-    if hasattr(kind, "__pydantic_fields__"):
-        own: dict[str, object] = {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
-        return [(f".{name}", part) for name, part in sorted(own.items())]
-    return None
 
 
 def _tagged(kind: type, parts: Iterable[bytes]) -> bytes:
@@ -106,32 +122,3 @@ def _tagged(kind: type, parts: Iterable[bytes]) -> bytes:
         found.update(len(part).to_bytes(8, "big"))
         found.update(part)
     return found.digest()
-
-
-# --- arrays and tables ---------------------------------------------------------------------------------
-
-
-def _numpy(value: Any) -> list[bytes] | None:
-    numpy: Any = sys.modules["numpy"]
-    if not isinstance(value, (numpy.ndarray, numpy.generic)) or value.dtype.hasobject:
-        return None
-    shape = repr((value.dtype.descr if value.dtype.names else value.dtype.str, value.shape)).encode()
-    return [shape, sha256(numpy.ascontiguousarray(value).data).digest() if value.size else b""]
-
-
-def _arrow(value: Any) -> list[bytes] | None:
-    pyarrow: Any = sys.modules["pyarrow"]
-    if isinstance(value, (pyarrow.Array, pyarrow.ChunkedArray)):
-        value = pyarrow.table({"": value})
-    if isinstance(value, pyarrow.RecordBatch):
-        value = pyarrow.Table.from_batches([value])
-    if not isinstance(value, pyarrow.Table):
-        return None
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.ipc.new_stream(sink, value.schema) as stream:
-        stream.write_table(value.combine_chunks())
-    return [sha256(sink.getvalue()).digest()]
-
-
-#: How values of libraries are read, if these are loaded; each returns None for a value that is not of its types.
-_LIBRARIES: dict[str, Callable[[Any], list[bytes] | None]] = {"numpy": _numpy, "pyarrow": _arrow}

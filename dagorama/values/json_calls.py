@@ -22,7 +22,7 @@ from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import Called, Encoded, FailedSource, value_of_promise
 from dagorama.values.envelope import body, content, flags, large_of, seal
-from dagorama.values.json_types.containers import OUTCOME, PROMISE
+from dagorama.values.json_types.containers import OUTCOME, PROMISE, checked_object
 from dagorama.values.json_types.misfit import Misfit
 from dagorama.values.json_types.shape import Hole, Shape
 from dagorama.values.out_of_band import GetLarge, PutLarge, fetched
@@ -38,6 +38,10 @@ class JsonValue(NamedTuple):
     """The result of a function as JSON data, as an item of `fill`: the type of the promise's place reads it."""
 
     data: object
+
+
+#: Returns the JSON types of the function with a name; None if it has none, or has other code elsewhere.
+FindJson = Callable[[str], "JsonFunction | None"]
 
 
 class JsonFunction:
@@ -103,20 +107,28 @@ class JsonFunction:
             raise TypeMismatch(f"{what} is none of its parameters in this process")
         kind, type = self._signature.parameters[name].kind, self._parameters[name]
         if kind is Parameter.VAR_POSITIONAL:
-            found = [convert(type, each, f"{what}[{index}]", holes) for index, each in enumerate(value)]
-            return found if convert is TypedJson.data else tuple(found)
+            items = [convert(type, each, f"{what}[{index}]", holes) for index, each in enumerate(value)]
+            return items if convert is TypedJson.data else tuple(items)
         if kind is Parameter.VAR_KEYWORD:
-            return {key: convert(type, each, f"{what}[{key!r}]", holes) for key, each in value.items()}
+            found = {key: convert(type, each, f"{what}[{key!r}]", holes) for key, each in value.items()}
+            return _refuse_mark(found, what, holes) if convert is TypedJson.data else found
         return convert(type, value, what, holes)
 
     def encode_result(
-        self, function: str, value: object, *, large_from: int | None = None, put_large: PutLarge | None = None
+        self,
+        function: str,
+        value: object,
+        *,
+        find: FindJson | None = None,
+        large_from: int | None = None,
+        put_large: PutLarge | None = None,
     ) -> Encoded:
         """Return the result of the function in an envelope; `function` is its name, "module:Class.method".
 
+        `find` tells the types of the functions whose promises are returned, if they are known for certain.
         Raises TypeMismatch, and PromiseMisuse for an outcome(), which only arguments can hold.
         """
-        holes, what = _Holes(), f"{self._name}(): the result"
+        holes, what = _ResultHoles(find), f"{self._name}(): the result"
         data = {_OF: function, _VALUE: self._result.data(value, what, holes)}
         if holes.promises.outcomes:
             raise PromiseMisuse(
@@ -129,8 +141,28 @@ class JsonFunction:
         return to_bytes(self._result.data(value, holes=_Holes())).decode()
 
     def result_of(self, data: object, fill: Sequence[object]) -> Any:
-        """Return the value of JSON data of a result."""
-        return self._result.value(data, f"the result of {self._name}", _Holes(fill))
+        """Return the value of JSON data of a result.
+
+        Raises TypeMismatch if the value of a promise that the function has returned does not fit its annotation, and
+        ValueNotReadable if its own data do not: it was written with another annotation.
+        """
+        holes = _Holes(fill)
+        try:
+            return self._result.value(data, f"the result of {self._name}", holes)
+        except TypeMismatch as error:
+            if not holes.has_refused:
+                raise ValueNotReadable(f"the value of a node does not fit here: {error}") from error
+            raise TypeMismatch(
+                f"{error}: {self._name} has returned the promise, and fails only where its value is read; change "
+                "its annotation, or what it returns, and start another instance"
+            ) from None
+
+    def refuse_promise(self, place: Shape) -> None:
+        """Raise Misfit if no result of this function, of which a promise is returned, fits the place."""
+        if not place.can_hold(self._result.shape):
+            raise Misfit(
+                f"is a promise of {self._name}, which returns {self._result.shape.name}; {place.name} is expected"
+            )
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schemas of the parameters and of the result."""
@@ -143,9 +175,10 @@ class _Holes:
 
     def __init__(self, fill: Sequence[object] = ()) -> None:
         self.promises = Promises()
+        self.has_refused = False  #: whether the value of a promise did not fit
         self._fill = fill
 
-    def mark(self, promise: DAGPromise[Any]) -> dict[str, int]:
+    def mark(self, promise: DAGPromise[Any], shape: Shape) -> dict[str, int]:
         if isinstance(promise, Outcome):
             return {OUTCOME: self.promises.reduce_outcome(promise)[1][0]}
         return {PROMISE: self.promises.reduce(promise)[1][0]}
@@ -160,7 +193,32 @@ class _Holes:
             # A value is written too, so that it arrives as if it had been passed instead of the promise.
             return shape.decode(found.data if isinstance(found, JsonValue) else shape.encode(found))
         except Misfit as misfit:
-            raise misfit.at(" (the value of a promise)") from misfit.__cause__
+            self.has_refused = True
+            raise misfit.at(" (the value of a promise)") from None
+
+
+class _ResultHoles(_Holes):
+    """The promises that a function returns: its node completes, and nothing checks their values before a reader."""
+
+    def __init__(self, find: FindJson | None) -> None:
+        super().__init__()
+        self._find = find
+
+    def mark(self, promise: DAGPromise[Any], shape: Shape) -> dict[str, int]:
+        name = promise.function_name
+        if self._find is not None and name is not None and not isinstance(promise, Outcome):
+            function = self._find(name)
+            if function is not None:
+                function.refuse_promise(shape)
+        return super().mark(promise, shape)
+
+
+def _refuse_mark(found: dict[str, Any], what: str, holes: _Holes) -> dict[str, Any]:
+    """Return the data of `**kwargs`; raise TypeMismatch if readers would take them for a promise."""
+    try:
+        return checked_object(found, holes)
+    except Misfit as misfit:
+        raise TypeMismatch(misfit.sentence(what)) from None
 
 
 def _sealed(data: bytes, promises: Promises, large_from: int | None, put_large: PutLarge | None) -> Encoded:
@@ -176,9 +234,13 @@ def _sealed(data: bytes, promises: Promises, large_from: int | None, put_large: 
 def read_result(envelope: bytes, fill: Sequence[object] = (), *, get_large: GetLarge | None = None) -> Any:
     """Return the value in the JSON envelope of a result, by the annotation of the function that it names.
 
-    Raises ValueNotReadable if that function is not found in this process, or is no JSON function; TypeMismatch.
+    Raises ValueNotReadable if that function is not found in this process, or is no JSON function, and TypeMismatch as
+    `JsonFunction.result_of` does.
     """
-    found = _data(envelope, fill, "the text of a result", get_large)
+    try:
+        found = _data(envelope, fill, "the text of a result", get_large)
+    except TypeMismatch as error:
+        raise ValueNotReadable(f"the value of a node does not fit here: {error}") from error
     name = found.get(_OF)
     if type(name) is not str or _VALUE not in found:
         raise ValueNotReadable("it is JSON of another form than results have")

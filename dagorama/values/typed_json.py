@@ -35,6 +35,11 @@ class TypedJson:
     def __repr__(self) -> str:
         return f"<JSON of {self._shape.name}>"
 
+    @property
+    def shape(self) -> Shape:
+        """The type itself, which reads and writes parts of values."""
+        return self._shape
+
     def encode(self, value: object, what: str = "the value") -> bytes:
         """Return a value as JSON in UTF-8, without spaces. `what` names the value in errors.
 
@@ -80,7 +85,7 @@ def _converted(convert: Callable[[Any, Any], Any], value: object, what: str, hol
     try:
         return convert(value, holes)
     except Misfit as misfit:
-        raise TypeMismatch(misfit.sentence(what)) from misfit.__cause__
+        raise TypeMismatch(misfit.sentence(what)) from None  # errors of libraries quote the value
     except RecursionError:
         raise TypeMismatch(f"{what} is nested too deeply for JSON, or contains itself") from None
 

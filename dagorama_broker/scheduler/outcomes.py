@@ -226,12 +226,13 @@ class Outcomes(Children):
             trouble = self.graph.trouble(node)
             trouble.crashes += 1
             again = trouble.crashes < (node.queue.function.max_deaths or self.limits.deaths)
-            text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
+            this = text = f"its process ended while it ran: {cause}"
+            if trouble.crashes > 1:
+                text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
             if again:
                 self.claims.invalidate_attempt(node)
                 self.graph.recording.retries[RetryReason.PROCESS_DIED] += 1
-                failure = self._failure_of(node, PROCESS_DIED, f"its process ended while it ran: {cause}", worker)
-                self.graph.keep_failure(trouble, failure.packed())
+                self.graph.keep_failure(trouble, self._failure_of(node, PROCESS_DIED, this, worker).packed())
             self._again_or_fail(node, again, PROCESS_DIED, text, worker)
         for attempt in unstarted:
             if attempt in claimed:

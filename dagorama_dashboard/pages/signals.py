@@ -71,6 +71,9 @@ def _field(name: str, label: str, schema: Mapping[str, Any], is_required: bool) 
     kind = schema.get("type")
     if not isinstance(kind, str) or kind not in _INPUTS:
         return None
+    if kind == "boolean" and not is_required:
+        # An untouched checkbox is sent as false, also if the default is true: a choice can be left out.
+        return Field(name, label, "select", options=("true", "false"), is_required=False)
     return Field(name, label, _INPUTS[kind], "1" if kind == "integer" else "any", is_required=is_required)
 
 

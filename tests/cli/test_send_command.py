@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypedDict
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from dagorama import DAGDefinition, DAGInstance, dagorama, execute_worker, resolve, start, wait_for
 from dagorama.__main__ import main
+from dagorama.cli.credentials import new_token, record_of
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
 
@@ -79,6 +81,13 @@ def test_a_signal_is_read_from_standard_input_and_sent_once_with_a_key() -> None
     assert kept.stdout == "kept until a node waits for it: 1 signal 'approval'\n"
 
 
+def test_a_negative_number_is_a_value_and_no_option() -> None:
+    started()
+    for value in ("-5", "-1.5e-3"):
+        assert "kept until a node waits for it" in run("send", "id=order-1", "number", value, "--key", value).stdout
+    assert "No such option" in run("send", "id=order-1", "number", "5", "--kye", "k").stderr
+
+
 def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
     started()
     for value, said in (
@@ -93,6 +102,24 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         assert said in result.stderr
         assert "Traceback" not in result.stderr
     assert run("send", "id=order-2", "approval", "true").exit_code == 1
+
+
+def test_a_worker_sends_a_signal_although_it_may_not_read_the_name_of_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, worker = new_token(), new_token()
+    file = tmp_path / "tokens.toml"
+    file.write_text(record_of(client, "client") + "\n" + record_of(worker, "worker", name="w"))
+    file.chmod(0o600)
+    with launch_broker(port=0, environment={"DAGORAMA_TOKENS_FILE": str(file)}):
+        monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", client)
+        instance, _ = start(Approved(), id="order-1")()
+        monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", worker)
+        sent = run("send", f"{instance.instance_id}", "approval", '{"yes": true}', "-o", "json")
+        assert (sent.exit_code, sent.stderr) == (0, "")
+        again = run("send", f"{instance.instance_id}", "other", "1")
+        assert (again.exit_code, again.stdout) == (0, "kept until a node waits for it: 1 signal 'other'\n")
+        assert json.loads(sent.stdout)["node"]
 
 
 def test_debug_says_that_a_wait_runs_no_function() -> None:

@@ -29,6 +29,9 @@ class Decision:
     note: str
     count: int = 1
     weight: float = 0.5
+    notify: bool = True
+    words: str = "none"
+    spare: Size = Size.SMALL
 
 
 class Waiting(DAGDefinition):
@@ -65,19 +68,38 @@ def test_the_form_has_an_input_for_each_field_and_the_node_gets_the_value(
     assert "it waits for the signal" in page
     assert "Send the signal approval" in page
     assert 'type="checkbox"' in page
+    assert page.count('<option value="">(left out)</option>') == 2
     inputs = fields_in(page)
     assert inputs == [
         "checkbox field.yes", "select field.size", "text! field.note", "number field.count", "number field.weight",
+        "select field.notify", "text field.words", "select field.spare",
     ]  # fmt: skip
     form: dict[str, str | list[str]] = {
         "id": f"{instance.instance_id}", "signal": "approval", "next": address, "key": "k", "inputs": inputs,
         "field.yes": "1", "field.size": '"large"', "field.note": "", "field.count": "3", "field.weight": "",
+        "field.notify": "", "field.words": "", "field.spare": "",
     }  # fmt: skip
     told = sent(guarded.pages, **form)
     assert "The signal approval was given to a node" in told
     assert "sent by anna" in told
     assert "Send the signal" not in told, "it has ended"
-    assert resolve(instance, promises[0]) == Decision(True, Size.LARGE, "", 3, 0.5)
+    assert resolve(instance, promises[0]) == Decision(True, Size.LARGE, "", 3)
+
+
+def test_a_field_with_a_default_can_be_given_another_value(
+    guarded: Guarded, waiting: tuple[DAGInstance, list[DAGPromise[Any]]]
+) -> None:
+    instance, promises = waiting
+    guarded.pages.sign_in(guarded.tokens["anna"])
+    address = f"/instances/{instance.instance_id}/1"
+    form: dict[str, str | list[str]] = {
+        "id": f"{instance.instance_id}", "signal": "approval", "next": address,
+        "inputs": fields_in(guarded.pages.page(address)), "field.size": '"small"', "field.note": "n",
+        "field.notify": "false", "field.words": "some", "field.spare": '"large"',
+    }  # fmt: skip
+    assert "was given to a node" in sent(guarded.pages, **form)
+    given = Decision(False, Size.SMALL, "n", notify=False, words="some", spare=Size.LARGE)
+    assert resolve(instance, promises[0]) == given
 
 
 def test_the_page_of_the_instance_lists_what_it_waits_for_and_leads_to_the_forms(

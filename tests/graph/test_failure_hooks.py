@@ -32,6 +32,7 @@ from dagorama import (
 )
 from dagorama.api.contract import FIRST_HOOK, is_hook
 from dagorama.client.connection import connection
+from dagorama.graph.hooks import has_hook
 from dagorama_testing import SimulatedWorker, World, inline, run_inline
 
 Told = list[tuple[str, Failure]]
@@ -395,6 +396,37 @@ def test_a_hook_is_inherited_and_overridden_by_its_name() -> None:
         Overridden()(-1)
         world.run()
         assert [who for who, _ in told] == ["inherited", "overridden"]
+
+
+def test_a_method_without_the_decorator_cannot_hide_a_hook() -> None:
+    class Base(DAGDefinition):
+        @dagorama
+        def entrypoint(self) -> int:
+            return 1
+
+        @on_failure
+        def tell(self, failure: Failure) -> None: ...
+
+    def plain(self: Any, failure: Failure) -> None: ...
+
+    mixin = type("Mixin", (), {"tell": plain})
+    for bases, method in (((Base,), plain), ((Base,), dagorama(plain)), ((mixin, Base), None)):
+        with pytest.raises(ValueError, match=r"tell hides the failure hook .*Base\.tell, and is not one: dec"):
+            type("Sub", bases, {"tell": method} if method else {})
+
+    class Silent(Base):
+        tell = None  # type: ignore[assignment]
+
+    assert not has_hook(Silent)
+    assert has_hook(type("Named", (Base,), {"other": plain}))
+
+
+def test_an_entry_point_cannot_be_the_hook() -> None:
+    with pytest.raises(ValueError, match=r"Own\.entrypoint is the entry point, so it cannot be the failure hook"):
+
+        class Own(DAGDefinition):
+            @on_failure
+            def entrypoint(self, failure: Failure) -> None: ...
 
 
 def test_a_definition_has_one_hook() -> None:

@@ -5,7 +5,18 @@ import threading
 
 import pytest
 
-from dagorama import DAGDefinition, NotFound, PromiseMisuse, batch, dagorama, resolve
+from dagorama import (
+    DAGDefinition,
+    NotFound,
+    PromiseMisuse,
+    batch,
+    cancel,
+    dagorama,
+    delete,
+    resolve,
+    retry_failed,
+    send,
+)
 from tests.support.recording_broker import RecordingBroker
 
 
@@ -76,6 +87,20 @@ def test_what_the_block_has_made_cannot_be_asked_for_before_it_ends(broker: Reco
         instance, promise = Square()(2)
         with pytest.raises(PromiseMisuse, match="ask for it after the block"):
             resolve(instance, promise)
+
+
+def test_an_instance_of_the_block_cannot_be_sent_to_or_changed_before_it_ends(broker: RecordingBroker) -> None:
+    with batch():
+        instance, _ = Square()(2)
+        for ask in (
+            cancel,
+            delete,
+            retry_failed,
+            lambda it: send(it, "s", 1),
+            lambda it: send(f"{it.instance_id}", "s", 1),
+        ):
+            with pytest.raises(PromiseMisuse, match=r"\) was called with the instance .* call it after the block"):
+                ask(instance)
 
 
 def test_async_entry_points_and_tasks_of_the_block_belong_to_it(broker: RecordingBroker) -> None:

@@ -200,6 +200,15 @@ def test_a_signal_that_is_sent_twice_is_two_signals_and_one_with_a_key() -> None
         assert not send(instance, "number", 7, key="a"), "also after the end of the instance"
 
 
+def test_names_and_keys_that_cannot_be_sent_are_refused_by_their_name() -> None:
+    with inline():
+        instance, _ = numbers()
+        with pytest.raises(ValueError, match=r"^key is '\\ud800', and half of a surrogate pair cannot be sent"):
+            send(instance, "number", 7, key="\ud800")
+        with pytest.raises(ValueError, match=r"^name is 'n\\udcff', and half of a surrogate pair cannot be sent"):
+            send(instance, "n\udcff", 7)
+
+
 def test_a_wait_fails_after_its_timeout_and_later_signals_are_refused() -> None:
     with inline() as world:
         instance, promise = Order()(1)

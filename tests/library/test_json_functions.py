@@ -135,6 +135,93 @@ def test_a_value_of_a_wrong_type_fails_the_node_for_good(how: str, words: str, r
     assert Wrong.runs == runs
 
 
+class Promised(DAGDefinition, codec="json"):
+    """Functions that return promises of values of other types than their annotation."""
+
+    @dagorama
+    def entrypoint(self, how: str) -> int | list[int | None]:
+        found: int | list[int | None] = getattr(self, how)()
+        return found
+
+    @dagorama
+    def other(self) -> int:
+        return self.text()  # type: ignore[return-value]
+
+    @dagorama
+    def item(self) -> list[int | None]:
+        return [1, self.text()]  # type: ignore[list-item]
+
+    @dagorama
+    def nothing(self) -> int:
+        return self.none()  # type: ignore[return-value]
+
+    @dagorama
+    def fits(self) -> list[int | None]:
+        return [self.maybe(), self.none(), self.anything()]
+
+    @dagorama
+    def late(self) -> int:
+        found: int = self.anything()
+        return found
+
+    @dagorama
+    def text(self) -> str:
+        return "one"
+
+    @dagorama
+    def none(self) -> None:
+        return None
+
+    @dagorama
+    def maybe(self) -> int | str:
+        return 1
+
+    @dagorama
+    def anything(self) -> Any:
+        return 1.5 if self.scaled() is None else 1
+
+    def scaled(self) -> object:
+        return True
+
+
+class Scaled(Promised):
+    def scaled(self) -> object:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (
+            "other",
+            r"Promised\.other\(\): the result is a promise of Promised\.text, which returns str; int is expected",
+        ),
+        (
+            "item",
+            r"item\(\): the result\[1\] is a promise of Promised\.text, which returns str; int \| None is expected",
+        ),
+        ("nothing", r"nothing\(\): the result is a promise of Promised\.none, which returns None; int is expected"),
+    ],
+)
+def test_a_promise_that_can_never_fit_fails_the_node_that_returns_it(how: str, words: str) -> None:
+    with inline(), pytest.raises(NodeFailed, match=words) as failed:
+        resolve(*Promised()(how), timeout=10)
+    assert failed.value.type == "dagorama.errors.TypeMismatch"
+    assert failed.value.function.endswith(f"Promised.{how}")
+
+
+def test_a_promise_that_may_fit_is_returned() -> None:
+    assert run_inline(Promised(), "fits") == [1, None, 1]
+
+
+def test_a_reader_is_told_which_function_returned_a_promise_whose_value_does_not_fit() -> None:
+    with (
+        inline(),
+        pytest.raises(TypeMismatch, match=r"the result of Promised\.late .*float.*int is expected: Promised\.late has"),
+    ):
+        resolve(*Scaled()("late"), timeout=10)
+
+
 def test_a_wrong_argument_of_an_entry_point_is_refused_at_the_call() -> None:
     with inline(), pytest.raises(TypeMismatch, match="argument 'count' is of type str; int is expected"):
         Shop()("2")  # type: ignore[arg-type]

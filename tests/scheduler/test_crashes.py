@@ -46,6 +46,12 @@ def test_the_last_crash_ends_the_node_and_names_the_ones_before(driver: Schedule
     assert [each.message for each in failure.earlier] == ["its process ended while it ran: first"]
 
 
+def test_a_node_that_may_crash_once_has_crashed_once(driver: SchedulerDriver) -> None:
+    driver.spawn("n", of=function("fragile", max_deaths=1))
+    driver.worker().child_dies(["n"], cause="killed")
+    assert driver.failure("n").message == "its process ended while it ran: killed"
+
+
 def test_a_crash_is_known_after_a_restart(driver: SchedulerDriver) -> None:
     driver.spawn("n", of=retrying(1))
     driver.worker().child_dies(["n"], cause="first")

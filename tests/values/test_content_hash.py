@@ -5,19 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
-from enum import Enum
-from pathlib import PurePosixPath
-from typing import NamedTuple
+from enum import Enum, Flag
+from functools import cached_property
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import attrs
 import msgspec
 import numpy as np
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from dagorama.errors import UncacheableArgument
 from dagorama.values.content_hash import DEPTH, content_hash
@@ -53,6 +56,127 @@ class Row(msgspec.Struct):
     id: int
 
 
+class Permission(Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Other(Enum):
+    RED = 1
+
+
+@dataclass
+class Late:
+    number: int
+    lines: list[str] = field(init=False)
+
+
+@dataclass
+class Titled(dict[str, int]):
+    title: str = ""
+
+
+@attrs.define(slots=False, init=False, order=False)
+class Stack(list[int]):
+    title: str = ""
+
+
+@dataclass(init=False)
+class Amount(int):
+    unit: str = ""
+
+
+class Tracked(Order):
+    def __init__(self, number: int, lines: list[str], source: str = "") -> None:
+        super().__init__(number, lines)
+        self.source = source
+
+
+class Marked(Point):
+    mark: str
+
+
+class Slot(Order):
+    __slots__ = ("source",)
+    source: str
+
+
+class Noted(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    name: str = ""
+    _notes: list[str] = PrivateAttr(default_factory=list)
+
+
+class Loose(msgspec.Struct, dict=True):
+    id: int
+
+
+class Array(np.ndarray[Any, Any]):
+    """An array that may hold more than an array."""
+
+
+class Zone(tzinfo):
+    """A time zone that nothing tells apart from others."""
+
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        return timedelta(hours=1)
+
+    dst = tzname = lambda *_: None
+
+
+@dataclass(frozen=True)
+class Broken:
+    number: int
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise ZeroDivisionError
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+@dataclass
+class Filed(BytesIO):
+    number: int
+
+
+class Elsewhere(PurePosixPath):
+    """A path that may hold more than its text."""
+
+
+def filled(value: Any, **attributes: object) -> Any:
+    """Return the value with its items or attributes changed."""
+    for name, part in attributes.items():
+        setattr(value, name, part)
+    return value
+
+
+def with_items(value: Any, items: Any) -> Any:
+    (value.update if isinstance(value, dict) else value.extend)(items)
+    return value
+
+
+def masked(mask: Any, **options: Any) -> Any:
+    return np.ma.MaskedArray([1, 2], mask, **options)
+
+
+def padded(padding: int) -> Any:
+    """Return an array of which the bytes between the fields are all `padding`."""
+    kind = np.dtype([("a", "i1"), ("b", [("c", "i1"), ("d", "f8")]), ("e", "M8[s]")], align=True)
+    array = np.frombuffer(bytes([padding]) * kind.itemsize * 2, kind).copy()
+    array["a"], array["b"]["c"], array["b"]["d"], array["e"] = 1, 2, 3.0, np.datetime64("2026-01-01", "s")
+    return array
+
+
+def long_doubles(padding: int) -> Any:
+    """Return numbers of 80 bits, the rest of whose bytes is `padding`."""
+    array = np.array([1, 2], np.longdouble)
+    if np.finfo(np.longdouble).nmant == 63:
+        array.view(np.uint8).reshape(2, -1)[:, 10:] = padding
+    return array
+
+
 def hashed(value: object) -> bytes:
     return content_hash(value, "it")
 
@@ -65,6 +189,14 @@ EQUAL = [
     (np.arange(6).reshape(2, 3), np.arange(6).reshape(2, 3).copy(order="F")),
     (np.arange(10)[::2], np.array([0, 2, 4, 6, 8])),
     ("".join(["a", "b"]), "ab"),
+    (masked([False, False]), masked(np.ma.nomask)),
+    (padded(0), padded(255)),
+    (long_doubles(0), long_doubles(255)),
+    (np.array(["2026-01-01", "NaT"], "M8[D]"), np.array(["2026-01-01", "NaT"], "M8[D]")),
+    (np.timedelta64(1, "s"), np.timedelta64(1, "s")),
+    ([10**5000], [10**5000]),
+    (Late(1), Late(1)),
+    (Permission(0), Permission.READ & Permission.WRITE),
 ]
 DIFFERENT: list[object] = [
     None, True, 1, 1.0, -0.0, 0.0, "1", b"1", bytearray(b"1"), 1j, Decimal(1), date(2026, 1, 1),
@@ -75,6 +207,63 @@ DIFFERENT: list[object] = [
     np.array([1, 2]), np.array([[1, 2]]), np.array([1, 2], dtype="i4"), np.array([], dtype="i4"),
     np.array([], dtype="i8"), range(1), ...,
 ]  # fmt: skip
+
+
+#: Values that differ in what is easily left out.
+HIDDEN: list[object] = [
+    masked([False, False]), masked([False, True]), masked([True, True]), masked([True, True], fill_value=7), padded(0),
+    np.array(["2026-01-01"], "M8[D]"), np.array(["2026-01-02"], "M8[D]"), np.array(["2026-01-01"], "M8[s]"),
+    np.datetime64("2026-01-01"), np.datetime64("2026-01-02"), np.timedelta64(1, "s"), np.timedelta64(2, "s"),
+    np.array([1, 2]).view(np.recarray), np.array(["ab"]), np.zeros(2, "U0"),
+    with_items(Titled(), {"a": 1}), with_items(Titled(), {"a": 2}), with_items(Titled("t"), {"a": 1}), Titled(),
+    with_items(Stack(), [1]), with_items(Stack(), [2]), Amount(1), Amount(2),
+    Tracked(1, []), Tracked(1, [], "web"), filled(Slot(1, [])), filled(Slot(1, []), source="web"),
+    filled(Marked(1, 2)), filled(Marked(1, 2), mark="m"), filled(Loose(1)), filled(Loose(1), mark="m"),
+    filled(Parcel(1.5)), filled(Order(1, ["a"]), source="web"), filled(Order(1, ["a"]), target="web"),
+    Noted(), filled(Noted(), _notes=["n"]), Noted.model_validate({"a": 1}), Noted.model_validate({"b": 1}),
+    Permission(0), Permission.READ, Permission.READ | Permission.WRITE, Permission.WRITE,
+    Colour.RED, Other.RED, Late(1), filled(Late(1), lines=[]), 10**5000, 10**5000 + 1, Path("1"),
+]  # fmt: skip
+
+
+def test_hashes_are_what_they_were_when_caches_were_stored() -> None:
+    """Change nothing here: a cache that is stored would be computed again."""
+    combined = b"".join(hashed(value) for value in DIFFERENT)
+    assert sha256(combined).hexdigest() == "c2e0d6ed4331867cfc158ee506c1238d83529f278cf0d525546f18c06d84c1a9"
+
+
+def test_values_that_differ_in_what_they_hold_besides_have_different_hashes() -> None:
+    assert len({hashed(value) for value in HIDDEN}) == len(HIDDEN)
+
+
+def test_what_was_computed_from_the_fields_does_not_count() -> None:
+    @dataclass
+    class Box:
+        side: int
+
+        @cached_property
+        def volume(self) -> int:
+            return self.side**3
+
+    @attrs.define
+    class Slotted:
+        side: int
+
+        @cached_property
+        def volume(self) -> int:
+            return self.side**3
+
+    class Modelled(BaseModel):
+        side: int
+
+        @cached_property
+        def volume(self) -> int:
+            return self.side**3
+
+    for kind in (Box, Slotted, Modelled):
+        fresh, used = kind(side=2), kind(side=2)
+        assert used.volume == 8
+        assert hashed(fresh) == hashed(used)
 
 
 @pytest.mark.parametrize(("one", "other"), EQUAL)
@@ -113,12 +302,24 @@ def test_hashes_are_the_same_in_other_processes() -> None:
         (Order, "it is of type builtins.type"),
         (np.array([object()]), "it is of type numpy.ndarray"),
         ({(1, object())}, "an item of it[1] is of type builtins.object"),
+        ([np.array([1]).view(Array)], "it[0] is of type tests.values.test_content_hash.Array"),
+        (np.ma.masked, "it is of type numpy.ma"),
+        (datetime(2026, 1, 1, tzinfo=Zone()), "it.tzinfo is of type tests.values.test_content_hash.Zone"),
+        (
+            [Broken(1)],
+            "it[0] is of type tests.values.test_content_hash.Broken, whose content could not be read (ZeroDiv",
+        ),
+        ({Broken(1): 2}, "a key of it is of type tests.values.test_content_hash.Broken"),
+        (Filed(1), "it is of type tests.values.test_content_hash.Filed"),
+        (filled(Order(1, []), lock=object()), "it.lock is of type builtins.object"),
+        (Elsewhere("a"), "it is of type tests.values.test_content_hash.Elsewhere"),
     ],
 )
 def test_other_values_are_refused_with_their_path(value: object, path: str) -> None:
     with pytest.raises(UncacheableArgument) as caught:
         hashed(value)
     assert f"{caught.value}".startswith(path)
+    assert "Cache(key=...)" in f"{caught.value}"
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:

@@ -163,6 +163,13 @@ def test_unsigned_envelopes_of_any_bytes_only_raise_errors_of_ours() -> None:
             continue
 
 
+def test_named_arguments_cannot_be_taken_for_a_promise() -> None:
+    with pytest.raises(TypeMismatch, match=r"argument 'named' has the single key '\$promise', which marks a promise"):
+        TAKEN.encode_call((1, []), {"$promise": 0.5})
+    both = TAKEN.encode_call((1, []), {"$promise": 0.5, "rate": promise(1)})
+    assert TAKEN.decode_call(both.envelope, (2.5,))[1] == {"$promise": 0.5, "rate": 2.5}
+
+
 # --- results ----------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from dagorama.values.keys import SigningKey
 from dagorama.values.signing import ARGUMENTS, RESULT, WAIT_DIGEST, Keyring, SignedValues, function_digest
 from dagorama_broker.model import signals
 from tests.support.bombs import Bomb
+
+
+@dataclass
+class Choice:
+    yes: bool
+
 
 RING = Keyring([SigningKey(b"a key".ljust(32))])
 INSTANCE, NODE, OTHER = b"i" * 16, b"n" * 16, b"o" * 16
@@ -48,6 +55,16 @@ def test_a_signal_is_json_of_the_type_that_the_node_waits_for() -> None:
         read(put_together(waiting(), b"\xff"))
     with pytest.raises(ValueNotReadable, match="it has none"):
         read(put_together(waiting(), b""))
+
+
+def test_a_type_that_is_gone_is_told_with_the_wait_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal = put_together(waiting(Choice), b'{"yes":true}')
+    assert read(signal) == Choice(True)
+    monkeypatch.delattr("tests.values.test_signals.Choice")
+    with pytest.raises(
+        ValueNotReadable, match=r"type that wait_for\('approval'\) has given to its signal .*Choice.*keep"
+    ):
+        read(signal)
 
 
 def test_a_signal_cannot_take_the_place_of_another_value() -> None:

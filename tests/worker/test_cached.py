@@ -171,6 +171,37 @@ class TestKeys:
         assert isinstance(caught.value.__cause__, UncacheableArgument)
         assert caught.value.attempts == 1
 
+    def test_an_argument_that_cannot_be_read_fails_the_node_and_not_its_call(self, world: World) -> None:
+        class Unreadable:
+            """A record of another library, which fails when it is read."""
+
+            __struct_fields__ = ("number",)
+
+            @property
+            def number(self) -> int:
+                raise ZeroDivisionError
+
+        class Bad(DAGDefinition):
+            @dagorama
+            def entrypoint(self, by_promise: bool) -> int:
+                return self.count([self.made() if by_promise else Unreadable()])
+
+            @dagorama
+            def made(self) -> Unreadable:
+                return Unreadable()
+
+            @dagorama(cache=Cache())
+            def count(self, them: list[Unreadable]) -> int:
+                return len(them)
+
+        for by_promise in (False, True):
+            with pytest.raises(
+                NodeFailed, match=r"count failed .*argument 'them'\[0\] is of type .*Unreadable"
+            ) as caught:
+                value(world, Bad()(by_promise))
+            assert isinstance(caught.value.__cause__, UncacheableArgument)
+            assert "Cache(key=...)" in f"{caught.value}"
+
     def test_definitions_share_values_of_a_function_if_the_scope_says_so(self, world: World) -> None:
         class Base(DAGDefinition):
             def __init__(self, number: int = 0) -> None:

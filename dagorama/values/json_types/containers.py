@@ -152,6 +152,7 @@ class Anything(Shape):
     """JSON data of any kind: None, bool, int, float, str, and lists and dicts with str keys of these."""
 
     kinds = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
+    is_closed = False
 
     def __init__(self) -> None:
         super().__init__("JSON data")

@@ -32,6 +32,8 @@ class Library(NamedTuple):
 class Foreign(Shape):
     """A class of pydantic or msgspec."""
 
+    is_closed = False  # a class can write itself as any JSON
+
     def __init__(self, kind: type, library: Library) -> None:
         super().__init__(kind.__qualname__)
         self._kind, self._library = kind, library
@@ -139,7 +141,7 @@ class Constrained(Shape):
         """`check` raises Misfit; `schema` returns the JSON schema of the type as its library describes it."""
         super().__init__(base.name)
         self._base, self._check, self._described = base, check, schema
-        self.types, self.kinds = base.types, base.kinds
+        self.types, self.kinds, self.is_closed = base.types, base.kinds, base.is_closed
 
     def encode(self, value: Any, holes: Holes | None = None) -> Any:
         data = self._base.encode(value, holes)

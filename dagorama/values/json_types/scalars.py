@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from math import isfinite
 from types import NoneType
-from typing import Any
+from typing import Any, Final
 
 from dagorama.values.json_types.misfit import Misfit
 from dagorama.values.json_types.shape import Definitions, Holes, Shape
 from dagorama.values.json_types.texts import texts
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
-#: A larger integer has more digits than Python converts to text and back (4,300).
-_INTEGER_BITS = 14_000
+#: The first integer with more digits than Python converts to text and back, 4,300.
+_TOO_LONG: Final = 10**4300
 
 
 class Plain(Shape):
@@ -31,7 +31,7 @@ class Plain(Shape):
     def encode(self, value: Any, holes: Holes | None = None) -> Any:
         if type(value) is not self._kind:
             return self.unfit(value, holes)
-        if self._kind is int and value.bit_length() > _INTEGER_BITS:
+        if self._kind is int and not -_TOO_LONG < value < _TOO_LONG:
             raise Misfit("is an int of more than 4,300 digits, which Python does not convert to text")
         return value
 

@@ -3,7 +3,7 @@
 JSON data are what `json.loads` returns: None, bool, int, float, str, list, and dict with str keys.
 
 The rule: a value is written as it is or refused, and never converted to make it fit. Errors name the place and the
-types, and never the value.
+types, and never the value. Only what the constructor of a class says itself is repeated.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Hole(NamedTuple):
 class Holes(Protocol):
     """The promises among the values: they are numbered when values are written, and filled when they are read."""
 
-    def mark(self, promise: DAGPromise[Any]) -> dict[str, int]:
-        """Return the JSON data that stand for a promise."""
+    def mark(self, promise: DAGPromise[Any], shape: Shape) -> dict[str, int]:
+        """Return the JSON data that stand for a promise in a place of a type. Raises Misfit if it can never fit."""
         ...
 
     def fill(self, hole: Hole, shape: Shape) -> Any:
@@ -47,6 +47,8 @@ class Shape(ABC):
     kinds: frozenset[str] = frozenset()
     #: Whether JSON data and values are the same objects, if the exact type is right.
     is_identity = False
+    #: Whether `types` and `kinds` are all that its values and its data can be.
+    is_closed = True
 
     def __init__(self, name: str) -> None:
         self.name = name  #: the annotation, for errors
@@ -76,12 +78,18 @@ class Shape(ABC):
     def schema(self, definitions: Definitions) -> dict[str, Any]:
         """Return the JSON schema; schemas of records are added to `definitions`."""
 
+    def can_hold(self, other: Shape) -> bool:
+        """Return whether a value of another type may fit; False only if none does, as a value or as its JSON."""
+        if not (self.is_closed and other.is_closed):
+            return True
+        return bool(self.kinds & other.kinds or self.types & other.types)
+
     def unfit(self, value: Any, holes: Holes | None) -> Any:
         """Return the mark of a promise, for a value of another type; raise Misfit for any other value."""
         if isinstance(value, DAGPromise):
             if holes is None:
                 raise Misfit(f"is a promise here, and only arguments and results can hold one; {self.name} is expected")
-            return holes.mark(value)
+            return holes.mark(value, self)
         if isinstance(value, ValueRef):
             raise Misfit("is a value stored with put(), which is a pickle: pass the value itself, of any size")
         raise Misfit(f"is of type {kind_of(value)}; {self.name} is expected")

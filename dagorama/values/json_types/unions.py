@@ -35,6 +35,7 @@ class Union(Shape):
         self._members = members
         self.types = frozenset().union(*(member.types for member in members))
         self.kinds = frozenset().union(*(member.kinds for member in members))
+        self.is_closed = all(member.is_closed for member in members)
         self._by_type: dict[type, list[Shape]] = {}
         self._by_kind: dict[str, list[Shape]] = {}
         # An int is of a member for int, if there is one, and of float otherwise.
@@ -64,8 +65,9 @@ class Union(Shape):
             except Misfit:
                 continue
         if not members:
-            found = json_kind(value) if how == "decode" else f"of type {kind_of(value)}"
-            raise Misfit(f"is {found} with fields that fit no type of {self.name}, which is expected")
+            found = f"{json_kind(value)} in JSON" if how == "decode" else f"of type {kind_of(value)}"
+            which = " whose fields fit none of the types" if isinstance(value, dict) else ""
+            raise Misfit(f"is {found}{which}; {self.name} is expected")
         return getattr(members[-1], how)(value, holes)
 
     def schema(self, definitions: Definitions) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import FIRST_FOUND, HOOK, JSON, REFS, SIGNAL, TO_RUN
+from dagorama.calls.functions import decorated_method, from_wrapper
 from dagorama.definition import DAGDefinition
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
 from dagorama.graph.cache_keys import CacheKeys
@@ -16,6 +17,7 @@ from dagorama.graph.scope import Binding, binding
 from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
 from dagorama.user_code.class_code import code_of
+from dagorama.user_code.names import class_name
 from dagorama.values.assembly import decode_promised, read_value
 from dagorama.values.codec import decode
 from dagorama.values.failures import failed_source, told_failure
@@ -47,6 +49,15 @@ class Target(NamedTuple):
     bound: Binding | None  #: gives called functions the code of the caller's class; None if they have it already
     json: JsonFunction | None  #: reads its arguments and writes its result; None if they are pickled
     cache: CacheKeys | None  #: computes the cache keys of its nodes; None if its values are not cached
+
+    def json_named(self, name: str) -> JsonFunction | None:
+        """Return the JSON types of another function of the same class, whose code is the one of this process."""
+        path, _, base = name.partition("@")
+        class_path, _, method = path.rpartition(".")
+        if class_path != class_name(self.cls):
+            return None
+        wrapper = decorated_method(self.cls, method, base)
+        return None if wrapper is None else from_wrapper(wrapper).json
 
 
 class Work:

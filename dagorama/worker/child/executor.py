@@ -260,10 +260,11 @@ class Executor:
         return ended
 
     def _encoded(self, work: Work, result: object) -> Encoded:
-        json = work.target and work.target.json
-        if json is None:
-            return encode(result, "result", large_from=self.large_from, put_large=self.large.put_result)
-        return json.encode_result(work.name, result, large_from=self.large_from, put_large=self.large.put_result)
+        target, put = work.target, self.large.put_result
+        if target is None or target.json is None:
+            return encode(result, "result", large_from=self.large_from, put_large=put)
+        named = target.json_named
+        return target.json.encode_result(work.name, result, find=named, large_from=self.large_from, put_large=put)
 
     def _broke_off(
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
