@@ -25,6 +25,7 @@ from dagorama.graph.hooks import hook_message
 from dagorama.graph.immediate_scope import encoded_call
 from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.start_options import check_fair, started_with
+from dagorama.models.texts import check_printable
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name
 from dagorama.values.signing import HOOK_OF_SCHEDULE, keyring
@@ -108,7 +109,7 @@ def schedule(
         )
     key = check_fair(fair) if fair is not None else ""
     rules = _Rules(_one_of("overlap", overlap, _OVERLAPS), _one_of("catch_up", catch_up, _CATCH_UPS), key)
-    return _ScheduledCall(definition, check_schedule_id(id), _times(cron, every, tz), rules)
+    return _ScheduledCall(definition, check_printable(check_schedule_id(id), "id"), _times(cron, every, tz), rules)
 
 
 def scheduled_for() -> datetime | None:

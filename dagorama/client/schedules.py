@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dagorama.api.contract import LONGEST_SCHEDULE
 from dagorama.client.connection import connection
+from dagorama.models.texts import check_content
 
 
 class Schedule(NamedTuple):
@@ -26,9 +27,7 @@ def check_schedule_id(id: str) -> str:
     """Return the id of a schedule. Raises TypeError or ValueError."""
     if not isinstance(id, str):
         raise TypeError(f"the id of a schedule is {id!r}: it must be a string")
-    if not 0 < len(id) <= LONGEST_SCHEDULE:
-        raise ValueError(f"the id of a schedule has {len(id)} characters: 1 to {LONGEST_SCHEDULE} are allowed")
-    return id
+    return check_content(id, "the id of a schedule", 1, LONGEST_SCHEDULE)
 
 
 def unschedule(id: str) -> None:

@@ -14,6 +14,7 @@ from dagorama.client.connection import connection
 from dagorama.client.waiter import check_instance
 from dagorama.errors import TypeMismatch
 from dagorama.models.promise import InstanceRef
+from dagorama.models.texts import check_content
 from dagorama.values.typed_json import json_type, read_json, to_bytes
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -91,6 +92,5 @@ def _checked_key(key: str | None) -> str:
         return ""
     if not isinstance(key, str):
         raise TypeError(f"key is {key!r}: it must be a str")
-    if not 0 < len(key) <= LONGEST_SIGNAL_KEY:
-        raise ValueError(f"key has {len(key)} characters: it must have 1 to {LONGEST_SIGNAL_KEY}")
+    check_content(key, "key", 1, LONGEST_SIGNAL_KEY)
     return key

@@ -229,6 +229,13 @@ def hourly(**named: Any) -> Callable[..., Schedule]:
         (lambda: hourly(id=""), ValueError, "has 0 characters: 1 to 200"),
         (lambda: hourly(id="x" * 201), ValueError, "has 201 characters"),
         (lambda: hourly(id=None), TypeError, "must be a string"),
+        (lambda: hourly(id=" "), ValueError, "id is ' ', which is blank"),
+        (lambda: hourly(id="a\nb"), ValueError, "line breaks and control characters are not allowed"),
+        (lambda: hourly(id="a\x1bb"), ValueError, "line breaks and control characters are not allowed"),
+        (lambda: hourly(id="a\u2028b"), ValueError, "line breaks and control characters are not allowed"),
+        (lambda: hourly(id="\ud800"), ValueError, "the id of a schedule is .* which has a lone surrogate"),
+        (lambda: schedule(Keyed(), every=EVERY_HOUR, id="a")(""), ValueError, "concurrency key of .* is empty"),
+        (lambda: schedule(Keyed(), every=EVERY_HOUR, id="a")("a\0"), ValueError, "a NUL character is not allowed"),
         (lambda: schedule(Plain(), every=EVERY_HOUR, id="a"), ValueError, "is not decorated"),
         (lambda: schedule(Report, every=EVERY_HOUR, id="a"), TypeError, "takes an object of a DAGDefinition"),  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
         (lambda: hourly()(), TypeError, "missing a required argument: 'region'"),
