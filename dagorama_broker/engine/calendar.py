@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from dagorama_broker.engine.cron import cron_times
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.schedules import MOST_CAUGHT_UP, CatchUp, Times
 
@@ -70,8 +71,7 @@ def after(times: Times, moment: float) -> Iterator[float]:
             if found > moment:
                 yield found
     else:
-        begin = datetime.fromtimestamp(moment, _zone(times.zone))
-        yield from (found.timestamp() for found in CronSim(times.cron, begin))
+        yield from cron_times(times.cron, _zone(times.zone), moment)
 
 
 def next_time(times: Times, moment: float) -> float | None:
