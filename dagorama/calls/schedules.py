@@ -26,6 +26,7 @@ from dagorama.graph.immediate_scope import encoded_call
 from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.start_options import check_fair, started_with
 from dagorama.models.texts import check_printable
+from dagorama.retry import MOST
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name
 from dagorama.values.signing import HOOK_OF_SCHEDULE, keyring
@@ -38,8 +39,8 @@ P = ParamSpec("P")
 Overlap: TypeAlias = Literal["skip", "queue", "allow", "replace"]
 CatchUp: TypeAlias = Literal["last", "none", "all"]
 _OVERLAPS, _CATCH_UPS = ("skip", "queue", "allow", "replace"), ("last", "none", "all")
-#: The shortest interval in seconds.
-SHORTEST = 1.0
+#: The shortest and the longest interval in seconds.
+SHORTEST, LONGEST = 1.0, float(MOST)
 
 
 # A definition that is Any fits this overload only.
@@ -152,6 +153,8 @@ def _times(cron: str | None, every: timedelta | None, tz: str | None) -> _Times:
             raise TypeError(f"every is {every!r}: it must be a timedelta, such as timedelta(minutes=5)")
         if every.total_seconds() < SHORTEST:
             raise ValueError(f"every is {every!r}: it must be at least one second")
+        if every.total_seconds() > LONGEST:
+            raise ValueError(f"every is {every!r}: it must be at most {MOST} seconds, which is 68 years")
         if tz is not None:
             raise TypeError(f"tz is {tz!r}: an interval has no time zone, only a cron expression has one")
         return _Times("", "UTC", every.total_seconds())
@@ -179,7 +182,9 @@ def _check_cron(cron: str, zone: ZoneInfo) -> None:
     try:
         next(CronSim(cron, datetime.now(UTC).astimezone(zone)))
     except CronSimError as error:
-        raise ValueError(f"cron is {cron!r}, which is not a cron expression: {error}") from None
+        wanted = "five fields are wanted, such as '0 7 * * MON-FRI', or six with seconds first"
+        why = wanted if len(cron.split()) not in (5, 6) else str(error)
+        raise ValueError(f"cron is {cron!r}, which is not a cron expression: {why}") from None
     except StopIteration:
         raise ValueError(f"cron is {cron!r}, which has no time in the next 50 years") from None
 

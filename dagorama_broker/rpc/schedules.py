@@ -149,4 +149,5 @@ async def _message(broker: Broker, upcoming: Upcoming, explainer: Explainer) -> 
         put=row.put,
         by=row.by,
         fair=unpacked_fair(row.function),
+        stuck=upcoming.stuck,
     )
