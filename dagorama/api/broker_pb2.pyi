@@ -5838,7 +5838,7 @@ class ScheduleInfo(_message.Message):
     last: _builtins.float
     """the time for which the last instance was started; 0: there is none"""
     waiting: _builtins.float
-    """the time for which an instance starts when the last one has ended; 0: there is none"""
+    """the time for which an instance starts when the last one has ended, or the last of these times; 0: none"""
     missed: _builtins.int
     """times for which nothing was started, as far as they were counted"""
     uncounted: _builtins.bool

@@ -93,7 +93,8 @@ def schedule(
     `overlap` says what happens at a time if the last instance has not ended: "skip" starts nothing, "queue" starts one
     instance when it has ended, "allow" starts another one at once, "replace" cancels the last one before. `catch_up` is
     about times at which no broker ran: "last" starts an instance for the last of them, "none" for none, "all" for each
-    of them, at most 100.
+    of them, at most 100: one after the other, but all at once if `overlap` is "allow", and only the last one if it is
+    "replace".
 
     With a `fair` key its instances take turns with instances of other keys, as with `start(..., fair=...)`.
 

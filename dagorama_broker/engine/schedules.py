@@ -104,7 +104,8 @@ class Schedules:
         for row in list(self._scheduler.schedules.values()):
             if row.fired > now + ON_TIME:
                 log.warning("schedule %r goes on from now: the clock was set back since its last time", row.name)
-                self._scheduler.put_schedule(row._replace(fired=now))
+                waiting = row.waiting if row.waiting <= now else 0.0  # it will come again
+                self._scheduler.put_schedule(row._replace(fired=now, waiting=waiting))
 
     def _now(self) -> float:
         """Return the time; if a timer was a little early, the time that it was set for."""
@@ -117,7 +118,9 @@ class Schedules:
         found = {}
         for name, row in self._scheduler.schedules.items():
             upcoming = self._upcoming_of(row)
-            at = now if row.waiting and not self._is_running(row) else upcoming.next
+            at = 0.0 if row.is_catching_up else upcoming.next
+            if row.waiting and not self._is_running(row):
+                at = now
             if at and not upcoming.stuck:
                 found[name] = max(at, self._held_up.get(name, 0.0))
         return found
@@ -152,7 +155,7 @@ class Schedules:
         That is a fault; without a pause the broker would do nothing else.
         """
         upcoming = self._upcoming_of(self._scheduler.schedules[name])
-        if name not in self._held_up and 0 < upcoming.next <= now:
+        if name not in self._held_up and not upcoming.row.waiting and 0 < upcoming.next <= now:
             log.error("schedule %r is due again at once, which is a fault of the broker; will look at it later", name)
             self._held_up[name] = now + RETRY
 
@@ -183,13 +186,13 @@ class Schedules:
             row = row._replace(instance=before.instance, last=before.last)
         self.fired += made
         self.missed += decision.skipped + lost
-        if decision.skipped:
-            at_least = "at least " if row.uncounted and not before.uncounted else ""
-            why = "they have passed" if decision.missed else "its last instance has not ended"
-            log.log(
-                logging.WARNING if decision.missed else logging.INFO,
-                "schedule %r has started nothing for %s%d of its times: %s", row.name, at_least, decision.skipped, why,
-            )  # fmt: skip
+        at_least = "at least " if row.uncounted and not before.uncounted else ""
+        if decision.missed:
+            text = "schedule %r has started nothing for %s%d of its times: they have passed"
+            log.warning(text, row.name, at_least, decision.missed)
+        if overlapped := decision.skipped - decision.missed:
+            text = "schedule %r has started nothing for %d of its times: its last instance had not ended"
+            log.info(text, row.name, overlapped)
         self._scheduler.put_schedule(row)
 
     # --- on request -----------------------------------------------------------------------------------
@@ -256,7 +259,7 @@ def _upcoming(row: ScheduleRow) -> Upcoming:
     if row.paused:
         return Upcoming(row, 0.0)
     try:
-        return Upcoming(row, next_time(row.times, row.fired) or 0.0)
+        return Upcoming(row, next_time(row.times, max(row.fired, row.waiting)) or 0.0)
     except InvalidArgument as error:
         return Upcoming(row, 0.0, str(error))
 

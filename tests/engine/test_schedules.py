@@ -243,6 +243,30 @@ async def test_a_restart_between_two_times_changes_nothing(store: Store) -> None
         assert await served.names() == hours(1, 2)
 
 
+@pytest.mark.parametrize("overlap", ["skip", "queue"])
+async def test_missed_times_are_caught_up_with_one_after_the_other_also_over_a_restart(
+    store: Store, overlap: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = SetClock()
+    async with serving(store, clock) as served:
+        await served.broker.schedules.put(HOURLY._replace(overlap=overlap, catch_up="all"))
+    async with serving(store, clock) as served:
+        await served.at(3.5)
+        assert await served.names() == hours(1)
+        assert [each.next for each in served.broker.schedules.upcoming()] == [NOON + 4 * HOUR]
+    async with serving(store, clock) as served:
+        for started in (2, 3):
+            await served.end()
+            await served.at(3.6)
+            assert await served.names() == hours(*range(1, started + 1))
+        await served.end()
+        await served.at(4)
+        assert await served.names() == hours(1, 2, 3, 4)
+        assert served.row.missed == 0
+    assert "started nothing" not in caplog.text
+    assert "fault" not in caplog.text
+
+
 async def test_a_clock_that_is_set_back_starts_nothing_twice(store: Store) -> None:
     async with serving(store) as served:
         await served.broker.schedules.put(HOURLY._replace(overlap="allow"))
