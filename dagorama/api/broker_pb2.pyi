@@ -5821,6 +5821,7 @@ class ScheduleInfo(_message.Message):
     PUT_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
     FAIR_FIELD_NUMBER: _builtins.int
+    STUCK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     definition: _builtins.str
     function: _builtins.str
@@ -5837,7 +5838,7 @@ class ScheduleInfo(_message.Message):
     last: _builtins.float
     """the time for which the last instance was started; 0: there is none"""
     waiting: _builtins.float
-    """the time for which an instance starts when the last one has ended; 0: there is none"""
+    """the time for which an instance starts when the last one has ended, or the last of these times; 0: none"""
     missed: _builtins.int
     """times for which nothing was started, as far as they were counted"""
     uncounted: _builtins.bool
@@ -5850,6 +5851,8 @@ class ScheduleInfo(_message.Message):
     """name of the token of the one who put it; empty: the broker required none"""
     fair: _builtins.str
     """as in PutScheduleRequest"""
+    stuck: _builtins.str
+    """why its times cannot be computed; empty: they can, or it is paused"""
     @_builtins.property
     def instance(self) -> Global___InstanceInfo:
         """the last instance; absent: there is none, or it was removed"""
@@ -5876,10 +5879,11 @@ class ScheduleInfo(_message.Message):
         put: _builtins.float = ...,
         by: _builtins.str = ...,
         fair: _builtins.str = ...,
+        stuck: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "every", b"every", "fair", b"fair", "function", b"function", "id", b"id", "instance", b"instance", "last", b"last", "missed", b"missed", "missed_at", b"missed_at", "next", b"next", "overlap", b"overlap", "paused", b"paused", "put", b"put", "uncounted", b"uncounted", "waiting", b"waiting", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "cron", b"cron", "definition", b"definition", "every", b"every", "fair", b"fair", "function", b"function", "id", b"id", "instance", b"instance", "last", b"last", "missed", b"missed", "missed_at", b"missed_at", "next", b"next", "overlap", b"overlap", "paused", b"paused", "put", b"put", "stuck", b"stuck", "uncounted", b"uncounted", "waiting", b"waiting", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

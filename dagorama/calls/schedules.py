@@ -25,6 +25,8 @@ from dagorama.graph.hooks import hook_message
 from dagorama.graph.immediate_scope import encoded_call
 from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.start_options import check_fair, started_with
+from dagorama.models.texts import check_printable
+from dagorama.retry import MOST
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name
 from dagorama.values.signing import HOOK_OF_SCHEDULE, keyring
@@ -37,8 +39,8 @@ P = ParamSpec("P")
 Overlap: TypeAlias = Literal["skip", "queue", "allow", "replace"]
 CatchUp: TypeAlias = Literal["last", "none", "all"]
 _OVERLAPS, _CATCH_UPS = ("skip", "queue", "allow", "replace"), ("last", "none", "all")
-#: The shortest interval in seconds.
-SHORTEST = 1.0
+#: The shortest and the longest interval in seconds.
+SHORTEST, LONGEST = 1.0, float(MOST)
 
 
 # A definition that is Any fits this overload only.
@@ -91,7 +93,8 @@ def schedule(
     `overlap` says what happens at a time if the last instance has not ended: "skip" starts nothing, "queue" starts one
     instance when it has ended, "allow" starts another one at once, "replace" cancels the last one before. `catch_up` is
     about times at which no broker ran: "last" starts an instance for the last of them, "none" for none, "all" for each
-    of them, at most 100.
+    of them, at most 100: one after the other, but all at once if `overlap` is "allow", and only the last one if it is
+    "replace".
 
     With a `fair` key its instances take turns with instances of other keys, as with `start(..., fair=...)`.
 
@@ -108,7 +111,7 @@ def schedule(
         )
     key = check_fair(fair) if fair is not None else ""
     rules = _Rules(_one_of("overlap", overlap, _OVERLAPS), _one_of("catch_up", catch_up, _CATCH_UPS), key)
-    return _ScheduledCall(definition, check_schedule_id(id), _times(cron, every, tz), rules)
+    return _ScheduledCall(definition, check_printable(check_schedule_id(id), "id"), _times(cron, every, tz), rules)
 
 
 def scheduled_for() -> datetime | None:
@@ -151,6 +154,8 @@ def _times(cron: str | None, every: timedelta | None, tz: str | None) -> _Times:
             raise TypeError(f"every is {every!r}: it must be a timedelta, such as timedelta(minutes=5)")
         if every.total_seconds() < SHORTEST:
             raise ValueError(f"every is {every!r}: it must be at least one second")
+        if every.total_seconds() > LONGEST:
+            raise ValueError(f"every is {every!r}: it must be at most {MOST} seconds, which is 68 years")
         if tz is not None:
             raise TypeError(f"tz is {tz!r}: an interval has no time zone, only a cron expression has one")
         return _Times("", "UTC", every.total_seconds())
@@ -178,7 +183,9 @@ def _check_cron(cron: str, zone: ZoneInfo) -> None:
     try:
         next(CronSim(cron, datetime.now(UTC).astimezone(zone)))
     except CronSimError as error:
-        raise ValueError(f"cron is {cron!r}, which is not a cron expression: {error}") from None
+        wanted = "five fields are wanted, such as '0 7 * * MON-FRI', or six with seconds first"
+        why = wanted if len(cron.split()) not in (5, 6) else str(error)
+        raise ValueError(f"cron is {cron!r}, which is not a cron expression: {why}") from None
     except StopIteration:
         raise ValueError(f"cron is {cron!r}, which has no time in the next 50 years") from None
 

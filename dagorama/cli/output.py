@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from dagorama.api.contract import LATEST_START
 from dagorama.client.display.tables import harmless
 
 #: The version of the JSON documents: it is raised if a key changes its meaning or disappears.
@@ -124,7 +125,11 @@ def _inner(value: object) -> object:
 
 def utc_text(seconds: float) -> str:
     """Return seconds since 1970 in ISO 8601, such as `2026-11-26T09:30:00.123456Z`."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(min(seconds, LATEST_START), UTC)
+        .isoformat(timespec="microseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def cut_note(shown: int, total: int | None, what: str) -> str:

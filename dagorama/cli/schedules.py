@@ -84,7 +84,7 @@ def _answer(found: Sequence[broker_pb2.ScheduleInfo]) -> Answer:
             summary_state(each.instance) if each.HasField("instance") else "removed" if each.last else "",
             missed_text(each),
             each.definition,
-            each.instance.stuck,
+            each.stuck or each.instance.stuck,
         )
         for each in found
     ]
@@ -95,6 +95,8 @@ def _state(schedule: broker_pb2.ScheduleInfo) -> str:
     """Return what the schedule does: it waits for its next time, for its last instance, or for a person."""
     if schedule.paused:
         return "paused"
+    if schedule.stuck:
+        return "stuck"
     return "queued" if schedule.waiting else "" if schedule.next else "over"
 
 
@@ -116,6 +118,6 @@ def _data(schedule: broker_pb2.ScheduleInfo) -> dict[str, object]:
         "paused": schedule.paused, "next_at": schedule.next or None, "last_at": schedule.last or None,
         "waiting_for": schedule.waiting or None, "missed": schedule.missed, "missed_at": schedule.missed_at or None,
         "more_missed": schedule.uncounted, "put_at": schedule.put, "by": schedule.by or None,
-        "fair": schedule.fair or None,
+        "fair": schedule.fair or None, "stuck": schedule.stuck or None,
         "instance": instance_data(schedule.instance) if schedule.HasField("instance") else None,
     }  # fmt: skip

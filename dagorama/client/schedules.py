@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dagorama.api.contract import LONGEST_SCHEDULE
+from dagorama.api.contract import LATEST_START, LONGEST_SCHEDULE
 from dagorama.client.connection import connection
+from dagorama.models.texts import check_content
 
 
 class Schedule(NamedTuple):
@@ -19,16 +20,14 @@ class Schedule(NamedTuple):
 
 def schedule_of(id: str, next: float, paused: bool = False) -> Schedule:
     """Return a schedule; `next` is in seconds since 1970, or 0."""
-    return Schedule(id, datetime.fromtimestamp(next, UTC) if next else None, paused)
+    return Schedule(id, datetime.fromtimestamp(min(next, LATEST_START), UTC) if next else None, paused)
 
 
 def check_schedule_id(id: str) -> str:
     """Return the id of a schedule. Raises TypeError or ValueError."""
     if not isinstance(id, str):
         raise TypeError(f"the id of a schedule is {id!r}: it must be a string")
-    if not 0 < len(id) <= LONGEST_SCHEDULE:
-        raise ValueError(f"the id of a schedule has {len(id)} characters: 1 to {LONGEST_SCHEDULE} are allowed")
-    return id
+    return check_content(id, "the id of a schedule", 1, LONGEST_SCHEDULE)
 
 
 def unschedule(id: str) -> None:

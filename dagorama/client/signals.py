@@ -14,6 +14,7 @@ from dagorama.client.connection import connection
 from dagorama.client.waiter import check_instance, refuse_held_back
 from dagorama.errors import TypeMismatch
 from dagorama.models.promise import InstanceRef
+from dagorama.models.texts import check_characters, check_content
 from dagorama.values.typed_json import json_type, read_json, to_bytes
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -39,7 +40,7 @@ def send(
     id = _id_of(instance)
     refuse_held_back("send()", id)
     request = SendSignalRequest(
-        instance=id, name=_checked_text("name", name), value=encoded(name, value, type_), key=_checked_key(key)
+        instance=id, name=check_characters(name, "name"), value=encoded(name, value, type_), key=_checked_key(key)
     )
     return not connection().send_signal(request).known
 
@@ -93,15 +94,4 @@ def _checked_key(key: str | None) -> str:
         return ""
     if not isinstance(key, str):
         raise TypeError(f"key is {key!r}: it must be a str")
-    if not 0 < len(key) <= LONGEST_SIGNAL_KEY:
-        raise ValueError(f"key has {len(key)} characters: it must have 1 to {LONGEST_SIGNAL_KEY}")
-    return _checked_text("key", key)
-
-
-def _checked_text(what: str, text: str) -> str:
-    """Return the text; raise ValueError if UTF-8 cannot hold it, as of `os.fsdecode` of other bytes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} is {text!r}, and half of a surrogate pair cannot be sent: remove it") from None
-    return text
+    return check_content(key, "key", 1, LONGEST_SIGNAL_KEY)

@@ -17,6 +17,7 @@ from dagorama.graph.cache import Cache
 from dagorama.graph.rates import Limit, Rate, check_limit, check_rate
 from dagorama.models import stored
 from dagorama.models.promise import DAGPromise
+from dagorama.models.texts import LONGEST_QUEUE, check_characters, check_content
 from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, retry_decision
 
 if TYPE_CHECKING:
@@ -196,7 +197,12 @@ class KeyOf:
         if not isinstance(key, (str, int)):
             raise TypeError(f"{self._what} is of type {type(key).__qualname__}: it must be a str or an int")
         text = str.__str__(key) if isinstance(key, str) else str(key)
-        size = len(text.encode())  # raises ValueError for text that no message can contain
+        if not text:
+            raise ValueError(
+                f"{self._what} is empty: it must have 1 to {LONGEST_KEY} bytes; calls without a tenant or the like need"
+                ' a key too, such as "none"'
+            )
+        size = len(check_characters(text, self._what).encode())
         if size > LONGEST_KEY:
             raise ValueError(f"{self._what} has {size} bytes; {LONGEST_KEY} are allowed")
         return text
@@ -214,6 +220,8 @@ def _check_text(**fields: object) -> None:
     for name, value in fields.items():
         if not (value is None or isinstance(value, str)):
             raise ValueError(f"{name} is {value!r}: it must be a text, or None")
+        if value is not None:
+            check_content(value, name, 0, LONGEST_QUEUE)
 
 
 def _check_count(**fields: object) -> None:

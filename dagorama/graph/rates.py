@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from dagorama.models import stored
+from dagorama.models.texts import check_content
 from dagorama.retry import MOST, check_seconds
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ class Limit:
     concurrency: int | None = None  #: how many nodes run at once, on all workers together; None: any number
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not 1 <= len(self.name) <= LONGEST_NAME or "\0" in self.name:
+        if not isinstance(self.name, str):
             raise ValueError(f"name is {self.name!r}: a limit's name is a text of 1 to {LONGEST_NAME} characters")
+        check_content(self.name, "the name of a limit", 1, LONGEST_NAME)
         check_rate(self.rate)
         if self.concurrency is not None:
             check_count(concurrency=self.concurrency)

@@ -18,6 +18,7 @@ from dagorama.api.contract import (
 )
 from dagorama.graph.constructor_arguments import constructor_bytes
 from dagorama.graph.delays import Delay
+from dagorama.models.texts import check_content
 from dagorama.values.digest import stable_digest
 
 
@@ -90,13 +91,7 @@ def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
 def _check_text(text: str | None, what: str, least: int, most: int) -> str:
     if not isinstance(text, str):
         raise TypeError(f"{what} is {text!r}: it must be a string")
-    if not least <= len(text) <= most:
-        raise ValueError(f"{what} has {len(text)} characters: {least} to {most} are allowed")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} is {text!r}, which cannot be encoded as UTF-8") from None
-    return text
+    return check_content(text, what, least, most)
 
 
 def started_with(definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

@@ -14,13 +14,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from dagorama_broker.engine.cron import cron_times
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.schedules import MOST_CAUGHT_UP, CatchUp, Times
 
 #: Seconds by which a broker may be late at a time without having missed it.
 ON_TIME = 60.0
-#: The shortest interval, and the seconds in which the last times of a schedule are searched first.
-SHORTEST, FIRST_SEARCH = 1.0, 3_600.0
+#: The shortest and the longest interval, and the seconds in which the last times of a schedule are searched first.
+SHORTEST, LONGEST, FIRST_SEARCH = 1.0, 2.0**31 - 1, 3_600.0
+#: The end of the year 9998 in seconds since 1970; a later time may have no date in some time zone.
+LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 #: Missed times that are counted before the search for others ends.
 MOST_COUNTED = 1_000
 
@@ -38,16 +41,25 @@ def check_times(times: Times) -> None:
     if bool(times.cron) is bool(times.every):
         raise InvalidArgument("a schedule has either a cron expression or an interval")
     if times.every:
-        if not SHORTEST <= times.every < float("inf"):
-            raise InvalidArgument(f"a schedule starts an instance every {times.every:g} s: the least is {SHORTEST:g} s")
+        if not SHORTEST <= times.every <= LONGEST:
+            raise InvalidArgument(
+                f"a schedule starts an instance every {times.every:g} s:"
+                f" it must be from {SHORTEST:g} to {LONGEST:.0f} s"
+            )
         return
     try:
         _zone(times.zone)
         next(CronSim(times.cron, datetime.now(UTC)))
     except CronSimError as error:
-        raise InvalidArgument(f"{times.cron!r} is not a cron expression: {error}") from None
+        raise _unreadable(times.cron, error) from None
     except StopIteration:
         raise InvalidArgument(f"the cron expression {times.cron!r} has no time in the next 50 years") from None
+
+
+def _unreadable(cron: str, error: CronSimError) -> InvalidArgument:
+    wanted = "five fields are wanted, such as 0 7 * * MON-FRI, or six with seconds first"
+    why = wanted if len(cron.split()) not in (5, 6) else str(error)
+    return InvalidArgument(f"{cron!r} is not a cron expression: {why}")
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -70,13 +82,19 @@ def after(times: Times, moment: float) -> Iterator[float]:
             if found > moment:
                 yield found
     else:
-        begin = datetime.fromtimestamp(moment, _zone(times.zone))
-        yield from (found.timestamp() for found in CronSim(times.cron, begin))
+        yield from cron_times(times.cron, _zone(times.zone), moment)
 
 
 def next_time(times: Times, moment: float) -> float | None:
-    """Return the next time after a moment; None: there is none in the next 50 years."""
-    return next(after(times, moment), None)
+    """Return the next time after a moment; None: there is none in the next 50 years, or before the year 9999.
+
+    Raises InvalidArgument if the times cannot be computed on this machine, as another one may have stored them.
+    """
+    try:
+        found = next(after(times, moment), None)
+    except CronSimError as error:
+        raise _unreadable(times.cron, error) from None
+    return found if found is not None and found <= LATEST else None
 
 
 def latest(times: Times, since: float, until: float, most: int) -> tuple[list[float], bool]:

@@ -5,10 +5,11 @@ The rule: a decision and the row that records it go into one commit, so that no 
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import NamedTuple
 
 from dagorama.api.contract import SCHEDULE_LABEL, entry_node, firing_arguments, firing_instance, schedule_digest
-from dagorama_broker.engine.calendar import due, time_name
+from dagorama_broker.engine.calendar import ON_TIME, Due, after, due, time_name
 from dagorama_broker.model.hooks import Hook
 from dagorama_broker.model.schedules import (
     CatchUp,
@@ -20,6 +21,9 @@ from dagorama_broker.model.schedules import (
 )
 from dagorama_broker.scheduler import NewNodes, Start
 
+#: Seconds before a time, after the time before it: times are at least a second apart.
+BEFORE = 0.5
+
 
 class Decision(NamedTuple):
     """A decision about the times of a schedule that have come."""
@@ -28,7 +32,7 @@ class Decision(NamedTuple):
     start: list[float]  #: times for which an instance is started, oldest first
     cancels: bool  #: the last instance is cancelled before
     skipped: int  #: times that have come and for which nothing is started, as far as they were counted
-    missed: int = 0  #: of these, times for which `catch_up` starts nothing
+    missed: int = 0  #: of these, times for which nothing is started although no instance ran
 
 
 def decide(row: ScheduleRow, now: float, is_running: bool) -> Decision:
@@ -38,18 +42,65 @@ def decide(row: ScheduleRow, now: float, is_running: bool) -> Decision:
     """
     if row.paused:
         return Decision(row._replace(fired=max(row.fired, now), waiting=0.0), [], False, 0)
+    if row.is_catching_up:
+        if _in_sequence(row):
+            return _next_missed(row, now, is_running)
+        row = row._replace(waiting=0.0)  # its rules have changed meanwhile
     found = due(row.times, CatchUp(row.catch_up), row.fired, now)
     came = [row.waiting, *found.start] if row.waiting else found.start
+    if _in_sequence(row) and _were_missed(found.start, now, is_running):
+        # The first one starts now, or when the last instance has ended.
+        changed = row._replace(fired=came[0] - BEFORE, waiting=came[-1])
+        decision = Decision(changed, [], False, 0) if is_running else _next_missed(changed, now, False)
+        return _with_skipped(decision, found, now, found.left_out, found.left_out)
     start, waiting = _by_overlap(Overlap(row.overlap), came, is_running)
     fired = now if found.start or found.left_out else row.fired
-    changed = row._replace(fired=fired, waiting=waiting)
-    if start:
-        changed = changed._replace(instance=instance_of(row, start[-1]), last=start[-1])
+    changed = _started(row._replace(fired=fired, waiting=waiting), start)
     skipped = found.left_out + len(came) - len(start) - bool(waiting)
-    if skipped or found.more:
-        changed = with_missed(changed, skipped, now)._replace(uncounted=row.uncounted or found.more)
+    missed = skipped if row.overlap == Overlap.REPLACE else found.left_out  # a later one replaces those before
     cancels = bool(start) and is_running and row.overlap == Overlap.REPLACE
-    return Decision(changed, start, cancels, skipped, found.left_out)
+    return _with_skipped(Decision(changed, start, cancels, 0), found, now, skipped, missed)
+
+
+def _in_sequence(row: ScheduleRow) -> bool:
+    """Return whether instances for missed times are started one after the other."""
+    return row.catch_up == CatchUp.ALL and row.overlap in (Overlap.SKIP, Overlap.QUEUE)
+
+
+def _were_missed(times: list[float], now: float, is_running: bool) -> bool:
+    """Return whether no broker ran at some of these times, or it was too late for more than the last of them.
+
+    A broker that is a little late leaves times out as others do, if the last instance runs.
+    """
+    return any(now - time > ON_TIME for time in times) if is_running else len(times) > 1
+
+
+def _next_missed(row: ScheduleRow, now: float, is_running: bool) -> Decision:
+    """Return what a schedule does that catches up: times after `fired` and up to `waiting` each get an instance.
+
+    Times that have come meanwhile are decided about with the last one: an instance has run at each of them.
+    """
+    if is_running:
+        return Decision(row, [], False, 0)
+    missed = list(takewhile(lambda time: time <= row.waiting, after(row.times, row.fired)))
+    if len(missed) > 1:
+        return Decision(_started(row._replace(fired=missed[0]), missed[:1]), missed[:1], False, 0)
+    found = due(row.times, CatchUp.LAST, row.waiting, now)
+    _, waiting = _by_overlap(Overlap(row.overlap), found.start, is_running=True)
+    changed = _started(row._replace(fired=now, waiting=waiting), missed)
+    skipped = found.left_out + len(found.start) - bool(waiting)
+    return _with_skipped(Decision(changed, missed, False, 0), found, now, skipped, 0)
+
+
+def _started(row: ScheduleRow, start: list[float]) -> ScheduleRow:
+    return row._replace(instance=instance_of(row, start[-1]), last=start[-1]) if start else row
+
+
+def _with_skipped(decision: Decision, found: Due, now: float, skipped: int, missed: int) -> Decision:
+    row = decision.row
+    if skipped or found.more:
+        row = with_missed(row, skipped, now)._replace(uncounted=row.uncounted or found.more)
+    return decision._replace(row=row, skipped=skipped, missed=missed)
 
 
 def with_missed(row: ScheduleRow, times: int, now: float) -> ScheduleRow:

@@ -17,7 +17,15 @@ from dagorama_broker.engine.clock import advance_clock
 from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.firings import Decision, block_of, decide, with_missed
 from dagorama_broker.engine.submissions import Submissions
-from dagorama_broker.errors import BrokerRefusal, Conflict, NotFound, ResourceExhausted, StoreError, Unavailable
+from dagorama_broker.errors import (
+    BrokerRefusal,
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    StoreError,
+    Unavailable,
+)
 from dagorama_broker.model.actions import ActionKind, ActionRow
 from dagorama_broker.model.schedules import MOST_SCHEDULES, ScheduleRow
 
@@ -35,7 +43,8 @@ class Upcoming(NamedTuple):
     """A schedule, and the next time at which it starts something."""
 
     row: ScheduleRow
-    next: float  #: seconds since 1970; 0: it is paused, or there is none
+    next: float  #: seconds since 1970; 0: it is paused, stuck, or there is none
+    stuck: str = ""  #: why its times cannot be computed; empty: they can, or it is paused
 
 
 class Schedules:
@@ -48,7 +57,7 @@ class Schedules:
         self._scheduler = commits.scheduler
         self._news = asyncio.Event()
         self._changing = asyncio.Lock()  # one schedule is decided about, or changed, at a time
-        self._next: dict[str, tuple[ScheduleRow, float | None]] = {}  # computed for this row
+        self._upcoming: dict[str, Upcoming] = {}  # computed for the rows in it, by name
         self._held_up: dict[str, float] = {}  # until when a schedule is not tried again, by name
         self.waits = False  #: a schedule waits for the end of its last instance
         self.fired = self.missed = 0  #: instances that were started, and times that were missed, since the start
@@ -79,6 +88,7 @@ class Schedules:
             due = [name for name, at in self._times(now).items() if at <= now]
             for name in due:
                 await self._try(name, now)
+                self._check_progress(name, now)
             if due:
                 await self._commits.wait_durable()
             self.waits = any(row.waiting for row in self._scheduler.schedules.values())
@@ -94,7 +104,8 @@ class Schedules:
         for row in list(self._scheduler.schedules.values()):
             if row.fired > now + ON_TIME:
                 log.warning("schedule %r goes on from now: the clock was set back since its last time", row.name)
-                self._scheduler.put_schedule(row._replace(fired=now))
+                waiting = row.waiting if row.waiting <= now else 0.0  # it will come again
+                self._scheduler.put_schedule(row._replace(fired=now, waiting=waiting))
 
     def _now(self) -> float:
         """Return the time; if a timer was a little early, the time that it was set for."""
@@ -106,18 +117,21 @@ class Schedules:
         """Return when schedules are due, by name; without paused ones."""
         found = {}
         for name, row in self._scheduler.schedules.items():
-            at = self._next_of(row)
+            upcoming = self._upcoming_of(row)
+            at = 0.0 if row.is_catching_up else upcoming.next
             if row.waiting and not self._is_running(row):
                 at = now
-            if at is not None:
+            if at and not upcoming.stuck:
                 found[name] = max(at, self._held_up.get(name, 0.0))
         return found
 
-    def _next_of(self, row: ScheduleRow) -> float | None:
-        known = self._next.get(row.name)
-        if known is None or known[0] is not row:
-            known = self._next[row.name] = row, None if row.paused else next_time(row.times, row.fired)
-        return known[1]
+    def _upcoming_of(self, row: ScheduleRow) -> Upcoming:
+        known = self._upcoming.get(row.name)
+        if known is None or known.row is not row:
+            known = self._upcoming[row.name] = _upcoming(row)
+            if known.stuck:
+                log.error("schedule %r starts nothing: %s", row.name, known.stuck)
+        return known
 
     def _is_running(self, row: ScheduleRow) -> bool:
         return bool(row.instance) and self._scheduler.instance(row.instance) is not None
@@ -133,6 +147,16 @@ class Schedules:
         except (BrokerRefusal, StoreError) as error:
             # Expected when limits are reached, or a database is away; the times are kept.
             log.error("schedule %r cannot start its instance, will retry: %s", name, error)
+            self._held_up[name] = now + RETRY
+
+    def _check_progress(self, name: str, now: float) -> None:
+        """Hold a schedule up that has a time before `now` although it was just decided about all of them.
+
+        That is a fault; without a pause the broker would do nothing else.
+        """
+        upcoming = self._upcoming_of(self._scheduler.schedules[name])
+        if name not in self._held_up and not upcoming.row.waiting and 0 < upcoming.next <= now:
+            log.error("schedule %r is due again at once, which is a fault of the broker; will look at it later", name)
             self._held_up[name] = now + RETRY
 
     async def _fire(self, row: ScheduleRow, now: float) -> None:
@@ -162,13 +186,13 @@ class Schedules:
             row = row._replace(instance=before.instance, last=before.last)
         self.fired += made
         self.missed += decision.skipped + lost
-        if decision.skipped:
-            at_least = "at least " if row.uncounted and not before.uncounted else ""
-            why = "they have passed" if decision.missed else "its last instance has not ended"
-            log.log(
-                logging.WARNING if decision.missed else logging.INFO,
-                "schedule %r has started nothing for %s%d of its times: %s", row.name, at_least, decision.skipped, why,
-            )  # fmt: skip
+        at_least = "at least " if row.uncounted and not before.uncounted else ""
+        if decision.missed:
+            text = "schedule %r has started nothing for %s%d of its times: they have passed"
+            log.warning(text, row.name, at_least, decision.missed)
+        if overlapped := decision.skipped - decision.missed:
+            text = "schedule %r has started nothing for %d of its times: its last instance had not ended"
+            log.info(text, row.name, overlapped)
         self._scheduler.put_schedule(row)
 
     # --- on request -----------------------------------------------------------------------------------
@@ -176,7 +200,7 @@ class Schedules:
     def upcoming(self) -> list[Upcoming]:
         """Return all schedules by name, with their next times."""
         rows = self._scheduler.schedules
-        return [Upcoming(rows[name], self._next_of(rows[name]) or 0.0) for name in sorted(rows)]
+        return [self._upcoming_of(rows[name]) for name in sorted(rows)]
 
     async def put(self, new: ScheduleRow) -> Upcoming:
         """Add a schedule, or replace the one with its name; return when that is durable.
@@ -192,7 +216,7 @@ class Schedules:
             if row != old:
                 self._change(row, ActionRow(ActionKind.SCHEDULE, new.by, target=row.name))
             await self._commits.wait_durable()
-            return Upcoming(row, self._next_of(row) or 0.0)
+            return self._upcoming_of(row)
 
     async def remove(self, name: str, by: str) -> None:
         """Remove a schedule, but nothing that it has started. Raises NotFound."""
@@ -201,7 +225,7 @@ class Schedules:
             advance_clock(self._scheduler, self._commits.clock)
             self._scheduler.remove_schedule(name)
             self._scheduler.record_action(ActionRow(ActionKind.UNSCHEDULE, by, target=name))
-            self._next.pop(name, None)
+            self._upcoming.pop(name, None)
             await self._commits.wait_durable()
 
     async def pause(self, name: str, paused: bool, by: str) -> bool:
@@ -229,6 +253,15 @@ class Schedules:
         self._scheduler.put_schedule(row)
         self._scheduler.record_action(action)
         self._news.set()
+
+
+def _upcoming(row: ScheduleRow) -> Upcoming:
+    if row.paused:
+        return Upcoming(row, 0.0)
+    try:
+        return Upcoming(row, next_time(row.times, max(row.fired, row.waiting)) or 0.0)
+    except InvalidArgument as error:
+        return Upcoming(row, 0.0, str(error))
 
 
 def _replaced(old: ScheduleRow | None, new: ScheduleRow) -> ScheduleRow:

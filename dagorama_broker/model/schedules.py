@@ -60,7 +60,9 @@ class ScheduleRow(NamedTuple):
     paused: bool
     fired: float  #: seconds since 1970: times up to this one were decided about
     instance: bytes = b""  #: of the last instance that it has started; empty: it has started none
-    waiting: float = 0.0  #: the time for which an instance starts when the last one has ended; 0: there is none
+    #: The time for which an instance starts when the last one has ended; 0: there is none. If it is after `fired`, so
+    #: does each of the times between: they were missed and are caught up with, one after the other.
+    waiting: float = 0.0
     digest: bytes = b""  #: of what its instances are started with, see `Start`
     key: str = ""  #: concurrency key of the entry point; empty: it has none
     put: float = 0.0  #: seconds since 1970 at which it was put with these times
@@ -69,6 +71,11 @@ class ScheduleRow(NamedTuple):
     missed: float = 0.0  #: times for which nothing was started, as far as they were counted
     missed_at: float = 0.0  #: when it was last found that times were missed, in seconds since 1970
     uncounted: bool = False  #: more times were missed than counted
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether instances for missed times start one after the other."""
+        return self.waiting > self.fired
 
     @property
     def times(self) -> Times:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.errors import BrokerRefusal
 from dagorama_broker.model.domain import CANCELLATION, Failure, State
 from dagorama_broker.rpc.fields import LONGEST_NAME, LONGEST_REASON, bounded
-from dagorama_broker.scheduler import Node
+from dagorama_broker.scheduler import Node, Worker
 
 #: Limits of a stored failure. Workers send less; the broker enforces them for every client.
 LONGEST_MESSAGE = 64 << 10
@@ -24,6 +25,12 @@ def failure_of(message: pb.Failure, longest_traceback: int) -> Failure:
         exception,
         0,
     )
+
+
+def reject(broker: Broker, worker: Worker, key: int, attempt: int, why: BrokerRefusal, now: float) -> None:
+    """Fail an attempt because of what it has reported."""
+    failure = Failure("", "dagorama.errors.ResultRejected", f"its result could not be taken: {why}", "", b"", 0)
+    broker.scheduler.fail(worker, key, attempt, failure, now, 0.0)
 
 
 def headline(failure: Failure) -> str:

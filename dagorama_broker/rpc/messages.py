@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import accumulate, islice
@@ -25,6 +25,8 @@ from dagorama_broker.rpc.functions import function_of
 from dagorama_broker.rpc.marks import start_of
 from dagorama_broker.rpc.signals import check_waits, waits_of
 from dagorama_broker.scheduler import NewNodes
+
+UNNAMED = "a node names a function that the message does not have"
 
 
 def blocks_of(requests: Sequence[pb.SubmitRequest]) -> list[NewNodes]:
@@ -51,6 +53,18 @@ def block_of(nodes: pb.Nodes, functions: Sequence[Function]) -> NewNodes:
     return _run_of(nodes, functions, b"")
 
 
+def functions_named(nodes: pb.Nodes, messages: Sequence[pb.Function]) -> list[Function]:
+    """Return the functions that a block names, and have it number them so. Raises InvalidArgument.
+
+    A function that is refused is a fault of the blocks that name it, and of no others in the same message.
+    """
+    named = sorted(set(nodes.function))
+    if named and named[-1] >= len(messages):
+        raise InvalidArgument(UNNAMED)
+    nodes.function[:] = [bisect_left(named, index) for index in nodes.function]
+    return [function_of(messages[index]) for index in named]
+
+
 def weight_of(request: pb.SubmitRequest) -> int:
     """Return the number of functions, nodes, references and runs of a message: roughly what making them costs."""
     return len(request.functions) + sum(map(_weight, request.nodes))
@@ -70,7 +84,7 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
     if nodes.first + count > FIRST_HOOK:
         raise InvalidArgument(f"the counters of a block of nodes go past {FIRST_HOOK:,}, the first of failure hooks")
     if count and max(nodes.function) >= functions:
-        raise InvalidArgument("a node names a function that the message does not have")
+        raise InvalidArgument(UNNAMED)
     id_bytes(nodes.instance, "an instance")
     if nodes.creates.entry:
         id_bytes(nodes.creates.entry, "the entry node")

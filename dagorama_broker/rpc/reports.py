@@ -17,11 +17,10 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import BrokerRefusal, InvalidArgument
-from dagorama_broker.model.domain import Failure, Function
 from dagorama_broker.model.looks import Known
 from dagorama_broker.rpc.cache import NONE, look_up, take_cached
-from dagorama_broker.rpc.costs import of_children
-from dagorama_broker.rpc.failures import failure_of
+from dagorama_broker.rpc.children import check_functions, take_children
+from dagorama_broker.rpc.failures import failure_of, reject
 from dagorama_broker.rpc.fields import (
     LONGEST_NAME,
     bounded,
@@ -31,13 +30,10 @@ from dagorama_broker.rpc.fields import (
     id_bytes,
     sha256_bytes,
 )
-from dagorama_broker.rpc.functions import functions_of
 from dagorama_broker.rpc.logs import take_logs, take_reports
-from dagorama_broker.rpc.messages import block_of, split
+from dagorama_broker.rpc.messages import split
 from dagorama_broker.scheduler import NewNodes, Node, ReasonCode, Worker
 
-#: Functions that one report may name.
-MOST_FUNCTIONS = 10_000
 #: Values that are taken between two checks whether other calls should run.
 TOGETHER = 64
 
@@ -74,17 +70,13 @@ def is_quick(broker: Broker, results: pb.Results) -> bool:
 async def take_results(broker: Broker, session: Session, sequence: int, results: pb.Results, turn: Turn) -> None:
     """Record what a slot reports, as number `sequence`. Raises InvalidArgument, which ends the session."""
     session.heard_last = sequence
-    if len(results.functions) > MOST_FUNCTIONS:
-        raise InvalidArgument(f"a report names {len(results.functions)} functions; {MOST_FUNCTIONS:,} are allowed")
+    check_functions(results)
     if results.logs:
         take_logs(broker, session.worker, results.logs)  # before the outcomes, after which the nodes may be gone
     if results.reports:
         take_reports(broker, session.worker, results.reports)
-    functions = functions_of(results.functions)
-    for children in results.children:
-        await _take_children(broker, session, children, functions)
-        if turn.is_over:
-            await turn.next()
+    if results.children:
+        await take_children(broker, session, results, turn)
     if results.trace:
         _take_traces(broker, results)
     hits = take_cached(broker, session.worker, results) if results.cached or results.hits else NONE
@@ -96,23 +88,6 @@ async def take_results(broker: Broker, session: Session, sequence: int, results:
         if turn.is_over:
             await turn.next()
         _take_failure(broker, session.worker, failure)
-
-
-async def _take_children(
-    broker: Broker, session: Session, children: pb.Children, functions: Sequence[Function]
-) -> None:
-    """Take children of a running attempt; if they are refused, fail their parent."""
-    key, attempt, worker = children.node, children.attempt, session.worker
-    if not broker.scheduler.may_stage(worker, key, attempt, of_children(children.nodes)):
-        return  # the refusal of its result will tell why
-    block = block_of(children.nodes, functions)
-    try:
-        if not await broker.submissions.report_children(worker, key, attempt, block):
-            broker.scheduler.refuse(worker, attempt)
-        elif attempt in broker.scheduler.staged_attempts:
-            session.staged_since.setdefault(attempt, session.heard_last)
-    except BrokerRefusal as refusal:
-        _fail(broker, worker, key, attempt, refusal, broker.see_time())
 
 
 async def _look_and_take_values(
@@ -165,7 +140,7 @@ async def _take_values(
             if place in hits:
                 scheduler.found_gone(worker, key, attempt)
             else:
-                _fail(broker, worker, key, attempt, refusal, now)
+                reject(broker, worker, key, attempt, refusal, now)
         # Loaded nodes stay valid as long as nothing is awaited.
         if not place % TOGETHER and not known and turn.is_over:
             await turn.next()
@@ -252,11 +227,6 @@ def _take_failure(broker: Broker, worker: Worker, failure: pb.Failure) -> None:
         after=after if after is None or isfinite(after) else None,
         pause_key=failure.pause_key,
     )
-
-
-def _fail(broker: Broker, worker: Worker, key: int, attempt: int, why: BrokerRefusal, now: float) -> None:
-    failure = Failure("", "dagorama.errors.ResultRejected", f"its result could not be taken: {why}", "", b"", 0)
-    broker.scheduler.fail(worker, key, attempt, failure, now, 0.0)
 
 
 def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:

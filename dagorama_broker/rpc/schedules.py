@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from unicodedata import category
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import JSON, LARGEST_SCHEDULED, LONGEST_SCHEDULE
@@ -41,7 +42,7 @@ def _row(request: pb.PutScheduleRequest) -> ScheduleRow:
     if len(request.digest) > LONGEST_DIGEST:
         raise InvalidArgument(f"the digest of a schedule has {len(request.digest)} bytes; {LONGEST_DIGEST} are allowed")
     return ScheduleRow(
-        name=_checked_id(request.id),
+        name=_printable(_checked_id(request.id)),
         definition=check_name(request.definition, "the name of a definition", 1),
         function=packed_function(
             function_of(request.function),
@@ -58,7 +59,7 @@ def _row(request: pb.PutScheduleRequest) -> ScheduleRow:
         paused=False,
         fired=0.0,
         digest=request.digest,
-        key=check_name(request.key, "a concurrency key"),
+        key=check_name(request.key, "a concurrency key"),  # empty: there is none
         by=caller_name(),
     )
 
@@ -67,6 +68,16 @@ def _checked_id(id: str) -> str:
     if not 0 < len(id) <= LONGEST_SCHEDULE:
         raise InvalidArgument(f"the id of a schedule has {len(id)} characters; 1 to {LONGEST_SCHEDULE} are allowed")
     return check_text(id, "the id of a schedule")
+
+
+def _printable(id: str) -> str:
+    """Return the id of a new schedule. Earlier ones may not be printable, and are still listed and removed."""
+    if not id.strip() or any(category(each) in ("Cc", "Zl", "Zp") for each in id):
+        raise InvalidArgument(
+            f"the id of a schedule is {id!r}: it must have a character that can be seen, and neither line breaks nor"
+            " control characters"
+        )
+    return id
 
 
 def _one_of(rules: type[Overlap | CatchUp], word: str, what: str) -> str:
@@ -138,4 +149,5 @@ async def _message(broker: Broker, upcoming: Upcoming, explainer: Explainer) -> 
         put=row.put,
         by=row.by,
         fair=unpacked_fair(row.function),
+        stuck=upcoming.stuck,
     )

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from dagorama import DAGDefinition, dagorama, schedule
 from dagorama.__main__ import main
+from dagorama.cli.output import utc_text
 from dagorama.client.connection import connection
+from dagorama.client.display.tables import time_text
+from dagorama_broker import launch
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
 
@@ -93,3 +99,40 @@ def test_an_instance_that_no_worker_runs_is_shown_with_its_schedule() -> None:
     assert "no worker" in instance["stuck"]
     assert "stuck" in said("schedules")
     assert "started by" in said("show", f"id={info.name}")
+
+
+@pytest.fixture
+def own_zone(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The name of a time zone that is known here and to a broker as long as its file is there, and the search path."""
+    source = next(Path(folder, "Europe/Berlin") for folder in zoneinfo.TZPATH if Path(folder, "Europe/Berlin").exists())
+    (tmp_path / "zones" / "Own").mkdir(parents=True)
+    shutil.copy(source, tmp_path / "zones" / "Own" / "Zone")
+    known = zoneinfo.TZPATH
+    zoneinfo.reset_tzpath([str(tmp_path / "zones"), *known])
+    yield "Own/Zone", tmp_path / "zones"
+    zoneinfo.reset_tzpath(known)
+
+
+def test_a_schedule_in_a_zone_that_the_broker_no_longer_knows_is_stuck_and_can_be_removed(
+    own_zone: tuple[str, Path], tmp_path: Path
+) -> None:
+    zone, folder = own_zone
+    path = ":".join(zoneinfo.TZPATH)
+    store = f"sqlite:///{tmp_path}/dagorama.db"
+    with launch.launch_broker(port=0, store=store, environment={"PYTHONTZPATH": path}) as broker:
+        schedule(Report(), "0 7 * * *", tz=zone, id="gone")("EU")
+        schedule(Report(), "0 7 * * *", tz="Europe/Berlin", id="known")("EU")
+        broker.kill()
+        shutil.rmtree(folder)
+        broker.start()
+        gone, known = listed()
+        assert (gone["next_at"], known["stuck"]) == (None, None)
+        assert "'Own/Zone' is not a time zone that the broker's machine knows" in str(gone["stuck"])
+        assert "stuck" in said("schedules")
+        said("schedules", "remove", "gone")
+        assert [each["schedule"] for each in listed()] == ["known"]
+
+
+def test_times_after_the_year_9998_are_shown() -> None:
+    assert time_text(1e18)[:4] in ("9998", "9999")
+    assert utc_text(1e18).startswith("9999")

@@ -137,20 +137,27 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("times", "text"),
         [
-            (Times("0 7 * *"), "'0 7 \\* \\*' is not a cron expression: Wrong number of fields"),
+            (Times("0 7 * *"), "'0 7 \\* \\*' is not a cron expression: five fields are wanted"),
+            (Times("@daily"), "'@daily' is not a cron expression: five fields are wanted"),
             (Times("0 25 * * *"), "is not a cron expression: Bad hour"),
             (Times("0 0 30 2 *"), "is not a cron expression: Bad day-of-month"),
             (Times("0 7 * * *", "Europe/Atlantis"), "'Europe/Atlantis' is not a time zone that the broker's machine"),
             (Times("0 7 * * *", "../etc/passwd"), "is not a time zone"),
             (Times(), "either a cron expression or an interval"),
             (Times("0 7 * * *", every=5.0), "either a cron expression or an interval"),
-            (Times(every=0.5), "every 0.5 s: the least is 1 s"),
+            (Times(every=0.5), "every 0.5 s: it must be from 1 to 2147483647 s"),
+            (Times(every=2.0**31), "every 2.14748e.09 s: it must be from 1"),
             (Times(every=float("inf")), "every inf s"),
         ],
     )
     def test_times_that_cannot_be_read(self, times: Times, text: str) -> None:
         with pytest.raises(InvalidArgument, match=text):
             check_times(times)
+
+    def test_what_an_earlier_broker_has_stored_has_no_time_that_cannot_be_shown(self) -> None:
+        assert next_time(Times(every=86_399_999_999_999.0, start=1_000.0), 1_000.0) is None
+        with pytest.raises(InvalidArgument, match="'0 7 X \\* \\*' is not a cron expression: Bad day-of-month"):
+            next_time(Times("0 7 X * *"), 1_000.0)
 
     def test_what_can_be_read_is_not(self) -> None:
         for times in (Times("0 7 * * MON-FRI", "Europe/Berlin"), Times("*/10 * * * * *"), Times(every=1.0)):

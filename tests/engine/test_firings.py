@@ -66,7 +66,7 @@ def test_only_the_latest_time_waits_for_the_end_of_the_last_instance() -> None:
 @pytest.mark.parametrize(
     ("overlap", "catch_up", "hours", "waiting"),
     [
-        ("skip", "last", [10], 0), ("skip", "all", [10], 0), ("skip", "none", [], 0), ("allow", "last", [10], 0),
+        ("skip", "last", [10], 0), ("skip", "all", [1], 10), ("skip", "none", [], 0), ("allow", "last", [10], 0),
         ("allow", "all", list(range(1, 11)), 0), ("replace", "all", [10], 0), ("queue", "last", [10], 0),
         ("queue", "all", [1], 10),
     ],
@@ -77,6 +77,49 @@ def test_ten_times_that_passed_while_no_broker_ran(overlap: str, catch_up: str, 
     assert decision.start == [NOON + hour * HOUR for hour in hours]
     assert decision.row.waiting == (NOON + waiting * HOUR if waiting else 0.0)
     assert decide(decision.row, NOON + 10.9 * HOUR, True).start == []
+
+
+@pytest.mark.parametrize(("overlap", "waiting", "skipped"), [("skip", 0.0, 2), ("queue", NOON + 5 * HOUR, 1)])
+def test_missed_times_are_caught_up_with_one_after_the_other(overlap: str, waiting: float, skipped: int) -> None:
+    decision = decide(HOURLY._replace(overlap=overlap, catch_up="all"), NOON + 3.5 * HOUR, False)
+    assert (decision.start, decision.skipped) == ([NOON + HOUR], 0)
+    for running_at in (3.6, 4.0):  # a time that comes meanwhile changes nothing
+        assert decide(decision.row, NOON + running_at * HOUR, True) == (decision.row, [], False, 0, 0)
+    decision = decide(decision.row, NOON + 4.1 * HOUR, False)
+    assert (decision.start, decision.skipped) == ([NOON + 2 * HOUR], 0)
+    decision = decide(decision.row, NOON + 5.1 * HOUR, False)
+    assert (decision.start, decision.row.waiting) == ([NOON + 3 * HOUR], waiting)
+    assert (decision.skipped, decision.missed, decision.row.missed) == (skipped, 0, skipped)
+    assert not decision.row.is_catching_up
+    decision = decide(decision.row._replace(waiting=0.0), NOON + 6 * HOUR, False)
+    assert decision.start == [NOON + 6 * HOUR]
+
+
+def test_a_time_that_was_missed_while_the_last_instance_ran_is_caught_up_with_when_it_has_ended() -> None:
+    row = HOURLY._replace(catch_up="all")
+    decision = decide(row, NOON + 1.5 * HOUR, True)
+    assert (decision.start, decision.skipped) == ([], 0)
+    decision = decide(decision.row, NOON + 1.6 * HOUR, False)
+    assert (decision.start, decision.row.waiting, decision.skipped) == ([NOON + HOUR], 0.0, 0)
+
+
+def test_times_that_a_slow_broker_comes_to_while_the_last_instance_runs_are_left_out() -> None:
+    row = HOURLY._replace(cron="", every=2.0, start=NOON, catch_up="all")
+    assert decide(row, NOON + 7, True).skipped == 3
+    assert decide(row, NOON + 7, False).start == [NOON + 2]
+
+
+def test_missed_times_that_a_later_one_replaces_are_missed() -> None:
+    decision = decide(HOURLY._replace(overlap="replace", catch_up="all"), NOON + 3.5 * HOUR, True)
+    assert (decision.start, decision.cancels) == ([NOON + 3 * HOUR], True)
+    assert (decision.skipped, decision.missed) == (2, 2)
+
+
+def test_a_schedule_that_catches_up_and_may_overlap_from_now_on_starts_the_rest_at_once() -> None:
+    row = decide(HOURLY._replace(catch_up="all"), NOON + 3.5 * HOUR, False).row
+    decision = decide(row._replace(overlap="allow"), NOON + 4.5 * HOUR, True)
+    assert decision.start == [NOON + hour * HOUR for hour in (2, 3, 4)]
+    assert not decision.row.is_catching_up
 
 
 def test_what_came_while_it_was_paused_is_not_made_up_for() -> None:

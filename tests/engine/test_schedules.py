@@ -162,6 +162,39 @@ async def test_a_queued_time_starts_when_the_last_instance_has_ended_and_not_bef
         assert not served.row.waiting
 
 
+async def test_a_schedule_whose_time_zone_is_unknown_after_a_restart_is_stuck_and_the_others_go_on(
+    store: Store,
+) -> None:
+    clock, gone = SetClock(), HOURLY._replace(name="gone", zone="Mars/Olympus", fired=NOON, waiting=NOON)
+    async with serving(store, clock) as served:
+        await served.broker.schedules.put(HOURLY)
+        await served.broker.schedules.put(gone)
+    async with serving(store, clock) as served:
+        await served.at(1)
+        assert await served.names() == hours(1)
+        stuck, hourly = served.broker.schedules.upcoming()
+        assert (stuck.next, hourly.stuck) == (0.0, "")
+        assert "'Mars/Olympus' is not a time zone that the broker's machine knows" in stuck.stuck
+        mended = await served.broker.schedules.put(gone._replace(zone="Europe/Berlin"))
+        assert (mended.next, mended.stuck) == (NOON + 2 * HOUR, "")
+        await served.broker.schedules.remove("gone", "")
+
+
+async def test_a_schedule_that_is_due_again_at_once_is_held_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(store) as served:
+        monkeypatch.setattr("dagorama_broker.engine.schedules.next_time", lambda times, moment: moment - 1)
+        await served.broker.schedules.put(HOURLY)
+        assert await served.broker.schedules.step() == 5.0
+    assert (
+        caplog.messages.count(
+            "schedule 'hourly' is due again at once, which is a fault of the broker; will look at it later"
+        )
+        == 1
+    )
+
+
 # --- a broker that was off ------------------------------------------------------------------------------------
 
 
@@ -208,6 +241,30 @@ async def test_a_restart_between_two_times_changes_nothing(store: Store) -> None
         await served.end()
         await served.at(2)
         assert await served.names() == hours(1, 2)
+
+
+@pytest.mark.parametrize("overlap", ["skip", "queue"])
+async def test_missed_times_are_caught_up_with_one_after_the_other_also_over_a_restart(
+    store: Store, overlap: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = SetClock()
+    async with serving(store, clock) as served:
+        await served.broker.schedules.put(HOURLY._replace(overlap=overlap, catch_up="all"))
+    async with serving(store, clock) as served:
+        await served.at(3.5)
+        assert await served.names() == hours(1)
+        assert [each.next for each in served.broker.schedules.upcoming()] == [NOON + 4 * HOUR]
+    async with serving(store, clock) as served:
+        for started in (2, 3):
+            await served.end()
+            await served.at(3.6)
+            assert await served.names() == hours(*range(1, started + 1))
+        await served.end()
+        await served.at(4)
+        assert await served.names() == hours(1, 2, 3, 4)
+        assert served.row.missed == 0
+    assert "started nothing" not in caplog.text
+    assert "fault" not in caplog.text
 
 
 async def test_a_clock_that_is_set_back_starts_nothing_twice(store: Store) -> None:

@@ -12,6 +12,7 @@ from dagorama.definition import DAGDefinition, instance_within
 from dagorama.errors import PromiseMisuse
 from dagorama.graph.cache import Cache
 from dagorama.graph.node_batch import FunctionTable
+from dagorama.graph.options import Options
 from dagorama.graph.rates import Limit, Rate
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.outcome import outcome
@@ -239,7 +240,9 @@ def test_other_arguments_may_be_promises(attempt: AttemptScope, inside: Any) -> 
         (1.5, "is of type float"),
         (["a"], "is of type list"),
         ("ä" * 300, "has 600 bytes; 512 are allowed"),
-        ("\ud800", "surrogates not allowed"),
+        ("", "is empty: it must have 1 to 512 bytes"),
+        ("a\0b", r"is 'a\\x00b': a NUL character is not allowed"),
+        ("\ud800", r"is '\\ud800', which has a lone surrogate"),
     ],
 )
 def test_what_can_be_no_key_is_refused_at_the_call(
@@ -297,6 +300,18 @@ def test_an_option_that_cannot_be_is_refused_by_name(option: str, values: list[A
                 dagorama(**{option: value})
 
 
+@pytest.mark.parametrize("option", ["queue_name", "taint_name"])
+def test_a_name_that_no_broker_takes_is_refused_where_it_is_written(option: str) -> None:
+    names = {
+        "a\0b": r"is 'a\\x00b': a NUL character is not allowed",
+        "\ud800": r"is '\\ud800', which has a lone surrogate",
+        "n" * 4097: "has 4097 characters: 0 to 4096 are allowed",
+    }
+    for name, reason in names.items():
+        with pytest.raises(ValueError, match=f"^{option} {reason}"):
+            Options(queue_name=name) if option == "queue_name" else Options(taint_name=name)
+
+
 def test_an_unknown_option_is_refused() -> None:
     for name, remedy in (("time_out", "did you mean 'timeout'"), ("taint", "did you mean 'taint_name'"),
                          ("zzz", "it takes cache, codec, concurrency_key, delay, limit, max_conc")):  # fmt: skip
@@ -345,15 +360,21 @@ def test_a_rate_that_cannot_be_is_refused(starts: Any, per: Any, sentence: str) 
 
 
 def test_a_limit_that_cannot_be_is_refused() -> None:
-    names: list[Any] = ["", "x" * 513, "a\0b", 5]
-    for name in names:
-        with pytest.raises(ValueError, match="a limit's name is a text of 1 to 512 characters"):
+    five: Any = 5
+    with pytest.raises(ValueError, match="name is 5: a limit's name is a text of 1 to 512 characters"):
+        Limit(five, concurrency=1)
+    for name, reason in (
+        ("", "has 0 characters: 1 to 512 are allowed"),
+        ("x" * 513, "has 513 characters"),
+        ("a\0b", r"is 'a\\x00b': a NUL character is not allowed"),
+        ("\ud800", r"is '\\ud800', which has a lone surrogate"),
+    ):
+        with pytest.raises(ValueError, match=f"^the name of a limit {reason}"):
             Limit(name, concurrency=1)
     with pytest.raises(ValueError, match="the limit 'api' limits nothing: give it a rate, a concurrency, or both"):
         Limit("api")
     with pytest.raises(ValueError, match="concurrency is 0: it must be a whole number from 1 up"):
         Limit("api", concurrency=0)
-    five: Any = 5
     with pytest.raises(ValueError, match="rate is 5: it must be a Rate, such as"):
         Limit("api", rate=five)
 

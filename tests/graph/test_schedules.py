@@ -213,7 +213,8 @@ def hourly(**named: Any) -> Callable[..., Schedule]:
     [
         (lambda: schedule(Report(), "0 25 * * *", id="a"), ValueError, "is not a cron expression: Bad hour"),
         (lambda: schedule(Report(), "0 0 30 2 *", id="a"), ValueError, "Bad day-of-month"),
-        (lambda: schedule(Report(), "", id="a"), ValueError, "is not a cron expression"),
+        (lambda: schedule(Report(), "", id="a"), ValueError, "is not a cron expression: five fields are wanted"),
+        (lambda: schedule(Report(), "@daily", id="a"), ValueError, "'@daily', .*: five fields are wanted, such as"),
         (lambda: schedule(Report(), "0 7 * * *", tz="Mars/Olympus", id="a"), ValueError, "is not a time zone"),
         (lambda: schedule(Report(), "0 7 * * *", tz=1, id="a"), TypeError, "must be the name of a time zone"),  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
         (lambda: schedule(Report(), 5, id="a"), TypeError, "must be a string of five fields"),  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
@@ -221,6 +222,7 @@ def hourly(**named: Any) -> Callable[..., Schedule]:
         (lambda: hourly(cron="0 7 * * *"), TypeError, "either a cron expression"),
         (lambda: hourly(every=300), TypeError, "must be a timedelta"),
         (lambda: hourly(every=timedelta(0)), ValueError, "at least one second"),
+        (lambda: hourly(every=timedelta.max), ValueError, "must be at most 2147483647 seconds"),
         (lambda: hourly(tz="UTC"), TypeError, "an interval has no time zone"),
         (lambda: hourly(overlap="wait"), ValueError, "'skip', 'queue', 'allow', 'replace'"),
         (lambda: hourly(catch_up="some"), ValueError, "'last', 'none', 'all'"),
@@ -229,6 +231,13 @@ def hourly(**named: Any) -> Callable[..., Schedule]:
         (lambda: hourly(id=""), ValueError, "has 0 characters: 1 to 200"),
         (lambda: hourly(id="x" * 201), ValueError, "has 201 characters"),
         (lambda: hourly(id=None), TypeError, "must be a string"),
+        (lambda: hourly(id=" "), ValueError, "id is ' ', which is blank"),
+        (lambda: hourly(id="a\nb"), ValueError, "line breaks and control characters are not allowed"),
+        (lambda: hourly(id="a\x1bb"), ValueError, "line breaks and control characters are not allowed"),
+        (lambda: hourly(id="a\u2028b"), ValueError, "line breaks and control characters are not allowed"),
+        (lambda: hourly(id="\ud800"), ValueError, "the id of a schedule is .* which has a lone surrogate"),
+        (lambda: schedule(Keyed(), every=EVERY_HOUR, id="a")(""), ValueError, "concurrency key of .* is empty"),
+        (lambda: schedule(Keyed(), every=EVERY_HOUR, id="a")("a\0"), ValueError, "a NUL character is not allowed"),
         (lambda: schedule(Plain(), every=EVERY_HOUR, id="a"), ValueError, "is not decorated"),
         (lambda: schedule(Report, every=EVERY_HOUR, id="a"), TypeError, "takes an object of a DAGDefinition"),  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
         (lambda: hourly()(), TypeError, "missing a required argument: 'region'"),

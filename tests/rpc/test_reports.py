@@ -224,6 +224,10 @@ BAD_CHILDREN: dict[str, dict[str, Any]] = {
     "with an unknown source": {"source_count": [1], "source": [-1], "foreign": [bytes(16)]},
     "in an instance that is not there": {"instance": bytes(16)},
     "with a large value that did not arrive": {"large": [sha256(b"never").digest()]},
+    "without an origin": {"origin": b""},
+    "with an empty key": {"keys": [""], "key": [1]},
+    "with a key that no store can hold": {"keys": ["a\0"], "key": [1]},
+    "of a function that the report does not have": {"function": [1]},
 }
 
 
@@ -236,6 +240,55 @@ async def test_children_that_cannot_be_made_fail_their_parent(served: Served, co
     await worker.complete(parent, functions=[LEAF], children=[EagerAttemptRecord(parent).nodes(b"x", **columns)])
     assert (await served.failure(dag.instance, dag.id(0))).type == "dagorama.errors.ResultRejected"
     assert not served.broker.scheduler.graph.nodes
+
+
+@pytest.mark.parametrize("marks", [{"labels": {"a": "b\0"}}, {"fair": "a\0"}, {"name": "a\0"}])
+async def test_a_started_instance_with_marks_that_no_store_can_hold_fails_the_node_that_starts_it(
+    served: Served, marks: dict[str, Any]
+) -> None:
+    dag, started = Dag(), Dag()
+    await submit(served.stub, dag.submission(b"parent", b"next"))
+    worker = await served.worker()
+    parent = await worker.node()
+    block = started.nodes(b"x")
+    block.creates.MergeFrom(pb.NewInstance(**marks))
+    await worker.complete(parent, functions=[LEAF], children=[children(parent, block)])
+    assert "NUL" in (await served.failure(dag.instance, dag.id(0))).message
+    await worker.complete(await worker.node())
+    await served.value(dag.instance, dag.id(1))
+
+
+@pytest.mark.parametrize("option", [{"queue": "a\0"}, {"taint": "t" * 5000}, {"retry": pb.Retry()}])
+async def test_a_function_that_is_refused_fails_the_nodes_that_call_it_and_no_others(
+    served: Served, option: dict[str, Any]
+) -> None:
+    dag, refused_function = Dag(), pb.Function(name="work:Task.refused", **option)
+    await submit(served.stub, dag.submission(b"bad", b"good"))
+    worker = await served.worker(slots=2)
+    bad, good = await worker.nodes(2)
+    made_by_good = EagerAttemptRecord(good)
+    blocks = [EagerAttemptRecord(bad).nodes(b"x"), made_by_good.nodes(b"y", function=[1])]
+    await worker.report(pb.Results(functions=[refused_function, LEAF], children=blocks))
+    assert (await served.failure(dag.instance, dag.id(0))).type == "dagorama.errors.ResultRejected"
+    await worker.complete(good)
+    leaf = await worker.node()
+    assert leaf.id == made_by_good.id(0)
+    await worker.complete(leaf)
+    await served.value(dag.instance, dag.id(1))
+
+
+async def test_children_that_cannot_be_read_end_no_session_if_the_worker_no_longer_holds_their_parent(
+    served: Served,
+) -> None:
+    dag = Dag()
+    await submit(served.stub, dag.submission(b"parent"))
+    holder, other = await served.worker(), await served.worker()
+    parent = await holder.node()
+    block = EagerAttemptRecord(parent).nodes(b"x", keys=[""], key=[1])
+    await other.report(pb.Results(functions=[LEAF], children=[block]))
+    await other.until(lambda: other.refused)
+    assert other.refused == [parent.attempt]
+    await holder.durable(await holder.complete(parent))
 
 
 async def test_children_under_ids_that_are_taken_fail_their_parent(served: Served) -> None:
@@ -380,14 +433,6 @@ BAD_REPORTS: dict[str, pb.WorkerMessage] = {
                 body=pb.Results(
                     node=[1], attempt=[1], value=[b""], microseconds=[1], ref_count=[3], ref=[1]
                 ).SerializeToString(),
-            )
-        ]
-    ),
-    "whose children have no origin": pb.WorkerMessage(
-        reports=[
-            pb.Report(
-                sequence=1,
-                body=pb.Results(children=[pb.Children(nodes=pb.Nodes(instance=bytes(16)))]).SerializeToString(),
             )
         ]
     ),

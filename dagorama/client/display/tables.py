@@ -8,6 +8,8 @@ from datetime import datetime
 from re import Match, compile
 from uuid import UUID
 
+from dagorama.api.contract import LATEST_START
+
 #: On a terminal, longer table cells are truncated to this many characters; other output is never truncated.
 MAX_CELL_CHARACTERS = 100
 #: Control characters, and characters that change the direction of the text after them.
@@ -42,8 +44,10 @@ def uuid_text(id: bytes) -> str | None:
 
 
 def time_text(seconds: float) -> str:
-    """Return seconds since 1970 as a local time; an empty text for 0."""
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds") if seconds else ""
+    """Return seconds since 1970 as a local time, at most in the year 9999; an empty text for 0."""
+    return (
+        datetime.fromtimestamp(min(seconds, LATEST_START)).astimezone().isoformat(timespec="seconds") if seconds else ""
+    )
 
 
 def duration_text(microseconds: int) -> str:
