@@ -88,7 +88,13 @@ class CacheKeys:
         """Return the hash of the constructor arguments of a definition, and of what was assigned to it since."""
         last, found = self._constructor
         if last != constructor:
-            args, kwargs, changed, contents = unpacked(constructor)
+            try:
+                args, kwargs, changed, contents = unpacked(constructor)
+            except Exception as error:
+                raise UncacheableArgument(
+                    f"the constructor arguments cannot be read here ({type(error).__name__}: {error}): use "
+                    'Cache(scope="function") if the function does not need them'
+                ) from error
             found = content_hash((args, dict(kwargs), {**contents, **changed}), "the constructor arguments")
             self._constructor = constructor, found
         return found

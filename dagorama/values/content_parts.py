@@ -29,11 +29,8 @@ _READ: dict[type, Callable[[Any], object] | None] = {
     set: lambda value: frozenset(set.__iter__(value)),
     frozenset: lambda value: frozenset(frozenset.__iter__(value)),
     **{kind: kind.__repr__ for kind in (int, float, complex, str, bytes, bytearray)},
-    BaseException: None,  # the arguments of an exception with fields are its fields
     object: None,
 }
-#: Types that may be of C and hold nothing.
-_EMPTY: frozenset[object] = frozenset({Generic})
 
 
 def parts_of(value: Any, kind: type) -> list[Part] | None:
@@ -79,13 +76,20 @@ def _field(value: object, name: str) -> object:
 @lru_cache(maxsize=1024)
 def _base(kind: type) -> type | None:
     """Return the type of C that the class extends; None if its content cannot be read."""
-    c_types = [
-        base
-        for base in kind.__mro__
-        if (not base.__flags__ & _HEAP or base.__flags__ & _IMMUTABLE) and base not in _EMPTY
-        if not base.__module__.startswith("msgspec.")  # the bases of its structs hold only the fields
-    ]
+    c_types = [base for base in kind.__mro__ if _is_of_c(base) and not _is_empty(base)]
     return c_types[0] if all(base in _READ for base in c_types) else None
+
+
+def _is_of_c(kind: type) -> bool:
+    return not kind.__flags__ & _HEAP or bool(kind.__flags__ & _IMMUTABLE)
+
+
+def _is_empty(kind: type) -> bool:
+    """Return whether a type of C holds nothing besides the fields of the classes that extend it."""
+    if issubclass(kind, BaseException):  # the arguments of an exception with fields are its fields
+        return kind.__basicsize__ == BaseException.__basicsize__
+    generic: object = Generic
+    return kind is generic or kind.__module__.startswith("msgspec.")
 
 
 def _besides(value: object, kind: type, known: frozenset[str]) -> Iterator[Part]:

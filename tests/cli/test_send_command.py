@@ -86,6 +86,8 @@ def test_a_negative_number_is_a_value_and_no_option() -> None:
     for value in ("-5", "-1.5e-3"):
         assert "kept until a node waits for it" in run("send", "id=order-1", "number", value, "--key", value).stdout
     assert "No such option" in run("send", "id=order-1", "number", "5", "--kye", "k").stderr
+    begun = run("run", "tests.support.command_flows:Shapes", "-1", "--detach")
+    assert (begun.exit_code, begun.stderr) == (0, "")
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
