@@ -55,8 +55,7 @@ class Outcomes(Children):
         if node is None:
             return False
         named: tuple[Node, ...] = ()
-        makes = bool(refs) or attempt in self.staged
-        if makes:
+        if makes := bool(refs) or attempt in self.staged:
             named = self._make_children(node, refs, foreign, known, draft)
         if self.eager_attempts.open:
             self.eager_attempts.release(node)
