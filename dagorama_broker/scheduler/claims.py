@@ -213,11 +213,14 @@ class Claims(Starts):
             return None
         return node
 
-    def let_go(self, node: Node, now: float, leads_on: bool = False) -> None:
+    def let_go(self, node: Node, now: float, leads_on: bool | None = None) -> None:
         """Remove a node that has run from its slot, which makes progress and may have room.
 
-        `leads_on`: other nodes were made by it or wait for it, and are granted to the same slot if that is empty.
+        `leads_on`: it has completed, and whether others were made by it or wait for it: they are granted to the same
+        slot if that is empty. A node with the value of another one gives its start back.
         """
+        if leads_on is not None and node.queue.caches and self.graph.caching.is_hit(node):
+            self.uncount_start(node.attempt)
         slot = self.take_out(node)
         if not (node.queue.is_async and slot.sync_us):  # else it says nothing about the sync node that runs
             slot.progress_at = now

@@ -62,7 +62,6 @@ class Outcomes(Children):
         node.queue.run_time.measured(microseconds)
         if not named:  # a node that was claimed together with it ran on this value
             self.claims.fused.pop(attempt, None)
-        self.claims.uncount_hit(node)
         self.claims.let_go(node, now, leads_on=makes or bool(node.dependents))
         self.graph.complete(node, value, named, large, microseconds, worker.number)
         return True

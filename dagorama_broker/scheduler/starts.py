@@ -77,11 +77,6 @@ class Starts(Offers):
                 gate.give_back(when or 0.0)
             self.graph.rates.opened(gate)
 
-    def uncount_hit(self, node: Node) -> None:
-        """Give back the start of a node that ends with a cached value."""
-        if node.queue.caches and self.graph.caching.is_hit(node):
-            self.uncount_start(node.attempt)
-
     def pause_key(self, node: Node, seconds: float) -> bool:
         """Grant no nodes with the key or the shared limit of this one for some seconds; return False if it has none.
 

@@ -579,6 +579,7 @@ def test_the_server_loads_no_pickle_and_of_dagorama_only_its_api() -> None:
         for name in (
             "contract",
             "frames",
+            "text_forms",
             *(f"{file}_pb2{kind}" for file in ("api", "broker", "externalscaler") for kind in ("", "_grpc")),
         )
     }
