@@ -4365,18 +4365,22 @@ class PauseQueueRequest(_message.Message):
 
     QUEUE_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     resume: _builtins.bool
     """grant its nodes again"""
+    keys: _builtins.bool
+    """with `resume`: end the pauses of keys and limits of its functions that nodes have asked for"""
     def __init__(
         self,
         *,
         queue: _builtins.str = ...,
         resume: _builtins.bool = ...,
+        keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "queue", b"queue", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4389,22 +4393,26 @@ class PauseQueueReply(_message.Message):
     CHANGED_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
     CLAIMED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     changed: _builtins.bool
     """false: it was paused, or running, already"""
     queued: _builtins.int
     """nodes of it that are queued now"""
     claimed: _builtins.int
     """nodes of it that workers hold"""
+    ended: _builtins.int
+    """pauses of keys and limits that were ended"""
     def __init__(
         self,
         *,
         changed: _builtins.bool = ...,
         queued: _builtins.int = ...,
         claimed: _builtins.int = ...,
+        ended: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "claimed", b"claimed", "queued", b"queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "claimed", b"claimed", "ended", b"ended", "queued", b"queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

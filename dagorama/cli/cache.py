@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import click
@@ -41,7 +42,16 @@ def clear(broker: Connection, function: str) -> Answer:
     FUNCTION is "package.module:Class.method", as `dagorama cache list` shows it. Nodes that have such a value keep it.
     """
     values = broker.clear_cache(function)
-    return Answer(f"{pluralize(values, 'value', 'values')} forgotten", {"values": values})
+    text = f"{pluralize(values, 'value', 'values')} forgotten"
+    if not values:
+        text += f": no function {function!r} has cached values{_likely(broker, function)}"
+    return Answer(text, {"values": values})
+
+
+def _likely(broker: Connection, function: str) -> str:
+    names = [each.function for each in broker.list_cache().functions]
+    likely = get_close_matches(function, names, n=1)
+    return f"; did you mean {likely[0]!r}?" if likely else "; `dagorama cache list` shows which ones have"
 
 
 def _data(function: broker_pb2.CachedFunction) -> dict[str, object]:

@@ -88,10 +88,13 @@ def pause(broker: Connection, queue: str) -> Answer:
 
 @queues.command()
 @click.argument("queue")
+@click.option(
+    "--keys", is_flag=True, help="Also end the pauses that its nodes have asked for (RetryLater with pause_key)."
+)
 @broker_command
-def resume(broker: Connection, queue: str) -> Answer:
+def resume(broker: Connection, queue: str, keys: bool) -> Answer:
     """Grant the nodes of QUEUE again."""
-    return _paused(broker, queue, True)
+    return _paused(broker, queue, True, keys)
 
 
 @queues.command()
@@ -131,11 +134,13 @@ def limits_data(status: broker_pb2.Status) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def _paused(broker: Connection, queue: str, resume: bool) -> Answer:
-    reply = broker.pause_queue(queue, resume)
+def _paused(broker: Connection, queue: str, resume: bool, keys: bool = False) -> Answer:
+    reply = broker.pause_queue(queue, resume, keys)
     text = f"queue {queue} {'is' if reply.changed else 'was'} {'resumed' if resume else 'paused'}"
     if not reply.changed:
         text = f"queue {queue} was {'not paused' if resume else 'paused already'}"
+    if keys:
+        text += f"; {pluralize(reply.ended, 'pause', 'pauses')} of its keys and limits ended"
     held = f"{pluralize(reply.queued, 'node is', 'nodes are')} queued, workers hold {reply.claimed}"
     data = {
         "queue": queue,
@@ -143,6 +148,7 @@ def _paused(broker: Connection, queue: str, resume: bool) -> Answer:
         "changed": reply.changed,
         "queued": reply.queued,
         "claimed": reply.claimed,
+        "keys_resumed": reply.ended,
     }
     return Answer(f"{text}; {held}", data)
 

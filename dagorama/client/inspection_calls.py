@@ -195,9 +195,9 @@ class InspectionCalls(ABC):
                     raise failure from None
             self.get_status()  # waits until the broker answers, or raises
 
-    def pause_queue(self, queue: str, resume: bool = False) -> broker_pb2.PauseQueueReply:
-        """Stop granting nodes of a queue, or grant them again."""
-        request = broker_pb2.PauseQueueRequest(queue=queue, resume=resume)
+    def pause_queue(self, queue: str, resume: bool = False, keys: bool = False) -> broker_pb2.PauseQueueReply:
+        """Stop granting nodes of a queue, or grant them again; `keys`: end the pauses of their keys and limits too."""
+        request = broker_pb2.PauseQueueRequest(queue=queue, resume=resume, keys=keys)
         return self._ask(lambda timeout: self.stub.PauseQueue(request, timeout=timeout))
 
     def put_schedule(self, request: broker_pb2.PutScheduleRequest) -> broker_pb2.PutScheduleReply:

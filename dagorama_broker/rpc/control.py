@@ -20,18 +20,23 @@ ID_BYTES, LEAST = 16, 2
 NAMED = 3
 
 
-async def pause_queue(broker: Broker, queue: str, resume: bool) -> pb.PauseQueueReply:
-    """Pause or resume a queue; return when that is durable. Raise ResourceExhausted if too many are paused."""
+async def pause_queue(broker: Broker, queue: str, resume: bool, keys: bool) -> pb.PauseQueueReply:
+    """Pause or resume a queue; return when that is durable. Raise ResourceExhausted if too many are paused.
+
+    `keys`: also end the pauses that nodes have asked for, of keys and shared limits of its functions.
+    """
     scheduler, by = broker.scheduler, caller_name()
     broker.see_time()
     changed = scheduler.resume(queue) if resume else scheduler.pause(queue, by)
+    ended = scheduler.resume_keys(queue) if resume and keys else 0
     info = queue_info(scheduler, queue, functions_by_queue(scheduler).get(queue, ()))
-    if changed:
+    if changed or ended:
         action = ActionKind.RESUME if resume else ActionKind.PAUSE
         scheduler.record_action(ActionRow(action, by, target=queue, nodes=info.queued))
-        log.info("queue %r was %s", queue, "resumed" if resume else "paused")
+        of_keys = f", and {ended} pauses of its keys and limits were ended" if ended else ""
+        log.info("queue %r was %s%s", queue, "resumed" if resume else "paused", of_keys)
     await broker.commits.wait_durable()
-    return pb.PauseQueueReply(changed=changed, queued=info.queued, claimed=info.claimed)
+    return pb.PauseQueueReply(changed=changed, queued=info.queued, claimed=info.claimed, ended=ended)
 
 
 async def drain_worker(broker: Broker, id: bytes) -> pb.DrainWorkerReply:

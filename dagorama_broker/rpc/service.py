@@ -197,7 +197,8 @@ class BrokerService(InspectionService):
 
     @refusing
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueReply:
-        return await pause_queue(self._broker, check_name(request.queue, "the name of a queue", 1), request.resume)
+        queue = check_name(request.queue, "the name of a queue", 1)
+        return await pause_queue(self._broker, queue, request.resume, request.keys)
 
     @refusing
     async def DrainWorker(self, request: pb.DrainWorkerRequest, context: Context) -> pb.DrainWorkerReply:

@@ -67,6 +67,10 @@ class Administration(Workers):
             self.graph.set_paused(queue, None)
         return was_paused
 
+    def resume_keys(self, queue: str) -> int:
+        """End the pauses of keys and shared limits that hold nodes of a queue; return how many there were."""
+        return self.graph.end_key_pauses_of(queue)
+
     # --- schedules ----------------------------------------------------------------------------------
 
     @property

@@ -79,6 +79,14 @@ class Graph(Endings):
         for what in self.key_pauses.end(self.now, most, self.changes):
             self.key_pauses.apply_to_all(what, self.stir)
 
+    def end_key_pauses_of(self, queue: str) -> int:
+        """Grant nodes of a queue again whose keys or limits are paused; return how many pauses that has ended."""
+        found = self.key_pauses.of_queue(queue)
+        for what in found:
+            self.key_pauses.end_early(what, self.changes)
+            self.key_pauses.apply_to_all(what, self.stir)
+        return len(found)
+
     def settle(self, node: Node, bad: Node | None) -> None:
         """Queue, complete or fail a WAITING or RESOLVING node if nothing that it waits for is unfinished."""
         if bad is not None:

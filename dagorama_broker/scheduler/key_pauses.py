@@ -89,11 +89,22 @@ class KeyPauses:
             end, what = heappop(self._timers)
             if self._ends.get(what) != end:
                 continue
-            del self._ends[what], self.rows[what]
-            changes.key_pauses = [row for row in changes.key_pauses if row.paused != what]
-            changes.key_pauses_over.append(what)
+            self.end_early(what, changes)
             most -= 1
             yield what
+
+    def end_early(self, what: PausedKey, changes: Changes) -> None:
+        """End a pause, whether it is over or not."""
+        del self._ends[what], self.rows[what]
+        changes.key_pauses = [row for row in changes.key_pauses if row.paused != what]
+        changes.key_pauses_over.append(what)
+
+    def of_queue(self, name: str) -> list[PausedKey]:
+        """Return the pauses of keys, functions and shared limits that hold nodes of a queue with this name."""
+        functions = [queue.function for queue in self._queues.values() if queue.function.queue == name]
+        names = {function.name for function in functions}
+        limits = {function.limit.name for function in functions if function.limit is not None}
+        return [what for what in self.rows if what.name in (limits if what.of_limit else names)]
 
     # --- queues ---------------------------------------------------------------------------------------
 

@@ -34,6 +34,10 @@ def test_values_are_listed_shown_and_forgotten() -> None:
     assert "since startup: 1 hits, 1 misses" in printed("cache", "list")
     (first, _), (second, _) = started
     assert f"value of node {first.instance_id.hex[:8]}/1, cached" in printed("show", second.instance_id, "/1")
+    typed = FUNCTION.replace("Squares", "Squars")
+    assert f"no function {typed!r} has cached values; did you mean {FUNCTION!r}?" in printed("cache", "clear", typed)
     assert data("cache", "clear", FUNCTION)["values"] == 1
-    assert printed("cache", "clear", FUNCTION) == "0 values forgotten\n"
+    assert printed("cache", "clear", FUNCTION) == (
+        f"0 values forgotten: no function {FUNCTION!r} has cached values; `dagorama cache list` shows which ones have\n"
+    )
     assert data("cache", "list")["functions"] == []

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner
 
-from dagorama import DAGDefinition, Limit, Rate, batch, dagorama, execute_worker
+from dagorama import DAGDefinition, Limit, Rate, RetryLater, batch, dagorama, execute_worker, resolve, state
 from dagorama.__main__ import main
+from dagorama.models.state import State
 from dagorama_broker.launch import LaunchedBroker
 from tests.support.brokers import launch_broker
 
@@ -37,6 +38,30 @@ def said(*arguments: str) -> str:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.stderr
     return result.stdout
+
+
+class Asks(DAGDefinition):
+    @dagorama(queue_name="asks", max_concurrency=1, concurrency_key="tenant")
+    def entrypoint(self, tenant: str, seconds: float) -> str:
+        if seconds:
+            raise RetryLater(seconds, pause_key=True)
+        return tenant
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_pause_that_a_node_has_asked_for_is_ended_with_the_option_keys() -> None:
+    Asks()(TENANT, 1e9)
+    held = Asks()(TENANT, 0)
+    execute_worker(infinite_loop=False)
+    said("queues", "resume", "asks")
+    execute_worker(infinite_loop=False)
+    assert state(*held) == State.QUEUED
+    text = said("queues", "resume", "asks", "--keys")
+    assert text == "queue asks was not paused; 1 pause of its keys and limits ended; 1 node is queued, workers hold 0\n"
+    execute_worker(infinite_loop=False)
+    assert resolve(*held, timeout=10) == TENANT
+    (action,) = json.loads(said("actions", "-o", "json"))
+    assert (action["action"], action["target"]) == ("resume", "asks")
 
 
 @pytest.mark.usefixtures("broker")

@@ -140,6 +140,32 @@ class TestWithoutAKey:
         )
 
 
+class TestResumed:
+    @pytest.mark.parametrize("of", [BY_RATE, BY_CONCURRENCY, *WHOLE], ids=lambda of: str(of.name))
+    def test_a_person_ends_the_pauses_that_hold_nodes_of_a_queue(self, driver: SchedulerDriver, of: Function) -> None:
+        hand, key = driver.worker(), " @x" if of in (BY_RATE, BY_CONCURRENCY) else ""
+        driver.spawn(f"a{key}", f"b{key}", of=of)
+        asks_for(hand, "a", 1e9)
+        assert driver.scheduler.resume_keys("another queue") == 0
+        assert driver.scheduler.resume_keys(of.queue) == 1
+        driver.step()
+        assert list(hand.held) == ["b"]
+        assert driver.ledger.key_pauses == {}
+        driver.crash()
+        assert says(driver, "b") == []
+
+    def test_a_shared_limit_goes_on_for_all_of_its_functions(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker(slots=3)
+        driver.spawn("a", of=function("asks", limit=SHARED))
+        asks_for(hand, "a", 1e9)
+        shares = function("shares", limit=SHARED)
+        driver.spawn("b", of=shares)
+        assert not hand.held
+        assert driver.scheduler.resume_keys(shares.queue) == 1
+        driver.step()
+        assert list(hand.held) == ["b"]
+
+
 class TestAfterARestart:
     @pytest.mark.parametrize("of", [BY_RATE, BY_CONCURRENCY], ids=lambda of: str(of.name))
     def test_a_key_is_paused_for_what_is_left(self, driver: SchedulerDriver, of: Function) -> None:

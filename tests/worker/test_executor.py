@@ -333,6 +333,12 @@ def test_failures_say_what_their_policy_and_exception_say_of_another_run(
     assert failure.final is final
     assert (failure.retry_after if failure.HasField("retry_after") else None) == after
     assert failure.pause_key is pauses
+    assert "no retry policy" not in failure.message
+
+
+def test_a_node_that_asks_for_another_run_without_a_retry_policy_is_told_what_is_missing(ran: Ran) -> None:
+    failure = ran.failure(call("later_without_a_policy", "later"))
+    assert "Nodes.later_without_a_policy has no retry policy: give it one, such as retry=StaticRetry" in failure.message
 
 
 @pytest.mark.parametrize(

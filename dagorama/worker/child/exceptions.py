@@ -60,11 +60,17 @@ def report_exception(outbox: Outbox, ring: Keyring, call: Call, error: BaseExcep
 def _failure(ring: Keyring, call: Call, error: BaseException, microseconds: int) -> pb.Failure:
     exception = signed_exception(error, lambda pickled: ring.sign(PLAIN + pickled, FAILURE, call.instance, call.id))
     failure = describe(error, call.node, call.attempt, microseconds, exception)
-    final, later = retry_decision(call.work.target and call.work.target.retry, error)
+    target = call.work.target
+    final, later = retry_decision(target and target.retry, error)
     failure.final = final or isinstance(error, _FINAL)
     if later is not None:
         failure.retry_after = later
         failure.pause_key = bool(getattr(error, "pause_key", False))  # an earlier version has pickled it without
+        if target is not None and target.retry is None:
+            failure.message += (
+                f" (it is not run again, because {call.work.name} has no retry policy: give it one, such"
+                " as retry=StaticRetry(5, interval=10))"
+            )
     _log(call, failure, later)
     return failure
 
