@@ -12,7 +12,7 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.exit_codes import exit_code
+from dagorama.cli.exit_codes import ExitCode, exit_code
 from dagorama.cli.output import DATA, NAMED, Answer, Output, output_options, print_out, say
 from dagorama.errors import BrokerError, DagoramaError, NotFound, RequestRejected
 from dagorama.settings import HIGHEST_PORT, Settings
@@ -97,6 +97,11 @@ def report_errors() -> Iterator[None]:
         sys.exit(exit_code(error))
     except (DagoramaError, TimeoutError) as error:
         fail_with(error, exit_code(error))
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        # Python passes bytes of the command line that are not UTF-8 on as such characters.
+        fail(f"{error.object!r} is not valid UTF-8, so it cannot be sent to a broker", ExitCode.USAGE)
 
 
 def fail_with(error: BaseException, code: int) -> NoReturn:

@@ -62,6 +62,16 @@ def test_a_command_that_succeeds_a_refused_one_and_a_misspelled_one_differ() -> 
         assert refusal("cancel", "abcd", "-o", "name")[0] == 2, "it has no names, and asks no broker"
 
 
+@pytest.mark.parametrize(
+    "arguments", [("schedules", "pause", "\udcff"), ("queues", "pause", "\udcff"), ("list", "--label", "a=\udcff")]
+)
+def test_an_argument_that_is_no_text_is_a_wrong_argument(arguments: tuple[str, ...]) -> None:
+    with launch_broker(port=0):
+        result = invoke(*arguments)
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr == "dagorama: '\\udcff' is not valid UTF-8, so it cannot be sent to a broker\n"
+
+
 def test_without_a_broker_the_code_says_that_it_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dagorama.client.connection.PATIENCE", 0.1)
     assert refusal("status", "--port", 1)[0] == 69
