@@ -94,7 +94,10 @@ def _texts(value: Any, path: str) -> list[str]:
         return [repr(value)]
     if isinstance(zone, ZoneInfo) or type(zone).__repr__ is object.__repr__ or " at 0x" in repr(zone):
         found = content_hash(zone, f"{path}.tzinfo")
-        return [repr(value)] if isinstance(zone, ZoneInfo) else [repr(value.replace(tzinfo=None)), found.hex()]
+        if isinstance(zone, ZoneInfo):
+            return [repr(value)]
+        local: Any = value  # a datetime or a time
+        return [repr(local.replace(tzinfo=None)), found.hex()]
     return [repr(value)]
 
 

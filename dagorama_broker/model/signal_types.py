@@ -191,7 +191,7 @@ def _number(schema: _Schema, data: Any, path: str, is_lax: bool) -> str:
         ("exclusiveMinimum", gt, "more than"), ("exclusiveMaximum", lt, "less than"),
     )  # fmt: skip
     for word, fits, what in bounds:
-        bound = schema.get(word)
+        bound: Any = schema.get(word)
         if type(bound) in (int, float) and not fits(data, bound):
             return f"{shown}, and {what} {bound} is expected"
     return ""
