@@ -611,9 +611,9 @@ def _(touch: Any) -> Any:
     return silent
 
 
-@mutant("lost wake-up of a worker", (Sessions, "awake"))
-def _(awake: Any) -> Any:
-    return lambda self, worker: self.get(worker)
+@mutant("lost wake-up of a worker", (Sessions, "_send"))
+def _(send: Any) -> Any:
+    return lambda self, told: send(self, list(told)[:1])
 
 
 @mutant("lost wake-up of a waiter", (Waiters, "tell"))
