@@ -1,7 +1,8 @@
 """Tells whether a signal plainly does not fit the type that a node waits for, by the JSON schema of that type.
 
 The rule: what is refused here, the worker that reads the signal would refuse too. A schema cannot say everything, so
-the worker may still refuse what fits. If pydantic or msgspec reads a part, it may convert it, so less is refused.
+the worker may still refuse what fits. If pydantic or msgspec reads a part, it may convert it, so less is refused. A
+schema comes from a caller, so each word of it may have any JSON as its value: what cannot be read refuses nothing.
 """
 
 from __future__ import annotations
@@ -44,11 +45,9 @@ class _TooLarge(Exception):
 
 def misfit(schema: bytes, data: object) -> str:
     """Return why JSON data plainly do not fit a JSON schema, as "lacks 'yes'" does; empty: they may fit."""
-    found = _read(schema) if schema else None
-    if type(found) is not dict:
-        return ""
+    found = _mapped(_read(schema)) if schema else {}
     try:
-        return _Comparison(found.get("$defs", {})).why(found, data)
+        return _Comparison(_mapped(found.get("$defs"))).why(found, data)
     except (_TooLarge, RecursionError):
         return ""
 
@@ -57,7 +56,7 @@ def misfit(schema: bytes, data: object) -> str:
 def _read(schema: bytes) -> object:
     try:
         return json.loads(schema)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -75,12 +74,17 @@ class _Comparison:
             raise _TooLarge
         if schema is False:
             return f"has {_shown(data)}{_at(path)}, which is not expected"
-        if not isinstance(schema, Mapping):
-            return ""
-        is_lax = is_lax or text_forms.READ_BY_LIBRARY in schema.get("$comment", "")
-        if type(reference := schema.get("$ref")) is str:
-            return self.why(self._definitions.get(reference.removeprefix("#/$defs/")), data, path, is_lax)
-        return next((why for why in self._whys(schema, data, path, is_lax) if why), "")
+        words = _mapped(schema)
+        is_lax = is_lax or words.get("$comment") == text_forms.READ_BY_LIBRARY
+        if "$ref" in words:
+            return self.why(self._referred(words), data, path, is_lax)
+        return next((why for why in self._whys(words, data, path, is_lax) if why), "")
+
+    def _referred(self, schema: _Schema) -> object:
+        """Return the definition that a schema refers to, or None if it is missing; else the schema itself."""
+        if "$ref" not in schema:
+            return schema
+        return self._definitions.get(f"{schema['$ref']}".removeprefix("#/$defs/"))
 
     def _whys(self, schema: _Schema, data: object, path: str, is_lax: bool) -> Iterator[str]:
         yield self._kind(schema, data, path, is_lax)
@@ -116,11 +120,7 @@ class _Comparison:
         return nearest[0] if len(nearest) == 1 else f"is {_shown(data)}{_at(path)}, which fits no type of a union"
 
     def _may_be(self, member: object, data: object) -> bool:
-        if not isinstance(member, Mapping):
-            return False
-        if type(reference := member.get("$ref")) is str:
-            member = self._definitions.get(reference.removeprefix("#/$defs/"), {})
-        kind = member.get("type") if isinstance(member, Mapping) else None
+        kind = _mapped(self._referred(_mapped(member))).get("type")
         return type(kind) is str and _is_of(kind, data, True)
 
     def _text(self, schema: _Schema, data: str, path: str, is_lax: bool) -> str:
@@ -148,9 +148,9 @@ class _Comparison:
 
     def _object(self, schema: _Schema, data: dict[str, object], path: str, is_lax: bool) -> Iterator[str]:
         for name in _listed(schema.get("required")):
-            if name not in data:
+            if type(name) is str and name not in data:
                 yield f"lacks {f'{path}.{name}'.lstrip('.')!r}"
-        known, names = schema.get("properties", {}), schema.get("propertyNames")
+        known, names = _mapped(schema.get("properties")), schema.get("propertyNames")
         for name, value in data.items():
             if name in known:
                 yield self.why(known[name], value, f"{path}.{name}", is_lax)
@@ -215,6 +215,10 @@ def _length(schema: _Schema, what: str, length: int, unit: str, path: str) -> st
 
 def _listed(found: object) -> list[Any]:
     return found if type(found) is list else []
+
+
+def _mapped(found: object) -> _Schema:
+    return found if isinstance(found, Mapping) else {}
 
 
 def _at(path: str) -> str:

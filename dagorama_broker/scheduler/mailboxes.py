@@ -162,7 +162,11 @@ class Mailboxes:
 
 def misfit_of(schema: bytes, row: SignalRow) -> str:
     """Return why a kept signal does not fit a type; empty: it may fit."""
-    return misfit(schema, json.loads(row.value or b"null"))
+    try:
+        data = json.loads(row.value or b"null")
+    except RecursionError:  # an earlier broker has kept it, which allowed more levels
+        return ""
+    return misfit(schema, data)
 
 
 def _size(row: SignalRow) -> int:

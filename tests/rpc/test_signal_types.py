@@ -14,6 +14,8 @@ import annotated_types
 import msgspec
 import pydantic
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dagorama.errors import TypeMismatch
 from dagorama.values.typed_json import json_type
@@ -153,6 +155,35 @@ def test_a_schema_without_an_end_refuses_nothing() -> None:
     assert misfit(b'{"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}', 5) == ""
 
 
-@pytest.mark.parametrize("schema", [b"", b"not JSON", b"5", b'{"type": 5, "enum": 5, "required": 5, "anyOf": {}}'])
+WORDS = [
+    "$comment", "$defs", "$ref", "additionalProperties", "allOf", "anyOf", "const", "contentEncoding", "enum",
+    "exclusiveMaximum", "exclusiveMinimum", "format", "items", "maxItems", "maxLength", "maximum", "minItems",
+    "minLength", "minimum", "oneOf", "pattern", "prefixItems", "properties", "propertyNames", "required", "type",
+    "uniqueItems",
+]  # fmt: skip
+NAMES = st.sampled_from([*WORDS, "a", "#/$defs/a", "array", "object", "string", "integer", "number", "date", "base64"])
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), NAMES),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(WORDS), JSON, max_size=6), JSON)
+def test_any_json_can_be_the_schema(schema: object, data: object) -> None:
+    """It comes from a caller, and an exception would end the broker."""
+    misfit(json.dumps(schema).encode(), data)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        b"", b"not JSON", b"5", b"[" * 60_000, b'{"type": 5, "enum": 5, "required": 5, "anyOf": {}}',
+        b'{"$comment": 5, "properties": 5}', b'{"$ref": "#/$defs/A", "$defs": 5}', b'{"$ref": null}',
+        b'{"required": [["a"]], "properties": null, "propertyNames": 5, "additionalProperties": 5}',
+    ],
+    ids=lambda schema: f"{schema[:20]}",
+)  # fmt: skip
 def test_a_schema_that_cannot_be_read_refuses_nothing(schema: bytes) -> None:
     assert misfit(schema, {"a": 1}) == ""
