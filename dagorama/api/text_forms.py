@@ -9,6 +9,7 @@ import re
 from base64 import b64decode
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
+from typing import Final
 from uuid import UUID
 
 _CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
@@ -18,13 +19,15 @@ _DATETIME, _TIME = re.compile(f"{_DATE}T{_CLOCK}{_OFFSET}"), re.compile(f"{_CLOC
 _DURATION = re.compile(
     r"([+-]?)P(?:([0-9]+)D)?(?:T(?=[0-9])(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+)(?:\.([0-9]{1,6}))?S)?)?"
 )
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
-
 #: In the comment of a JSON schema: a library reads what it describes, and may convert it.
 READ_BY_LIBRARY = "read by a library"
 #: The patterns in JSON schemas of integers that are keys, and of decimal numbers.
 INTEGER_PATTERN = "^-?(0|[1-9][0-9]*)$"
 DECIMAL_PATTERN = r"^[+-]?[0-9]*\.?[0-9]*([Ee][+-]?[0-9]+)?$"
+#: The first integer with more digits than Python converts to text and back, 4,300.
+TOO_LONG: Final = 10**4300
+
+_INTEGER = re.compile(INTEGER_PATTERN)
 
 
 def read_datetime(text: str) -> datetime:

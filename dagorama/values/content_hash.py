@@ -16,10 +16,11 @@ from fractions import Fraction
 from hashlib import sha256
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import NoneType
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from dagorama.api.text_forms import TOO_LONG
 from dagorama.errors import UncacheableArgument
 from dagorama.values.content_arrays import LIBRARIES
 from dagorama.values.content_parts import UNSET, parts_of
@@ -30,7 +31,6 @@ _BY_REPR = frozenset({
     Fraction, UUID, ZoneInfo, range, type(...),
 })  # fmt: skip
 _PATHS = frozenset({PurePosixPath, PureWindowsPath, PosixPath, WindowsPath})
-_TOO_LONG: Final = 10**4300  #: such integers have no repr(), unless the process allows it
 #: Containers within containers that are read.
 DEPTH = 100
 _INSTEAD = "pass plain values, dataclasses, models or arrays, or say what tells calls apart, with Cache(key=...)"
@@ -85,7 +85,7 @@ def _refusal(value: object, path: str, why: str) -> UncacheableArgument:
 
 def _texts(value: Any, path: str) -> list[str]:
     """Return what tells a value apart from all others of its type, whose repr() usually does."""
-    if isinstance(value, int) and abs(value) >= _TOO_LONG:
+    if isinstance(value, int) and abs(value) >= TOO_LONG:  # it has no repr(), unless the process allows it
         return [hex(value)]
     if isinstance(value, ZoneInfo) and value.key is None:
         raise _refusal(value, path, "cannot be compared, as it was read from a file")

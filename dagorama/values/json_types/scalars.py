@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from math import isfinite
 from types import NoneType
-from typing import Any, Final
+from typing import Any
 
+from dagorama.api.text_forms import TOO_LONG, read_integer
 from dagorama.values.json_types.misfit import Misfit
 from dagorama.values.json_types.shape import Definitions, Holes, Shape
 from dagorama.values.json_types.texts import texts
-
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
-#: The first integer with more digits than Python converts to text and back, 4,300.
-_TOO_LONG: Final = 10**4300
 
 
 class Plain(Shape):
@@ -31,7 +27,7 @@ class Plain(Shape):
     def encode(self, value: Any, holes: Holes | None = None) -> Any:
         if type(value) is not self._kind:
             return self.unfit(value, holes)
-        if self._kind is int and not -_TOO_LONG < value < _TOO_LONG:
+        if self._kind is int and not -TOO_LONG < value < TOO_LONG:
             raise Misfit("is an int of more than 4,300 digits, which Python does not convert to text")
         return value
 
@@ -46,9 +42,10 @@ class Plain(Shape):
         return str(self.encode(value))
 
     def decode_key(self, text: str) -> Any:
-        if not _INTEGER.fullmatch(text) or text == "-0":
-            raise Misfit("is no integer; int is expected")
-        return int(text)
+        try:
+            return read_integer(text)
+        except ValueError:
+            raise Misfit("is no integer; int is expected") from None
 
     def schema(self, definitions: Definitions) -> dict[str, Any]:
         return dict(self._schema)
