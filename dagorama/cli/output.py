@@ -10,14 +10,12 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import click
 
-from dagorama.api.contract import LATEST_START
-from dagorama.client.display.tables import harmless
+from dagorama.client.display.tables import harmless, utc
 
 #: The version of the JSON documents: it is raised if a key changes its meaning or disappears.
 SCHEMA_VERSION = 1
@@ -125,11 +123,7 @@ def _inner(value: object) -> object:
 
 def utc_text(seconds: float) -> str:
     """Return seconds since 1970 in ISO 8601, such as `2026-11-26T09:30:00.123456Z`."""
-    return (
-        datetime.fromtimestamp(min(seconds, LATEST_START), UTC)
-        .isoformat(timespec="microseconds")
-        .replace("+00:00", "Z")
-    )
+    return utc(seconds).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def cut_note(shown: int, total: int | None, what: str) -> str:

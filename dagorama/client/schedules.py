@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
-from dagorama.api.contract import LATEST_START, LONGEST_SCHEDULE
+from dagorama.api.contract import LONGEST_SCHEDULE
 from dagorama.client.connection import connection
+from dagorama.client.display.tables import utc
 from dagorama.models.texts import check_content
 
 
@@ -20,7 +21,7 @@ class Schedule(NamedTuple):
 
 def schedule_of(id: str, next: float, paused: bool = False) -> Schedule:
     """Return a schedule; `next` is in seconds since 1970, or 0."""
-    return Schedule(id, datetime.fromtimestamp(min(next, LATEST_START), UTC) if next else None, paused)
+    return Schedule(id, utc(next) if next else None, paused)
 
 
 def check_schedule_id(id: str) -> str:

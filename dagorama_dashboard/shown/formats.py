@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from time import time
 from typing import NamedTuple
 from uuid import UUID
 
 from dagorama.api.broker_pb2 import FailureGroup
-from dagorama.api.contract import LATEST_START
-from dagorama.client.display.tables import duration_text
+from dagorama.client.display.tables import duration_text, utc
 from dagorama.models.state import State
 
 #: Characters at which the shared parts of the messages of a group end, or a search does.
@@ -81,18 +79,18 @@ def ago(moment: float) -> str:
 
 def iso(moment: float) -> str:
     """Return a moment in UTC, for machines and titles."""
-    return datetime.fromtimestamp(min(moment, LATEST_START), UTC).isoformat(timespec="milliseconds") if moment else ""
+    return utc(moment).isoformat(timespec="milliseconds") if moment else ""
 
 
 def clock(moment: float) -> str:
     """Return the local time of day of a moment, with milliseconds."""
-    return datetime.fromtimestamp(min(moment, LATEST_START)).astimezone().strftime("%H:%M:%S.%f")[:-3] if moment else ""
+    return utc(moment).astimezone().strftime("%H:%M:%S.%f")[:-3] if moment else ""
 
 
 def due(moment: float) -> str:
     """Return the local time of a moment to come, with the date if it is not within half a day."""
     form = "%H:%M:%S" if abs(moment - time()) < 43_200 else "%Y-%m-%d %H:%M:%S"
-    return datetime.fromtimestamp(min(moment, LATEST_START)).astimezone().strftime(form) if moment else ""
+    return utc(moment).astimezone().strftime(form) if moment else ""
 
 
 def size(count: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from re import Match, compile
 from uuid import UUID
 
@@ -43,11 +43,14 @@ def uuid_text(id: bytes) -> str | None:
     return str(UUID(bytes=id)) if id else None
 
 
+def utc(seconds: float) -> datetime:
+    """Return seconds since 1970 as a time, which is never later than a date can be: old brokers stored any number."""
+    return datetime.fromtimestamp(min(seconds, LATEST_START), UTC)
+
+
 def time_text(seconds: float) -> str:
-    """Return seconds since 1970 as a local time, at most in the year 9999; an empty text for 0."""
-    return (
-        datetime.fromtimestamp(min(seconds, LATEST_START)).astimezone().isoformat(timespec="seconds") if seconds else ""
-    )
+    """Return seconds since 1970 as a local time; an empty text for 0."""
+    return utc(seconds).astimezone().isoformat(timespec="seconds") if seconds else ""
 
 
 def duration_text(microseconds: int) -> str:
