@@ -67,9 +67,10 @@ class SpoolValues:
         if files is None:
             return False
         with suppress(OSError):
+            if hashing.is_done and self._is_left(files, hashing.digest(), takes_named):
+                return True
             written, digest = files.write(data, hashing), hashing.digest()
-            name = self._waiting.get(digest)
-            if name is not None and files.unfinished(digest.hex() if takes_named else name.hex()).exists():
+            if self._is_left(files, digest, takes_named):
                 files.drop(written)
                 return True
             if takes_named:
@@ -77,6 +78,11 @@ class SpoolValues:
             self._waiting[digest] = bytes.fromhex(written)
             return True
         return False
+
+    def _is_left(self, files: SharedFiles, digest: bytes, takes_named: bool) -> bool:
+        """Return whether a value is in the broker's folder already, and waits for the outcome that names it."""
+        name = self._waiting.get(digest)
+        return name is not None and files.unfinished(digest.hex() if takes_named else name.hex()).exists()
 
 
 def path_of(folder: Path, digest: bytes) -> Path:
