@@ -415,7 +415,7 @@ def test_a_method_without_the_decorator_cannot_hide_a_hook() -> None:
             type("Sub", bases, {"tell": method} if method else {})
 
     class Silent(Base):
-        tell = None  # type: ignore[assignment]
+        tell = None  # type: ignore[assignment]  # as the error says
 
     assert not has_hook(Silent)
     assert has_hook(type("Named", (Base,), {"other": plain}))

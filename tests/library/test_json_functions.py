@@ -107,7 +107,7 @@ class Wrong(DAGDefinition, codec="json"):
     @dagorama(retry=StaticRetry(max_attempts=3, interval=1))
     def result(self) -> int:
         Wrong.runs += 1
-        return "one"  # type: ignore[return-value]
+        return "one"  # type: ignore[return-value]  # what is tested
 
     @dagorama(codec="pickle")
     def text(self) -> Any:
@@ -145,15 +145,15 @@ class Promised(DAGDefinition, codec="json"):
 
     @dagorama
     def other(self) -> int:
-        return self.text()  # type: ignore[return-value]
+        return self.text()  # type: ignore[return-value]  # what is tested
 
     @dagorama
     def item(self) -> list[int | None]:
-        return [1, self.text()]  # type: ignore[list-item]
+        return [1, self.text()]  # type: ignore[list-item]  # what is tested
 
     @dagorama
     def nothing(self) -> int:
-        return self.none()  # type: ignore[return-value]
+        return self.none()  # type: ignore[return-value]  # what is tested
 
     @dagorama
     def fits(self) -> list[int | None]:

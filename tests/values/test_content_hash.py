@@ -130,7 +130,7 @@ class Broken:
     number: int
 
     @property
-    def __dict__(self) -> Any:  # type: ignore[override]
+    def __dict__(self) -> Any:  # type: ignore[override]  # a class that cannot be read
         raise ZeroDivisionError
 
     def __repr__(self) -> str:
