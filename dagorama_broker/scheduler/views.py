@@ -270,8 +270,8 @@ class Views:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no work is put off to later steps."""
-        return not (self.graph.starting or self.graph.unnotified)
+        """Whether no work is put off to later steps; the children of aborted attempts are cancelled in the next one."""
+        return not (self.graph.starting or self.graph.unnotified or self.eager_attempts.aborted)
 
     # --- figures --------------------------------------------------------------------------------------
 

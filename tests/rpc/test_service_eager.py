@@ -175,7 +175,7 @@ async def test_a_stream_of_too_many_children_fails_their_node() -> None:
         for first in (0, 50, 100):
             await worker.report(made(eager_attempt.nodes(*[b"x"] * 50, first=first)))
         await served.until(lambda broker: any(node.failures for node in broker.scheduler.graph.nodes.values()))
-        await served.broker.commits.settled()  # the children are cancelled in portions
+        await served.broker.commits.settled()  # the children are cancelled by the next step
         assert sum((await served.status()).nodes[:5]) == 1
 
 

@@ -4,7 +4,7 @@ completes."""
 import pytest
 
 from dagorama_broker.errors import Conflict, InvalidArgument, ResourceExhausted
-from dagorama_broker.model.domain import EagerState, Function, RetryPolicy
+from dagorama_broker.model.domain import EagerState, Failure, Function, RetryPolicy
 from dagorama_broker.scheduler import Limits, Timing
 from tests.support.driver import Hand, SchedulerDriver, function
 
@@ -248,6 +248,19 @@ def test_a_worker_that_runs_a_child_of_an_aborted_attempt_is_told_to_stop(driver
     hand.fail("parent")
     assert hand.cancelled == [attempt]
     assert not hand.complete("x", attempt=attempt)
+    assert driver.states("x") == ["CANCELLED"]
+
+
+def test_the_graph_is_not_settled_before_the_children_of_a_failed_attempt_are_cancelled(
+    driver: SchedulerDriver,
+) -> None:
+    hand = begin(driver, "x")
+    failure = Failure("", "builtins.ValueError", "boom", "", b"", 0)
+    assert driver.scheduler.is_settled
+    driver.scheduler.fail(hand.worker, driver.key("parent"), hand.held["parent"], failure, driver.now, 0.0)
+    assert not driver.scheduler.is_settled
+    driver.step()
+    assert driver.scheduler.is_settled
     assert driver.states("x") == ["CANCELLED"]
 
 
