@@ -68,6 +68,8 @@ def print_answer(command: Callable[[Connection], Answer], host: str | None, port
     with report_errors():
         answer = command(connect(host, port))
     print_out(answer, output)
+    if answer.code:
+        sys.exit(answer.code)
 
 
 def address_options(command: Callable[..., Any]) -> Callable[..., Any]:

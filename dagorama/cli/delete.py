@@ -40,19 +40,26 @@ def delete(
     """Delete ended instances with their values, before their retention is over.
 
     Pass their ids, or --completed or --failed with filters. An instance with unfinished nodes is not deleted, and
-    neither is one whose values another instance needs.
+    neither is one whose values another instance needs; the others are deleted all the same.
     """
     matches = completed or failed
     if matches is bool(instances) or (instances and any(of.values())):
         raise click.UsageError("name instances, or pass --completed or --failed, with --definition and --label")
-    ids = _matching(broker, completed, failed, of) if matches else [whole_ids(broker, id)[0] for id in instances]
+    ids = _matching(broker, completed, failed, of) if matches else _named(broker, instances)
     if matches and ids and not dry_run and not yes:
         _ask(len(ids))
-    deleted = [] if dry_run else [id for id in ids if _is_deleted(broker, id, tolerant=matches)]
+    deleted = [] if dry_run else [id for id in ids if _is_deleted(broker, id, is_only=len(ids) == 1 and not matches)]
     named = [f"{UUID(bytes=id)}" for id in (ids if dry_run else deleted)]
     what = "would be deleted" if dry_run else "deleted"
     text = "\n".join([*(named if dry_run else []), f"{pluralize(len(named), 'instance', 'instances')} {what}"])
-    return Answer(text, {"deleted": named, "dry_run": dry_run}, names=named)
+    is_refused = not matches and not dry_run and len(deleted) < len(ids)
+    code = ExitCode.REFUSED if is_refused else ExitCode.OK
+    return Answer(text, {"deleted": named, "dry_run": dry_run}, names=named, code=code)
+
+
+def _named(broker: Connection, instances: Sequence[str]) -> list[bytes]:
+    """Return the complete ids, each once. Raises BrokerError if one of them is not known."""
+    return list(dict.fromkeys(whole_ids(broker, id)[0] for id in instances))
 
 
 def _matching(
@@ -70,12 +77,12 @@ def _ask(number: int) -> None:
         fail("nothing was deleted", ExitCode.REFUSED)
 
 
-def _is_deleted(broker: Connection, id: bytes, tolerant: bool) -> bool:
-    """Delete an instance; if it is one of many that match, only say why it cannot be deleted."""
+def _is_deleted(broker: Connection, id: bytes, is_only: bool) -> bool:
+    """Delete an instance; unless it is the only one that was named, say why it cannot be deleted, and go on."""
     try:
         broker.delete(id)
     except (RequestRejected, NotFound) as error:
-        if not tolerant:
+        if is_only:
             raise
         say(f"not deleted: {error}", err=True)
         return False

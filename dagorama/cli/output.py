@@ -48,6 +48,7 @@ class Answer(NamedTuple):
     note: str = ""  #: for people; printed on stderr in addition to the text or the data
     names: Sequence[str] = ()  #: ids, for `-o name`
     records: Sequence[Mapping[str, object]] | None = None  #: for `-o jsonl`; None: the items of `data`, or `data`
+    code: int = 0  #: exit code of the command, if a part of what was asked for was refused
 
 
 def output_options(outputs: Sequence[Output] = DATA) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -1,7 +1,8 @@
-"""Commands about schedules: list them, pause, resume and remove one."""
+"""Commands about schedules: list them, explain, pause, resume and remove one."""
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -9,10 +10,10 @@ import click
 from dagorama.cli.base import Answer, broker_command, broker_options, named_command, print_answer
 from dagorama.cli.inspect import instance_data, summary_state
 from dagorama.cli.output import NAMED, Output
-from dagorama.client.display.tables import duration_text, table, time_text
+from dagorama.client.display.tables import duration_text, table, time_text, uuid_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dagorama.api import broker_pb2
     from dagorama.client.connection import Connection
@@ -34,6 +35,17 @@ def schedules(context: click.Context, host: str | None, port: int | None, output
 def list_(broker: Connection) -> Answer:
     """List schedules, as `dagorama schedules` does."""
     return _answer(broker.list_schedules())
+
+
+@schedules.command()
+@click.argument("schedule")
+@broker_command
+def explain(broker: Connection, schedule: str) -> Answer:
+    """Explain when SCHEDULE starts its next instance, or why it does not."""
+    (found,) = broker.list_schedules(schedule)
+    heading = f"schedule {found.id}  {when_text(found)}  {_state(found)}".rstrip()
+    reasons = list(_reasons(found))
+    return Answer("\n".join([heading, *(f"- {each}" for each in reasons)]), {**_data(found), "reasons": reasons})
 
 
 @schedules.command()
@@ -89,6 +101,50 @@ def _answer(found: Sequence[broker_pb2.ScheduleInfo]) -> Answer:
         for each in found
     ]
     return Answer(table(_HEADS, rows), list(map(_data, found)), names=[each.id for each in found])
+
+
+#: By the rule for times of a schedule whose last instance has not ended.
+_OVERLAPS = {
+    "skip": "times until it has ended are left out",
+    "queue": "the latest time until then starts an instance when it has ended",
+    "allow": "other times start instances too",
+    "replace": "the next time cancels it and starts another one",
+}
+
+
+def _reasons(schedule: broker_pb2.ScheduleInfo) -> Iterator[str]:
+    """Yield sentences about the next time, and about all that keeps instances from starting or ending."""
+    if schedule.paused:
+        yield f"it is paused and starts nothing; `dagorama schedules resume {quote(schedule.id)}` lets it go on"
+    elif schedule.stuck:
+        yield f"its times cannot be computed, so it starts nothing: {schedule.stuck}"
+    elif schedule.next:
+        yield f"its next time is {time_text(schedule.next)}"
+    else:
+        yield "its times are over: put it again with others, or remove it"
+    if not schedule.last:
+        yield "it has started no instance"
+    elif not schedule.HasField("instance"):
+        yield f"the instance for {time_text(schedule.last)} was removed"
+    else:
+        yield from _last_instance(schedule)
+    if schedule.waiting:
+        yield f"an instance for {time_text(schedule.waiting)} starts when the last one has ended"
+    if schedule.missed:
+        times = "1 time was missed" if schedule.missed == 1 else f"{missed_text(schedule)} times were missed"
+        yield f"{times}, as was last found at {time_text(schedule.missed_at)}"
+
+
+def _last_instance(schedule: broker_pb2.ScheduleInfo) -> Iterator[str]:
+    """Yield sentences about the instance that was started last, and what it keeps from starting."""
+    info = schedule.instance
+    id, started = uuid_text(info.instance), f"the instance for {time_text(schedule.last)}"
+    if info.ended:
+        yield f"{started}, {id}, has {'failed' if info.failed else 'completed'}"
+        return
+    yield f'{started}, {id}, has not ended, and {_OVERLAPS[schedule.overlap]} (overlap="{schedule.overlap}")'
+    if info.stuck:
+        yield f"no node of that instance can proceed: {info.stuck}; see `dagorama explain {id}`"
 
 
 def _state(schedule: broker_pb2.ScheduleInfo) -> str:

@@ -116,6 +116,20 @@ def test_ended_instances_are_deleted() -> None:
     assert said("delete", "--completed", "--yes") == "0 instances deleted\n"
 
 
+@pytest.mark.usefixtures("broker")
+def test_of_several_named_instances_those_are_deleted_that_can_be() -> None:
+    good, bad = started(2, "good"), started(3, "bad")
+    execute_worker(infinite_loop=False)
+    runs = started(4, "runs")
+    assert "no instance has the id 'none'" in said("delete", "id=good", "id=none", code=1)
+    assert names("list") == [uuid(runs), uuid(bad), uuid(good)]
+    result = CliRunner().invoke(main, ["delete", "id=good", "id=runs", uuid(bad), "id=good", "-o", "json"])
+    assert (result.exit_code, json.loads(result.stdout)["deleted"]) == (1, [uuid(good), uuid(bad)])
+    assert result.stderr.startswith("not deleted: ")
+    assert "has unfinished nodes" in result.stderr
+    assert names("list") == [uuid(runs)]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["--label", "a=b"], ["abcd", "--failed"], ["abcd", "--definition", "x:Y"], ["abcd", "--label", "a=b"]],

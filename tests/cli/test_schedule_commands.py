@@ -1,4 +1,4 @@
-"""Commands list schedules, pause, resume and remove them, and say which schedule has started an instance."""
+"""Commands list schedules, explain, pause, resume and remove them, and say which schedule has started an instance."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from click.testing import CliRunner
@@ -101,6 +102,49 @@ def test_an_instance_that_no_worker_runs_is_shown_with_its_schedule() -> None:
     assert "started by" in said("show", f"id={info.name}")
 
 
+@pytest.mark.usefixtures("broker")
+def test_a_schedule_is_explained() -> None:
+    schedule(Report(), "0 7 * * *", tz="Europe/Berlin", id="a daily one")("EU")
+    first, time, none = said("schedules", "explain", "a daily one").splitlines()
+    assert first == "schedule a daily one  0 7 * * * Europe/Berlin"
+    assert time == f"- its next time is {time_text(connection().list_schedules()[0].next)}"
+    assert none == "- it has started no instance"
+    said("schedules", "pause", "a daily one")
+    explained = json.loads(said("schedules", "explain", "a daily one", "-o", "json"))
+    assert explained["reasons"] == [
+        "it is paused and starts nothing; `dagorama schedules resume 'a daily one'` lets it go on",
+        "it has started no instance",
+    ]
+    assert (explained["paused"], explained["cron"]) == (True, "0 7 * * *")
+    assert said("schedules", "explain", "a daily one").startswith(f"{first}  paused\n")
+    assert "there is no schedule 'daily'" in said("schedules", "explain", "daily", code=1)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "what_then"),
+    [
+        ("skip", "times until it has ended are left out"),
+        ("queue", "the latest time until then starts an instance when it has ended"),
+        ("allow", "other times start instances too"),
+        ("replace", "the next time cancels it and starts another one"),
+    ],
+)
+@pytest.mark.usefixtures("broker")
+def test_an_explanation_of_a_schedule_says_what_its_last_instance_waits_for(
+    overlap: Literal["skip", "queue", "allow", "replace"], what_then: str
+) -> None:
+    schedule(Report(), every=OFTEN, id="often", overlap=overlap)("EU")
+    while not connection().list_instances().instances:
+        pass  # real time, which no test moves: within a second
+    said("schedules", "pause", "often")  # so that no other instance starts
+    explained = said("schedules", "explain", "often")
+    id = connection().list_instances().instances[0].instance.hex()
+    assert f'has not ended, and {what_then} (overlap="{overlap}")' in explained
+    assert "no node of that instance can proceed: " in explained
+    assert "no worker is connected" in explained
+    assert id in explained.replace("-", "")
+
+
 @pytest.fixture
 def own_zone(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The name of a time zone that is known here and to a broker as long as its file is there, and the search path."""
@@ -129,6 +173,8 @@ def test_a_schedule_in_a_zone_that_the_broker_no_longer_knows_is_stuck_and_can_b
         assert (gone["next_at"], known["stuck"]) == (None, None)
         assert "'Own/Zone' is not a time zone that the broker's machine knows" in str(gone["stuck"])
         assert "stuck" in said("schedules")
+        explained = said("schedules", "explain", "gone")
+        assert "- its times cannot be computed, so it starts nothing: 'Own/Zone' is not a time zone" in explained
         said("schedules", "remove", "gone")
         assert [each["schedule"] for each in listed()] == ["known"]
 
