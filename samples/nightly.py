@@ -52,7 +52,7 @@ class Nightly(DAGDefinition):
 
     @dagorama(cache=Cache(ttl=7 * 86_400))
     def price(self, city: str) -> int:
-        print("Looking up the price in", city, flush=True)
+        print(f"Looking up the price in {city}", flush=True)
         return PRICES[city]
 
     @dagorama
@@ -80,6 +80,10 @@ class MailHandler(socketserver.StreamRequestHandler):
     arrived = threading.Event()  # set after the first mail
 
     def handle(self) -> None:
+        with suppress(ConnectionError):  # the program ends, and a worker with it that sends another mail
+            self.converse()
+
+    def converse(self) -> None:
         self.say("220 ready")
         while command := self.rfile.readline().strip().upper():
             if command == b"DATA":

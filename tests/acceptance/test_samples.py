@@ -1,5 +1,6 @@
 """Every sample runs as it is, in a process of its own, and says what its page promises."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,9 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 
 def output_of(sample: str, *arguments: str) -> str:
     command = [sys.executable, str(SAMPLES / f"{sample}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    # Else print() writes a line in pieces, and lines of several processes are mixed.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
