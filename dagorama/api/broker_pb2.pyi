@@ -4089,6 +4089,7 @@ class RetryRequest(_message.Message):
     PATIENCE_FIELD_NUMBER: _builtins.int
     LOOK_FIELD_NUMBER: _builtins.int
     REBINDINGS_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     downstream: _builtins.bool
     """also nodes that were given one of the failures as a value, with their dependents"""
@@ -4097,12 +4098,18 @@ class RetryRequest(_message.Message):
     patience: _builtins.float
     """seconds to wait for a worker that reports other code; at most 10"""
     look: _builtins.bool
-    """With `new_code`: only report in `rebindable` which code there is to rebind, and change nothing."""
+    """Change nothing. Only report, with `new_code`, in `rebindable` which code there is to rebind, and with `downstream`
+    in `waits` which of these nodes have waited for a signal.
+    """
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     @_builtins.property
     def rebindings(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedRebinding]:
         """With `new_code`: one for each function of `rebindable`, for the code that is deployed and this instance."""
+
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedWait]:
+        """With `downstream`: nodes that have waited for a signal, and wait for another one, once for each attempt."""
 
     def __init__(
         self,
@@ -4114,14 +4121,40 @@ class RetryRequest(_message.Message):
         patience: _builtins.float = ...,
         look: _builtins.bool = ...,
         rebindings: _abc.Iterable[Global___SignedRebinding] | None = ...,
+        waits: _abc.Iterable[Global___EndedWait] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream", b"downstream", "instance", b"instance", "look", b"look", "new_code", b"new_code", "node", b"node", "patience", b"patience", "rebindings", b"rebindings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream", b"downstream", "instance", b"instance", "look", b"look", "new_code", b"new_code", "node", b"node", "patience", b"patience", "rebindings", b"rebindings", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryRequest: _TypeAlias = RetryRequest  # noqa: Y015
+
+@_typing.final
+class EndedWait(_message.Message):
+    """A node that has got its signal, or has taken its default."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    node: _builtins.bytes
+    attempt: _builtins.int
+    """in which it waited; 0: the first one"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndedWait: _TypeAlias = EndedWait  # noqa: Y015
 
 @_typing.final
 class RetryReply(_message.Message):
@@ -4134,6 +4167,7 @@ class RetryReply(_message.Message):
     UNSCHEDULABLE_FIELD_NUMBER: _builtins.int
     REBOUND_FIELD_NUMBER: _builtins.int
     REBINDABLE_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     """nodes that run again"""
     waiting: _builtins.int
@@ -4150,6 +4184,8 @@ class RetryReply(_message.Message):
 
     @_builtins.property
     def rebindable(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rebindable]: ...
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedWait]: ...
     def __init__(
         self,
         *,
@@ -4160,10 +4196,11 @@ class RetryReply(_message.Message):
         unschedulable: _abc.Iterable[Global___Unschedulable] | None = ...,
         rebound: _builtins.int = ...,
         rebindable: _abc.Iterable[Global___Rebindable] | None = ...,
+        waits: _abc.Iterable[Global___EndedWait] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "queued", b"queued", "rebindable", b"rebindable", "rebound", b"rebound", "unschedulable", b"unschedulable", "used_failures", b"used_failures", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "queued", b"queued", "rebindable", b"rebindable", "rebound", b"rebound", "unschedulable", b"unschedulable", "used_failures", b"used_failures", "waiting", b"waiting", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,7 +43,8 @@ def retry(broker: Connection, instance: str, nodes: Sequence[str], downstream: b
     """Retry failed nodes of an instance (all of them by default) together with the nodes downstream.
 
     If a given node failed because of another node, the other node is retried. Nodes that used a failure as a value
-    (outcome) are counted, and rerun only with --downstream.
+    (outcome) are counted, and rerun only with --downstream. With it, a given node that has got a signal waits for
+    another one.
     """
     from dagorama.api.broker_pb2 import RetryRequest
     from dagorama.client import rebind

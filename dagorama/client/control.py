@@ -63,8 +63,9 @@ def retry_failed(
 
     If nodes have used one of the failures as a value, they are counted and a warning is logged. With `downstream` these
     nodes run again too, and so do all nodes downstream of them, even completed ones; their earlier child nodes are kept
-    as children of an aborted attempt, and cancelled if they are unfinished. With `new_code` the nodes, unfinished nodes
-    that wait for them, and retried nodes that are queued for code that no connected worker has, are run with the
+    as children of an aborted attempt, and cancelled if they are unfinished. If the promise is of a `wait_for` that has
+    got its signal, or has taken its default, the node waits for another one. With `new_code` the nodes, unfinished
+    nodes that wait for them, and retried nodes that are queued for code that no connected worker has, are run with the
     deployed code. The first signing key of this process signs that for this instance, so that nodes of other instances
     keep their code.
     """

@@ -52,24 +52,26 @@ def _refuse_unnamed(option: str, found: Sequence[str], named: Sequence[str]) -> 
 
 
 def retry(broker: Connection, request: pb.RetryRequest) -> pb.RetryReply:
-    """Rerun failed nodes; with `new_code`, sign for this instance that the deployed code may run them."""
-    if request.new_code:
-        ring = keyring()
-        request.rebindings.extend(
-            sign(
-                pb.Rebinding(
-                    function=found.function, made_with=found.made_with, deployed=True, instance=request.instance
-                ),
-                ring,
-            )
-            for found in _proposed_retry(broker, request).rebindable
-        )
+    """Rerun failed nodes; with `new_code`, sign for this instance that the deployed code may run them.
+
+    With `downstream`, named nodes that have got a signal wait for another one.
+    """
+    if request.new_code or (request.downstream and request.node):
+        found = _look(broker, request)
+        request.waits.extend(found.waits)
+        if request.new_code:
+            ring = keyring()
+            request.rebindings.extend(sign(_deployed(each, request.instance), ring) for each in found.rebindable)
     return broker.retry(request)
 
 
-def _proposed_retry(broker: Connection, request: pb.RetryRequest) -> pb.RetryReply:
-    """Return the code that a retry with new code would run nodes with; change nothing."""
+def _look(broker: Connection, request: pb.RetryRequest) -> pb.RetryReply:
+    """Return the code that a retry would run nodes with, and the nodes that would wait again; change nothing."""
     look = pb.RetryRequest()
     look.CopyFrom(request)
     look.look = True
     return broker.retry(look)
+
+
+def _deployed(found: pb.Rebindable, instance: bytes) -> pb.Rebinding:
+    return pb.Rebinding(function=found.function, made_with=found.made_with, deployed=True, instance=instance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from dagorama_broker.engine.loading import Loaded
 from dagorama_broker.errors import FailedPrecondition
 from dagorama_broker.model.actions import ActionKind, ActionRow
 from dagorama_broker.model.domain import EagerState, Rebinding, State, WireProtocol, unpack_keys
-from dagorama_broker.model.queries import Failed, FoundNode, is_made
+from dagorama_broker.model.queries import EndedNode, Failed, FoundNode, is_made
 from dagorama_broker.scheduler import Node, Obstacle, RecentFailure, Retried, refuse_uncovered
 
 #: Seconds that a caller may wait at most for unschedulable nodes to be found.
@@ -29,6 +29,7 @@ class Asked(NamedTuple):
     new_code: bool = False  #: run by the code that is deployed when it runs
     rebindings: Sequence[Rebinding] = ()  #: allow `new_code`
     by: str = ""  #: name of the caller's token, for the record of the action
+    waits: Mapping[bytes, int] = {}  #: with `downstream`, nodes that wait for another signal, and their last attempts
 
 
 class Done(NamedTuple):
@@ -40,7 +41,8 @@ async def retry(broker: Broker, asked: Asked) -> Done:
     """Retry these nodes of an instance, or all failed ones, together with the nodes that failed because of them.
 
     A node that failed because of another stands for that one. Unfinished and completed nodes stay as they are unless
-    they are downstream. Raises NotFound, InvalidArgument or FailedPrecondition, and then nothing has changed.
+    they are downstream, or are in `asked.waits`. Raises NotFound, InvalidArgument or FailedPrecondition, and then
+    nothing has changed.
     """
     async with broker.retry_lock:
         with broker.lookups.holds.on(asked.instance):
@@ -151,6 +153,32 @@ async def _of_nodes(broker: Broker, asked: Asked) -> set[int]:
 
 
 async def _seeds(broker: Broker, asked: Asked) -> set[int]:
+    """Return completed nodes that run or wait again."""
+    return await _waits_again(broker, asked) | await _with_used_failures(broker, asked)
+
+
+async def _waits_again(broker: Broker, asked: Asked) -> set[int]:
+    """Return the nodes that wait for another signal. A call that is repeated after they have got it changes nothing."""
+    found = await ended_waits(broker, asked.instance, list(asked.waits))
+    return {ended.key for id, ended in found.items() if ended.attempt == asked.waits[id]}
+
+
+async def ended_waits(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> dict[bytes, EndedNode]:
+    """Return the nodes, of these, that have got the signal they waited for, or have taken their default.
+
+    Raises NotFound or InvalidArgument.
+    """
+    found = await broker.lookups.find_nodes(instance, ids) if ids else {}
+    ended = {
+        id: node.ended for id, node in found.items() if node.ended is not None and node.ended.state == State.COMPLETED
+    }
+    waits = (
+        await broker.commits.in_view(broker.store.view.waits, [node.key for node in ended.values()]) if ended else {}
+    )
+    return {id: node for id, node in ended.items() if node.key in waits}
+
+
+async def _with_used_failures(broker: Broker, asked: Asked) -> set[int]:
     """Return nodes that were given a failure which was retried earlier; with ids, those among or right after them."""
     instance = (await broker.lookups.stored_instance(asked.instance)).row.key
     used = await broker.commits.in_store(broker.store.used_failures, instance)

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.retries import Asked, ended_waits, look
 from dagorama_broker.errors import InvalidArgument, ResourceExhausted
 from dagorama_broker.model.actions import ActionKind, ActionRow
 from dagorama_broker.model.domain import Rebinding
@@ -121,7 +122,15 @@ def for_deployed(messages: Iterable[pb.SignedRebinding]) -> list[Rebinding]:
     return found
 
 
-def rebindable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Rebindable]:
+async def look_at_retry(broker: Broker, asked: Asked) -> pb.RetryReply:
+    """Return what a caller must say to retry these nodes with new code, or to let them wait again. Change nothing."""
+    rebindable = _rebindable_messages(await look(broker, asked)) if asked.new_code else []
+    waits = await ended_waits(broker, asked.instance, asked.ids) if asked.downstream else {}
+    ended = [pb.EndedWait(node=id, attempt=node.attempt) for id, node in waits.items()]
+    return pb.RetryReply(rebindable=rebindable, waits=ended)
+
+
+def _rebindable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Rebindable]:
     """Return code to rebind to, by functions. Raises ResourceExhausted if it is too much for one signature."""
     for codes in made_with.values():
         refuse_too_much(codes, MOST_SIGNED)

@@ -9,7 +9,7 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.retries import Asked, look, retry, unservable
+from dagorama_broker.engine.retries import Asked, retry, unservable
 from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc import costs, messages
@@ -23,7 +23,7 @@ from dagorama_broker.rpc.large_values import ValueTransfers
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import caller, caller_name, sharer
-from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
+from dagorama_broker.rpc.rebind import for_deployed, look_at_retry, rebind
 from dagorama_broker.rpc.request_handler import RequestHandler
 from dagorama_broker.rpc.request_stream import RequestStream
 from dagorama_broker.rpc.schedules import pause_schedule, put_schedule, remove_schedule
@@ -177,12 +177,13 @@ class BrokerService(InspectionService):
     @refusing
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
         instance = id_bytes(request.instance, "an instance")
-        with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
+        with self._memory.hold(costs.of_ids([*request.node, *request.waits]), sharer.get(), is_small_ok=True):
             ids = [id_bytes(id, "a node") for id in request.node]
             rebindings = for_deployed(request.rebindings)
-            asked = Asked(instance, ids, request.downstream, request.new_code, rebindings, caller_name())
+            waits = {id_bytes(each.node, "a node"): each.attempt for each in request.waits}
+            asked = Asked(instance, ids, request.downstream, request.new_code, rebindings, caller_name(), waits)
             if request.look:
-                return pb.RetryReply(rebindable=rebindable_messages(await look(self._broker, asked)))
+                return await look_at_retry(self._broker, asked)
             done = await retry(self._broker, asked)
         left = await unservable(self._broker, done.nodes, request.patience if request.patience > 0 else 0.0)
         scheduler, revived = self._broker.scheduler, done.revived

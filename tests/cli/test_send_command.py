@@ -90,6 +90,18 @@ def test_a_negative_number_is_a_value_and_no_option() -> None:
     assert (begun.exit_code, begun.stderr) == (0, "")
 
 
+def test_a_node_that_has_its_signal_waits_for_another_one_if_it_is_retried_downstream() -> None:
+    instance, promise = start(Approved(), id="order-1")()
+    run("send", "id=order-1", "approval", '{"yes": true}')
+    execute_worker(infinite_loop=False)
+    assert run("retry", f"{instance.instance_id}/1").stdout == "nothing to retry\n"
+    retried = run("retry", f"{instance.instance_id}/1", "--downstream")
+    assert retried.stdout == "0 nodes run again, 2 wait; 2 of them had completed\n"
+    run("send", "id=order-1", "approval", '{"yes": false}')
+    execute_worker(infinite_loop=False)
+    assert resolve(instance, promise) == "{'yes': False}"
+
+
 def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
     started()
     for value, said in (

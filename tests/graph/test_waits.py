@@ -37,6 +37,8 @@ from dagorama import (
     state,
     wait_for,
 )
+from dagorama.api import broker_pb2 as pb
+from dagorama.client.connection import connection
 from dagorama_testing import NothingHappens, inline, run_inline
 
 HOUR = 3600.0
@@ -330,24 +332,104 @@ def test_a_kept_value_that_fits_is_taken_from_behind_one_that_does_not() -> None
         assert not send(instance, "word", "first", key="first")
 
 
+class Checked(DAGDefinition):
+    def entrypoint(self) -> tuple[str, int, Even]:
+        even = wait_for("even", Even, timeout=HOUR, default=Even(0))
+        return self.used(even), self.other(), even
+
+    @dagorama
+    def used(self, even: Even) -> str:
+        return f"{even.number}"
+
+    @dagorama
+    def other(self) -> int:
+        return 1
+
+
+def checked() -> tuple[DAGInstance, DAGPromise[str], DAGPromise[int], DAGPromise[Even]]:
+    found: Any = Checked()()
+    instance, (used, other, wait) = found
+    return instance, used, other, wait
+
+
 def test_a_wrong_value_that_only_the_worker_can_tell_fails_the_node_that_uses_it_with_its_name() -> None:
-    class Checked(DAGDefinition):
-        @dagorama
-        def entrypoint(self) -> str:
-            return self.used(wait_for("even", Even))
-
-        @dagorama
-        def used(self, even: Even) -> str:
-            return f"{even.number}"
-
     with inline() as world:
-        instance, promise = Checked()()
+        instance, used, _, _ = checked()
         send(instance, "even", {"number": 3})
         world.run()
         with pytest.raises(NodeFailed, match="the signal 'even'") as caught:
-            resolve(instance, promise)
+            resolve(instance, used)
         assert caught.value.type == "dagorama.errors.TypeMismatch"
         assert caught.value.function.endswith("Checked.used")
+
+
+def test_a_wait_with_a_wrong_value_waits_again_when_it_is_retried_downstream() -> None:
+    with inline() as world:
+        instance, used, other, wait = checked()
+        send(instance, "even", {"number": 3}, key="first")
+        world.run()
+        assert not retry_failed(instance, wait)
+        assert retry_failed(instance, downstream=True) == 1
+        world.run()
+        assert (state(instance, used), state(instance, wait)) == (State.FAILED, State.COMPLETED)
+        retried = retry_failed(instance, wait, downstream=True)
+        assert (retried, retried.completed) == (2, 1)
+        assert (state(instance, used), state(instance, wait)) == (State.WAITING, State.WAITING)
+        world.clock.advance(HOUR / 2)
+        world.restart_broker()
+        assert not send(instance, "even", {"number": 3}, key="first")
+        assert send(instance, "even", Even(4))
+        world.run()
+        assert (resolve(instance, used), resolve(instance, wait)) == ("4", Even(4))
+        assert resolve(instance, other) == 1
+        assert [run.function.rpartition(".")[2] for run in world.runs].count("other") == 1
+
+
+def test_a_retry_that_is_repeated_takes_no_signal_away_that_came_meanwhile() -> None:
+    with inline() as world:
+        instance, used, _, wait = checked()
+        send(instance, "even", Even(2))
+        world.run()
+        link, node = connection(), wait.node_id
+        asked = pb.RetryRequest(instance=instance.instance_id.bytes, node=[node], downstream=True)
+        look = link.retry(pb.RetryRequest(instance=asked.instance, node=[node], downstream=True, look=True))
+        asked.waits.extend(look.waits)
+        assert [each.node for each in look.waits] == [node]
+        assert link.retry(asked).waiting == 2
+        send(instance, "even", Even(4))
+        world.run()
+        reply = link.retry(asked)
+        assert (reply.queued, reply.waiting) == (0, 0)
+        assert resolve(instance, used) == "4"
+
+
+def test_a_wait_that_is_retried_takes_a_kept_signal_or_its_default() -> None:
+    with inline() as world:
+        instance, used, _, wait = checked()
+        send(instance, "even", Even(2))
+        send(instance, "even", Even(6))
+        world.run()
+        assert resolve(instance, used) == "2"
+        assert retry_failed(instance, wait, downstream=True) == 1  # the wait has its signal already
+        world.run()
+        assert resolve(instance, used) == "6"
+        assert retry_failed(instance, wait, downstream=True) == 2
+        world.run()
+        assert (resolve(instance, used), world.clock.passed) == ("0", HOUR)
+        assert retry_failed(instance, wait, downstream=True) == 2
+        send(instance, "even", Even(8))
+        world.run()
+        assert resolve(instance, used) == "8"
+
+
+def test_a_wait_is_not_retried_while_a_node_has_its_value() -> None:
+    with inline() as world:
+        instance, used, _, wait = checked()
+        send(instance, "even", Even(2))
+        with pytest.raises(RequestRejected, match="has not ended and depends on what is to run again"):
+            retry_failed(instance, wait, downstream=True)
+        world.run()
+        assert resolve(instance, used) == "2"
 
 
 def test_a_restart_remembers_which_wait_of_a_name_has_ended_last() -> None:

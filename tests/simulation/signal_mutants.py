@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dagorama_broker.engine import retries
+from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.signals import Mail, SignalRow
 from dagorama_broker.scheduler import mail, restore
 from dagorama_broker.scheduler.mailboxes import Mailbox, Mailboxes
@@ -42,6 +44,15 @@ def _(take_up: Any) -> Any:
 @mutant("a wait ends before its timeout", (Mailboxes, "set_deadline"))
 def _(set_deadline: Any) -> Any:
     return lambda self, key, when: set_deadline(self, key, when - 0.5)
+
+
+@mutant("a repeated call lets a node wait again that has its signal", (retries, "_waits_again"))
+def _(waits_again: Any) -> Any:
+    async def again(broker: Broker, asked: retries.Asked) -> set[int]:
+        found = await retries.ended_waits(broker, asked.instance, list(asked.waits))
+        return {row.key for row in found.values()}
+
+    return again
 
 
 #: The mutants of this module.

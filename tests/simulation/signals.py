@@ -45,8 +45,11 @@ class Sender(SimulatedPerson):
         await self._wait_for(self.chance.randint(1, 3), create=True)
         while self.loop.now < began + within:
             await asyncio.sleep(self.chance.choice((0.0, 0.1, 0.5, 1.5)))
-            if self.chance.random() < 0.4:
+            kind = self.chance.random()
+            if kind < 0.4:
                 await self._wait_for(self.chance.randint(1, 3), create=False)
+            elif kind < 0.5 and self.made > 1:
+                await self._wait_again(self.chance.randrange(1, self.made))
             else:
                 await self._send(self.chance.choice(NAMES))
         while True:
@@ -77,6 +80,13 @@ class Sender(SimulatedPerson):
         self.made += count
         await self._call("SubmitStream", pb.SubmitRequest(functions=names, nodes=[nodes]), pb.SubmitReply)
 
+    async def _wait_again(self, number: int) -> None:
+        """Let a node wait again if it has ended, whatever it has got."""
+        asked: dict[str, Any] = {"instance": self.id, "node": [self.origin + number.to_bytes(4, "big")]}
+        found = await self._call("Retry", pb.RetryRequest(look=True, downstream=True, **asked), pb.RetryReply)
+        if found is not None:
+            await self._call("Retry", pb.RetryRequest(downstream=True, waits=found.waits, **asked), pb.RetryReply)
+
     async def _send(self, name: str) -> None:
         self.sent += 1
         number = self.sent
@@ -94,6 +104,8 @@ class SignalWatcher(Watcher):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.keys_of_waits: set[int] = set()
+        self.again: set[int] = set()  #: keys of nodes that have waited again
+        self.given: dict[int, int] = {}  #: keys of the nodes that got each signal, by its number
         self.acknowledged: dict[int, str] = {}  #: names by number
 
     def waiting(self) -> list[str]:
@@ -111,21 +123,27 @@ class SignalWatcher(Watcher):
 
     def committed(self, changes: Changes) -> None:
         self.keys_of_waits |= {row.key for row in changes.nodes if row.arguments == ARGUMENTS}
-        for outcome in changes.outcomes:
-            if outcome.key in self.keys_of_waits:
-                self._check_end(outcome)
         waits = self.keys_of_waits
+        self.again |= {row.key for row in changes.retried if row.key in waits}
+        for outcome in changes.outcomes:
+            if outcome.key in waits:
+                self._check_end(outcome)
         super().committed(replace(
             changes, nodes=[row for row in changes.nodes if row.key not in waits],
             outcomes=[row for row in changes.outcomes if row.key not in waits],
             progress=[row for row in changes.progress if row.key not in waits],
             blocks=[row for row in changes.blocks if row.first_key not in waits],
+            retried=[row for row in changes.retried if row.key not in waits],
         ))  # fmt: skip
 
     def _check_end(self, row: OutcomeRow) -> None:
         wait = self.disk.tables.mail.waits[row.key]
         self.note("wait ended", row.key, wait.name, int(wait.end))
         self.require(row.state != State.CANCELLED, "a wait ends once", f"node {row.key} was cancelled")
+        if (number := _number_in(row)) is not None:
+            before = self.given.get(number)
+            self.require(before is None, "given once", f"signal {number} to {before} and {row.key}")
+            self.given[number] = row.key
         if wait.end in (WaitEnd.TIMED_OUT, WaitEnd.DEFAULT):
             early = wait.until - row.ended
             self.require(
@@ -143,20 +161,17 @@ class SignalWatcher(Watcher):
     def check_end(self, submitted: Any) -> None:
         super().check_end(submitted)
         tables = self.disk.tables
-        given: dict[int, int] = {}
         for name in (*NAMES, "end"):
             before = 0
             for key in sorted(key for key, row in tables.mail.waits.items() if row.name == name):
-                outcome = tables.outcomes[key]
-                number = _number_in(outcome)
-                if number is None:
-                    continue
-                self.require(number not in given, "given once", f"signal {number} to {given.get(number)} and {key}")
-                self.require(number > before, "in order", f"signal {number} of {name} after {before}")
-                given[number] = before = key if number in given else number
+                self.require(key in tables.outcomes, "a wait ends once", f"node {key} waits again")
+                number = _number_in(tables.outcomes[key]) if key in tables.outcomes else None
+                if number is not None and key not in self.again:
+                    self.require(number > before, "in order", f"signal {number} of {name} after {before}")
+                    before = number
         kept = {_number_of(row) for row in tables.mail.signals.values() if row.value is not None}
         for number, name in self.acknowledged.items():
-            self.require((number in given) != (number in kept), "none is lost", f"signal {number} of {name}")
+            self.require((number in self.given) != (number in kept), "none is lost", f"signal {number} of {name}")
 
 
 def _number_in(outcome: OutcomeRow) -> int | None:
