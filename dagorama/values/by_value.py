@@ -15,9 +15,9 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from enum import Enum
 from inspect import CO_OPTIMIZED
-from io import BytesIO
+from io import BytesIO, TextIOWrapper
 from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from weakref import WeakSet, WeakValueDictionary
 
 from dagorama.errors import ValueNotReadable
@@ -97,9 +97,22 @@ def _put_first(pickler: Any, reducers: Mapping[type, _Reducer]) -> None:
         make, arguments = theirs[CodeType](found)
         return _code, (make, arguments, found.co_filename)
 
-    ours: dict[type, _Reducer] = {CodeType: code, **reducers}
+    def file(found: TextIOWrapper) -> tuple[Any, ...]:
+        # cloudpickle replaces a file by a copy of its contents, and what is written to the copy is lost.
+        is_standard = found is sys.stdout or found is sys.stderr
+        return theirs[TextIOWrapper](found) if is_standard else _refuse(found)
+
+    def view(found: memoryview) -> tuple[Any, ...]:
+        # cloudpickle replaces a view by its bytes, which are other items than the numbers of an array.
+        return theirs[memoryview](found) if found.format == "B" and found.ndim == 1 else _refuse(found)
+
+    ours: dict[type, _Reducer] = {CodeType: code, TextIOWrapper: file, memoryview: view, **reducers}
     # An assignment would set the attribute of the Python class, and would not reach the C pickler.
     vars(pickle.Pickler)["dispatch_table"].__set__(pickler, ChainMap(ours, theirs))
+
+
+def _refuse(found: object) -> NoReturn:
+    raise TypeError(f"cannot pickle {type(found).__qualname__!r} object")
 
 
 @stored.named("code")
