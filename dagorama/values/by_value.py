@@ -15,9 +15,9 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from enum import Enum
 from inspect import CO_OPTIMIZED
-from io import BytesIO, TextIOWrapper
+from io import BytesIO
 from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet, WeakValueDictionary
 
 from dagorama.errors import ValueNotReadable
@@ -35,18 +35,17 @@ from dagorama.user_code.modules import (
     named,
     public_name,
 )
+from dagorama.values.standard_objects import Reducer, standard_reducers
 
 if TYPE_CHECKING:
     from dagorama.values.out_of_band import OutOfBandWriter
 
 PROTOCOL = 5
 
-_Reducer = Callable[[Any], tuple[Any, ...]]
-
 
 def dumps(
     value: object,
-    reducers: Mapping[type, _Reducer] | None = None,
+    reducers: Mapping[type, Reducer] | None = None,
     left_out: OutOfBandWriter | None = None,
     *,
     with_functions: bool = False,
@@ -88,31 +87,18 @@ def dumps(
     return file.getvalue()
 
 
-def _put_first(pickler: Any, reducers: Mapping[type, _Reducer]) -> None:
+def _put_first(pickler: Any, reducers: Mapping[type, Reducer]) -> None:
     import pickle
 
-    theirs = cast(dict[type, _Reducer], pickler.dispatch_table)
+    theirs = cast(dict[type, Any], pickler.dispatch_table)
 
     def code(found: CodeType) -> tuple[Any, ...]:
         make, arguments = theirs[CodeType](found)
         return _code, (make, arguments, found.co_filename)
 
-    def file(found: TextIOWrapper) -> tuple[Any, ...]:
-        # cloudpickle replaces a file by a copy of its contents, and what is written to the copy is lost.
-        is_standard = found is sys.stdout or found is sys.stderr
-        return theirs[TextIOWrapper](found) if is_standard else _refuse(found)
-
-    def view(found: memoryview) -> tuple[Any, ...]:
-        # cloudpickle replaces a view by its bytes, which are other items than the numbers of an array.
-        return theirs[memoryview](found) if found.format == "B" and found.ndim == 1 else _refuse(found)
-
-    ours: dict[type, _Reducer] = {CodeType: code, TextIOWrapper: file, memoryview: view, **reducers}
+    ours = {CodeType: code, **standard_reducers(theirs, _by_name), **reducers}
     # An assignment would set the attribute of the Python class, and would not reach the C pickler.
     vars(pickle.Pickler)["dispatch_table"].__set__(pickler, ChainMap(ours, theirs))
-
-
-def _refuse(found: object) -> NoReturn:
-    raise TypeError(f"cannot pickle {type(found).__qualname__!r} object")
 
 
 @stored.named("code")
