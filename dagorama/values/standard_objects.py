@@ -6,13 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import Any, NewType, NoReturn, ParamSpec, TypeVarTuple
 
 from dagorama.models import stored
-from dagorama.user_code.modules import is_local
+from dagorama.user_code.modules import is_local, local_modules, named
 
 Reducer = Callable[[Any], tuple[Any, ...] | str]
-_LruCache = type(lru_cache(len))
 
 
 def standard_reducers(
@@ -29,14 +28,25 @@ def standard_reducers(
         # cloudpickle replaces a view by its bytes, which are other items than the numbers of an array.
         return theirs[memoryview](found) if found.format == "B" and found.ndim == 1 else _refuse(found)
 
-    def cache(found: Any) -> tuple[Any, ...] | str:
-        # It pickles as a name, under which no other process finds it if it is local.
-        if is_local(found):
-            return _cached_function, (found.__wrapped__, found.cache_parameters())
-        reduced: tuple[Any, ...] | str = by_name(found) or found.__reduce__()
+    def by_value(make: Callable[[Any], tuple[Any, ...]]) -> Reducer:
+        def reduced(found: Any) -> tuple[Any, ...] | str:
+            # It pickles as a name, under which no other process finds it if it is local.
+            if _is_local(found):
+                return make(found)
+            by_its_name: tuple[Any, ...] | str = by_name(found) or found.__reduce__()
+            return by_its_name
+
         return reduced
 
-    return {TextIOWrapper: file, memoryview: view, _LruCache: cache, cached_property: _property}
+    by_names = {kind: by_value(make) for kind, make in _NAMED.items()}
+    return {TextIOWrapper: file, memoryview: view, cached_property: _property, **by_names}
+
+
+def _is_local(found: Any) -> bool:
+    """Return whether other processes cannot import an object under its name."""
+    if found.__module__ is None or hasattr(found, "__qualname__"):
+        return found.__module__ is None or is_local(found)
+    return found.__module__ in local_modules or named(sys.modules.get(found.__module__), found.__name__) is not found
 
 
 def _property(found: cached_property[Any]) -> tuple[Any, ...]:
@@ -49,6 +59,20 @@ def _cached_function(function: Callable[..., Any], parameters: Mapping[str, Any]
     """Return a function with an empty cache, as functools.lru_cache makes it."""
     cached: Callable[..., Any] = lru_cache(**parameters)(function)
     return cached
+
+
+def _new_type(found: Any) -> tuple[Any, ...]:
+    names = {"__module__": found.__module__, "__qualname__": found.__qualname__}
+    return NewType, (found.__name__, found.__supertype__), names
+
+
+#: Objects that pickle as names, by type: how they are made again.
+_NAMED: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    type(lru_cache(len)): lambda found: (_cached_function, (found.__wrapped__, found.cache_parameters())),
+    NewType: _new_type,
+    ParamSpec: lambda found: (ParamSpec, (found.__name__,)),
+    TypeVarTuple: lambda found: (TypeVarTuple, (found.__name__,)),
+}
 
 
 def _refuse(found: object) -> NoReturn:

@@ -286,6 +286,43 @@ def test_functions_and_properties_with_a_cache_travel(tmp_path: Path) -> None:
     assert done.stdout == "(1548008755920, 55, 9, 2, 2, 3)\n", done.stderr
 
 
+def test_types_that_pickle_as_names_travel(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        import functools
+        from typing import Callable, NewType, ParamSpec, TypeVar, TypeVarTuple
+
+        P, R, Rest, UserId = ParamSpec("P"), TypeVar("R"), TypeVarTuple("Rest"), NewType("UserId", int)
+
+        def counted(function: Callable[P, R]) -> Callable[P, R]:
+            @functools.wraps(function)
+            def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+                return function(*args, **kwargs)
+            return wrapper
+
+        @counted
+        def added(one: int, *rest: *Rest) -> int:
+            return one + len(rest)
+
+        class Task(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self, user: UserId) -> UserId:
+                return self.next_of(user, UserId)
+
+            @dagorama().syncfn
+            def next_of(self, user: UserId, kind: object) -> UserId:
+                assert kind is UserId or kind.__supertype__ is int
+                return kind(added(user, 1, 1))
+
+        if __name__ == "__main__":
+            with launch_workers(1):
+                print(resolve(*Task()(UserId(3)), timeout=20))
+        """,
+    )
+    assert done.stdout == "5\n", done.stderr
+
+
 def test_factories_make_classes_that_are_told_apart(tmp_path: Path) -> None:
     done = script(
         tmp_path,
