@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from bdb import BdbQuit
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ from dagorama_testing.rules import Rules
 #: Run time that is reported for each node: with measured times, the order of nodes would depend on the machine.
 MICROSECONDS = 100
 #: Exceptions that a node fails with. Others end the test: Ctrl-C and `pytest.skip` raise such exceptions.
-NODE_ERRORS = (Exception, SystemExit, GeneratorExit)
+NODE_ERRORS = (Exception, SystemExit, GeneratorExit, CancelledError)
 
 
 class InlineExecutor(TracedExecutor):
@@ -69,7 +70,8 @@ class InlineExecutor(TracedExecutor):
         run = self._runs.pop(call.attempt, None)
         if run is not None and not isinstance(error, LookUp):
             run.error = error
-            self.errors[run.node_id] = run
+            if not is_cancelled():
+                self.errors[run.node_id] = run
         return super()._broke_off(call, error, started, is_cancelled)
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:

@@ -64,6 +64,7 @@ class InlineWorker:
         self._queue: deque[Call] = deque()
         self._ordinal = 0
         self._final: set[int] = set()  # attempts that are not retried if they exceed their timeout
+        self._dropped: set[int] = set()  # attempts of async nodes that ended with their child process
         self._hanging: _Hanging | None = None
         self._pieces: list[bytes] = []
         self._call: BrokerCall | None = None
@@ -183,7 +184,7 @@ class InlineWorker:
             return False
         if self._breaks_down(call):
             return True
-        is_cancelled = partial(self._claims.is_cancelled, entry, ordinal)
+        is_cancelled = partial(self._is_cancelled, self._claims, entry, ordinal, call.attempt)
         if call.work.is_async:
             task = loop().create_task(self.executor.run_async(call, now, is_cancelled))
             self.tasks[task] = _Running(call.attempt, is_cancelled)
@@ -193,6 +194,9 @@ class InlineWorker:
                 self.executor.run(call, now, is_cancelled)
         self._flush_if_idle()
         return True
+
+    def _is_cancelled(self, claims: ClaimTable, entry: int, ordinal: int, attempt: int) -> bool:
+        return attempt in self._dropped or claims.is_cancelled(entry, ordinal)
 
     def _flush_if_idle(self) -> None:
         if not self._queue:
@@ -283,7 +287,8 @@ class InlineWorker:
             self.executor.skip(call)
         self._ordinal += len(self._queue)
         self._queue.clear()
-        for task in list(self.tasks):
+        for task, node in self.tasks.items():
+            self._dropped.add(node.attempt)
             task.cancel()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from dagorama.client.connection import using
 from dagorama.client.large_values import broker_values
+from dagorama.graph.definitions import constructed_again
 from dagorama.models.method_types import NodeMethod, UnboundNodeMethod
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.launch import fresh_key
@@ -190,6 +191,7 @@ def inline(
     world = World(driver, rules)
     with ExitStack() as stack:
         stack.enter_context(fresh_key())
+        stack.enter_context(constructed_again())
         try:
             stack.enter_context(using(InlineConnection(driver, world.clock)))
             for worker in workers:

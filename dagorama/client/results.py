@@ -122,7 +122,10 @@ class _Wanted:
         self.pairs = list(pairs)
         self._owners: dict[bytes, bytes] = {}
         self._places: dict[bytes, list[tuple[int, DAGPromise[Any]]]] = {}
-        for place, (instance, value) in enumerate(self.pairs):
+        for place, pair in enumerate(self.pairs):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise TypeError(f"{what} takes pairs (instance, promise), not a {type(pair).__name__}")
+            instance, value = pair
             check_instance(what, instance)
             for promise in (value,) if isinstance(value, DAGPromise) else find_promises(value):
                 self._owners[promise.node_id] = owner_of(instance, promise)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -82,6 +83,18 @@ def _constructed_once(cls: type, data: bytes | None) -> Any:
     if len(_made) > MADE:
         _made.popitem(last=False)
     return definition
+
+
+@contextmanager
+def constructed_again() -> Iterator[None]:
+    """Construct definitions for the nodes of the block again, as a new process does."""
+    kept = list(_made.items())
+    _made.clear()
+    try:
+        yield
+    finally:
+        _made.clear()
+        _made.update(kept)
 
 
 def _construct(cls: type, data: bytes | None) -> Any:

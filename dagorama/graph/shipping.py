@@ -171,12 +171,14 @@ def _refusal(cls: type, error: Exception) -> str:
 
 
 def _unpicklable_part(cls: type) -> str:
-    """Return the name in the code of the class whose value cannot be pickled."""
-    for method, name, value in captured_in(cls):
+    """Return the name in the code of the class, or the attribute, whose value cannot be pickled."""
+    used = ((name, value, f" that {method} uses") for method, name, value in captured_in(cls))
+    own = ((name, value, f" of {cls.__qualname__}") for name, value in vars(cls).items())
+    for name, value, where in (*used, *own):
         try:
             dumps(value, with_functions=True)
         except Exception:
-            return f"{name!r}, a {type(value).__qualname__} that {method} uses, "
+            return f"{name!r}, a {type(value).__qualname__}{where}, "
     return "it "
 
 

@@ -37,6 +37,7 @@ _HOMES = {
     "code": "dagorama.values.by_value",
     "imported": "dagorama.values.by_value",
     "sentinel": "dagorama.values.by_value",
+    "cached_function": "dagorama.values.standard_objects",
     "local_class": "dagorama.values.by_value",
     "local_function": "dagorama.values.by_value",
     "fill_local": "dagorama.values.by_value",

@@ -105,8 +105,11 @@ _hashes: WeakKeyDictionary[type | FunctionType, _Hash] = WeakKeyDictionary()
 
 
 def captured_in(cls: type) -> Iterator[tuple[str, str, object]]:
-    """Yield method, name and value of each object that the methods of a class name in their module or capture."""
-    for base in cls.__mro__:
+    """Yield method, name and value of each object that methods name in their module or capture.
+
+    These are the methods of a class and of its bases that other processes cannot import.
+    """
+    for base in filter(is_local, cls.__mro__):
         for member in vars(base).values():
             for function in code_in(member):
                 namespace = function.__globals__

@@ -35,18 +35,17 @@ from dagorama.user_code.modules import (
     named,
     public_name,
 )
+from dagorama.values.standard_objects import Reducer, standard_reducers
 
 if TYPE_CHECKING:
     from dagorama.values.out_of_band import OutOfBandWriter
 
 PROTOCOL = 5
 
-_Reducer = Callable[[Any], tuple[Any, ...]]
-
 
 def dumps(
     value: object,
-    reducers: Mapping[type, _Reducer] | None = None,
+    reducers: Mapping[type, Reducer] | None = None,
     left_out: OutOfBandWriter | None = None,
     *,
     with_functions: bool = False,
@@ -88,16 +87,16 @@ def dumps(
     return file.getvalue()
 
 
-def _put_first(pickler: Any, reducers: Mapping[type, _Reducer]) -> None:
+def _put_first(pickler: Any, reducers: Mapping[type, Reducer]) -> None:
     import pickle
 
-    theirs = cast(dict[type, _Reducer], pickler.dispatch_table)
+    theirs = cast(dict[type, Any], pickler.dispatch_table)
 
     def code(found: CodeType) -> tuple[Any, ...]:
         make, arguments = theirs[CodeType](found)
         return _code, (make, arguments, found.co_filename)
 
-    ours: dict[type, _Reducer] = {CodeType: code, **reducers}
+    ours = {CodeType: code, **standard_reducers(theirs, _by_name), **reducers}
     # An assignment would set the attribute of the Python class, and would not reach the C pickler.
     vars(pickle.Pickler)["dispatch_table"].__set__(pickler, ChainMap(ours, theirs))
 

@@ -224,6 +224,7 @@ def _advice() -> tuple[tuple[tuple[type, ...], str, str], ...]:
         ((CoroutineType,), "a coroutine", "await it and pass its result"),
         ((socket,), "a socket", "pass the address and connect in the method that uses it"),
         ((IOBase,), "an open file", "pass its path or its contents"),
+        ((memoryview,), "a memoryview", "pass its bytes(), or the array that it is a view of"),
         ((ref,), "a weak reference", "pass the object itself"),
     )
 

@@ -17,6 +17,7 @@ from dagorama_check.analysis.values import (
     Fixed,
     Items,
     Stuck,
+    Table,
     Value,
     item_of,
     join,
@@ -86,8 +87,20 @@ class Interpreter(Definitions):
                 self.scope.bind(target.id, UNKNOWN)
 
     def _return(self, node: ast.Return) -> bool:
-        self.returned.append(self.value_of(node.value) if node.value else PLAIN)
+        value = self.value_of(node.value) if node.value else PLAIN
+        if self.body is not None and self.body.function.decorator is not None:
+            self._result_of_node(node, value)
+        self.returned.append(value)
         return self._leave()
+
+    def _result_of_node(self, node: ast.Return, value: Value, depth: int = 3) -> None:
+        """Report a coroutine in the result of a node, which cannot be pickled."""
+        if isinstance(value, Awaitable) and value.maker:
+            text = f"the result of a node is a coroutine: the call of `{value.maker}` is not awaited"
+            self.report("DAG006", node, text)
+        elif isinstance(value, Fixed | Items | Table) and depth:
+            for part in value.items if isinstance(value, Fixed) else (value.item,):
+                self._result_of_node(node, part, depth - 1)
 
     def _raise(self, node: ast.Raise) -> bool:
         for part in (node.exc, node.cause):

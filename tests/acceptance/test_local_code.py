@@ -225,6 +225,104 @@ def test_what_cannot_travel_is_refused_by_its_name(tmp_path: Path, first: str) -
     assert "'guard', a lock that Task.entrypoint uses, cannot be pickled" in last
 
 
+def test_an_attribute_of_the_class_that_cannot_travel_is_named(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        class Task(DAGDefinition):
+            guard = threading.Lock()
+
+            @dagorama().syncfn
+            def entrypoint(self):
+                return 5
+
+        with launch_workers(1):
+            Task()()
+        """,
+    )
+    assert "'guard', a lock of Task, cannot be pickled" in done.stderr
+
+
+def test_functions_and_properties_with_a_cache_travel(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        import functools
+
+        @functools.cache
+        def fibonacci(number):
+            return number if number < 2 else fibonacci(number - 1) + fibonacci(number - 2)
+
+        class Shape:
+            def __init__(self, width):
+                self.width = width
+            @functools.cached_property
+            def area(self):
+                return self.width * self.width
+
+        class Task(DAGDefinition):
+            @functools.cached_property
+            def factor(self):
+                return 2
+
+            @functools.lru_cache(maxsize=3)
+            def plus(self, number):
+                return number + 1
+
+            @dagorama().syncfn
+            def entrypoint(self):
+                return self.product(fibonacci, Shape(3))
+
+            @dagorama().syncfn
+            def product(self, function, shape):
+                size = self.__class__.plus.cache_parameters()["maxsize"]
+                return function(60), fibonacci(10), shape.area, self.factor, self.plus(1), size
+
+        if __name__ == "__main__":
+            with launch_workers(1):
+                print(resolve(*Task()(), timeout=20))
+        """,
+    )
+    assert done.stdout == "(1548008755920, 55, 9, 2, 2, 3)\n", done.stderr
+
+
+def test_types_that_pickle_as_names_travel(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        import functools
+        from typing import Callable, NewType, ParamSpec, TypeVar, TypeVarTuple
+
+        P, R, Rest, UserId = ParamSpec("P"), TypeVar("R"), TypeVarTuple("Rest"), NewType("UserId", int)
+
+        def counted(function: Callable[P, R]) -> Callable[P, R]:
+            @functools.wraps(function)
+            def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+                return function(*args, **kwargs)
+            return wrapper
+
+        @counted
+        def added(one: int, *rest: *Rest) -> int:
+            return one + len(rest)
+
+        class Task(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self, user: UserId) -> UserId:
+                return self.next_of(user, UserId)
+
+            @dagorama().syncfn
+            def next_of(self, user: UserId, kind: object) -> UserId:
+                assert kind is UserId or kind.__supertype__ is int
+                return kind(added(user, 1, 1))
+
+        if __name__ == "__main__":
+            with launch_workers(1):
+                print(resolve(*Task()(UserId(3)), timeout=20))
+        """,
+    )
+    assert done.stdout == "5\n", done.stderr
+
+
 def test_factories_make_classes_that_are_told_apart(tmp_path: Path) -> None:
     done = script(
         tmp_path,

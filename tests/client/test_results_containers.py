@@ -123,3 +123,5 @@ async def test_an_instance_and_a_promise_in_each_others_place_are_noticed(broker
         await aresolve(promise, instance)
     with pytest.raises(TypeError, match="must be the instance"):
         resolve_all([(promise, instance)])
+    with pytest.raises(TypeError, match=r"takes pairs \(instance, promise\), not a DAGPromise"):
+        resolve_all([promise])

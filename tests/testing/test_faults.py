@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from dagorama import (
     DAGDefinition,
+    DAGInstance,
+    DAGPromise,
     NodeCancelled,
     NodeFailed,
     ProcessDied,
@@ -17,7 +20,7 @@ from dagorama import (
     resolve,
     state,
 )
-from dagorama_testing import SimulatedWorker, inline
+from dagorama_testing import SimulatedWorker, World, inline
 from tests.testing.graphs import Patient, Shapes, Steps
 
 
@@ -62,6 +65,42 @@ def test_nodes_of_a_lost_worker_run_on_another_one() -> None:
         world.run()
         assert resolve(instance, promise) == 5
         assert [run.died for run in world.runs_of(Steps.step)].count(True) == 1
+
+
+class Overlapping(DAGDefinition):
+    @dagorama
+    async def entrypoint(self) -> list[int]:
+        return [await self.long(1), await self.last(await self.short(2))]
+
+    @dagorama
+    async def long(self, number: int) -> int:
+        await asyncio.sleep(0.02)
+        return number
+
+    @dagorama
+    async def short(self, number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    @dagorama
+    async def last(self, number: int) -> int:
+        return number
+
+
+@pytest.mark.parametrize("breakdown", [World.die, World.lose])
+def test_async_nodes_that_end_with_their_process_run_again(breakdown: Callable[..., None]) -> None:
+    with inline() as world:
+        breakdown(world, Overlapping.last)
+        instance, promise = asyncio.run(_started(Overlapping()))
+        world.run()
+        assert resolve(instance, promise) == [1, 2]
+        broken_off, again = world.runs_of(Overlapping.long)
+        assert (broken_off.result, again.result) == (None, 1)
+        assert world.error_of(again.node_id) is None
+
+
+async def _started(definition: Overlapping) -> tuple[DAGInstance, DAGPromise[list[int]]]:
+    return await definition()
 
 
 def test_a_node_that_always_loses_its_worker_fails() -> None:

@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 import dagorama_testing.running
-from dagorama import DAGDefinition, ProcessDied, ResourceNotOpened, dagorama, launch_workers, resolve, resource
+from dagorama import (
+    DAGDefinition,
+    Failure,
+    ProcessDied,
+    ResourceNotOpened,
+    dagorama,
+    launch_workers,
+    outcome,
+    resolve,
+    resource,
+)
 from dagorama.client.connection import connection
 from dagorama_testing import NothingHappens, inline, run_inline, run_inline_async
 from tests.support.brokers import launch_broker
@@ -188,6 +198,25 @@ def test_an_interruption_ends_the_test() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_inline(Stopped())
+
+
+def test_a_node_that_cancels_its_own_task_fails() -> None:
+    class Impatient(DAGDefinition):
+        @dagorama
+        async def entrypoint(self) -> str:
+            return await self.kind_of(outcome(await self.waiting()))
+
+        @dagorama
+        async def waiting(self) -> int:
+            task = asyncio.create_task(asyncio.sleep(60, 1))
+            task.cancel()
+            return await task
+
+        @dagorama
+        async def kind_of(self, result: int | Failure) -> str:
+            return result.type if isinstance(result, Failure) else ""
+
+    assert run_inline(Impatient()) == "asyncio.exceptions.CancelledError"
 
 
 def test_skipping_in_a_node_skips_the_test() -> None:

@@ -20,7 +20,7 @@ from dagorama import (
 )
 from dagorama.client.connection import is_inline
 from dagorama.errors import WorkersNotStarted
-from dagorama_testing import SimulatedWorker, inline
+from dagorama_testing import SimulatedWorker, inline, run_inline
 from tests.testing.graphs import Shapes, Steps
 
 
@@ -101,6 +101,25 @@ def test_worlds_nest_and_leave_nothing_behind() -> None:
         assert resolve(*mine) == 2
         with pytest.raises(NotFound):
             resolve(*inside)
+
+
+class Remembering(DAGDefinition):
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    @dagorama
+    def entrypoint(self, number: int) -> list[int]:
+        self.seen.add(number)
+        return sorted(self.seen)
+
+
+def test_definitions_are_constructed_again_in_each_world() -> None:
+    assert run_inline(Remembering(), 1) == [1]
+    with inline():
+        outer = Remembering()(2)
+        assert resolve(*outer, timeout=60) == [2]
+        assert run_inline(Remembering(), 3) == [3]
+    assert run_inline(Remembering(), 4) == [4]
 
 
 def test_a_fork_is_outside_of_the_world() -> None:

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+from array import array
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -507,6 +508,20 @@ UNPICKLABLE: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
 def test_what_cannot_be_pickled_is_named_by_its_place(args: Any, kwargs: Any, message: str) -> None:
     with pytest.raises(NotPicklable, match=message):
         encode_call(args, kwargs, work)
+
+
+@pytest.mark.parametrize("mode", ["r", "w+", "rb"])
+def test_an_open_file_is_refused_and_not_replaced_by_a_copy(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "report.txt"
+    path.touch()
+    with path.open(mode) as file, pytest.raises(NotPicklable, match=r"'config' cannot be pickled: an open file"):
+        encode_call((file,), {}, work)
+
+
+def test_a_view_is_sent_only_if_its_items_are_its_bytes() -> None:
+    assert decode(encode(memoryview(bytearray(b"abc"))[::2]).envelope) == b"ac"
+    with pytest.raises(NotPicklable, match=r"the value\[0\] cannot be pickled: a memoryview .* pass its bytes"):
+        encode([memoryview(array("d", [1.0]))])
 
 
 def test_arguments_that_fit_no_parameter_are_numbered() -> None:

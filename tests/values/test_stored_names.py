@@ -152,6 +152,7 @@ def test_an_error_is_named_by_the_module_of_errors(name: str) -> None:
 
 SCRIPT = """
 from enum import Enum
+from functools import cache
 from dagorama import DAGDefinition, dagorama
 from dagorama.values.by_value import dumps
 
@@ -171,15 +172,20 @@ class Dag(DAGDefinition):
 def function(default=MISSING):
     return default
 
+@cache
+def cached():
+    return 1
+
 if __name__ == "__main__":
     import sys
-    sys.stdout.write(dumps((MISSING, Colour.RED, Plain(), function, Dag, lambda: 1)).hex())
+    sys.stdout.write(dumps((MISSING, Colour.RED, Plain(), function, cached, Dag, lambda: 1)).hex())
 """
 
 OF_A_SCRIPT = {
     "dagorama.definition DAGDefinition",
     "dagorama.models.stored DecoratedFunction",
     "dagorama.models.stored Options",
+    "dagorama.models.stored cached_function",
     "dagorama.models.stored code",
     "dagorama.models.stored fill_local",
     "dagorama.models.stored local_class",
@@ -210,9 +216,9 @@ def test_a_reader_finds_each_name_without_having_imported_its_module() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == [
-        "Cache", "DecoratedFunction", "Limit", "Options", "Rate", "Unsent", "code", "constructed", "fill_local",
-        "imported", "instance", "instance_type", "local_class", "local_function", "outcome", "outcome_value", "promise",
-        "promise_value", "put_value", "sentinel", "value_ref",
+        "Cache", "DecoratedFunction", "Limit", "Options", "Rate", "Unsent", "cached_function", "code", "constructed",
+        "fill_local", "imported", "instance", "instance_type", "local_class", "local_function", "outcome",
+        "outcome_value", "promise", "promise_value", "put_value", "sentinel", "value_ref",
     ]  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""DAG006: a coroutine that is dropped, so that its node is never created."""
+"""DAG006: a coroutine that is dropped or returned, so that its node is never created."""
+
+from collections.abc import Coroutine
+from typing import Any
 
 from dagorama import dagorama
 from tests.check.planted.nodes import Nodes
@@ -28,3 +31,15 @@ class AlwaysTrue(Nodes):
         if self.fetch(0):  #: DAG006
             return number
         return 0
+
+
+class Returned(Nodes):
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> Coroutine[Any, Any, int]:
+        return self.fetch(number)  #: DAG006
+
+
+class ReturnedInList(Nodes):
+    @dagorama().asyncfn
+    async def entrypoint(self, number: int) -> list[Coroutine[Any, Any, int]]:
+        return [self.fetch(i) for i in range(number)]  #: DAG006
