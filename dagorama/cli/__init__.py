@@ -20,6 +20,7 @@ from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 from dagorama.settings.hosts import checked_host
 from dagorama_monitoring.documentation import with_address
+from dagorama_monitoring.streams import open_standard_streams
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -141,6 +142,7 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
 
     Exit with a one-sentence error and code 2 if the flags contradict each other or the environment is invalid.
     """
+    open_standard_streams()
     host, port = flags.pop("host"), flags.pop("port")
     if flags["only_imported"] and not flags["imports"]:
         raise click.UsageError("--only-imported without --import would run nothing")
