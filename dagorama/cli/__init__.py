@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dagorama.cli.parameters import Number, text
 from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 from dagorama.settings.hosts import checked_host
@@ -26,6 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Seconds without a node after which a worker with `--until idle` leaves.
 IDLE_S = 60.0
+_LAST_DESCRIPTOR = 2**31 - 1
 STDERR = 2  #: the last descriptor of the standard streams, which programs of nodes inherit
 
 #: (flag, parameter, help) of each flag that may be repeated
@@ -68,22 +70,22 @@ def worker_flags(command: F) -> F:
         help="Capture for the logs of nodes what Python code prints, or also output of C code and of programs.",
     )(command)  # fmt: skip
     command = click.option(
-        "--name", default="", help="Its name in `dagorama workers`.  [default: HOST:PID]"
+        "--name", type=text, default="", help="Its name in `dagorama workers`.  [default: HOST:PID]"
     )(command)  # fmt: skip
-    for flag, parameter, text in reversed(_LISTS):
-        command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
+    for flag, parameter, meaning in reversed(_LISTS):
+        command = click.option(flag, parameter, type=text, multiple=True, help=f"{meaning} May be repeated.")(command)
     return command
 
 
 def _leaving_flags(command: F) -> F:
     """Add the flags about when a worker leaves."""
     command = click.option(
-        "--lifetime", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+        "--lifetime", type=Number(min=0, min_open=True), metavar="SECONDS",
         help="Take no more nodes when one as long as the ones before would end after this time, finish the running "
         "ones however long they take, and exit.",
     )(command)  # fmt: skip
     command = click.option(
-        "--idle", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+        "--idle", type=Number(min=0, min_open=True), metavar="SECONDS",
         help=f"For --until idle: seconds without a node to run.  [default: {IDLE_S:g}]",
     )(command)  # fmt: skip
     command = click.option(
@@ -96,14 +98,14 @@ def _leaving_flags(command: F) -> F:
         "that no connected worker can run.",
     )(command)  # fmt: skip
     return click.option(
-        "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
+        "--grace", type=Number(min=0), metavar="SECONDS",
         help="Seconds running nodes get to finish on shutdown.  [default: DAGORAMA_GRACE, or 25]",
     )(command)  # fmt: skip
 
 
 @click.command()
 @click.option(
-    "--lifeline", type=click.IntRange(min=0), metavar="FD",
+    "--lifeline", type=click.IntRange(0, _LAST_DESCRIPTOR), metavar="FD",
     help="Exit at once when the other end of this pipe or socket, which it inherits, is closed.",
 )  # fmt: skip
 @click.option("--reload", is_flag=True, help="Restart the worker when a file changes; for development.")
