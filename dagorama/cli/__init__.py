@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dagorama.cli.parameters import Number, text
+from dagorama.cli.parameters import Number, current_folder, text
 from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 from dagorama.settings.hosts import checked_host
@@ -133,7 +133,7 @@ def worker(reload: bool, watch_dir: str | None, watch_pattern: str | None, **fla
         # Imported by name, because it is in a layer above this one.
         import_module("dagorama.hot_reload").reload_worker(watch_dir or ".", options, watch_pattern or "*")
         return
-    sys.path.insert(0, os.getcwd())  # as `python -m` would
+    sys.path.insert(0, current_folder())  # as `python -m` would
     from dagorama.worker.main import run_worker
 
     sys.exit(run_worker(options))

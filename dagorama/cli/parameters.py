@@ -1,10 +1,11 @@
-"""Types of options that more than one command has.
+"""Types of options that more than one command has, and the current folder.
 
 The rule: an option that was passed is never treated as if it had not been, and a number is one.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from math import isnan
 from typing import Any
@@ -32,6 +33,14 @@ def text(value: str) -> str:
     except UnicodeEncodeError:
         raise click.BadParameter(f"{value!r} is not valid UTF-8.") from None
     return value
+
+
+def current_folder() -> str:
+    """Return the current folder. Raises UsageError if it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise click.UsageError("the current folder was deleted") from None
 
 
 def filter_option(*declarations: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

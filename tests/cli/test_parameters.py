@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,21 @@ def test_a_token_whose_record_would_be_unreadable_is_refused(option: str, tmp_pa
     said = refusal("tokens", "new", "--role", "worker", "--file", str(file), option, NO_TEXT)
     assert said.endswith("is not valid UTF-8.")
     assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("dagorama run flow:Shapes", 2), ("dagorama worker", 2), ("dagorama worker --reload", 2), ("dagorama dev", 2),
+        ("dagorama check", 2), ("dagorama_broker serve --port 0 --store sqlite:///relative.db", 78),
+    ],
+)  # fmt: skip
+def test_a_deleted_current_folder_is_named(command: str, code: int, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["bash", "-c", f"cd {gone} && rmdir {gone} && {sys.executable} -P -m {command}"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "the current folder was deleted" in done.stderr, done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
