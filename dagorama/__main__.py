@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
 import click
 
 from dagorama.cli.base import report_errors
+from dagorama_monitoring.streams import failing_output, open_standard_streams
 
 #: Where each command is defined.
 COMMANDS = {
@@ -55,6 +57,11 @@ GROUP = "dagorama.commands"
 
 class Commands(click.Group):
     """A group that imports a command when it is used, and exits with the code of an error that it raises."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        open_standard_streams()
+        with failing_output():
+            return super().main(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> object:
         with report_errors():

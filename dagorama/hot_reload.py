@@ -16,6 +16,7 @@ import click
 
 from dagorama.cli import ready_options, worker_flags
 from dagorama.cli.checks import FolderCheck
+from dagorama.cli.parameters import current_folder
 from dagorama.dev_address import FOLDER
 from dagorama.runner import LaunchedWorkers
 from dagorama.settings import WorkerOptions, no_color
@@ -57,7 +58,7 @@ def reload_worker(watch_dir: Path | str, options: WorkerOptions, pattern: str = 
     except ImportError:
         click.echo("worker-hot-reload needs watchfiles: pip install 'dagorama[hot-reload]'", err=True)
         sys.exit(UNUSABLE)
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, current_folder())
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

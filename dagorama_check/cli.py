@@ -69,6 +69,8 @@ def _settings(
         return settings, chosen_codes(settings.select, settings.ignore)
     except (BadSettings, ValueError) as error:
         raise click.UsageError(f"{error}") from None
+    except FileNotFoundError:
+        raise click.UsageError("the current folder was deleted") from None
 
 
 def _with_stdin(files: list[File], name: str) -> list[File]:

@@ -16,15 +16,18 @@ from typing import Any, TypeVar
 
 import click
 
+from dagorama.cli.parameters import Number, current_folder, text
 from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 from dagorama.settings.hosts import checked_host
 from dagorama_monitoring.documentation import with_address
+from dagorama_monitoring.streams import open_standard_streams
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Seconds without a node after which a worker with `--until idle` leaves.
 IDLE_S = 60.0
+_LAST_DESCRIPTOR = 2**31 - 1
 STDERR = 2  #: the last descriptor of the standard streams, which programs of nodes inherit
 
 #: (flag, parameter, help) of each flag that may be repeated
@@ -67,22 +70,22 @@ def worker_flags(command: F) -> F:
         help="Capture for the logs of nodes what Python code prints, or also output of C code and of programs.",
     )(command)  # fmt: skip
     command = click.option(
-        "--name", default="", help="Its name in `dagorama workers`.  [default: HOST:PID]"
+        "--name", type=text, default="", help="Its name in `dagorama workers`.  [default: HOST:PID]"
     )(command)  # fmt: skip
-    for flag, parameter, text in reversed(_LISTS):
-        command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
+    for flag, parameter, meaning in reversed(_LISTS):
+        command = click.option(flag, parameter, type=text, multiple=True, help=f"{meaning} May be repeated.")(command)
     return command
 
 
 def _leaving_flags(command: F) -> F:
     """Add the flags about when a worker leaves."""
     command = click.option(
-        "--lifetime", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+        "--lifetime", type=Number(min=0, min_open=True), metavar="SECONDS",
         help="Take no more nodes when one as long as the ones before would end after this time, finish the running "
         "ones however long they take, and exit.",
     )(command)  # fmt: skip
     command = click.option(
-        "--idle", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+        "--idle", type=Number(min=0, min_open=True), metavar="SECONDS",
         help=f"For --until idle: seconds without a node to run.  [default: {IDLE_S:g}]",
     )(command)  # fmt: skip
     command = click.option(
@@ -95,14 +98,14 @@ def _leaving_flags(command: F) -> F:
         "that no connected worker can run.",
     )(command)  # fmt: skip
     return click.option(
-        "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
+        "--grace", type=Number(min=0), metavar="SECONDS",
         help="Seconds running nodes get to finish on shutdown.  [default: DAGORAMA_GRACE, or 25]",
     )(command)  # fmt: skip
 
 
 @click.command()
 @click.option(
-    "--lifeline", type=click.IntRange(min=0), metavar="FD",
+    "--lifeline", type=click.IntRange(0, _LAST_DESCRIPTOR), metavar="FD",
     help="Exit at once when the other end of this pipe or socket, which it inherits, is closed.",
 )  # fmt: skip
 @click.option("--reload", is_flag=True, help="Restart the worker when a file changes; for development.")
@@ -130,7 +133,7 @@ def worker(reload: bool, watch_dir: str | None, watch_pattern: str | None, **fla
         # Imported by name, because it is in a layer above this one.
         import_module("dagorama.hot_reload").reload_worker(watch_dir or ".", options, watch_pattern or "*")
         return
-    sys.path.insert(0, os.getcwd())  # as `python -m` would
+    sys.path.insert(0, current_folder())  # as `python -m` would
     from dagorama.worker.main import run_worker
 
     sys.exit(run_worker(options))
@@ -141,6 +144,7 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
 
     Exit with a one-sentence error and code 2 if the flags contradict each other or the environment is invalid.
     """
+    open_standard_streams()
     host, port = flags.pop("host"), flags.pop("port")
     if flags["only_imported"] and not flags["imports"]:
         raise click.UsageError("--only-imported without --import would run nothing")

@@ -18,6 +18,7 @@ import click
 
 from dagorama.api.contract import TOKEN_PREFIX, Role
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
+from dagorama.cli.parameters import text
 
 _ROLES = [role.value for role in Role]
 _UNITS = {"h": "hours", "d": "days"}
@@ -94,8 +95,9 @@ def append_record(path: Path, record: str) -> None:
 
 
 def _quoted(text: str) -> str:
-    """Return a TOML basic string. JSON strings differ from it in one character."""
-    return json.dumps(text).replace("\x7f", "\\u007f")
+    """Return a TOML basic string: JSON leaves DEL as it is, and has two escapes for a character beyond U+FFFF."""
+    escaped = (f"\\U{ord(each):08x}" if each == "\x7f" or each > "\uffff" else json.dumps(each)[1:-1] for each in text)
+    return f'"{"".join(escaped)}"'
 
 
 # --- the `tokens` command --------------------------------------------------------------------------------
@@ -108,9 +110,15 @@ def tokens() -> None:
 
 @tokens.command("new")
 @click.option("--role", type=click.Choice(_ROLES), required=True, help="Role granted to the holder.")
-@click.option("--name", default="", help="Shown in logs and error messages.  [default: the role and a number]")
-@click.option("--queue", "queues", multiple=True, help="For workers: allow nodes of this queue. May be repeated.")
-@click.option("--toleration", "tolerations", multiple=True, help="For workers: allow this one. May be repeated.")
+@click.option(
+    "--name", type=text, default="", help="Shown in logs and error messages.  [default: the role and a number]"
+)
+@click.option(
+    "--queue", "queues", type=text, multiple=True, help="For workers: allow nodes of this queue. May be repeated."
+)
+@click.option(
+    "--toleration", "tolerations", type=text, multiple=True, help="For workers: allow this one. May be repeated."
+)
 @click.option("--no-toleration", is_flag=True, help="For workers: allow none.")
 @click.option("--logs", is_flag=True, help="For readers and signallers: allow logs and stacks, which may hold secrets.")
 @click.option("--expires", help="After a duration, 12h or 90d, or at 2030-01-31T00:00:00Z.  [default: never]")

@@ -12,6 +12,7 @@ import click
 from dagorama.cli.base import LABELS, Answer, fail, id_digits, named_command, whole_ids
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.output import say
+from dagorama.cli.parameters import filter_option
 from dagorama.client.display.tables import pluralize
 from dagorama.errors import NotFound, RequestRejected
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("instances", type=id_digits, nargs=-1, metavar="[INSTANCE]...")
 @click.option("--completed", is_flag=True, help="All instances that ended without a failed node.")
 @click.option("--failed", is_flag=True, help="All ended instances with a failed or cancelled node.")
-@click.option("--definition", default="", help="Only of this definition, 'package.module:Class'.")
+@filter_option("--definition", help="Only of this definition, 'package.module:Class'.")
 @LABELS
 @click.option("--dry-run", is_flag=True, help="Only print which instances would be deleted.")
 @click.option("--yes", is_flag=True, help="Do not ask before all instances that match are deleted.")

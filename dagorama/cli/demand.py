@@ -9,6 +9,7 @@ import click
 
 from dagorama.api import broker_pb2
 from dagorama.cli.base import Answer, broker_command
+from dagorama.cli.parameters import Number
 from dagorama.client.display.tables import duration_text, key_values, pluralize
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ def _key_ids(context: click.Context, parameter: click.Parameter, ids: Sequence[s
     help="The workers hold the signing key with this id. May be repeated.  [default: the keys that are used here]",
 )  # fmt: skip
 @click.option(
-    "--horizon", type=click.FloatRange(0.001, 86_400), default=10.0, show_default=True, metavar="SECONDS",
+    "--horizon", type=Number(0.001, 86_400), default=10.0, show_default=True, metavar="SECONDS",
     help="Seconds of work for which one slot is enough.",
 )  # fmt: skip
 @click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+    "--share", type=Number(0, 1, min_open=True), default=1.0, show_default=True,
     help="The part of the ready work that is for these workers, if others run the same queues.",
 )  # fmt: skip
 @broker_command

@@ -12,6 +12,7 @@ import click
 
 from dagorama.cli.base import Answer, id_digits, named_command, node_name, whole_ids
 from dagorama.cli.output import cut_note
+from dagorama.cli.parameters import filter_option
 from dagorama.client.display.tables import time_text, uuid_text
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ DEFAULT_LIMIT, MOST_GROUPS = 20, 1_000
 
 @click.command()
 @click.argument("instance", type=id_digits, required=False)
-@click.option("--definition", default="", help="Only instances of this definition, 'package.module:Class'.")
+@filter_option("--definition", help="Only instances of this definition, 'package.module:Class'.")
 @click.option(
     "--limit", type=click.IntRange(0, MOST_GROUPS), default=DEFAULT_LIMIT, show_default=True,
     help=f"Number of groups. 0: all, at most {MOST_GROUPS}.",

@@ -14,6 +14,7 @@ from dagorama.api.contract import is_hook
 from dagorama.cli.base import LABELS, TARGET, Answer, named_command, node_name, node_names, node_reference, whole_ids
 from dagorama.cli.node import node_answer
 from dagorama.cli.output import cut_note
+from dagorama.cli.parameters import filter_option
 from dagorama.client.display.tables import (
     duration_text,
     key_values,
@@ -44,11 +45,11 @@ _LIMIT = click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, 
 @click.command("list")
 @click.option("--unfinished", is_flag=True, help="Only unfinished instances; with --failed, unfinished or failed ones.")
 @click.option("--failed", is_flag=True, help="Only instances with a failed or cancelled node.")
-@click.option("--definition", default="", help="Only instances of this definition, 'package.module:Class'.")
-@click.option("--id", "name", default="", help="Only instances with this id, which start() has given to them.")
+@filter_option("--definition", help="Only instances of this definition, 'package.module:Class'.")
+@filter_option("--id", "name", help="Only instances with this id, which start() has given to them.")
 @LABELS
-@click.option("--function", default="", help="Only instances with a node of this function, 'module:Class.method'.")
-@click.option("--error", default="", help="Only instances with a node whose error has this text in type or message.")
+@filter_option("--function", help="Only instances with a node of this function, 'module:Class.method'.")
+@filter_option("--error", help="Only instances with a node whose error has this text in type or message.")
 @_LIMIT
 @named_command
 def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
@@ -96,9 +97,9 @@ def _run_time(text: str | float) -> float:
     "--state", "states", multiple=True, type=click.Choice([state.name for state in State], case_sensitive=False),
     help="Only nodes in this state. May be repeated.",
 )  # fmt: skip
-@click.option("--function", default="", help="Only nodes of this function, 'module:Class.method'.")
-@click.option("--error", default="", help="Only nodes that failed themselves with this text in type or message.")
-@click.option("--worker", default="", help="Only nodes that the worker of this name holds, or that it ran last.")
+@filter_option("--function", help="Only nodes of this function, 'module:Class.method'.")
+@filter_option("--error", help="Only nodes that failed themselves with this text in type or message.")
+@filter_option("--worker", help="Only nodes that the worker of this name holds, or that it ran last.")
 @click.option(
     "--slower-than", type=_run_time, default=0.0, metavar="SECONDS",
     help="Only nodes whose last attempt took, or has taken until now, at least this time.",

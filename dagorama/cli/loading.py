@@ -14,6 +14,7 @@ import click
 
 from dagorama.cli.base import fail
 from dagorama.cli.exit_codes import ExitCode
+from dagorama.cli.parameters import current_folder
 from dagorama.definition import DAGDefinition
 from dagorama.errors import DagoramaError, DefinitionNotRegistered
 from dagorama_monitoring.documentation import with_address
@@ -21,8 +22,8 @@ from dagorama_monitoring.documentation import with_address
 
 def import_path_of_workers() -> None:
     """Import from the current folder too, as a worker does."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if (folder := current_folder()) not in sys.path:
+        sys.path.insert(0, folder)
 
 
 def import_from_here(name: str) -> ModuleType:

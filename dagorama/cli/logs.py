@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from dagorama.cli.base import (
     whole_ids,
 )
 from dagorama.cli.output import Output, document
+from dagorama.cli.parameters import filter_option
 from dagorama.client.display.tables import harmless, uuid_text
 from dagorama.models.log_record import LogRecord
 
@@ -42,8 +44,8 @@ TOGETHER = 500
 @TARGET
 @click.argument("node", type=node_reference, required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the node, or the instance, has ended.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Only this attempt.")
-@click.option("--function", default="", help="Only nodes of this function, 'package.module:Class.method'.")
+@click.option("--attempt", type=click.IntRange(1, 2**32 - 1), help="Only this attempt.")
+@filter_option("--function", help="Only nodes of this function, 'package.module:Class.method'.")
 @click.option("--since", help="Only the last seconds, such as 60, or since a time, such as 2030-01-31T12:00:00.")
 @click.option("--times", is_flag=True, help="Print the time of each record.")
 @click.option("--raw", is_flag=True, help="Print control characters to the terminal as they are.")
@@ -75,15 +77,15 @@ def logs(
         is_empty = not _print(lines)
     if is_empty:
         click.echo(
-            "No logs are kept: nothing was printed, or it was removed, or workers have DAGORAMA_LOGS=off.", err=True
+            "No such logs are kept: nothing was printed, or it was removed, or workers have DAGORAMA_LOGS=off.",
+            err=True,
         )
 
 
 def _time(text: str) -> float:
-    try:
-        return time.time() - float(text)
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return time.time() - seconds
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:

@@ -21,6 +21,7 @@ from dagorama.cli.base import (
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.inspect import function_data
 from dagorama.cli.output import NAMED, Output
+from dagorama.cli.parameters import Number
 from dagorama.cli.workers import workers_answer
 from dagorama.client.display.tables import key_values, pluralize, table, time_text
 from dagorama.errors import BrokerError
@@ -202,7 +203,7 @@ def _unservable(status: broker_pb2.Status) -> Answer:
 @click.command()
 @address_options
 @click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True, max=3600), default=3.0, show_default=True, metavar="SECONDS",
+    "--timeout", type=Number(0, min_open=True, max=3600), default=3.0, show_default=True, metavar="SECONDS",
     help="Time that the broker has to answer.",
 )  # fmt: skip
 def healthcheck(host: str | None, port: int | None, timeout: float) -> None:

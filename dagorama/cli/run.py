@@ -20,6 +20,7 @@ from dagorama.cli.base import PREFIX_DIGITS, NumbersCommand, address_options, fa
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import load_definition, make_definition, print_user_traceback
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
+from dagorama.cli.parameters import Number
 from dagorama.errors import BrokerError, DagoramaError, NodeFailed
 from dagorama.models.promise import DAGPromise
 from dagorama.settings import look_at
@@ -54,7 +55,7 @@ class Started(NamedTuple):
     help="Instances of a higher priority go before older ones.  [default: 0]",
 )  # fmt: skip
 @click.option("--fair", metavar="KEY", help="Instances with different keys take turns.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time to wait at most.")
+@click.option("--timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="Time to wait at most.")
 @address_options
 @output_options(NAMED)
 def run(

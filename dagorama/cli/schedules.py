@@ -11,6 +11,7 @@ from dagorama.cli.base import Answer, broker_command, broker_options, named_comm
 from dagorama.cli.inspect import instance_data, summary_state
 from dagorama.cli.output import NAMED, Output
 from dagorama.client.display.tables import duration_text, table, time_text, uuid_text
+from dagorama.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +43,8 @@ def list_(broker: Connection) -> Answer:
 @broker_command
 def explain(broker: Connection, schedule: str) -> Answer:
     """Explain when SCHEDULE starts its next instance, or why it does not."""
+    if not schedule:
+        raise NotFound("there is no schedule ''")  # the broker would list all
     (found,) = broker.list_schedules(schedule)
     heading = f"schedule {found.id}  {when_text(found)}  {_state(found)}".rstrip()
     reasons = list(_reasons(found))

@@ -17,6 +17,7 @@ from dagorama.cli.activity import show_activity
 from dagorama.cli.base import broker_options, connect, report_errors, target, whole_ids
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.output import Output, document
+from dagorama.cli.parameters import filter_option
 from dagorama.client.display.progress import display_for
 from dagorama.client.display.tables import uuid_text
 from dagorama.models.progress import Progress
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("instance", type=target, required=False)
-@click.option("--queue", default="", help="Without INSTANCE: only this queue.")
+@filter_option("--queue", help="Without INSTANCE: only this queue.")
 @broker_options()
 def watch(instance: str | None, queue: str, host: str | None, port: int | None, output: Output) -> None:
     """Show how many nodes of each function are done, running, waiting and failed, until the instance has ended.

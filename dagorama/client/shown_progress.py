@@ -31,9 +31,12 @@ class ShownProgress:
     def _follow(self) -> None:
         """Show each state; when the wait is over, show the last one."""
         try:
+            has_ended = False
             for progress in self._watch:
                 self._display.show(progress)
-            self._display.show(self._watch.now())
+                has_ended = progress.ended_at is not None
+            if not has_ended:
+                self._display.show(self._watch.now())
         except (BrokerError, OSError) as error:
             get_logger().warning("no progress is shown: %s", error)
         finally:

@@ -24,6 +24,7 @@ from dagorama_broker.errors import BindError, Deposed, SettingsError, StoreError
 from dagorama_broker.logging import configure
 from dagorama_broker.settings import Endpoint, Settings
 from dagorama_monitoring.documentation import with_address
+from dagorama_monitoring.streams import open_standard_streams
 
 if TYPE_CHECKING:
     from dagorama_broker.cli.dashboard import Dashboard
@@ -58,6 +59,7 @@ def _option(kind: type[Settings | Endpoint], name: str, unset: object = None, **
 @click.version_option(package_name="dagorama", prog_name="dagorama-broker")
 def main() -> None:
     """Run the broker of dagorama, which holds the graph whose nodes workers run."""
+    open_standard_streams()
 
 
 # --- serve ----------------------------------------------------------------------------------------------

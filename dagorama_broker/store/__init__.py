@@ -156,6 +156,8 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
         return SqliteStore(Path(path).expanduser(), values=values)
     except RuntimeError:
         raise SettingsError(f"store {url}: this user has no home folder; pass the path without ~") from None
+    except FileNotFoundError:
+        raise SettingsError(f"store {url}: the current folder was deleted; pass an absolute path") from None
 
 
 def _values_of(options: StoreOptions) -> Path | LargeObjects | None:

@@ -427,10 +427,12 @@ def test_the_command_says_if_there_are_none_and_what_is_wrong(broker: LaunchedBr
     resolve(instance, promise, timeout=60)
     nothing = command(f"{instance.instance_id}", "--attempt", "7")
     assert (nothing.returncode, nothing.stdout) == (0, b"")
-    assert nothing.stderr.startswith(b"No logs are kept: ")
+    assert nothing.stderr.startswith(b"No such logs are kept: ")
     assert command(f"{instance.instance_id}", "--since", "60").stdout
     later = command(f"{instance.instance_id}", "--since", "2999-01-01")
     assert later.stdout == b""
+    assert command(f"{instance.instance_id}", "--since=nan").returncode == 2
+    assert command(f"{instance.instance_id}", "--since=-1").returncode == 2
     wrong = command(f"{instance.instance_id}", "--since", "yesterday")
     assert wrong.returncode == 2
     assert b"must be a number of seconds" in wrong.stderr

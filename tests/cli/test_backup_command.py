@@ -220,4 +220,7 @@ def test_a_damaged_copy_becomes_no_store(copy: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_copy_is_refused(tmp_path: Path) -> None:
-    assert "there is no store" in refusal("restore", tmp_path / "none", "--store", tmp_path / "restored.sqlite3")[1]
+    (tmp_path / "empty").touch()
+    for name, said in (("none", "there is no store"), ("empty", "it is empty, and not a dagorama store")):
+        assert said in refusal("restore", tmp_path / name, "--store", tmp_path / "restored.sqlite3")[1]
+    assert [file.name for file in tmp_path.iterdir()] == ["empty"]

@@ -103,6 +103,12 @@ def test_an_instance_that_no_worker_runs_is_shown_with_its_schedule() -> None:
 
 
 @pytest.mark.usefixtures("broker")
+def test_a_schedule_without_an_id_is_not_found() -> None:
+    schedule(Report(), every=OFTEN, id="one")("EU")
+    assert "there is no schedule ''" in said("schedules", "explain", "", code=1)
+
+
+@pytest.mark.usefixtures("broker")
 def test_a_schedule_is_explained() -> None:
     schedule(Report(), "0 7 * * *", tz="Europe/Berlin", id="a daily one")("EU")
     first, time, none = said("schedules", "explain", "a daily one").splitlines()

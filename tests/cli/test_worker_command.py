@@ -30,8 +30,8 @@ def test_both_commands_know_the_flags(command: object) -> None:
     [
         (["--concurrency", "0"], "--concurrency"),
         (["--grace", "-1"], "--grace"),
-        (["--grace", "nan"], "--grace nan"),
-        (["--idle", "nan", "--until", "idle"], "--idle nan"),
+        (["--grace", "nan"], "--grace"),
+        (["--idle", "nan", "--until", "idle"], "--idle"),
         (["--idle", "0", "--until", "idle"], "--idle"),
         (["--idle", "5"], "--idle needs --until idle"),
         (["--idle", "5", "--until", "drained"], "--idle needs --until idle"),

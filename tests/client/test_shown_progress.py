@@ -37,6 +37,7 @@ async def test_progress_is_printed_to_stderr_and_ends_with_the_table(capfd: pyte
         assert said.out == ""
         assert "completed after" in said.err
         assert "Sums.part        5 of 5" in said.err
+        assert said.err.count("completed after") == 1, "the end is printed once"
         assert await aresolve(*Sums()(3), timeout=WAIT, progress=True) == 3
         assert "Sums.part        3 of 3" in capfd.readouterr().err
         resolve(instance, promise, timeout=WAIT)

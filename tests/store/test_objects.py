@@ -315,7 +315,7 @@ def test_a_prefix_belongs_to_one_store(store: Kept, bucket: str, tmp_path: Path)
 def test_a_url_without_a_bucket_or_with_a_secret_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="credentials belong into the variables") as refused:
         Remote(url)
-    assert "://BUCKET/PREFIX" in str(refused.value)
+    assert f" must be {url[:2]}://BUCKET/PREFIX; " in str(refused.value)
 
 
 def test_a_missing_bucket_is_refused_in_one_sentence(bucket: str) -> None:

@@ -371,3 +371,15 @@ def test_values_that_are_gone_are_said_at_the_start(path: Path, caplog: pytest.L
 def test_only_a_store_in_a_file_can_lose_anything() -> None:
     told = CliRunner().invoke(main, ["accept-loss", "--store", "memory://"])
     assert (told.exit_code, "is not a file" in told.output) == (78, True)
+
+
+def test_no_loss_is_accepted_of_a_store_that_there_is_not(tmp_path: Path) -> None:
+    told = CliRunner().invoke(main, ["accept-loss", "--store", f"sqlite:///{tmp_path}/mistyped.db"])
+    assert (told.exit_code, "there is no store" in told.output) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match="folder is a folder: a store is a file"), opened(tmp_path / "folder"):
+        pass

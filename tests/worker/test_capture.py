@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,3 +165,19 @@ def test_threads_that_print_first_at_the_same_time_have_one_log() -> None:
     run = RunningNode(1, attempt=attempt, call=CALL, open_log=live.open)
     assert live.open(run) is live.open(run) is run.opened_log()
     live.close()
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_run_goes_on_if_the_output_of_the_worker_cannot_be_written(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, name, full)
+        with running() as caught:
+            print("text", file=getattr(sys, name), flush=True)
+            getattr(sys, name).buffer.write(b"bytes\n")
+            getattr(sys, name).buffer.flush()
+        assert caught.texts == [b"text", b"bytes"]
+        with capture.installed(True), pytest.raises(OSError, match="No space left"):
+            print("outside of runs it is an error as before", file=getattr(sys, name), flush=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # the stream still has the last line

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import click
 
+from dagorama.cli.parameters import current_folder
+
 
 class Target(NamedTuple):
     """The code of the user."""
@@ -26,10 +28,7 @@ class Target(NamedTuple):
 
 def find_target(text: str | None) -> Target:
     """Return what TARGET names. Raises UsageError."""
-    try:
-        here = Path.cwd()
-    except FileNotFoundError:
-        raise click.UsageError("the current folder was deleted") from None
+    here = Path(current_folder())
     if text is None:
         return Target(here)
     path = Path(text)

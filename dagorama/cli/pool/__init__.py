@@ -19,6 +19,7 @@ import click
 
 from dagorama.cli.base import report_errors
 from dagorama.cli.exit_codes import ExitCode
+from dagorama.cli.parameters import Number, text
 from dagorama.settings import HIGHEST_PORT, look_at
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _LISTS = [
 ]
 #: Seconds between two looks whether a signal has come.
 _SIGNAL_LOOK_S = 0.2
-_SECONDS = click.FloatRange(min=0, min_open=True)
+_SECONDS = Number(min=0, min_open=True)
 
 
 class Engines(click.Group):
@@ -85,25 +86,25 @@ def pool_options(command: F) -> F:
         help="Also let workers above --min leave that were idle for five minutes; needs a token of a reader.",
     )(command)  # fmt: skip
     command = click.option(
-        "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
+        "--grace", type=Number(min=0), metavar="SECONDS",
         help="Seconds running nodes get when a worker is told to leave.  [default: DAGORAMA_GRACE, or 25]",
     )(command)  # fmt: skip
     command = click.option(
         "--idle", type=_SECONDS, default=60.0, show_default=True, metavar="SECONDS",
         help="Seconds without a node after which a worker leaves.",
     )(command)  # fmt: skip
-    for flag, parameter, text in reversed(_LISTS):
-        command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
+    for flag, parameter, meaning in reversed(_LISTS):
+        command = click.option(flag, parameter, type=text, multiple=True, help=f"{meaning} May be repeated.")(command)
     return _size_options(command)
 
 
 def _demand_options(command: F) -> F:
     command = click.option(
-        "--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+        "--share", type=Number(0, 1, min_open=True), default=1.0, show_default=True,
         help="The part of the ready work that is for this pool, if others run the same queues.",
     )(command)  # fmt: skip
     return click.option(
-        "--horizon", type=click.FloatRange(0.001, 86_400), default=10.0, show_default=True, metavar="SECONDS",
+        "--horizon", type=Number(0.001, 86_400), default=10.0, show_default=True, metavar="SECONDS",
         help="Seconds of work for which one slot is enough.",
     )(command)  # fmt: skip
 
@@ -120,7 +121,8 @@ def _size_options(command: F) -> F:
         "--max", type=click.IntRange(min=1), default=10, show_default=True, help="Workers at most."
     )(command)  # fmt: skip
     return click.option(
-        "--name", metavar="NAME", help="Name of the pool: its workers are found by it.  [default: the engine's name]"
+        "--name", type=text, metavar="NAME",
+        help="Name of the pool: its workers are found by it.  [default: the engine's name]",
     )(command)  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dagorama.cli.base import label_pair, report_errors
+from dagorama.cli.parameters import Number
 from dagorama.cli.pool import options_of, pool_options, run_pool, warn_of_local_address
 from dagorama.errors import SettingsError
 
@@ -48,10 +49,10 @@ def _amount(text: str) -> tuple[str, float]:
 @click.command()
 @click.option("--address", default="auto", show_default=True, help="The Ray cluster.")
 @click.option(
-    "--num-cpus", type=click.FloatRange(min=0), default=1.0, show_default=True, help="CPUs of each worker."
+    "--num-cpus", type=Number(min=0), default=1.0, show_default=True, help="CPUs of each worker."
 )  # fmt: skip
 @click.option(
-    "--num-gpus", type=click.FloatRange(min=0), default=0.0, show_default=True,
+    "--num-gpus", type=Number(min=0), default=0.0, show_default=True,
     help="GPUs of each worker, which also add the toleration GPU.",
 )  # fmt: skip
 @click.option(

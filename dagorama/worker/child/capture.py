@@ -17,7 +17,7 @@ from typing import Any
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.context import Log, current_run, known_run
-from dagorama.logging import NAME
+from dagorama.logging import NAME, get_logger
 from dagorama.settings import captured_log_level
 from dagorama.worker.attempt_log import encoded
 from dagorama.worker.child.forks import forget_in_forks
@@ -51,6 +51,22 @@ def _log() -> Log | None:
 
 # --- streams ---------------------------------------------------------------------------------------
 
+_has_warned = False
+
+
+def _is_logged(error: OSError) -> bool:
+    """Return whether a node's log has what the output of the worker does not take; warn the first time.
+
+    The output may be a pipe whose reader is gone, or a file on a full disk: each node that prints would fail.
+    """
+    global _has_warned
+    if _log() is None:
+        return False
+    if not _has_warned:
+        _has_warned = True
+        get_logger().warning("the output of this worker cannot be written, nodes go on without it: %s", error.strerror)
+    return True
+
 
 class Tee:
     """A text stream that passes everything on to another one."""
@@ -63,7 +79,12 @@ class Tee:
         self._buffer: TeeBuffer | None = None
 
     def write(self, text: str) -> int:
-        written: int = self.through.write(text)
+        try:
+            written: int = self.through.write(text)
+        except OSError as error:
+            if not _is_logged(error):
+                raise
+            written = len(text)
         if text and (log := _log()) is not None:
             log.write(self._source, text)
         return written
@@ -71,6 +92,9 @@ class Tee:
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
+
+    def flush(self) -> None:
+        _flush(self.through)
 
     @property
     def buffer(self) -> TeeBuffer:
@@ -105,10 +129,18 @@ class TeeBuffer:
         self._source = source
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        written: int = self.through.write(data)
+        try:
+            written: int = self.through.write(data)
+        except OSError as error:
+            if not _is_logged(error):
+                raise
+            written = len(data)
         if len(data) and (log := _log()) is not None:
             log.write(self._source, bytes(data))
         return written
+
+    def flush(self) -> None:
+        _flush(self.through)
 
     def writelines(self, lines: Iterable[bytes]) -> None:
         for line in lines:
@@ -116,6 +148,14 @@ class TeeBuffer:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.through, name)
+
+
+def _flush(stream: Any) -> None:
+    try:
+        stream.flush()
+    except OSError as error:
+        if not _is_logged(error):
+            raise
 
 
 io.TextIOBase.register(Tee)

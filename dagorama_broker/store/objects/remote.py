@@ -62,7 +62,7 @@ class Remote:
         Raise SettingsError if it is wrong, or if the package is not installed.
         """
         self.url = url.rstrip("/")
-        self.kind, _, place = self.url.partition("://")
+        self.kind, _, place = url.partition("://")
         if self.kind not in KINDS or not place.partition("/")[0] or "?" in place or "@" in place:
             raise SettingsError(
                 f"--values {url} (DAGORAMA_VALUES) must be {self.kind}://BUCKET/PREFIX; credentials belong into the"

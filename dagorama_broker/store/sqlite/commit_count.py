@@ -43,6 +43,11 @@ class CommitCount:
         self._count_at = self._note_at = 0.0
         self.last_used = 0.0  #: seconds since 1970 when a broker last noted the time before this start; 0: never
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a state file."""
+        return self._file.path.exists()
+
     def refuse_lost(self) -> None:
         """Raise StoreError if the state file alone shows that the database is not complete."""
         state = self._file.read()

@@ -108,9 +108,12 @@ def prepare(path: Path, busy: float) -> None:
 
 def check_copy(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreError if a copied file is not a store, or is damaged. The file is not changed."""
-    if _version(connection, path) == LATEST_VERSION:
+    version = _version(connection, path)
+    if version == LATEST_VERSION:
         _check_schema(connection)
         _check_content(connection)
+    elif not version:
+        raise StoreError("it is empty, and not a dagorama store")
     elif connection.execute("PRAGMA integrity_check (1)").fetchone()[0] != "ok":
         raise StoreError("it is damaged: restore a copy, or choose another store")
 

@@ -122,8 +122,9 @@ class Database:
 
     def accept_loss(self) -> str:
         """Make the next start accept the database as it is; return what is lost, or an empty text."""
+        if not self.path.exists() and not self._count.is_kept:
+            raise StoreError(f"there is no store {self.path}")
         with translate_sqlite_errors(self.path):
-            make_folder(self.path.parent)
             self._lock.take()
             try:
                 with closing(connect(self.path, self._busy)) as connection:

@@ -1,0 +1,57 @@
+"""Types of options that more than one command has, and the current folder.
+
+The rule: an option that was passed is never treated as if it had not been, and a number is one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from math import isnan
+from typing import Any
+
+import click
+
+
+class Number(click.FloatRange):
+    """A number within a range. NaN, which is neither below nor above any limit, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+def text(value: str) -> str:
+    """Return a text as it came. Raises BadParameter if UTF-8 cannot hold it.
+
+    Python passes bytes of the command line on that are not UTF-8 as such characters.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{value!r} is not valid UTF-8.") from None
+    return value
+
+
+def current_folder() -> str:
+    """Return the current folder. Raises UsageError if it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise click.UsageError("the current folder was deleted") from None
+
+
+def filter_option(*declarations: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return an option with a text, which is empty if the option was not passed.
+
+    An empty text is refused: it would stand for everything, and usually comes from an unset variable of a script.
+    """
+    return click.option(*declarations, callback=_passed, help=help)
+
+
+def _passed(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    if value == "":
+        raise click.BadParameter("it is empty; leave the option out to have everything.")
+    return value or ""
