@@ -178,6 +178,10 @@ class Decorator:
     def _wrapped(self, function: object) -> Any:
         if not isinstance(function, FunctionType):
             raise ValueError(f"@dagorama decorates a method written with `def` or `async def`, not {function!r}")
+        if hasattr(function, "_dagorama_decorated"):
+            raise ValueError(
+                f"{function.__qualname__} is decorated twice: use one @dagorama or @on_failure, with all options"
+            )
         decorated = DecoratedFunction(function, self.options)
         wrapper: Any = _async_wrapper(decorated) if decorated.is_async else _sync_wrapper(decorated)
         wrapper.original_fn = function

@@ -2,6 +2,7 @@
 
 import asyncio
 import linecache
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from dagorama.calls.functions import from_wrapper
 from dagorama.code_signature import calculate_function_hash
-from dagorama.decorators import dagorama
+from dagorama.decorators import dagorama, on_failure
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
 from dagorama.errors import NotInInstance, PromiseMisuse
 from dagorama.models.promise import DAGPromise
@@ -123,6 +124,23 @@ def test_the_wrong_kind_is_refused_with_the_right_one() -> None:
 def test_what_is_not_written_with_def_is_refused(thing: Any) -> None:
     with pytest.raises(ValueError, match="decorates a method written with `def`"):
         dagorama().syncfn(thing)
+
+
+@pytest.mark.parametrize("again", [dagorama, dagorama(priority=1), dagorama().syncfn, on_failure])
+def test_a_function_is_decorated_once(again: Any) -> None:
+    @dagorama
+    def once(self: object, number: int) -> int:
+        return number
+
+    inner: Any = once
+
+    @wraps(inner)
+    def wrapped(self: object, number: int) -> Any:
+        return inner(self, number)
+
+    for function in (inner, wrapped):
+        with pytest.raises(ValueError, match=r"once is decorated twice: use one @dagorama or @on_failure"):
+            again(function)
 
 
 def test_a_decorated_function_keeps_its_name_its_doc_and_itself() -> None:
@@ -264,7 +282,7 @@ def test_a_promise_keeps_what_it_was_called_with(instance: Any) -> None:
 
 VERSION = """
 from typing import Any
-from dagorama.decorators import dagorama
+from dagorama.decorators import dagorama, on_failure
 from dagorama.definition import DAGDefinition
 
 class Changing(DAGDefinition):
