@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dagorama.cli.parameters import Number, current_folder, text
+from dagorama.cli.parameters import Number, current_folder, filled, text
 from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 from dagorama.settings.hosts import checked_host
@@ -73,7 +73,7 @@ def worker_flags(command: F) -> F:
         "--name", type=text, default="", help="Its name in `dagorama workers`.  [default: HOST:PID]"
     )(command)  # fmt: skip
     for flag, parameter, meaning in reversed(_LISTS):
-        command = click.option(flag, parameter, type=text, multiple=True, help=f"{meaning} May be repeated.")(command)
+        command = click.option(flag, parameter, type=filled, multiple=True, help=f"{meaning} May be repeated.")(command)
     return command
 
 

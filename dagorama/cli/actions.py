@@ -9,6 +9,7 @@ from uuid import UUID
 import click
 
 from dagorama.cli.base import NODES, TARGET, Answer, broker_command, id_digits, whole_ids
+from dagorama.cli.parameters import filled
 from dagorama.client.display.tables import pluralize
 
 if TYPE_CHECKING:
@@ -86,16 +87,18 @@ def _retried_data(retried: Retried) -> dict[str, object]:
 @click.command("rebind")
 @click.argument("function")
 @click.option(
-    "--hash", "hash_", default="",
+    "--hash", "hash_", type=filled,
     help="Hash of the code to run them with  [default: the code of connected workers].",
 )  # fmt: skip
 @click.option(
-    "--from-hash", "made_with", multiple=True, metavar="HASH",
+    "--from-hash", "made_with", type=filled, multiple=True, metavar="HASH",
     help="Only nodes created with this code  [default: any code that no connected worker has]. May be repeated.",
 )  # fmt: skip
 @click.option("--instance", type=id_digits, help="Only nodes of this instance.")
 @broker_command
-def rebind(broker: Connection, function: str, hash_: str, made_with: Sequence[str], instance: str | None) -> Answer:
+def rebind(
+    broker: Connection, function: str, hash_: str | None, made_with: Sequence[str], instance: str | None
+) -> Answer:
     """Run unfinished nodes of a function with the currently deployed code.
 
     FUNCTION is "package.module:Class.method", as `dagorama unschedulable` shows it. Nodes that a worker holds are not
@@ -106,7 +109,7 @@ def rebind(broker: Connection, function: str, hash_: str, made_with: Sequence[st
     from dagorama.client.rebind import rebind
 
     id = whole_ids(broker, instance)[0] if instance is not None else b""
-    request = RebindRequest(function=function, hash=hash_, instance=id)
+    request = RebindRequest(function=function, hash=hash_ or "", instance=id)
     request.from_hash.extend(made_with)
     reply, signed = rebind(broker, request)
     text = f"{pluralize(reply.rebound, 'node', 'nodes')} rebound to {reply.hash}"

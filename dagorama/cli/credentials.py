@@ -18,7 +18,7 @@ import click
 
 from dagorama.api.contract import TOKEN_PREFIX, Role
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
-from dagorama.cli.parameters import text
+from dagorama.cli.parameters import filled, text
 
 _ROLES = [role.value for role in Role]
 _UNITS = {"h": "hours", "d": "days"}
@@ -114,10 +114,10 @@ def tokens() -> None:
     "--name", type=text, default="", help="Shown in logs and error messages.  [default: the role and a number]"
 )
 @click.option(
-    "--queue", "queues", type=text, multiple=True, help="For workers: allow nodes of this queue. May be repeated."
+    "--queue", "queues", type=filled, multiple=True, help="For workers: allow nodes of this queue. May be repeated."
 )
 @click.option(
-    "--toleration", "tolerations", type=text, multiple=True, help="For workers: allow this one. May be repeated."
+    "--toleration", "tolerations", type=filled, multiple=True, help="For workers: allow this one. May be repeated."
 )
 @click.option("--no-toleration", is_flag=True, help="For workers: allow none.")
 @click.option("--logs", is_flag=True, help="For readers and signallers: allow logs and stacks, which may hold secrets.")

@@ -9,7 +9,7 @@ import click
 
 from dagorama.api import broker_pb2
 from dagorama.cli.base import Answer, broker_command
-from dagorama.cli.parameters import Number
+from dagorama.cli.parameters import Number, filled
 from dagorama.client.display.tables import duration_text, key_values, pluralize
 
 if TYPE_CHECKING:
@@ -26,12 +26,22 @@ def _key_ids(context: click.Context, parameter: click.Parameter, ids: Sequence[s
 
 @click.command()
 @click.option(
-    "--include-queue", "include_queues", multiple=True, help="The workers run only this queue. May be repeated."
+    "--include-queue",
+    "include_queues",
+    type=filled,
+    multiple=True,
+    help="The workers run only this queue. May be repeated.",
 )
 @click.option(
-    "--exclude-queue", "exclude_queues", multiple=True, help="The workers do not run this queue. May be repeated."
+    "--exclude-queue",
+    "exclude_queues",
+    type=filled,
+    multiple=True,
+    help="The workers do not run this queue. May be repeated.",
 )
-@click.option("--toleration", "tolerations", multiple=True, help="The workers tolerate this taint. May be repeated.")
+@click.option(
+    "--toleration", "tolerations", type=filled, multiple=True, help="The workers tolerate this taint. May be repeated."
+)
 @click.option(
     "--key-id", "key_ids", multiple=True, metavar="ID", callback=_key_ids,
     help="The workers hold the signing key with this id. May be repeated.  [default: the keys that are used here]",

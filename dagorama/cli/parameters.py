@@ -35,6 +35,13 @@ def text(value: str) -> str:
     return value
 
 
+def filled(value: str) -> str:
+    """Return the name of a queue, a taint or a module. Raises BadParameter if it is empty, or as `text` does."""
+    if not value.strip():
+        raise click.BadParameter("it is empty; leave the option out, or set the variable that it comes from.")
+    return text(value)
+
+
 def current_folder() -> str:
     """Return the current folder. Raises UsageError if it was deleted."""
     try:

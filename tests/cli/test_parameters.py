@@ -36,6 +36,24 @@ def test_an_empty_filter_does_not_stand_for_everything(command: list[str]) -> No
 @pytest.mark.parametrize(
     "command",
     [
+        ["worker", "--include-queue"], ["worker", "--exclude-queue"], ["worker", "--toleration"],
+        ["worker", "--import"], ["demand", "--include-queue"], ["demand", "--toleration"],
+        ["pool", "slurm", "--include-queue"], ["debug", "3f9a/1", "--import"], ["rebind", "flow:Shapes.f", "--hash"],
+        ["rebind", "flow:Shapes.f", "--from-hash"], ["tokens", "new", "--role", "worker", "--queue"],
+        ["tokens", "new", "--role", "worker", "--toleration"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_name_is_refused(command: list[str], empty: str) -> None:
+    assert refusal(*command, empty).endswith(
+        "it is empty; leave the option out, or set the variable that it comes from."
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         ["run", "flow:Shapes", "--timeout"], ["healthcheck", "--timeout"], ["demand", "--horizon"],
         ["demand", "--share"], ["worker", "--grace"], ["worker", "--lifetime"], ["pool", "slurm", "--share"],
     ],

@@ -19,7 +19,7 @@ import click
 
 from dagorama.cli.base import report_errors
 from dagorama.cli.exit_codes import ExitCode
-from dagorama.cli.parameters import Number, text
+from dagorama.cli.parameters import Number, filled, text
 from dagorama.settings import HIGHEST_PORT, look_at
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def pool_options(command: F) -> F:
         help="Seconds without a node after which a worker leaves.",
     )(command)  # fmt: skip
     for flag, parameter, meaning in reversed(_LISTS):
-        command = click.option(flag, parameter, type=text, multiple=True, help=f"{meaning} May be repeated.")(command)
+        command = click.option(flag, parameter, type=filled, multiple=True, help=f"{meaning} May be repeated.")(command)
     return _size_options(command)
 
 
