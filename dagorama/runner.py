@@ -12,6 +12,7 @@ from select import select
 from time import monotonic
 from weakref import WeakSet, finalize
 
+from dagorama.api.contract import MOST_SLOTS
 from dagorama.client.connection import is_inline
 from dagorama.client.explain import reporting
 from dagorama.client.timeouts import checked_timeout
@@ -107,12 +108,10 @@ class LaunchedWorkers:
         """Return when a child can run nodes, even if there is no broker yet; raise WorkersNotStarted."""
         while not (self._is_ready or self._failures) and self.hear(None):
             pass
-        if self._is_ready:
-            return
         why = "; ".join(self._failures)
-        if not why and (code := self._process.wait()):
+        if not self._is_ready and not why and (code := self._process.wait()):
             why = f"their supervisor ended with exit code {code}; see what it printed"
-        if why:
+        if why and not self._is_ready:
             raise WorkersNotStarted(f"the workers could not start: {why}")
 
     def how_ended(self) -> str:
@@ -233,8 +232,8 @@ def execute_worker(
 
     Without `infinite_loop` it returns when there are no nodes that it may run now. Without `catch_exceptions` it raises
     the exception of the first failing node, after it has reported it to the broker, and CodeMismatchException if a node
-    was created with other code. Raises BrokerError if the broker refuses this worker, or if there is no broker and
-    `infinite_loop` is false.
+    was created with other code. Raises BrokerError if the broker refuses this worker, or without `infinite_loop` if
+    there is none.
 
     A sync node cannot be stopped here: it runs past its `timeout`, and past the grace period of a cancellation, which
     `dagorama.cancelled()` reports to it. Async nodes are stopped as in other workers.
@@ -279,8 +278,8 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
     """
     if not isinstance(n, int):
         raise TypeError(f"launch_workers takes a number of workers, not {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"launch_workers needs at least one worker, not {n}")
+    if not 1 <= n <= MOST_SLOTS:
+        raise ValueError(f"launch_workers needs at least one worker and at most {MOST_SLOTS:,}, not {n}")
     if is_inline():
         raise WorkersNotStarted("an inline world has its own workers: call world.run() instead of launch_workers()")
     keyring()  # raises here if there is none

@@ -26,6 +26,11 @@ VALUES_AWAY = "values-away"
 #: Bytes of the origin in the id of a node; a counter of 4 bytes follows, big-endian.
 ORIGIN_BYTES = 12
 
+# --- workers ----------------------------------------------------------------------------------------------
+
+#: Slots of a worker: child processes, each of which runs one node at a time.
+MOST_SLOTS = 4096
+
 # --- cached values ----------------------------------------------------------------------------------------
 
 #: Bytes of a cache key.

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dagorama.api.contract import MOST_SLOTS
 from dagorama.cli.parameters import Number, current_folder, filled, text
 from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
@@ -52,7 +53,11 @@ def worker_flags(command: F) -> F:
         "--only-imported", is_flag=True, help="Run only definitions of the modules given with --import."
     )(command)
     command = click.option(
-        "--concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Number of child processes."
+        "--concurrency",
+        type=click.IntRange(1, MOST_SLOTS),
+        default=1,
+        show_default=True,
+        help="Number of child processes.",
     )(command)
     command = click.option(
         "--health-host", default="127.0.0.1", show_default=True, help="Address of the HTTP ports."

@@ -7,6 +7,7 @@ from math import isfinite
 from re import fullmatch
 from typing import TypedDict
 
+from dagorama.api.contract import MOST_SLOTS
 from dagorama.pools.decision import Bounds
 from dagorama.pools.worker_spec import GPU, IDLE_S, WorkerSpec
 from dagorama.settings import Settings
@@ -57,8 +58,8 @@ class PoolOptions:
             raise ValueError(f"the name of a pool has 1 to 60 letters, digits, - and _: not {self.name!r}")
         if not 0 <= self.min <= self.max or self.max < 1:
             raise ValueError(f"min is {self.min} and max is {self.max}: 0 <= min <= max and 1 <= max are needed")
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency is {self.concurrency}: a worker has at least one child process")
+        if not 1 <= self.concurrency <= MOST_SLOTS:
+            raise ValueError(f"concurrency is {self.concurrency}: a worker has 1 to {MOST_SLOTS:,} child processes")
         for name, value in (("idle", self.idle), ("grace", self.grace or 0.0), ("horizon", self.horizon)):
             if not isfinite(value) or value < 0 or (value == 0 and name != "grace"):
                 raise ValueError(f"{name} is {value}: it must be a number of seconds")

@@ -9,6 +9,7 @@ from functools import partial
 from math import inf
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import MOST_SLOTS
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.proofs import PresentedGrant, check_secret
 from dagorama_broker.engine.turns import LONGEST, Turn
@@ -215,8 +216,8 @@ def worker_info_of(hello: pb.Hello) -> WorkerInfo:
     """Return what a worker says about itself. Raises InvalidArgument."""
     if hello.protocol != 1:
         raise InvalidArgument(f"this broker speaks protocol 1, the worker {hello.protocol}: update one of them")
-    if not 1 <= hello.slots <= 4096:
-        raise InvalidArgument(f"a worker has 1 to 4096 slots, not {hello.slots}")
+    if not 1 <= hello.slots <= MOST_SLOTS:
+        raise InvalidArgument(f"a worker has 1 to {MOST_SLOTS} slots, not {hello.slots}")
     if not len(hello.held_node) == len(hello.held_attempt) == len(hello.held_slot):
         raise InvalidArgument("the columns of what the worker holds have different lengths")
     check_names((*hello.include_queues, *hello.exclude_queues, *hello.tolerations))

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from dagorama.__main__ import main
 from dagorama.cli.credentials import new_token, record_of
+from dagorama.runner import launch_workers
 from dagorama_broker.rpc.tokens import read_tokens
 
 #: What Python makes of the byte 0xff on the command line.
@@ -106,3 +107,9 @@ def test_a_deleted_current_folder_is_named(command: str, code: int, tmp_path: Pa
     )  # fmt: skip
     assert "the current folder was deleted" in done.stderr, done.stderr
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
+def test_a_worker_has_no_more_children_than_a_broker_takes() -> None:
+    assert "is not in the range 1<=x<=4096" in refusal("worker", "--concurrency", "4097")
+    with pytest.raises(ValueError, match="at most 4,096, not 4097"), launch_workers(4097):
+        pass

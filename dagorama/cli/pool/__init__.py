@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dagorama.api.contract import MOST_SLOTS
 from dagorama.cli.base import report_errors
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.parameters import Number, filled, text
@@ -111,7 +112,7 @@ def _demand_options(command: F) -> F:
 
 def _size_options(command: F) -> F:
     command = click.option(
-        "--concurrency", type=click.IntRange(min=1), default=1, show_default=True,
+        "--concurrency", type=click.IntRange(1, MOST_SLOTS), default=1, show_default=True,
         help="Child processes of each worker.",
     )(command)  # fmt: skip
     command = click.option(
