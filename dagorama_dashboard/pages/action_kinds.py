@@ -21,6 +21,10 @@ ACTIONS = {
         "Retry", "Retry with the deployed code",
         "Failed nodes run again with the code that the workers have now. The key of this machine signs for it.",
     ),
+    "wait-again": Action(
+        "Retry", "Wait again",
+        "The node drops its signal and waits for another one. All that depends on it runs again.", True,
+    ),
     "delete": Action("Delete", "Delete", "Ended instances are removed with their values and logs.", True),
     "drain": Action("DrainWorker", "Drain", "The worker finishes what it runs, takes nothing more, and leaves.", True),
     "rebind": Action(

@@ -187,6 +187,18 @@ async def _retry(look: Look, target: Target) -> str:
     return ". ".join([text, *warnings[:3]])
 
 
+async def _wait_again(look: Look, target: Target) -> str:
+    if not target.node:
+        raise RequestRejected("the request names no node that could wait again")
+    asked = pb.RetryRequest(instance=_one(target), node=[target.node], downstream=True, look=True)
+    asked.waits.extend((await look.viewer.ask("Retry", asked)).waits)
+    if not asked.waits:
+        return "Nothing to retry: the node has got no signal"
+    asked.look = False
+    await look.viewer.ask("Retry", asked, ACTION_SECONDS)
+    return "The node waits for another signal"
+
+
 async def _matching_nodes(look: Look, target: Target, id: bytes) -> list[bytes]:
     """Return the failed nodes of an instance that match a search."""
     search = search_of(target.search).request
@@ -253,9 +265,9 @@ async def _change_schedule(look: Look, target: Target) -> str:
 
 
 _PERFORMERS: dict[str, Callable[[Look, Target], Awaitable[str]]] = {
-    "cancel": _cancel, "retry": _retry, "retry-new-code": _retry, "delete": _delete, "drain": _drain, "rebind": _rebind,
-    "pause": _pause, "resume": _pause, "pause-schedule": _change_schedule, "resume-schedule": _change_schedule,
-    "remove-schedule": _change_schedule,
+    "cancel": _cancel, "retry": _retry, "retry-new-code": _retry, "wait-again": _wait_again, "delete": _delete,
+    "drain": _drain, "rebind": _rebind, "pause": _pause, "resume": _pause, "pause-schedule": _change_schedule,
+    "resume-schedule": _change_schedule, "remove-schedule": _change_schedule,
 }  # fmt: skip
 
 

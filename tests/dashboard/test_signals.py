@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
+from urllib.parse import urlencode
 
 import pytest
 
@@ -53,6 +54,13 @@ def sent(pages: Dashboard, **fields: str | list[str]) -> str:
     return pages.page(response.headers["location"])
 
 
+def performed(pages: Dashboard, **fields: str | list[str]) -> str:
+    """Perform an action as its confirmation does, and return the page after it."""
+    response = pages.post("/do", fields)
+    assert response.status_code == 303, problem(response)
+    return pages.page(response.headers["location"])
+
+
 def fields_in(page: str) -> list[str]:
     """Return the hidden inputs of a form that name its fields."""
     return [part.split('"', 1)[0] for part in page.split('name="inputs" value="')[1:]]
@@ -84,6 +92,26 @@ def test_the_form_has_an_input_for_each_field_and_the_node_gets_the_value(
     assert "sent by anna" in told
     assert "Send the signal" not in told, "it has ended"
     assert resolve(instance, promises[0]) == Decision(True, Size.LARGE, "", 3)
+
+
+def test_a_node_that_has_its_signal_is_let_wait_again(
+    guarded: Guarded, waiting: tuple[DAGInstance, list[DAGPromise[Any]]]
+) -> None:
+    instance, promises = waiting
+    guarded.pages.sign_in(guarded.tokens["admin"])
+    address = f"/instances/{instance.instance_id}/2"
+    assert "Wait again" not in guarded.pages.page(address)
+    form = {"id": f"{instance.instance_id}", "signal": "words", "next": address}
+    page = sent(guarded.pages, json='["wrong"]', **form)
+    asked = {"action": "wait-again", "id": form["id"], "node": f"{promises[1].identifier}", "next": address}
+    assert '<input type="hidden" name="action" value="wait-again">' in page
+    assert "All that depends on it runs again" in guarded.pages.page(f"/confirm?{urlencode(asked)}")
+    told = performed(guarded.pages, **asked)
+    assert "The node waits for another signal" in told
+    assert "Send the signal words" in told
+    assert "Nothing to retry: the node has got no signal" in performed(guarded.pages, **asked)
+    sent(guarded.pages, json='["right"]', **form)
+    assert resolve(instance, promises[1]) == ["right"]
 
 
 def test_a_field_with_a_default_can_be_given_another_value(
