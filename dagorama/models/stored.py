@@ -38,6 +38,7 @@ _HOMES = {
     "imported": "dagorama.values.by_value",
     "sentinel": "dagorama.values.by_value",
     "cached_function": "dagorama.values.standard_objects",
+    "type_alias": "dagorama.values.standard_objects",
     "local_class": "dagorama.values.by_value",
     "local_function": "dagorama.values.by_value",
     "fill_local": "dagorama.values.by_value",

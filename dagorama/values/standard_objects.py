@@ -11,6 +11,9 @@ from typing import Any, NewType, NoReturn, ParamSpec, TypeVarTuple
 from dagorama.models import stored
 from dagorama.user_code.modules import is_local, local_modules, named
 
+if sys.version_info >= (3, 12):
+    from typing import TypeAliasType
+
 Reducer = Callable[[Any], tuple[Any, ...] | str]
 
 
@@ -39,6 +42,8 @@ def standard_reducers(
         return reduced
 
     by_names = {kind: by_value(make) for kind, make in _NAMED.items()}
+    if sys.version_info >= (3, 12):
+        by_names[TypeAliasType] = by_value(_reduce_aliases())
     return {TextIOWrapper: file, memoryview: view, cached_property: _property, **by_names}
 
 
@@ -64,6 +69,34 @@ def _cached_function(function: Callable[..., Any], parameters: Mapping[str, Any]
 def _new_type(found: Any) -> tuple[Any, ...]:
     names = {"__module__": found.__module__, "__qualname__": found.__qualname__}
     return NewType, (found.__name__, found.__supertype__), names
+
+
+def _reduce_aliases() -> Callable[[Any], tuple[Any, ...]]:
+    """Return a function that reduces aliases of `type` statements, which may name themselves, for one pickle."""
+    boxes: dict[int, list[Any]] = {}
+
+    def reduced(found: Any) -> tuple[Any, ...]:
+        parameters = found.__type_params__
+        if parameters and id(found) in boxes:
+            raise TypeError(f"cannot pickle the type {found.__name__}, which has parameters and names itself")
+        # If it is reached again from its own value, the same list is named in the pickle, and filled later.
+        box = boxes.setdefault(id(found), [found.__value__])
+        return _type_alias, (found.__name__, found.__module__, box, parameters)
+
+    return reduced
+
+
+@stored.named("type_alias")
+def _type_alias(name: str, module: str | None, box: list[Any], parameters: tuple[Any, ...]) -> Any:
+    """Return an alias of the type in the list, which may be put there later if the alias has no parameters."""
+    names = {"box": box, "parameters": parameters, "__name__": module}
+    if parameters:
+        exec(
+            f"from typing import TypeAliasType; {name} = TypeAliasType({name!r}, box[0], type_params=parameters)", names
+        )
+    else:
+        exec(f"type {name} = box[0]", names)
+    return names[name]
 
 
 #: Objects that pickle as names, by type: how they are made again.

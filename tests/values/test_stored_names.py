@@ -218,7 +218,7 @@ def test_a_reader_finds_each_name_without_having_imported_its_module() -> None:
     assert ran.stdout.split() == [
         "Cache", "DecoratedFunction", "Limit", "Options", "Rate", "Unsent", "cached_function", "code", "constructed",
         "fill_local", "imported", "instance", "instance_type", "local_class", "local_function", "outcome",
-        "outcome_value", "promise", "promise_value", "put_value", "sentinel", "value_ref",
+        "outcome_value", "promise", "promise_value", "put_value", "sentinel", "type_alias", "value_ref",
     ]  # fmt: skip
 
 
