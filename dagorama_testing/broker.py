@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
+from functools import wraps
 from math import inf
-from typing import Any
+from threading import RLock
+from typing import Any, ParamSpec, TypeVar
 
 import grpc
 
@@ -21,6 +23,8 @@ from dagorama_broker.store.memory.store import MemoryStore
 from dagorama_testing.calls import Call, rpc_error
 from dagorama_testing.loop import START, VirtualLoop, running
 
+P = ParamSpec("P")
+R = TypeVar("R")
 OURS = "/dagorama.v1.Broker/"
 #: Seconds within which the loop runs timers although the clock stands still: pauses in which messages gather.
 MOMENT = 0.005
@@ -44,10 +48,11 @@ class InlineClock:
 
 
 class InlineBroker:
-    """A broker whose calls are made by the thread that runs its loop; `restart` keeps its store."""
+    """A broker whose calls are made by the threads that run its loop, in turns; `restart` keeps its store."""
 
     def __init__(self, wall: float, keeping: RetentionPolicy) -> None:
         """Start at `wall`, in seconds since 1970."""
+        self.lock = RLock()  #: held by the thread that acts on the loop or on a worker, but not while a node runs
         self.loop = VirtualLoop()  # type: ignore[abstract]  # it lacks files and sockets
         self.clock = InlineClock(self.loop, wall)
         self._keeping = keeping
@@ -71,6 +76,16 @@ class InlineBroker:
             self._running = self.loop.create_task(self._broker.run(), context=Context())
         self.settle()
 
+    def locked(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return the function so that it holds the lock while it runs."""
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self.lock:
+                return function(*args, **kwargs)
+
+        return call
+
     # --- calls ----------------------------------------------------------------------------------------
 
     def call(self, method: str, request: Any, on_reply: Callable[[bytes], None] | None = None) -> Call:
@@ -86,8 +101,8 @@ class InlineBroker:
             call.error = rpc_error(grpc.StatusCode.UNIMPLEMENTED, f"an inline broker does not answer {method}")
             call.is_over = True
             return call
-        self._calls[call] = None
-        with running(self.loop):
+        with self.lock, running(self.loop):
+            self._calls[call] = None
             call.start(handler, request)
         return call
 
@@ -98,7 +113,7 @@ class InlineBroker:
 
     def settle(self) -> None:
         """Let the broker do all that it can do now. Raises what has ended it."""
-        with running(self.loop):
+        with self.lock, running(self.loop):
             self.loop.run_ready(MOMENT)
         if self._running.done() and not self._running.cancelled() and (error := self._running.exception()) is not None:
             raise error
@@ -126,13 +141,15 @@ class InlineBroker:
 
     def move(self, now: float) -> None:
         """Set the time, at which all that has become due happens."""
-        self.loop.now = max(self.loop.now, now)
-        self._broker.commits.changed.set()
-        self.settle()
+        with self.lock:
+            self.loop.now = max(self.loop.now, now)
+            self._broker.commits.changed.set()
+            self.settle()
 
     def keep(self, data: bytes | bytearray | memoryview) -> bytes:
         """Store a large value; return its SHA-256. The service takes it in a thread, which a world does not have."""
-        return self._store.put_large(iter([bytes(data)]))[0]
+        with self.lock:
+            return self._store.put_large(iter([bytes(data)]))[0]
 
     @property
     def taints(self) -> set[str]:

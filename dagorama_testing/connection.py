@@ -86,14 +86,16 @@ class _Answered:
         self._driver, self._method, self._read, self._takes_many = driver, method, read, takes_many
 
     def __call__(self, request: Any, timeout: float | None = None, **_: Any) -> Any:
-        call = self._driver.broker.call(self._method, None if self._takes_many else request)
-        if self._takes_many:
-            for message in request:
-                call.requests.add(message)
-            call.requests.close()
-        if not self._driver.answer(lambda: call.is_over, self._driver.broker.deadline(timeout)):
-            call.cancel()
-            raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, LATE)
+        broker = self._driver.broker
+        with broker.lock:
+            call = broker.call(self._method, None if self._takes_many else request)
+            if self._takes_many:
+                for message in request:
+                    call.requests.add(message)
+                call.requests.close()
+            if not self._driver.answer(lambda: call.is_over, broker.deadline(timeout)):
+                call.cancel()
+                raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, LATE)
         if call.error is not None:
             raise call.error
         return self._read(call.replies.popleft())
@@ -138,7 +140,8 @@ class _Replies:
             raise NothingHappens("nothing more can happen in this world, so that this wait would never end")
 
     def cancel(self) -> None:
-        self._call.cancel()
+        with self._driver.broker.lock:
+            self._call.cancel()
 
 
 class InlineConnection(Connection):

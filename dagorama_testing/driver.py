@@ -78,25 +78,29 @@ class Driver:
             if tasks := self._tasks():
                 yield tasks
                 continue
-            due = min([broker.due_at, *(worker.due_at for worker in self.workers)])
-            if due == inf and linger:
-                rested_at = broker.loop.now if rested_at is None else rested_at
-                due = self._next_look(rested_at + linger)
-            if min(due, until) < inf:  # time passes anyway; schedules alone would let it pass forever
-                due = min(due, broker.firing_at)
-            if due > until or due == inf:
-                if until == inf or broker.loop.now >= until:
-                    return
-                due = until
-            broker.move(max(due, broker.loop.now))
-            for worker in self.workers:
-                worker.time_out()
+            with broker.lock:
+                if is_over() or any(worker.has_nodes for worker in self.workers):
+                    continue  # another thread has made a call since
+                due = min([broker.due_at, *(worker.due_at for worker in self.workers)])
+                if due == inf and linger:
+                    rested_at = broker.loop.now if rested_at is None else rested_at
+                    due = self._next_look(rested_at + linger)
+                if min(due, until) < inf:  # time passes anyway; schedules alone would let it pass forever
+                    due = min(due, broker.firing_at)
+                if due > until or due == inf:
+                    if until == inf or broker.loop.now >= until:
+                        return
+                    due = until
+                broker.move(max(due, broker.loop.now))
+                for worker in self.workers:
+                    worker.time_out()
 
     def _connect(self) -> None:
         """Connect workers that are not: first now, so that what was submitted before is granted in order."""
-        for worker in self.workers:
-            if not worker.is_connected:
-                worker.connect()
+        with self.broker.lock:
+            for worker in self.workers:
+                if not worker.is_connected:
+                    worker.connect()
 
     def _flush(self) -> None:
         """Send the results of nodes that have run."""
@@ -118,9 +122,10 @@ class Driver:
 
     def _tolerate(self) -> bool:
         """Let workers that tolerate everything learn new taints. Return whether there were any."""
-        taints = self.broker.taints
-        learned = [worker.tolerate(taints) for worker in self.workers] if taints else []
-        return any(learned)
+        with self.broker.lock:
+            taints = self.broker.taints
+            learned = [worker.tolerate(taints) for worker in self.workers] if taints else []
+            return any(learned)
 
     def _tasks(self) -> Tasks:
         return {task for worker in self.workers for task in worker.tasks}
@@ -136,21 +141,23 @@ class Driver:
     def answer(self, is_over: Callable[[], bool], until: float) -> bool:
         """Let the broker answer a call, without running nodes; return whether it has by then."""
         broker = self.broker
-        broker.settle()
-        while not is_over():
-            timer = broker.loop.next_timer
-            if timer is None or timer > until:
-                return False
-            broker.move(timer)
-        return True
+        with broker.lock:
+            broker.settle()
+            while not is_over():
+                timer = broker.loop.next_timer
+                if timer is None or timer > until:
+                    return False
+                broker.move(timer)
+            return True
 
     def restart_broker(self) -> None:
         """Crash the broker and start it again on its store; the workers connect again with what they hold."""
         self.check_open()
-        self.broker.restart()
-        for worker in self.workers:
-            worker.connect()
-        self.broker.settle()
+        with self.broker.lock:
+            self.broker.restart()
+            for worker in self.workers:
+                worker.connect()
+            self.broker.settle()
 
     def close(self) -> None:
         """End workers and broker."""

@@ -58,7 +58,7 @@ class InlineWorker:
         self._broker = broker
         self._rules = rules
         self._claims = ClaimTable()
-        self._outbox = Outbox(self._send)
+        self._outbox = Outbox(broker.locked(self._send))
         self._outbox.on_waiting = self.flush
         self.executor = InlineExecutor(self._outbox, large, rules, self._begin)
         self._queue: deque[Call] = deque()
@@ -143,7 +143,7 @@ class InlineWorker:
     def _cancel_tasks(self) -> None:
         if self._hanging is not None and self._claims.is_cancelled(self._hanging.entry, self._ordinal - 1):
             self._stop_hanging()
-        for task, node in self.tasks.items():
+        for task, node in list(self.tasks.items()):
             if node.is_cancelled():
                 task.cancel()
 
@@ -156,10 +156,11 @@ class InlineWorker:
 
     def flush(self) -> None:
         """Send all results."""
-        self._outbox.flush()
-        if self._hanging is None:
-            self._claims.finish(0)
-        self._pump()
+        with self._broker.lock:
+            self._outbox.flush()
+            if self._hanging is None:
+                self._claims.finish(0)
+            self._pump()
 
     # --- nodes ----------------------------------------------------------------------------------------
 
@@ -175,20 +176,21 @@ class InlineWorker:
 
     def run_one(self, loop: Callable[[], asyncio.AbstractEventLoop]) -> bool:
         """Run the next node, or start it on `loop()` if it is async. Return whether there was one to run."""
-        call, ordinal, now = self._queue.popleft(), self._ordinal, monotonic_ns()
-        self._ordinal += 1
-        entry = ordinal + 1 if call.work.is_async else 0
-        if not self._claims.start(ordinal, entry, now):
-            self.executor.skip(call)
-            self._flush_if_idle()
-            return False
-        if self._breaks_down(call):
-            return True
+        with self._broker.lock:
+            call, ordinal, now = self._queue.popleft(), self._ordinal, monotonic_ns()
+            self._ordinal += 1
+            entry = ordinal + 1 if call.work.is_async else 0
+            if not self._claims.start(ordinal, entry, now):
+                self.executor.skip(call)
+                self._flush_if_idle()
+                return False
+            if self._breaks_down(call):
+                return True
         is_cancelled = partial(self._is_cancelled, self._claims, entry, ordinal, call.attempt)
         if call.work.is_async:
             task = loop().create_task(self.executor.run_async(call, now, is_cancelled))
             self.tasks[task] = _Running(call.attempt, is_cancelled)
-            task.add_done_callback(lambda task: self._async_ended(task, entry))
+            task.add_done_callback(self._broker.locked(lambda task: self._async_ended(task, entry)))
         else:
             with running(None):
                 self.executor.run(call, now, is_cancelled)

@@ -35,6 +35,14 @@ class Lonely(DAGDefinition):
         return number
 
 
+class Turned(DAGDefinition):
+    """Runs nowhere; the name of its queue turns the direction of writing and does not turn it back."""
+
+    @dagorama(queue_name="left \u202eright", taint_name="turned").syncfn
+    def entrypoint(self) -> int:
+        return 0
+
+
 #: A module in two versions, whose function has other code in each.
 DEPLOYED_BEFORE = """
 from dagorama import DAGDefinition, dagorama

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -149,3 +150,21 @@ def test_nodes_ask_the_broker_while_they_run() -> None:
         world.run()
         assert resolve(instance, promise) == 1
         assert len(world.runs_of(Steps.step)) == 2
+
+
+def test_threads_of_a_test_share_a_world() -> None:
+    values: list[int] = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with inline():
+            threads = [
+                threading.Thread(target=lambda: values.append(resolve(*Shapes()(4), timeout=60))) for _ in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert values == [14] * 8

@@ -11,7 +11,7 @@ from dagorama import schedule
 from tests.dashboard.browser.graph_page import AXE
 from tests.dashboard.browser.pages.conftest import Board, assert_well_made, violations
 from tests.dashboard.browser.pages.work import Speaker, ended, listening, speaker, started
-from tests.dashboard.shown_work import HOSTILE, Lonely, Shapes
+from tests.dashboard.shown_work import HOSTILE, Lonely, Shapes, Turned
 
 DRAWN = "#g-panel:not(.g-loading)"
 VIEWS = ("shape", "quilt", "focus", "timeline", "table")
@@ -112,3 +112,13 @@ def test_what_users_have_written_runs_nothing(board: Board, places: dict[str, st
     page.get_by_role("log").get_by_text("measuring").wait_for()
     assert page.locator("img").count() == 0
     assert dialogs == []
+
+
+def test_a_name_that_turns_the_direction_of_writing_moves_nothing_next_to_it(board: Board, page: Page) -> None:
+    started(Turned())
+    page.goto(board.at("/queues"))
+    cell = page.locator("td.name", has_text="left")
+    name, taint = cell.locator(".strong").bounding_box(), cell.locator(".tag").bounding_box()
+    assert name is not None
+    assert taint is not None
+    assert taint["x"] >= name["x"] + name["width"]
