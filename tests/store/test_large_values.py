@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.model.looks import Wanted
+from dagorama_broker.store import Store
 from dagorama_broker.store.large_values import CHUNK, LargeFiles
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.records import begun
@@ -406,3 +408,10 @@ def test_a_value_that_was_taken_and_not_named_goes_after_the_grace(shared: Large
     assert shared.has(NAME)
     shared.collect(0.0, 1, never, never)
     assert not shared.has(NAME)
+
+
+def test_every_store_takes_such_a_file_when_a_submission_or_report_is_decided(store: Store) -> None:
+    folder, _ = store.share_large()
+    (Path(folder) / "unfinished" / NAME.hex()).write_bytes(CONTENT)
+    assert store.look(Wanted(large={NAME, bytes(32)})).large == {NAME}
+    assert b"".join(store.get_large(NAME) or ()) == CONTENT

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from dagorama_broker.errors import Deposed, SettingsError, StoreError
 from dagorama_broker.model.domain import State
@@ -332,6 +333,14 @@ def test_a_wrong_url_is_refused_without_its_password(tmp_path: Path, change: str
     with pytest.raises(SettingsError, match=message) as refused:
         open_store(f"postgresql://ada:s3cret@127.0.0.1/postgres?{change}", StoreOptions(f"file://{tmp_path}"))
     assert "s3cret" not in str(refused.value)
+
+
+def test_parameters_of_libpq_reach_it_as_they_are() -> None:
+    given = "options=-c%20work_mem%3D8MB&application_name=a+b&schema=jobs&sslcert=%2Fetc%2Fa%2520b"
+    found = conninfo_to_dict(parse_address(f"postgresql://ada@127.0.0.1/postgres?{given}").conninfo)
+    assert found["options"] == "-c work_mem=8MB"
+    assert (found["application_name"], found["sslcert"]) == ("a+b", "/etc/a%20b")
+    assert "schema" not in found
 
 
 @pytest.mark.parametrize("values", ["", "relative", "file://relative", "ftp://bucket"])

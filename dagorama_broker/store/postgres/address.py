@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from dagorama_broker.environment import without_password
 from dagorama_broker.errors import SettingsError
@@ -27,7 +27,7 @@ def parse_address(url: str) -> Address:
     """Return the parts of `postgresql://...[?schema=NAME&unsafe=1&...]`. Raise SettingsError, without the password."""
     parts = urlsplit(url)
     shown = without_password(url)
-    parameters = parse_qsl(parts.query, keep_blank_values=True)
+    parameters = parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True)  # to libpq a + is no space
     own = {name: value for name, value in parameters if name in ("schema", "unsafe")}
     schema = own.get("schema", DEFAULT_SCHEMA)
     if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
@@ -37,5 +37,5 @@ def parse_address(url: str) -> Address:
         )
     if own.get("unsafe", "0") not in ("0", "1"):
         raise SettingsError(f"store {shown}: unsafe={own['unsafe']!r} must be 0 or 1")
-    rest = urlencode([(name, value) for name, value in parameters if name not in own])
+    rest = urlencode([(name, value) for name, value in parameters if name not in own], quote_via=quote)
     return Address(urlunsplit(parts._replace(query=rest)), schema, own.get("unsafe") == "1", shown)

@@ -172,9 +172,9 @@ class PostgresStore(SqlStore):
         return self._looking.read(lambda reader: read_used_ids(reader, after, most))
 
     def _stored_among(self, values: Collection[bytes]) -> set[bytes]:
-        """Return which of these large values are stored."""
+        """Return which of these large values are stored, as `has_large` does."""
         if self.objects is None:
-            return {sha256 for sha256 in values if self._files.has(sha256)}
+            return {sha256 for sha256 in values if self._files.take(sha256)}
         if not values:
             return set()
         rows = self._looking.run(lambda session: find_objects(session, values))
