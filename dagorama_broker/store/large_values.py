@@ -33,7 +33,8 @@ class LargeFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._unfinished = folder / "unfinished"
-        self._numbers = count(1)
+        # Of files in `unfinished`. A broker that stood still and was replaced has other ones when it goes on.
+        self._names = map(f"{os.urandom(8).hex()}-{{}}".format, count(1))
         self._graces = Graces()
         self._dropped: list[Path] = []
         self._damaged: set[bytes] = set()
@@ -70,7 +71,7 @@ class LargeFiles:
         An exception of `chunks` is passed on, and nothing is stored then.
         """
         self.check_folder()
-        unfinished = self._unfinished / str(next(self._numbers))
+        unfinished = self._unfinished / next(self._names)
         try:
             sha256, length = self._write(unfinished, chunks)
             with self._saying_what_failed():
@@ -192,7 +193,7 @@ class LargeFiles:
         return [name for name, since in self._waiting.items() if since <= now - grace]
 
     def _drop(self, sha256: bytes) -> None:
-        dropped = self._unfinished / f"{next(self._numbers)}.dropped"
+        dropped = self._unfinished / f"{next(self._names)}.dropped"
         with self._saying_what_failed(), suppress(FileNotFoundError):
             make_folder(self._unfinished)
             os.replace(self._file(sha256), dropped)

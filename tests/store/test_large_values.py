@@ -5,6 +5,7 @@ import resource
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -208,6 +209,37 @@ def test_what_a_killed_broker_was_writing_is_swept_out_at_the_next_start(tmp_pat
     assert not unfinished.exists()
     assert store.has_large(name)
     store.close()
+
+
+def test_a_broker_that_was_replaced_while_it_wrote_a_value_moves_no_file_of_its_successor(files: LargeFiles) -> None:
+    successor, is_begun, goes_on = LargeFiles(files.folder), Event(), Event()
+    errors: list[str] = []
+
+    def of_the_old_one() -> Iterator[bytes]:
+        yield b"old"
+        is_begun.set()
+        goes_on.wait()
+
+    def write() -> None:
+        try:
+            files.put(of_the_old_one())
+        except StoreError as error:
+            errors.append(f"{error}")
+
+    def of_the_successor() -> Iterator[bytes]:
+        yield CONTENT[:10]
+        goes_on.set()
+        thread.join()
+        yield CONTENT[10:]
+
+    thread = Thread(target=write)
+    thread.start()
+    is_begun.wait()
+    successor.sweep()
+    assert successor.put(of_the_successor())[0] == NAME
+    assert read(successor) == CONTENT
+    assert len(errors) == 1
+    assert not successor.has(sha256(b"old").digest())
 
 
 # --- with clients on the same machine ---------------------------------------------------------------
