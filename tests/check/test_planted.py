@@ -18,10 +18,12 @@ OF_MISUSE = {
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")  # from Python 3.13 on
 def test_planted_misuses_fail_or_lose_something_and_silent_snippets_run_to_their_end() -> None:
     """All in one test: a broker and a worker run everything once."""
     with launch_broker(port=0), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore", ResourceWarning)
         planted, silent = all_ends("planted", PLANTED), all_ends("silent", SILENT)
         gc.collect()
     assert {what: end for what, end in planted.items() if end not in OF_MISUSE} == {
