@@ -152,8 +152,9 @@ def test_a_worker_whose_host_is_killed_gives_its_running_node_back_and_ends(
 def test_a_worker_that_is_drained_by_its_host_ends_with_success(
     broker: ScriptedBroker, host: subprocess.Popen[str]
 ) -> None:
-    spoken = broker.greeted()
+    spoken = broker.greeted(heartbeat=0.1)
     assert int(line(host)) > 0
+    spoken.listen(lambda: spoken.heartbeats > 0)  # it knows that its hello has arrived
     assert host.stdin is not None
     host.stdin.close()
     spoken.listen(lambda: spoken.draining)

@@ -120,8 +120,8 @@ class Session:
 
     @property
     def has_said_draining(self) -> bool:
-        """True if this stream has sent that the worker drains."""
-        return self._draining_said
+        """True if this stream has sent that the worker drains, or if there is no welcomed stream to send it on."""
+        return self._draining_said or self.welcome is None
 
     @property
     def reported(self) -> int:

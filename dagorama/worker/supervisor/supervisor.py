@@ -37,7 +37,6 @@ WELCOME_TIMEOUT_S = 0.25  #: time that a ready worker waits for the broker befor
 REAP_TIMEOUT_S = 5.0  #: time for killed children to be reaped
 ACKNOWLEDGE_TIMEOUT_S = 10.0  #: time for the broker to acknowledge the last reports
 SHUTDOWN_GRACE_S = 2.0  #: time for idle children to exit by themselves, and for the stream to end
-HELLO_GRACE_S = 0.2  #: time for a hello that is being sent; without a broker it never is
 
 
 class Supervisor:
@@ -287,7 +286,6 @@ class Supervisor:
         await self._change.until(lambda: children.idle, REAP_TIMEOUT_S)
         acknowledge_timeout = SHUTDOWN_GRACE_S if self._hurried else ACKNOWLEDGE_TIMEOUT_S
         await self._change.until(lambda: self._session.settled, acknowledge_timeout)
-        await self._change.until(lambda: self._stream.heard, HELLO_GRACE_S)
         await self._change.until(lambda: self._session.has_said_draining, SHUTDOWN_GRACE_S if self._stream.heard else 0)
         children.send_off()
         await self._change.until(lambda: not children.alive, SHUTDOWN_GRACE_S)
