@@ -108,10 +108,11 @@ class LaunchedWorkers:
         """Return when a child can run nodes, even if there is no broker yet; raise WorkersNotStarted."""
         while not (self._is_ready or self._failures) and self.hear(None):
             pass
-        why = "; ".join(self._failures)
-        if not self._is_ready and not why and (code := self._process.wait()):
-            why = f"their supervisor ended with exit code {code}; see what it printed"
-        if why and not self._is_ready:
+        if self._is_ready:
+            return
+        code = 0 if self._failures else self._process.wait()
+        if self._failures or code:
+            why = "; ".join(self._failures) or f"their supervisor ended with exit code {code}; see what it printed"
             raise WorkersNotStarted(f"the workers could not start: {why}")
 
     def how_ended(self) -> str:

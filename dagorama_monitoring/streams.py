@@ -22,7 +22,7 @@ def open_standard_streams() -> None:
     for descriptor, (name, mode) in enumerate(_STREAMS):
         if getattr(sys, name) is None:
             _open_null(descriptor)
-            setattr(sys, name, open(descriptor, mode, encoding="utf-8", errors="replace"))  # noqa: SIM115
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", errors="replace"))  # noqa: SIM115  # it stays open
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def current_folder() -> str:
 def filter_option(*declarations: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return an option with a text, which is empty if the option was not passed.
 
-    An empty text is refused: it would stand for everything, and usually comes from an unset variable of a script.
+    Refuse an empty text: it would select everything, and usually comes from a shell variable that is not set.
     """
     return click.option(*declarations, callback=_passed, help=help)
 

@@ -172,9 +172,9 @@ async def ended_waits(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> 
     ended = {
         id: node.ended for id, node in found.items() if node.ended is not None and node.ended.state == State.COMPLETED
     }
-    waits = (
-        await broker.commits.in_view(broker.store.view.waits, [node.key for node in ended.values()]) if ended else {}
-    )
+    if not ended:
+        return {}
+    waits = await broker.commits.in_view(broker.store.view.waits, [node.key for node in ended.values()])
     return {id: node for id, node in ended.items() if node.key in waits}
 
 

@@ -177,7 +177,9 @@ class BrokerService(InspectionService):
     @refusing
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
         instance = id_bytes(request.instance, "an instance")
-        with self._memory.hold(costs.of_ids([*request.node, *request.waits]), sharer.get(), is_small_ok=True):
+        with self._memory.hold(
+            costs.of_ids(request.node) + costs.of_ids(request.waits), sharer.get(), is_small_ok=True
+        ):
             ids = [id_bytes(id, "a node") for id in request.node]
             rebindings = for_deployed(request.rebindings)
             waits = {id_bytes(each.node, "a node"): each.attempt for each in request.waits}

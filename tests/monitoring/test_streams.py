@@ -42,8 +42,8 @@ def test_nothing_that_is_opened_gets_the_descriptor_of_a_closed_stream(tmp_path:
         "from dagorama_monitoring.streams import open_standard_streams\n"
         "open_standard_streams()\n"
         "descriptor = os.open('file', os.O_RDWR | os.O_CREAT)\n"
-        "print('nobody reads this')\n"
-        "os.write(2, b'nor this')\n"
+        "print('to the null device')\n"
+        "os.write(2, b'to it too')\n"
         "os.write(descriptor, str(descriptor > 2).encode())\n"
     )
     code = f"PYTHONPATH={Path(__file__).parents[2]} {sys.executable} {program} <&- >&- 2>&-"

@@ -81,7 +81,7 @@ class Sender(SimulatedPerson):
         await self._call("SubmitStream", pb.SubmitRequest(functions=names, nodes=[nodes]), pb.SubmitReply)
 
     async def _wait_again(self, number: int) -> None:
-        """Let a node wait again if it has ended, whatever it has got."""
+        """Let a node wait again if it has ended with a signal, its default or a timeout."""
         asked: dict[str, Any] = {"instance": self.id, "node": [self.origin + number.to_bytes(4, "big")]}
         found = await self._call("Retry", pb.RetryRequest(look=True, downstream=True, **asked), pb.RetryReply)
         if found is not None:

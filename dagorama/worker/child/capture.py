@@ -79,12 +79,7 @@ class Tee:
         self._buffer: TeeBuffer | None = None
 
     def write(self, text: str) -> int:
-        try:
-            written: int = self.through.write(text)
-        except OSError as error:
-            if not _is_logged(error):
-                raise
-            written = len(text)
+        written = _write(self.through, text)
         if text and (log := _log()) is not None:
             log.write(self._source, text)
         return written
@@ -129,12 +124,7 @@ class TeeBuffer:
         self._source = source
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        try:
-            written: int = self.through.write(data)
-        except OSError as error:
-            if not _is_logged(error):
-                raise
-            written = len(data)
+        written = _write(self.through, data)
         if len(data) and (log := _log()) is not None:
             log.write(self._source, bytes(data))
         return written
@@ -148,6 +138,17 @@ class TeeBuffer:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.through, name)
+
+
+def _write(stream: Any, data: str | bytes | bytearray | memoryview) -> int:
+    """Write to the output of the worker; return what it takes, or the whole length if only a node's log takes it."""
+    try:
+        written: int = stream.write(data)
+    except OSError as error:
+        if not _is_logged(error):
+            raise
+        return len(data)
+    return written
 
 
 def _flush(stream: Any) -> None:
