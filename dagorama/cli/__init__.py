@@ -119,7 +119,7 @@ def _leaving_flags(command: F) -> F:
     help="For --reload: the folder to watch, with its subfolders.  [default: .]",
 )  # fmt: skip
 @click.option(
-    "--watch-pattern", metavar="GLOB",
+    "--watch-pattern", type=filled, metavar="GLOB",
     help="For --reload: restart only for files with such names, for example '*.py'.  [default: *]",
 )  # fmt: skip
 @worker_flags

@@ -145,7 +145,8 @@ def _last_instance(schedule: broker_pb2.ScheduleInfo) -> Iterator[str]:
     if info.ended:
         yield f"{started}, {id}, has {'failed' if info.failed else 'completed'}"
         return
-    yield f'{started}, {id}, has not ended, and {_OVERLAPS[schedule.overlap]} (overlap="{schedule.overlap}")'
+    rule = _OVERLAPS.get(schedule.overlap, "the broker applies a rule to other times that this version does not know")
+    yield f'{started}, {id}, has not ended, and {rule} (overlap="{schedule.overlap}")'
     if info.stuck:
         yield f"no node of that instance can proceed: {info.stuck}; see `dagorama explain {id}`"
 

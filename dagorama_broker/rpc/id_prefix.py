@@ -56,7 +56,8 @@ async def _nodes_at(broker: Broker, instance: int, ordinals: Set[int]) -> dict[i
     found = await broker.commits.in_view(broker.store.view.ids_at, instance, ordinals)
     if missing := sorted(ordinals - found.keys()):
         size = await broker.commits.in_view(broker.store.view.size_of, instance)
-        raise NotFound(f"there is no node /{missing[0]}: the instance has {size} nodes, and the first is /1")
+        nodes = "1 node" if size == 1 else f"{size} nodes"
+        raise NotFound(f"there is no node /{missing[0]}: the instance has {nodes}, and the first is /1")
     return found
 
 

@@ -41,7 +41,7 @@ def test_an_empty_filter_does_not_stand_for_everything(command: list[str]) -> No
         ["worker", "--import"], ["demand", "--include-queue"], ["demand", "--toleration"],
         ["pool", "slurm", "--include-queue"], ["debug", "3f9a/1", "--import"], ["rebind", "flow:Shapes.f", "--hash"],
         ["rebind", "flow:Shapes.f", "--from-hash"], ["tokens", "new", "--role", "worker", "--queue"],
-        ["tokens", "new", "--role", "worker", "--toleration"],
+        ["tokens", "new", "--role", "worker", "--toleration"], ["worker", "--reload", "--watch-pattern"], ["dev"],
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -80,6 +80,9 @@ async def test_a_node_is_found_by_its_ordinal_among_the_nodes_of_its_instance() 
         assert await found(served, "abcd2", ["/2", other.id(0).hex()]) == (other.instance, [other.id(1), other.id(0)])
         with refused(grpc.StatusCode.NOT_FOUND, "there is no node /4: the instance has 3 nodes, and the first is /1"):
             await found(served, "abcd1", ["/4"])
+        await submit(served.stub, dag_of("abcd3", "beef3").submission(b"a"))
+        with refused(grpc.StatusCode.NOT_FOUND, "there is no node /2: the instance has 1 node, and the first is /1"):
+            await found(served, "abcd3", ["/2"])
 
 
 async def test_nodes_of_several_instances_are_named_by_their_ordinals() -> None:

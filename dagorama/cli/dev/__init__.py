@@ -16,6 +16,7 @@ from dagorama.cli.dev.roles import Plan
 from dagorama.cli.dev.session import Session
 from dagorama.cli.dev.target import find_target
 from dagorama.cli.exit_codes import ExitCode
+from dagorama.cli.parameters import filled
 from dagorama.dev_address import FOLDER, HOST
 from dagorama.settings import HIGHEST_PORT, Settings, names_a_broker
 
@@ -27,7 +28,7 @@ _PORT = click.IntRange(0, HIGHEST_PORT)
 
 
 @click.command()
-@click.argument("target", required=False, metavar="[TARGET]")
+@click.argument("target", type=filled, required=False, metavar="[TARGET]")
 @click.option(
     "--workers", type=click.IntRange(0, _MOST_WORKERS), default=2, show_default=True,
     help="Number of processes that run nodes.",
