@@ -427,6 +427,7 @@ class Nodes(_message.Message):
     WAITS_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
     CACHE_KEY_FIELD_NUMBER: _builtins.int
+    CACHE_ANNOUNCEMENT_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     origin: _builtins.bytes
     """12 bytes"""
@@ -492,13 +493,18 @@ class Nodes(_message.Message):
 
     @_builtins.property
     def cached(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The nodes whose cache keys their caller knows: their indexes, ascending. A worker computes the key of a node again, so
-        that a wrong one costs time and nothing else; it is not kept over a restart, and not used for a node that has a delay.
+        """The nodes whose cache keys their caller knows: their indexes, ascending. If the broker has a value of the key whose
+        proof was signed with the same signing key, the node has that value, and no worker is granted it. Else a worker
+        computes the key again. Keys are not kept over a restart, and not used for a node that has a delay.
         """
 
     @_builtins.property
     def cache_key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """for each of these, 32 bytes"""
+
+    @_builtins.property
+    def cache_announcement(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """and the caller's signature: docs/reference/envelopes.md"""
 
     def __init__(
         self,
@@ -523,10 +529,11 @@ class Nodes(_message.Message):
         waits: _abc.Iterable[Global___SignalWait] | None = ...,
         cached: _abc.Iterable[_builtins.int] | None = ...,
         cache_key: _abc.Iterable[_builtins.bytes] | None = ...,
+        cache_announcement: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "cache_key", b"cache_key", "cached", b"cached", "creates", b"creates", "delay", b"delay", "delayed", b"delayed", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "not_before", b"not_before", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant", "trace", b"trace", "waits", b"waits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "cache_announcement", b"cache_announcement", "cache_key", b"cache_key", "cached", b"cached", "creates", b"creates", "delay", b"delay", "delayed", b"delayed", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "not_before", b"not_before", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant", "trace", b"trace", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,8 +33,10 @@ MOST_SLOTS = 4096
 
 # --- cached values ----------------------------------------------------------------------------------------
 
-#: Bytes of a cache key.
-CACHE_KEY_BYTES = 32
+#: Bytes of a cache key, and of a signature that binds it to a node: the id of the signing key and an HMAC.
+CACHE_KEY_BYTES, CACHE_SIGNATURE_BYTES = 32, 40
+#: Bytes of the id of a signing key, with which such a signature begins.
+KEY_ID_BYTES = 8
 #: GrantBody.cache of a node that is to run, and of one that gets the first value of `found`.
 TO_RUN, FIRST_FOUND = 1, 2
 
@@ -73,6 +75,9 @@ ENVELOPE_VERSION = 1
 SIGNED, LARGE, REFS, PARTS, JSON, SCHEDULED, REFRESH = 1, 2, 4, 8, 16, 32, 128
 #: The only flag of the value of a node that has waited for a signal: its signed arguments, and JSON from the sender.
 SIGNAL = 32
+#: The only flag of the value of a node that the broker has found in the cache: it names the node that has the value,
+#: with the signatures of the caller and of the process that computed it.
+FOUND = 64
 #: `struct` layouts of an entry in the table of parts (length, SHA-256, kind), and of the number of entries after it.
 PART_LAYOUT, COUNT_LAYOUT = "<Q32sB", "<I"
 #: Name of the type of a cancelled node's failure.

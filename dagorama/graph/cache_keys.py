@@ -1,17 +1,18 @@
 """Computes cache keys: hashes of the code that runs a node and of the values of its arguments.
 
 The rule: all workers compute the same key for equal calls, and no broker needs to know how. A caller that passes values
-computes it too, so that the broker need not ask a worker for it. The worker that runs the node computes it again.
+computes and signs it too, so that the node needs no worker if the broker has its value, and else runs at once. A worker
+that runs the node computes it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2
-from dagorama.api.contract import CACHE_KEY_BYTES, REFRESH
+from dagorama.api.contract import CACHE_KEY_BYTES, CACHE_SIGNATURE_BYTES, REFRESH
 from dagorama.errors import UncacheableArgument
 from dagorama.graph.cache import Cache, KeyParts
 from dagorama.graph.constructor_arguments import unpacked
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
     from types import FunctionType
 
 _VERSION = b"dagorama cache key 1"
-#: Bytes that a cache key takes in a message.
-CACHE_KEY_WEIGHT = CACHE_KEY_BYTES + 6
+#: Bytes that a cache key and its signature take in a message.
+CACHE_KEY_WEIGHT = CACHE_KEY_BYTES + CACHE_SIGNATURE_BYTES + 8
+
+
+class Announced(NamedTuple):
+    """The cache key of a node, as its caller has computed and signed it."""
+
+    key: bytes
+    signature: bytes
 
 
 class CacheKeys:
@@ -104,8 +112,9 @@ def _add(found: Hash, part: bytes) -> None:
     found.update(len(part).to_bytes(8, "big") + part)
 
 
-def add_cache_keys(message: broker_pb2.Nodes, keys: Mapping[int, bytes], start: int, stop: int) -> None:
+def add_cache_keys(message: broker_pb2.Nodes, keys: Mapping[int, Announced], start: int, stop: int) -> None:
     """Add the cache keys of the nodes from `start` to `stop` to their message; `keys` has them by position."""
     for position in sorted(keys.keys() & range(start, stop)):
         message.cached.append(position - start)
-        message.cache_key.append(keys[position])
+        message.cache_key.append(keys[position].key)
+        message.cache_announcement.append(keys[position].signature)

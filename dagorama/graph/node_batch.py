@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 from dagorama.api import broker_pb2
 from dagorama.api.contract import LARGE, MESSAGE_LIMIT, MESSAGE_TARGET, ORIGIN_BYTES, PARTS
 from dagorama.errors import NotInInstance, RequestRejected
-from dagorama.graph.cache_keys import CACHE_KEY_WEIGHT, CacheKeys, add_cache_keys
+from dagorama.graph.cache_keys import CACHE_KEY_WEIGHT, Announced, CacheKeys, add_cache_keys
 from dagorama.graph.delays import DELAY_BYTES, Delay, add_delays
 from dagorama.graph.waits import Wait, add_waits
+from dagorama.values.cached_values import ANNOUNCEMENT, sign_cache_key
 from dagorama.values.codec import Encoded
 from dagorama.values.envelope import SIGNATURE_BYTES, large_values
 from dagorama.values.signing import ARGUMENTS, Keyring, code_text, function_digest, keyring
@@ -118,7 +119,7 @@ class NodeBatch:
         self._keys: dict[int, str] = {}
         self.delays: dict[int, Delay] = {}  #: of nodes that have one, by position
         self.waits: dict[int, Wait] = {}  #: of nodes that wait for a signal, by position
-        self._cache_keys: dict[int, bytes] = {}
+        self._cache_keys: dict[int, Announced] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -173,7 +174,8 @@ class NodeBatch:
             if wait is not None:
                 self.waits[position] = wait
             if cache_key is not None:
-                self._cache_keys[position] = cache_key
+                signature = sign_cache_key(self._ring, ANNOUNCEMENT, cache_key, self.instance, node)
+                self._cache_keys[position] = Announced(cache_key, signature)
             return self.first + position
 
     def _spared(self, refs: Sequence[bytes]) -> int:

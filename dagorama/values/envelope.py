@@ -1,7 +1,7 @@
 """The byte layout of envelopes: a header, a table of the promises inside, and a pickle or JSON.
 
     byte 0   1, the version
-    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON, 128 REFRESH; or 32 alone, SIGNAL: see below
+    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON, 128 REFRESH; or alone 32, SIGNAL, or 64, FOUND, below
     SIGNED   8-byte key id, 16-byte instance, 32-byte MAC; `signing` makes and checks it
     REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
     body     the pickle, or if JSON a text in UTF-8; if LARGE, u64 length and SHA-256 of it, stored separately
@@ -17,8 +17,12 @@ from struct import error as StructError
 from typing import Any, NamedTuple
 
 from dagorama.api.contract import (
+    CACHE_KEY_BYTES,
+    CACHE_SIGNATURE_BYTES,
     COUNT_LAYOUT,
     ENVELOPE_VERSION,
+    FOUND,
+    INSTANCE_BYTES,
     JSON,
     LARGE,
     ORIGIN_BYTES,
@@ -214,3 +218,33 @@ def taken_apart(envelope: bytes) -> SignalParts:
 def put_together(arguments: bytes, text: bytes) -> bytes:
     """Return the envelope of a signal."""
     return b"".join((SIGNAL_HEAD, len(arguments).to_bytes(4, "little"), arguments, text))
+
+
+# --- values from the cache --------------------------------------------------------------------------------
+# The value of a node that the broker has found in the cache: the head, and what `FoundParts` lists. The broker puts
+# these together. The caller of the node and the process that computed the value have signed what it says.
+
+#: The first bytes of the value of a node that was found in the cache.
+FOUND_HEAD = bytes((ENVELOPE_VERSION, FOUND))
+_FOUND = Struct(
+    f"<2x{CACHE_KEY_BYTES}s{INSTANCE_BYTES}s{CACHE_SIGNATURE_BYTES}s{INSTANCE_BYTES}s{ORIGIN_BYTES + 4}s"
+    f"{CACHE_SIGNATURE_BYTES}s"
+)
+
+
+class FoundParts(NamedTuple):
+    """The envelope of a value from the cache taken apart; nothing of it is verified."""
+
+    key: bytes  #: the cache key
+    instance: bytes  #: of the node whose value this is
+    announcement: bytes  #: signature of the caller of that node
+    other_instance: bytes
+    other: bytes  #: the node that has computed the value
+    proof: bytes  #: signature of the process that ran it
+
+
+def found_parts(envelope: bytes) -> FoundParts:
+    """Return the parts of the value of a node that was found in the cache. Raises ValueNotReadable."""
+    if len(envelope) != _FOUND.size:
+        raise ValueNotReadable(f"the envelope of a cached value has {len(envelope)} bytes, not {_FOUND.size}")
+    return FoundParts(*_FOUND.unpack(envelope))

@@ -13,6 +13,7 @@ from pathlib import Path
 from secrets import token_bytes, token_urlsafe
 from typing import TYPE_CHECKING, NoReturn
 
+from dagorama.api.contract import KEY_ID_BYTES
 from dagorama.errors import SettingsError
 from dagorama.settings import signing_keys
 from dagorama.values.private_files import OTHERS, check_trust, is_open_to, open_file
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from hashlib import _Hash  # the type stubs of hashlib give it this name
 
 KEY_BYTES = 32
-ID_BYTES = 8
 
 _TEXT = re.compile(r"[A-Za-z0-9_-]{43}")  # base64 of KEY_BYTES bytes, for URLs and without padding
 
@@ -38,7 +38,7 @@ class SigningKey:
     __slots__ = ("id", "inner", "outer")
 
     def __init__(self, secret: bytes) -> None:
-        self.id = sha256(_ID_LABEL + secret).digest()[:ID_BYTES]  #: identifies the key and reveals nothing about it
+        self.id = sha256(_ID_LABEL + secret).digest()[:KEY_ID_BYTES]  #: identifies the key and reveals nothing about it
         padded = secret.ljust(_BLOCK, b"\0")
         self.inner: _Hash = sha256(padded.translate(_INNER) + LABEL)
         self.outer: _Hash = sha256(padded.translate(_OUTER))

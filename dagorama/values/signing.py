@@ -6,7 +6,7 @@
     schedules   role, schedule, and the name and code of the entry point: its arguments, each time that it starts
     hooks       role, instance or schedule, and the name and code of the failure hook: its arguments, each call
 
-Rebindings and proofs of cached values are signed too, but they are not envelopes: see `rebind` and `cache_proof`.
+Rebindings and the keys of cached values are signed too, but they are not envelopes: see `rebind` and `cached_values`.
 
 No signature binds the attempt. A large value or part is signed by its length and SHA-256, which the envelope contains.
 
@@ -27,6 +27,8 @@ from typing import NamedTuple
 from dagorama.api.contract import (
     ENVELOPE_VERSION,
     HOOK,
+    INSTANCE_BYTES,
+    KEY_ID_BYTES,
     SCHEDULED,
     SIGNED,
     WAIT_FUNCTION,
@@ -38,17 +40,19 @@ from dagorama.api.contract import (
 )
 from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.settings import signing_keys
-from dagorama.values.envelope import MARKS, SIGNAL_HEAD, SIGNATURE_BYTES, flags, put_together, taken_apart
-from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
+from dagorama.values.cached_values import as_promise, open_found
+from dagorama.values.envelope import FOUND_HEAD, MARKS, SIGNAL_HEAD, SIGNATURE_BYTES, flags, put_together, taken_apart
+from dagorama.values.keys import SigningKey, load_keys
 
-ARGUMENTS, RESULT, FAILURE, REBINDING, SCHEDULE, CACHED = b"A", b"R", b"F", b"C", b"S", b"M"
+#: Roles; `cached_values` has two more.
+ARGUMENTS, RESULT, FAILURE, REBINDING, SCHEDULE = b"A", b"R", b"F", b"C", b"S"
 #: Of the arguments of a failure hook: of an instance, or of all instances of a schedule.
 HOOK_OF_INSTANCE, HOOK_OF_SCHEDULE = b"H", b"T"
 
 _ADVICE = "set DAGORAMA_SIGNING_KEYS to the same keys in the processes that write and read values"
 
-NODE_BYTES = INSTANCE_BYTES = 16
-_INSTANCE_AT = 2 + ID_BYTES
+NODE_BYTES = 16
+_INSTANCE_AT = 2 + KEY_ID_BYTES
 _MAC_AT = _INSTANCE_AT + INSTANCE_BYTES
 _REST_AT = 2 + SIGNATURE_BYTES
 
@@ -103,6 +107,9 @@ class Keyring:
         """
         if role == RESULT and envelope[:2] == SIGNAL_HEAD:
             return self._open_signal(envelope, node)
+        if role == RESULT and envelope[:2] == FOUND_HEAD:
+            found = open_found(self, envelope, node)
+            return Opened(found.instance, as_promise(found))
         opened = self._opened(envelope, role + node, node, what)
         return Opened(envelope[_INSTANCE_AT:_MAC_AT], opened)
 
@@ -214,8 +221,18 @@ class SignedValues:
             envelope = self._received.get(node)
             if envelope is None:
                 return None
-            found = self._opened[node] = self._ring.open(envelope, RESULT, node)
+            found = self._opened[node] = self._found(envelope, node) or self._ring.open(envelope, RESULT, node)
         return found.envelope
+
+    def _found(self, envelope: bytes, node: bytes) -> Opened | None:
+        """Return the value of a node that was found in the cache, if it was received; None: it is another value."""
+        if envelope[:2] != FOUND_HEAD:
+            return None
+        found = open_found(self._ring, envelope, node)
+        if self._received.get(found.other, FOUND_HEAD)[:2] == FOUND_HEAD:  # it may lead back here
+            return None
+        value = self.get_of(found.other, found.other_instance)
+        return None if value is None else Opened(found.instance, value)
 
     def get_of(self, node: bytes, instance: bytes) -> bytes | None:
         """Return what `get` returns; raise TamperedValue if the value belongs to another instance."""

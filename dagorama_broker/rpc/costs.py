@@ -68,7 +68,7 @@ def _of_columns(nodes: pb.Nodes) -> int:
 
 def _ids(nodes: pb.Nodes) -> int:
     """Return the number of ids, keys and hashes in the columns of a block."""
-    return len(nodes.foreign) + len(nodes.keys) + len(nodes.large) + len(nodes.cache_key)
+    return len(nodes.foreign) + len(nodes.keys) + len(nodes.large) + 2 * len(nodes.cache_key)
 
 
 def of_wait(request: pb.WaitRequest) -> int:

@@ -9,7 +9,14 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import CACHE_KEY_BYTES, ENVELOPE_VERSION, LATEST_START, MESSAGE_TARGET, SIGNED
+from dagorama.api.contract import (
+    CACHE_KEY_BYTES,
+    CACHE_SIGNATURE_BYTES,
+    ENVELOPE_VERSION,
+    LATEST_START,
+    MESSAGE_TARGET,
+    SIGNED,
+)
 from dagorama_broker.errors import InvalidArgument
 
 M = TypeVar("M", bound=Message)
@@ -131,11 +138,16 @@ def check_delays(nodes: pb.Nodes) -> None:
 
 def check_cache_keys(nodes: pb.Nodes) -> None:
     """Raise InvalidArgument if the cache keys of a block of nodes do not fit its nodes, or have another length."""
-    if len(nodes.cache_key) != len(nodes.cached):
+    if not len(nodes.cache_key) == len(nodes.cache_announcement) == len(nodes.cached):
         raise InvalidArgument("the columns of nodes with cache keys have different lengths")
     check_places(nodes.cached, nodes, "cache keys")
     for key in nodes.cache_key:
         check_cache_key(key)
+    for signature in nodes.cache_announcement:
+        if len(signature) != CACHE_SIGNATURE_BYTES:
+            raise InvalidArgument(
+                f"the signature of a cache key has {CACHE_SIGNATURE_BYTES} bytes, not {len(signature)}"
+            )
 
 
 def check_cache_key(key: bytes) -> bytes:

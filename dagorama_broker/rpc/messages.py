@@ -24,7 +24,7 @@ from dagorama_broker.rpc.fields import (
 from dagorama_broker.rpc.functions import function_of
 from dagorama_broker.rpc.marks import start_of
 from dagorama_broker.rpc.signals import check_waits, waits_of
-from dagorama_broker.scheduler import NewNodes
+from dagorama_broker.scheduler import AnnouncedKey, NewNodes
 
 UNNAMED = "a node names a function that the message does not have"
 
@@ -71,7 +71,8 @@ def weight_of(request: pb.SubmitRequest) -> int:
 
 
 def _weight(nodes: pb.Nodes) -> int:
-    return 1 + len(nodes.function) + len(nodes.source) + len(nodes.foreign)
+    # A node whose cache key is known may complete in the same step.
+    return 1 + len(nodes.function) + len(nodes.source) + len(nodes.foreign) + len(nodes.cached)
 
 
 def check_run(nodes: pb.Nodes, functions: int) -> None:
@@ -104,7 +105,7 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
         check_delays(nodes)
     if nodes.waits:
         check_waits(nodes)
-    if nodes.cached or nodes.cache_key:
+    if nodes.cached or nodes.cache_key or nodes.cache_announcement:
         check_cache_keys(nodes)
     if nodes.trace:
         check_trace(nodes.trace)
@@ -133,7 +134,7 @@ def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> Ne
         start_of(nodes.creates) if creates is not None else None,
         _delays(nodes) if nodes.delayed else None,
         waits_of(nodes) if nodes.waits else None,
-        dict(zip(nodes.cached, nodes.cache_key, strict=True)) if nodes.cached else None,
+        _cache_keys(nodes) if nodes.cached else None,
     )
 
 
@@ -141,6 +142,12 @@ def _delays(nodes: pb.Nodes) -> dict[int, NodeDelay]:
     """Return the delays of the nodes that have one, by their places."""
     columns = zip(nodes.delayed, nodes.delay, nodes.not_before, strict=True)
     return {place: NodeDelay(seconds, until) for place, seconds, until in columns}
+
+
+def _cache_keys(nodes: pb.Nodes) -> dict[int, AnnouncedKey]:
+    """Return the cache keys of the nodes whose caller knows them, by their places."""
+    columns = zip(nodes.cached, nodes.cache_key, nodes.cache_announcement, strict=True)
+    return {place: AnnouncedKey(key, signature) for place, key, signature in columns}
 
 
 def _digest_of(functions: blake2b, nodes: pb.Nodes) -> bytes:

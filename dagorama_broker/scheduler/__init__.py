@@ -20,7 +20,7 @@ from dagorama_broker.scheduler.rates import ChangedLimit, queued_of
 from dagorama_broker.scheduler.reasons import Cause, Reason
 from dagorama_broker.scheduler.rebind import DEPLOYED, Rebindable, ReboundFunction, refuse_uncovered
 from dagorama_broker.scheduler.recording import Recording
-from dagorama_broker.scheduler.requests import NewNodes, Start, WorkerInfo, name_key
+from dagorama_broker.scheduler.requests import AnnouncedKey, NewNodes, Start, WorkerInfo, name_key
 from dagorama_broker.scheduler.retry import Retried
 from dagorama_broker.scheduler.scheduler import Scheduler
 from dagorama_broker.scheduler.staged_children import DELAY, staged_cost
@@ -33,6 +33,7 @@ __all__ = [
     "KEYS_LEFT_OUT",
     "LOWEST",
     "SOON",
+    "AnnouncedKey",
     "Cause",
     "ChangedLimit",
     "Demand",

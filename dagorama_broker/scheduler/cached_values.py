@@ -9,10 +9,8 @@ from collections.abc import Iterable
 
 from dagorama_broker.model.rows import CachedRow
 from dagorama_broker.scheduler.caching import CachedCount, Computed
-from dagorama_broker.scheduler.instances import Instance, NodeBlock
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.outcomes import Outcomes
-from dagorama_broker.scheduler.transitions import COMPLETED
 
 
 class CachedValues(Outcomes):
@@ -64,15 +62,12 @@ class CachedValues(Outcomes):
 
     def nodes_found(self, ids: Iterable[bytes]) -> dict[bytes, Node]:
         """Return the nodes with cached values among these ids, by id, as far as memory knows all of them."""
-        caching, queues, found = self.graph.caching, self.graph.queue_by_id, dict[bytes, Node]()
+        found: dict[bytes, Node] = {}
         for id in ids:
-            row = caching.row_of(id)
-            queue = None if row is None or row.has_refs else queues.get(row.function_id)
-            if row is None or queue is None or id in found:
-                continue
-            instance = Instance(row.instance, row.instance_id)
-            block = NodeBlock(id[:12], int.from_bytes(id[12:], "big"), 1, row.node, instance)
-            found[id] = Node(row.node, instance, queue, block, COMPLETED)
+            row = self.graph.caching.row_of(id)
+            node = None if row is None or id in found else self.graph.node_of(row)
+            if node is not None:
+                found[id] = node
         return found
 
     def clear_cache(self, function: str) -> int:

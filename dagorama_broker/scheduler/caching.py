@@ -1,8 +1,8 @@
 """The cache of values: which node has the value of a cache key, and which nodes are waiting for it.
 
-The caller of a node announces the key, if it knows it, or a worker reports it before it runs the node, which is then
-granted again: with a node that has the value (a hit), to be run (a miss), or once the node that computes the same has
-ended (single flight).
+If the caller of a node has announced the key, the node completes without a worker as soon as the value is there (a
+hit). Else a worker reports the key before it runs the node, which is then granted again: with a node that has the
+value, to be run (a miss), or once the node that computes the same has ended (single flight).
 
 The rule: only recorded values of completed nodes are found, and an entry lives no longer than its node's instance.
 """
@@ -18,6 +18,8 @@ from dagorama_broker.scheduler.objects import Node
 
 #: Cached values that are kept at the same time; beyond them the oldest is dropped.
 MOST_CACHED = 200_000
+#: Bytes of the id of a signing key, with which a signature begins.
+KEY_ID_BYTES = 8
 #: Nodes that are looked at to find out whether a node would wait for itself.
 MOST_LOOKED_AT = 10_000
 
@@ -44,7 +46,8 @@ class Caching:
         self.entries: dict[bytes, CachedRow] = {}  #: by cache key, the oldest first
         self.keys: dict[int, bytes] = {}  #: reported cache keys of unfinished nodes, by the keys of the nodes
         self.leaders: dict[bytes, Node] = {}  #: by cache key: the node that computes its value now
-        self.announced: set[int] = set()  #: keys of nodes whose cache key only their caller has computed
+        #: Signatures of cache keys that only the callers of nodes have computed, by the keys of these nodes.
+        self.announced: dict[int, bytes] = {}
         self.alone: set[int] = set()  #: keys of nodes that run although another one computes the same
         self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value will be cached, by their keys
         self.hits = self.misses = 0  #: nodes that ended with a cached value, and with one that was then cached
@@ -57,6 +60,17 @@ class Caching:
         """Return the entry of a cache key; None: there is none, or it has expired. `now`: seconds since 1970."""
         entry = self.entries.get(key)
         return None if entry is None or (entry.expires and entry.expires <= now) else entry
+
+    def found_for_caller(self, node: Node, now: float) -> CachedRow | None:
+        """Return the entry whose value a node may have without a worker, because of what its caller has signed.
+
+        If a value was computed under another signing key, a worker decides whether it can be used.
+        """
+        signature = self.announced.get(node.key)
+        row = None if signature is None else self.find(self.keys[node.key], now)
+        if signature is None or row is None or row.proof[:KEY_ID_BYTES] != signature[:KEY_ID_BYTES]:
+            return None
+        return row
 
     def is_to_run(self, node: Node) -> bool:
         """Return whether a node computes the value of its cache key."""
@@ -72,7 +86,7 @@ class Caching:
         self._forget_key(node, key)
         self.keys[node.key] = key
         self.alone.discard(node.key)
-        self.announced.discard(node.key)
+        self.announced.pop(node.key, None)
         node.twin = None
         if self.find(key, now) is not None:
             return None
@@ -99,7 +113,7 @@ class Caching:
         if key is not None and self.leaders.get(key) is node:
             del self.leaders[key]
         self.alone.discard(node.key)
-        self.announced.discard(node.key)
+        self.announced.pop(node.key, None)
         if node.state is not State.COMPLETED:
             return
         if computed is not None:

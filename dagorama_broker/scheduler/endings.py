@@ -1,6 +1,6 @@
 """Ends nodes and notifies their dependents, in bounded steps.
 
-The third layer of `Graph`. Nothing here recurses or scans all nodes: a chain or a fan-in of 100,000 is normal work.
+The fourth layer of `Graph`. Nothing here recurses or scans all nodes: a chain or a fan-in of 100,000 is normal work.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.model.hooks import HookRow
 from dagorama_broker.model.rows import InstanceEnd, OutcomeRow, ResolvedRow
 from dagorama_broker.scheduler.ends import RecentFailure, Tally, cause_of, noticed
+from dagorama_broker.scheduler.hits import Hits
 from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.mail import leave
 from dagorama_broker.scheduler.objects import UNSTARTED, Node
-from dagorama_broker.scheduler.states import States
 from dagorama_broker.scheduler.transitions import CLAIMED, COMPLETED, FAILED, RESOLVING, WAITING
 
+#: Nodes that are started before a step looks at how much it has done: some of them complete at once.
+PORTION = 1_000
 #: Failures that are kept for nodes of other instances which share them.
 LAST_FAILURES = 16
 
@@ -41,7 +43,7 @@ class _Unnotified(NamedTuple):
     tally: Tally | None
 
 
-class Endings(States):
+class Endings(Hits):
     def __init__(self) -> None:
         super().__init__()
         self.starting: deque[Starting] = deque()  #: large calls with nodes that have not been started
@@ -50,7 +52,6 @@ class Endings(States):
         self.calling: deque[Instance] = deque()  #: instances that have ended but for the node of their hooks
         #: packed failures of the nodes that failed last, by their keys: nodes of other instances may share them
         self.last_failures: deque[tuple[int, bytes]] = deque(maxlen=LAST_FAILURES)
-        self.edges = 0  #: sources and promises of unfinished nodes
         self.noticed: list[RecentFailure] | None = None  #: nodes that end while a retry reads the store
 
     def end_badly(
@@ -151,7 +152,7 @@ class Endings(States):
     def go_on(self) -> bool:
         """Do some of what earlier steps have put off. Return whether there is more."""
         while self.starting and self.left > 0:
-            most = self.left
+            most = min(self.left, PORTION)
             started = self.starting[0].start(most)
             self.left -= started
             if started < most:
@@ -195,7 +196,10 @@ class Endings(States):
             if dependent.pending or dependent.state in ENDED or dependent.state is CLAIMED:
                 continue
             if dependent.state is WAITING:
-                self._make_ready(dependent)
+                if dependent.twin is not None and self.take_over(dependent):
+                    ended.append(dependent)
+                else:
+                    self._make_ready(dependent)
             else:
                 self._resolve(dependent)
                 ended.append(dependent)

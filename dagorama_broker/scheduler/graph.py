@@ -1,20 +1,20 @@
 """The graph of unfinished nodes: who waits for whom, and what follows when a node completes. Knows no workers.
 
-`Graph` has four layers, each in its own module: names, states, endings, and here the dependencies.
+`Graph` has five layers, each in its own module: names, states, cached values, endings, and here the dependencies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from dagorama_broker.model.domain import ENDED, pack_keys
 from dagorama_broker.model.hooks import HookRow
-from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, LinkRow, NameRow, OutcomeRow, TurnRow
+from dagorama_broker.model.rows import InstanceRow, LabelRow, LargeRow, NameRow, OutcomeRow, TurnRow
 from dagorama_broker.scheduler.endings import Endings
 from dagorama_broker.scheduler.instances import Instance
 from dagorama_broker.scheduler.mail import begin_wait
 from dagorama_broker.scheduler.objects import NONE, Node
-from dagorama_broker.scheduler.requests import NewNodes, name_key
+from dagorama_broker.scheduler.requests import AnnouncedKey, NewNodes, name_key
 from dagorama_broker.scheduler.transitions import COMPLETED, RESOLVING, WAITING
 
 #: Dependents that are notified at once when a node completes: one of these may have been claimed together with it.
@@ -22,18 +22,23 @@ LOOKED_AT = 8
 
 
 class Graph(Endings):
-    def start(self, node: Node, cache_key: bytes | None = None) -> None:
+    def start(self, node: Node, announced: AnnouncedKey | None = None) -> None:
         """Let a new node wait for its sources; if one has failed, so does the node.
 
-        With the cache key that its caller has computed, no worker is asked for that before the node is looked up. The
-        key is not used for a node that starts later: others, which compute the same, would wait for it.
+        With the cache key that its caller has announced, the node completes at once if its value is cached, and no
+        worker is asked for its key. The key is not used for a node that starts later: others, which compute the same,
+        would wait for it.
         """
-        if cache_key is not None and node.queue.caches:
+        if announced is not None and node.queue.caches:
             starts_now = not node.sources and node.rare is None and not node.queue.function.delay
             if starts_now:
-                waits = self.follows(node, cache_key)
-                self.caching.announced.add(node.key)
+                waits = self.follows(node, announced.key)
+                self.caching.announced[node.key] = announced.signature
                 if waits:
+                    return
+                if self.take_over(node):
+                    self.left -= 1  # it is more work than to queue it
+                    self._tell([node], LOOKED_AT)
                     return
         self.settle(node, self.wait_for(node, node.sources))
 
@@ -121,7 +126,7 @@ class Graph(Endings):
         bad = None
         if refs:
             node.refs = refs
-            self._record_links(node.instance, refs)
+            self.record_links(node.instance, refs)
             node.tolerates = NONE  # a failure may stand for an argument, not for a part of the result
             bad = self.wait_for(node, refs)
         if large:
@@ -162,13 +167,3 @@ class Graph(Endings):
         if line.shares:
             instance.fair = fair
             self.changes.turns.append(TurnRow(instance.key, fair, instance.turn))
-
-    def _record_links(self, instance: Instance, refs: Iterable[Node]) -> None:
-        """Record that instances which a value names must be kept as long as its own."""
-        named = {ref.instance.key for ref in refs}
-        named.discard(instance.key)
-        links = self.changes.links
-        for other in sorted(named):
-            link = LinkRow(instance.key, other)
-            if not links or links[-1] != link:  # many values in a row name nodes of the same instance
-                links.append(link)

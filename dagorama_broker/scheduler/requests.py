@@ -29,6 +29,13 @@ def name_key(definition: str, name: str) -> bytes:
     return sha256(f"{len(definition)} {definition}{name}".encode()).digest()
 
 
+class AnnouncedKey(NamedTuple):
+    """The cache key of a node, as its caller has computed and signed it."""
+
+    key: bytes
+    signature: bytes  #: begins with the id of the signing key
+
+
 @dataclass(slots=True)
 class NewNodes:
     """Nodes to be made, as a message described them; see `Nodes` in broker.proto for references."""
@@ -52,7 +59,7 @@ class NewNodes:
     start: Start | None = None  #: the options of the instance, if this makes it and has any
     delays: Mapping[int, NodeDelay] | None = None  #: of nodes that have one, by their places
     waits: Mapping[int, WaitRow] | None = None  #: of nodes that wait for a signal, by their places
-    cache_keys: Mapping[int, bytes] | None = None  #: of nodes whose caller knows them, by their places
+    cache_keys: Mapping[int, AnnouncedKey] | None = None  #: of nodes whose caller knows them, by their places
 
     @property
     def count(self) -> int:

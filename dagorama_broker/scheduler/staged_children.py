@@ -23,7 +23,7 @@ def staged_cost(nodes: int, references: int, ids: int, content: int) -> int:
 def cost_of(block: NewNodes) -> int:
     """Return the bytes that a block takes in memory while it is staged."""
     references = _entries(block.sources) + _entries(block.tolerant)
-    ids = len(block.foreign) + len(block.large)
+    ids = len(block.foreign) + len(block.large) + 2 * len(block.cache_keys or ())
     content = sum(map(len, block.arguments)) + DELAY * len(block.delays or ())
     return staged_cost(block.count, references, ids, content)
 

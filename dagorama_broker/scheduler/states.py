@@ -1,6 +1,6 @@
 """Moves nodes from state to state, and keeps the queues, pauses and expiries that go with a state.
 
-The middle layer of `Graph`: it knows no dependencies.
+The second layer of `Graph`: it knows no dependencies.
 """
 
 from __future__ import annotations

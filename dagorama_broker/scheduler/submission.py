@@ -14,7 +14,7 @@ from dagorama_broker.scheduler.mail import enter
 from dagorama_broker.scheduler.names import FIRST, block_with, node_id, refuse_overlaps
 from dagorama_broker.scheduler.objects import Node, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
-from dagorama_broker.scheduler.requests import NewNodes
+from dagorama_broker.scheduler.requests import AnnouncedKey, NewNodes
 from dagorama_broker.scheduler.transitions import WAITING
 
 #: Nodes that one step of a plan looks at.
@@ -39,7 +39,7 @@ class SubmissionPlan:
         self.nodes: list[Node] = []
         self.new_blocks = blocks
         self.blocks: list[NodeBlock] = []  #: planned or made ones, one for each of `new_runs`
-        self.cache_keys: dict[int, bytes] = {}  #: of planned nodes whose caller knows them, by their keys
+        self.cache_keys: dict[int, AnnouncedKey] = {}  #: of planned nodes whose caller knows them, by their keys
         self._graph = graph
         self._known = known
         self._reservation = reservation

@@ -24,7 +24,7 @@ REASONS: dict[tuple[State, State], str] = {
     (WAITING, QUEUED): "all sources completed",
     (WAITING, CLAIMED): "sent along with all sources it waits for",
     (WAITING, BACKOFF): "all sources completed, its delay begins",
-    (WAITING, COMPLETED): "its signal came, or it took its default",
+    (WAITING, COMPLETED): "its signal came, it took its default, or its value was cached",
     (WAITING, FAILED): "a source failed, or its signal did not come in time",
     (WAITING, CANCELLED): "cancelled",
     (QUEUED, CLAIMED): "granted to a worker, or restored",

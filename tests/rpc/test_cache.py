@@ -10,9 +10,12 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import FIRST_FOUND
+from dagorama_broker.scheduler.hits import FOUND_HEAD
 from tests.support.raw import Dag, Given, RawWorker, Served, refused, results, serving, submit
 
 KEY = b"k" * 32
+#: A signature of a cache key, of a worker or of a caller, and one with another signing key.
+SIGNED, OTHERWISE = b"signkey1" + bytes(32), b"signkey2" + bytes(32)
 CACHED = pb.Function(name="work:Task.cached", hash="hash-c", cached=True)
 COMPLETED = pb.NodeState.COMPLETED
 
@@ -29,7 +32,7 @@ async def looked_up(served: Served, worker: RawWorker) -> tuple[Dag, Given]:
 
 async def computed(served: Served, worker: RawWorker) -> Dag:
     dag, node = await looked_up(served, worker)
-    sent = await worker.complete(node, cached=[0], cache_key=[KEY], cache_proof=[b"proof"])
+    sent = await worker.complete(node, cached=[0], cache_key=[KEY], cache_proof=[SIGNED])
     await worker.durable(sent)
     return dag
 
@@ -57,11 +60,32 @@ async def test_a_key_that_the_caller_announces_is_looked_up_before_the_node_is_g
     async with serving() as served:
         worker = await served.worker()
         first, second = await computed(served, worker), Dag()
-        await submit(served.stub, second.submission(b"a", functions=(CACHED,), cached=[0], cache_key=[KEY]))
+        announced = {"cached": [0], "cache_key": [KEY], "cache_announcement": [OTHERWISE]}
+        await submit(served.stub, second.submission(b"a", functions=(CACHED,), **announced))
         await worker.node()
         body = pb.GrantBody.FromString(worker.messages[-1].grants[-1].body)
         assert [found.node for found in body.found] == [first.id(0)]
         assert (list(body.cache), list(body.announced_key)) == ([FIRST_FOUND], [KEY])
+
+
+async def test_a_node_whose_value_is_cached_under_its_key_completes_without_a_worker(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/store"
+    async with serving(store=store) as served:
+        first, second = await computed(served, await served.worker()), Dag()
+    async with serving(store=store) as served:  # which has no worker
+        announced = {"cached": [0], "cache_key": [KEY], "cache_announcement": [SIGNED]}
+        await submit(served.stub, second.submission(b"a", functions=(CACHED,), **announced))
+        (reply,) = await served.wait(second.instance, second.id(0))
+        values = dict(zip(reply.value_node, reply.value, strict=True))
+        assert values.keys() == {first.id(0), second.id(0)}, "the value that it names is sent along"
+        assert values[second.id(0)] == b"".join(
+            (FOUND_HEAD, KEY, second.instance, SIGNED, first.instance, first.id(0), SIGNED)
+        )
+        details = await served.stub.GetNode(pb.GetNodeRequest(instance=second.instance, node=second.id(0)))
+        assert (details.info.cached.node, details.info.worker) == (first.id(0), "")
+        assert (await served.stub.ListCache(pb.ListCacheRequest())).hits == 1
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "needs its values"):
+            await served.stub.Delete(pb.DeleteRequest(instance=first.instance))
 
 
 @pytest.mark.parametrize(
@@ -69,9 +93,12 @@ async def test_a_key_that_the_caller_announces_is_looked_up_before_the_node_is_g
     [
         {"cached": [0]},
         {"cache_key": [KEY]},
-        {"cached": [0], "cache_key": [b"short"]},
-        {"cached": [1], "cache_key": [KEY]},
-        {"cached": [0, 0], "cache_key": [KEY, KEY]},
+        {"cache_announcement": [SIGNED]},
+        {"cached": [0], "cache_key": [KEY]},
+        {"cached": [0], "cache_key": [b"short"], "cache_announcement": [SIGNED]},
+        {"cached": [0], "cache_key": [KEY], "cache_announcement": [b"short"]},
+        {"cached": [1], "cache_key": [KEY], "cache_announcement": [SIGNED]},
+        {"cached": [0, 0], "cache_key": [KEY, KEY], "cache_announcement": [SIGNED, SIGNED]},
     ],
 )
 async def test_announced_keys_that_do_not_fit_are_refused(columns: dict[str, Any]) -> None:

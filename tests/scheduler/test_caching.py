@@ -3,10 +3,11 @@
 import pytest
 
 from dagorama_broker.model.delays import NodeDelay
-from dagorama_broker.model.domain import State
+from dagorama_broker.model.domain import State, unpack_keys
 from dagorama_broker.model.rows import RemovedRow
-from dagorama_broker.scheduler import ReasonCode, Scheduler, caching
-from tests.support.driver import SchedulerDriver, function
+from dagorama_broker.scheduler import AnnouncedKey, ReasonCode, Scheduler, caching
+from dagorama_broker.scheduler.hits import FOUND_HEAD
+from tests.support.driver import SIGNING_KEY, WORK, SchedulerDriver, function
 
 K, OTHER = b"k" * 32, b"o" * 32
 CACHED = function("cached", cached=True)
@@ -74,26 +75,81 @@ class TestHits:
 
 
 class TestAnnouncedKeys:
-    """The caller of a node has computed its key, so that no worker is asked for it."""
+    """The caller of a node has computed its key: a cached value needs no worker, and no worker is asked for the key."""
 
     def announced_key(self, driver: SchedulerDriver, name: str) -> bytes:
         return driver.scheduler.announced_key(driver.scheduler.graph.nodes[driver.key(name)])
 
-    def test_a_node_gets_the_value_when_it_is_first_granted(self, driver: SchedulerDriver) -> None:
+    def test_a_node_completes_without_a_worker_with_what_its_caller_and_the_worker_have_signed(
+        self, driver: SchedulerDriver
+    ) -> None:
+        computed(driver)
+        instance = driver.spawn("b", of=CACHED, announced={"b": K})
+        outcome, (first,) = driver.outcome("b"), driver.ledger.cached.values()
+        assert (outcome.state, outcome.worker, driver.scheduler.cache_hits) == (State.COMPLETED, 0, 1)
+        assert unpack_keys(outcome.refs) == (driver.key("a"),)
+        signed = SIGNING_KEY + bytes(32)
+        assert outcome.value == FOUND_HEAD + K + instance + signed + first.instance_id + first.node_id + first.proof
+        assert {(link.instance, link.named) for link in driver.ledger.links} == {(2, 1)}, "which keeps it"
+
+    def test_nodes_that_wait_for_it_are_granted_with_its_value(self, driver: SchedulerDriver) -> None:
         computed(driver)
         hand = driver.worker()
-        driver.spawn("b", of=CACHED, announced={"b": K})
+        driver.spawn("b", "c <- b", where={"b": CACHED}, announced={"b": K})
+        assert list(hand.held) == ["c"]
+        hand.complete("c")
+        assert driver.outcome("c").state == State.COMPLETED
+
+    def test_an_instance_whose_nodes_all_have_values_ends(self, driver: SchedulerDriver) -> None:
+        computed(driver)
+        driver.spawn("b", "c", of=CACHED, announced={"b": K, "c": K})
+        assert driver.scheduler.graph.instances == {}
+        assert [driver.outcome(name).state for name in "bc"] == [State.COMPLETED] * 2
+
+    def test_a_value_under_another_signing_key_is_left_to_a_worker(self, driver: SchedulerDriver) -> None:
+        computed(driver)
+        hand = driver.worker()
+        driver.spawn("b", of=CACHED, announced={"b": K}, signed_by=b"key id 2")
         assert (found_for(driver, "b"), self.announced_key(driver, "b")) == ("a", K)
         hand.complete("b", "a", us=0)
         assert driver.scheduler.cache_hits == 1
 
+    def test_a_value_that_names_other_nodes_is_left_to_a_worker(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn("a", "c", where={"a": CACHED}, of=WORK)
+        hand.look_up("a", K)
+        hand.compute("a", K, "c")
+        hand.complete("c")
+        driver.spawn("b", of=CACHED, announced={"b": K})
+        assert found_for(driver, "b") == "a"
+
+    def test_an_expired_value_is_computed_again(self, driver: SchedulerDriver) -> None:
+        computed(driver, of=HOUR)
+        driver.worker()
+        driver.wait(3_601.0)
+        driver.spawn("b", of=HOUR, announced={"b": K})
+        assert found_for(driver, "b") is True
+
+    def test_nothing_completes_while_the_queue_is_paused(self, driver: SchedulerDriver) -> None:
+        computed(driver)
+        driver.scheduler.pause(CACHED.queue, "")
+        driver.spawn("b", of=CACHED, announced={"b": K})
+        assert driver.state("b") == State.QUEUED
+        hand = driver.worker()
+        driver.scheduler.resume(CACHED.queue)
+        driver.step()
+        assert (list(hand.held), found_for(driver, "b")) == (["b"], "a")
+
     def test_a_node_runs_when_it_is_first_granted_and_others_wait_for_it(self, driver: SchedulerDriver) -> None:
         hand = driver.worker(slots=2)
         driver.spawn("a", of=CACHED, announced={"a": K})
-        driver.spawn("b", of=CACHED, announced={"b": K})
+        instance = driver.spawn("b", of=CACHED, announced={"b": K})
         assert (found_for(driver, "a"), driver.state("b")) == (True, State.WAITING)
+        driver.add(instance, "c <- b")
+        driver.spawn("d", of=CACHED, announced={"d": K})
         hand.compute("a", K)
-        assert (driver.state("b"), found_for(driver, "b")) == (State.CLAIMED, "a")
+        assert [driver.outcome(name).state for name in "bd"] == [State.COMPLETED] * 2
+        assert (list(hand.held), driver.scheduler.cache_hits) == (["c"], 2)
 
     def test_the_key_of_a_worker_replaces_another_one(self, driver: SchedulerDriver) -> None:
         computed(driver)
@@ -133,14 +189,15 @@ class TestAnnouncedKeys:
         computed(driver)
         driver.worker()
         block = driver.run(driver.fresh(16), driver.fresh(12), ["b"], CACHED, {})
-        block.creates, block.cache_keys = ("work:Work", block.origin + bytes(4)), {0: K}
+        block.creates = ("work:Work", block.origin + bytes(4))
+        block.cache_keys = {0: AnnouncedKey(K, SIGNING_KEY + bytes(32))}
         for _ in driver.submit_in_slices(block):
             pass
-        assert found_for(driver, "b") == "a"
+        assert driver.outcome("b").state == State.COMPLETED
 
     def test_a_restart_forgets_them(self, driver: SchedulerDriver) -> None:
         computed(driver)
-        driver.spawn("b", of=CACHED, announced={"b": K})
+        driver.spawn("b", of=CACHED, announced={"b": K}, signed_by=b"key id 2")
         driver.crash()
         driver.worker()
         assert found_for(driver, "b") is False

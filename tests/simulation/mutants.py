@@ -46,6 +46,7 @@ from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.gates import ANY, Gate
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.hits import Hits
 from dagorama_broker.scheduler.places import KEY_MASK, Places
 from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.queues import order as right_order
@@ -319,6 +320,19 @@ def _(find: Any) -> Any:
 @mutant("the cached value of another key", (Caching, "find"))
 def _(find: Any) -> Any:
     return lambda self, key, now: next(iter(self.entries.values()), None)
+
+
+@mutant("a caller gets a value that another signing key vouches for", (Caching, "found_for_caller"))
+def _(found_for_caller: Any) -> Any:
+    def trusting(self: Caching, node: Node, now: float) -> Any:
+        return self.find(self.keys[node.key], now) if node.key in self.announced else None
+
+    return trusting
+
+
+@mutant("a cached value under the name of another node", (Hits, "node_of"))
+def _(node_of: Any) -> Any:
+    return lambda self, row: node_of(self, next(iter(self.caching.entries.values()), row))
 
 
 @mutant("a worker takes an announced cache key for its own", (GrantBuilder, "add_cached"))

@@ -16,6 +16,8 @@ from tests.simulation.loop import WALL
 ALWAYS = 1_000
 #: The own value of a node that has the value of another one from the cache.
 FOUND = "found"
+#: Ids of the signing key of workers and of most callers, and of the other ones.
+SIGNING_KEY, _OTHER_KEY = b"signing1", b"signing2"
 DEATHS = 3  #: that a node survives, and one less
 
 _BOTH = pb.SharedLimit(name="both", rate=pb.Rate(starts=3, seconds=2.3), max_concurrency=2)
@@ -312,18 +314,31 @@ def _delays(programs: list[Program]) -> dict[str, Any]:
 
 
 def _announced(programs: list[Program]) -> dict[str, Any]:
-    """The cache keys that the callers of some nodes know, or believe to know."""
-    known = {}
+    """The cache keys that the callers of some nodes know, or believe to know.
+
+    Those who may be wrong sign with a key of their own, under which no worker has computed a value.
+    """
+    keys: list[bytes] = []
+    signatures: list[bytes] = []
+    places: list[int] = []
     for place, program in enumerate(programs):
         drawn = random.Random(f"{program.name}/announced").random()
         if program.cache and drawn < 0.8:
-            known[place] = cache_key(program.cache if drawn < 0.6 else "k1")
-    return {"cached": list(known), "cache_key": list(known.values())}
+            is_sure = drawn < 0.6
+            places.append(place)
+            keys.append(cache_key(program.cache if is_sure else "k1"))
+            signatures.append((SIGNING_KEY if is_sure else _OTHER_KEY) + program.name.encode().ljust(32, b"\0"))
+    return {"cached": places, "cache_key": keys, "cache_announcement": signatures}
 
 
 def cache_key(key: str) -> bytes:
     """The cache key of the programs with this one, on the wire."""
     return key.encode().ljust(32)
+
+
+def cache_proof(key: str) -> bytes:
+    """What the process signs that has computed the value of this cache key."""
+    return SIGNING_KEY + cache_key(key)
 
 
 def _reference(source: str, places: dict[str, int], ids: dict[str, bytes], origin: bytes, foreign: list[bytes]) -> int:

@@ -15,6 +15,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import TO_RUN
 from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.values import rebind
+from dagorama.values.envelope import FOUND_HEAD, found_parts
 from dagorama.values.keys import SigningKey
 from dagorama.values.signing import Keyring
 from dagorama_broker.engine.broker import Broker
@@ -25,7 +26,7 @@ from dagorama_testing.loop import START
 from tests.support import invariants
 
 from .loop import WALL, SimulatedLoop
-from .programs import FOUND, FUNCTIONS, Computation, Plan, name_in
+from .programs import FOUND, FUNCTIONS, SIGNING_KEY, Computation, Plan, cache_key, cache_proof, name_in
 from .rates import RateWatch, is_limited
 from .store import Disk
 
@@ -78,6 +79,8 @@ class Value:
 
     @classmethod
     def of(cls, envelope: bytes) -> Value:
+        if envelope[:2] == FOUND_HEAD:  # the broker has put it together of what the caller and a worker have signed
+            return cls(found_parts(envelope).announcement[8:].rstrip(b"\0").decode(), 0, "", FOUND)
         name, attempt, worker, own = envelope[2:].decode().split("|")
         return cls(name, int(attempt), worker, own)
 
@@ -392,8 +395,13 @@ class Watcher:
             self.require(well, "failures spread", f"{name} has a value, and its source {source} has not")
         self.require(value.name == name, "the right value", f"{name} has a value of {value.name}")
         self.require(value.attempt == row.attempt, "fencing", f"{name}: the value is of attempt {value.attempt}")
-        granted = self.attempts.get(value.attempt)
-        self.require(granted == (row.key, value.worker), "fencing", f"{name}: {value.worker} has not been granted it")
+        if row.value[:2] == FOUND_HEAD:
+            self._check_found(row, name, program.cache)
+        else:
+            granted = self.attempts.get(value.attempt)
+            self.require(
+                granted == (row.key, value.worker), "fencing", f"{name}: {value.worker} has not been granted it"
+            )
         if value.own == FOUND:
             named = [self.plan.programs[other].cache for other in self.refs_of(row.key)]
             self.require(
@@ -402,6 +410,14 @@ class Watcher:
             return
         right = self.is_to_be_cancelled(name) or value.own == self.computation.run(name).value
         self.require(right, "the right value", f"{name} was computed wrongly")
+
+    def _check_found(self, row: OutcomeRow, name: str, cache: str) -> None:
+        """A node has completed without a worker: its caller has signed the cache key, and a worker the value of it."""
+        found, named = found_parts(row.value or b""), [self.ids[other] for other in self.refs_of(row.key)]
+        signed = cache_key(cache), cache_proof(cache), self.instance_of(name)
+        right = (found.key, found.proof, found.instance) == signed and named == [found.other]
+        right = right and found.announcement.startswith(SIGNING_KEY)
+        self.require(right, "the right cached value", f"{name} has what was not signed for it")
 
     def is_to_be_cancelled(self, name: str) -> bool:
         """Somebody has asked, so that it may be cancelled, and have others come to something else."""

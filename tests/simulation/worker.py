@@ -17,7 +17,18 @@ from dagorama.worker.supervisor.stream import Stream
 
 from .loop import Host, SimulatedLoop
 from .network import Link, Network, Stub
-from .programs import FOUND, PAUSABLE, PAUSE, cache_key, cached_value, columns, kept_value, name_in, own_value
+from .programs import (
+    FOUND,
+    PAUSABLE,
+    PAUSE,
+    cache_key,
+    cache_proof,
+    cached_value,
+    columns,
+    kept_value,
+    name_in,
+    own_value,
+)
 from .watcher import RING, Value, Watcher
 
 #: The hash of the code that a worker says it has, if it is asked.
@@ -146,6 +157,9 @@ class Child:
     def _cache_key(self, given: Given) -> bytes:
         return cache_key(self.worker.watcher.plan.programs[given.name].cache)
 
+    def _cache_proof(self, given: Given) -> bytes:
+        return cache_proof(self.worker.watcher.plan.programs[given.name].cache)
+
     def _start(self, given: Given) -> None:
         worker = self.worker
         program = worker.watcher.plan.programs[given.name]
@@ -194,7 +208,7 @@ class Child:
     def _take_over(self, given: Given, found: pb.CachedNode) -> None:
         """Complete with the value of the node that the broker has found, if that has the right key."""
         worker, results = self.worker, self.gathered
-        right = found.proof == self._cache_key(given)
+        right = found.proof == self._cache_proof(given)
         worker.watcher.require(right, "the right cached value", f"{given.name} was offered that of {found.proof!r}")
         del self.running[given.attempt], self.held[given.attempt]
         worker.watcher.finished(worker, given)
@@ -222,7 +236,7 @@ class Child:
         if program.cache:
             results.cached.append(len(results.node))
             results.cache_key.append(self._cache_key(given))
-            results.cache_proof.append(self._cache_key(given))
+            results.cache_proof.append(self._cache_proof(given))
         if not program.returns:
             self.own[given.key] = value.own
         results.node.append(given.key)

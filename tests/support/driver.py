@@ -22,6 +22,7 @@ from dagorama_broker.model.rows import Changes, OutcomeRow
 from dagorama_broker.model.schedules import packed_function
 from dagorama_broker.model.signals import NewSignal, WaitRow
 from dagorama_broker.scheduler import (
+    AnnouncedKey,
     Effects,
     Limits,
     NewNodes,
@@ -42,6 +43,8 @@ START = 1_000.0
 WALL = 1_700_000_000.0
 #: The signing key of rebindings, which workers hold unless it is said otherwise.
 KEY = "0f"
+#: Id of the signing key of callers who announce cache keys, and of workers who compute values.
+SIGNING_KEY = b"key id 1"
 
 
 def function(name: str = "work", **rules: object) -> Function:
@@ -180,7 +183,7 @@ class Hand:
     def compute(self, name: str, cache_key: bytes, *promises: str, us: int = 100_000) -> bool:
         """Complete a node with a value for the cache."""
         key, attempt = self.driver.key(name), self.held[name]
-        self.driver.scheduler.computed(self.worker, key, attempt, cache_key, b"proof of " + name.encode())
+        self.driver.scheduler.computed(self.worker, key, attempt, cache_key, SIGNING_KEY + name.encode())
         return self.complete(name, *promises, us=us)
 
     def put_off(self, name: str, why: str = "a value is away") -> bool:
@@ -327,10 +330,11 @@ class SchedulerDriver:
         hook: Function | None = None,
         fair: str = "",
         announced: Mapping[str, bytes] | None = None,
+        signed_by: bytes = SIGNING_KEY,
     ) -> bytes:
         """A new instance; `where` has the functions of nodes that are not `of`, `delays` the delays of single nodes.
 
-        `announced` has cache keys that their caller knows.
+        `announced` has cache keys that their caller knows, and has signed with the key `signed_by`.
 
         The nodes of its failure hook are called "hook 1", "hook 2" and so on, in the order in which they are made.
         """
@@ -338,7 +342,9 @@ class SchedulerDriver:
         block = self.run(instance, self.fresh(12), nodes, of, where or {})
         names = [text.partition("<-")[0].partition("@")[0].strip() for text in nodes]
         block.delays = {names.index(name): delay for name, delay in (delays or {}).items()}
-        block.cache_keys = {names.index(name): key for name, key in (announced or {}).items()}
+        block.cache_keys = {
+            names.index(name): AnnouncedKey(key, signed_by + bytes(32)) for name, key in (announced or {}).items()
+        }
         block.creates = ("work:Work", block.origin + bytes(4))
         called = Hook(packed_function(hook), b"\1\1signed") if hook is not None else None
         is_plain = not (priority or called or fair)

@@ -67,6 +67,9 @@ def test_nodes_of_a_lost_worker_run_on_another_one() -> None:
         assert [run.died for run in world.runs_of(Steps.step)].count(True) == 1
 
 
+LONG_RUNS: list[int] = []
+
+
 class Overlapping(DAGDefinition):
     @dagorama
     async def entrypoint(self) -> list[int]:
@@ -74,7 +77,9 @@ class Overlapping(DAGDefinition):
 
     @dagorama
     async def long(self, number: int) -> int:
-        await asyncio.sleep(0.02)
+        LONG_RUNS.append(number)
+        if len(LONG_RUNS) == 1:
+            await asyncio.Event().wait()  # until the process ends
         return number
 
     @dagorama
@@ -89,6 +94,7 @@ class Overlapping(DAGDefinition):
 
 @pytest.mark.parametrize("breakdown", [World.die, World.lose])
 def test_async_nodes_that_end_with_their_process_run_again(breakdown: Callable[..., None]) -> None:
+    LONG_RUNS.clear()
     with inline() as world:
         breakdown(world, Overlapping.last)
         instance, promise = asyncio.run(_started(Overlapping()))

@@ -29,6 +29,7 @@ from dagorama import (
 )
 from dagorama.client.connection import connection
 from dagorama_broker.rpc.grants import GrantBuilder
+from dagorama_broker.scheduler.caching import Caching
 from dagorama_testing import World, inline
 
 
@@ -243,7 +244,7 @@ class TestKeys:
 
 
 class TestAnnouncedKeys:
-    """The caller computes the key of a call with values, so that the broker asks no worker for it."""
+    """The caller computes the key of a call with values: a cached value needs no worker, and no worker is asked."""
 
     @pytest.fixture
     def granted(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool]]:
@@ -257,9 +258,19 @@ class TestAnnouncedKeys:
         monkeypatch.setattr(GrantBuilder, "add_cached", seeing)
         return seen
 
-    def test_a_call_with_values_is_granted_once(self, world: World, granted: list[tuple[bool, bool]]) -> None:
-        assert value(world, Words()("a", 2)) == ["en:A"] * 2
-        assert granted == [(True, True)] * 2
+    def test_a_call_with_values_is_granted_once_and_equal_ones_never(
+        self, world: World, granted: list[tuple[bool, bool]]
+    ) -> None:
+        assert value(world, Words()("a", 3)) == ["en:A"] * 3
+        assert value(world, Words()("a", 3)) == ["en:A"] * 3
+        assert granted == [(True, True)]
+
+    def test_a_caller_has_its_value_without_a_worker(self, world: World, granted: list[tuple[bool, bool]]) -> None:
+        instance, promise = Words()("a")
+        value(world, (instance, promise))
+        granted.clear()
+        assert resolve(instance, instance.loud(Text("a"))) == "en:A"
+        assert granted == []
 
     def test_a_call_with_promises_is_granted_twice(self, world: World, granted: list[tuple[bool, bool]]) -> None:
         class Later(DAGDefinition):
@@ -359,8 +370,16 @@ class TestFailures:
         assert [state(*each) for each in started] == [State.FAILED, State.COMPLETED]
 
 
+class Folded(DAGDefinition):
+    """A definition whose callers do not know the cache keys."""
+
+    @dagorama(cache=Cache(key=lambda text: text.lower()))
+    def entrypoint(self, text: str) -> str:
+        return text.lower()
+
+
 class TestLies:
-    """The broker offers a node that has not the value, or none at all; the worker believes no value without a proof."""
+    """The broker offers a node that does not have the value, or no node at all; a worker believes only a proof."""
 
     @pytest.fixture
     def offered(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
@@ -378,28 +397,50 @@ class TestLies:
         return offer
 
     def test_the_value_of_other_arguments_is_refused(self, world: World, offered: Callable[..., None]) -> None:
+        value(world, Folded()("a"))
+        value(world, Folded()("b"))
+        offered(cached_rows(world)[0])
+        with pytest.raises(NodeFailed) as caught:
+            value(world, Folded()("b"))
+        assert isinstance(caught.value.__cause__, TamperedValue)
+
+    def test_another_node_with_the_right_proof_is_refused(self, world: World, offered: Callable[..., None]) -> None:
+        value(world, Folded()("a"))
+        (row,) = cached_rows(world)
+        offered(row, node_id=row.node_id[:-1] + b"\x09")
+        with pytest.raises(NodeFailed) as caught:
+            value(world, Folded()("a"))
+        assert isinstance(caught.value.__cause__, TamperedValue)
+
+    def test_a_proof_under_a_key_that_is_not_held_is_a_miss(self, world: World, offered: Callable[..., None]) -> None:
+        value(world, Folded()("a"))
+        (row,) = cached_rows(world)
+        offered(row, proof=bytes(40))
+        assert value(world, Folded()("A")) == "a"
+        assert len(world.runs_of(Folded.entrypoint)) == 2
+
+
+class TestLiesWithoutAWorker:
+    """The broker completes a node with a value that is not the one of its cache key; no reader believes it."""
+
+    @pytest.fixture
+    def wrong(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the broker find the oldest cached value for each node."""
         value(world, Words()("a"))
-        value(world, Words()("b"))
-        rows = {row.node_id: row for row in cached_rows(world)}
-        offered(next(iter(rows.values())))
+        (row,) = cached_rows(world)
+        monkeypatch.setattr(Caching, "find", lambda *_: row)
+
+    @pytest.mark.usefixtures("wrong")
+    def test_a_node_that_gets_it_as_an_argument_fails(self, world: World) -> None:
         with pytest.raises(NodeFailed) as caught:
             value(world, Words()("b"))
         assert isinstance(caught.value.__cause__, TamperedValue)
 
-    def test_another_node_with_the_right_proof_is_refused(self, world: World, offered: Callable[..., None]) -> None:
-        value(world, Words()("a"))
-        (row,) = cached_rows(world)
-        offered(row, node_id=row.node_id[:-1] + b"\x09")
-        with pytest.raises(NodeFailed) as caught:
-            value(world, Words()("a"))
-        assert isinstance(caught.value.__cause__, TamperedValue)
-
-    def test_a_proof_under_a_key_that_is_not_held_is_a_miss(self, world: World, offered: Callable[..., None]) -> None:
-        value(world, Words()("a"))
-        (row,) = cached_rows(world)
-        offered(row, proof=bytes(40))
-        assert value(world, Words()("a")) == ["en:A"]
-        assert len(world.runs_of(Words.loud)) == 2
+    @pytest.mark.usefixtures("wrong")
+    def test_resolve_refuses_it(self, world: World) -> None:
+        instance, _ = Words()("b")
+        with pytest.raises(TamperedValue):
+            resolve(instance, instance.loud(Text("b")))
 
 
 def cached_rows(world: World) -> list[Any]:

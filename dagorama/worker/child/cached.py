@@ -1,10 +1,7 @@
 """Decides for a node of a function with a cache whether it runs, or takes over a value that the broker has found.
 
-The broker is believed only with a proof: the process that ran a node signs the cache key, the instance and the id of
-the node. So a broker, which holds no key, cannot give a node the value of another function, of other code or of other
-arguments. It can withhold a value, or offer one that has expired: neither is a wrong value.
-
-    version, cache key, instance, node     1, 32, 16 and 16 bytes, signed as a statement with the role M
+The rule: the broker is believed only with a proof for the cache key that this process has computed itself; see
+`dagorama.values.cached_values`.
 """
 
 from __future__ import annotations
@@ -12,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import ORIGIN_BYTES
-from dagorama.errors import TamperedValue, UnverifiedValue
+from dagorama.errors import UnverifiedValue
 from dagorama.graph.cache import CachedRun
 from dagorama.graph.cache_keys import CacheKeys
 from dagorama.models.promise import DAGPromise
-from dagorama.values.keys import ID_BYTES
-from dagorama.values.signing import CACHED, INSTANCE_BYTES, NODE_BYTES, Keyring
+from dagorama.values.cached_values import PROOF, check_cache_key, promise_of, sign_cache_key
+from dagorama.values.signing import Keyring
 from dagorama.worker.child.call import Call
-
-_VERSION = b"\1"
 
 
 class LookUp(Exception):
@@ -61,16 +54,12 @@ def choose(
         raise LookUp(key)
     if found is not None and not fresh:
         try:
-            check_cache_proof(ring, found.proof, key, found.instance, found.node)
-            return Chosen(CachedRun(key, b"", True), _returning(_promise(found, call.work.name), call.work.is_async))
+            check_cache_key(ring, PROOF, found.proof, key, found.instance, found.node)
+            promise = promise_of(found.instance, found.node, call.work.name)
+            return Chosen(CachedRun(key, b"", True), _returning(promise, call.work.is_async))
         except UnverifiedValue:
             pass  # it was signed with a key that is no longer held here: the node runs
-    return Chosen(CachedRun(key, cache_proof(ring, key, call.instance, call.id), False), None)
-
-
-def _promise(found: pb.CachedNode, function: str) -> DAGPromise[Any]:
-    origin, counter = found.node[:ORIGIN_BYTES], int.from_bytes(found.node[ORIGIN_BYTES:], "big")
-    return DAGPromise._made(origin, counter, found.instance, function, (), {}, None)
+    return Chosen(CachedRun(key, sign_cache_key(ring, PROOF, key, call.instance, call.id), False), None)
 
 
 def _returning(promise: DAGPromise[Any], is_async: bool) -> Callable[..., Any]:
@@ -78,16 +67,3 @@ def _returning(promise: DAGPromise[Any], is_async: bool) -> Callable[..., Any]:
         return promise
 
     return later if is_async else lambda *args, **kwargs: promise
-
-
-def cache_proof(ring: Keyring, key: bytes, instance: bytes, node: bytes) -> bytes:
-    """Return the proof that this node has the value of this cache key."""
-    return ring.signs_under + ring.sign_statement(_VERSION + key + instance + node, CACHED)
-
-
-def check_cache_proof(ring: Keyring, proof: bytes, key: bytes, instance: bytes, node: bytes) -> None:
-    """Raise TamperedValue unless the proof is for these; UnverifiedValue if its key is not held here."""
-    what = f"the cached value of node {node.hex()}"
-    if len(instance) != INSTANCE_BYTES or len(node) != NODE_BYTES:
-        raise TamperedValue(f"{what} of instance {instance.hex()} cannot be: these are no ids")
-    ring.check_statement(_VERSION + key + instance + node, CACHED, proof[:ID_BYTES], proof[ID_BYTES:], what)
