@@ -46,7 +46,8 @@ class Caching:
         self.entries: dict[bytes, CachedRow] = {}  #: by cache key, the oldest first
         self.keys: dict[int, bytes] = {}  #: reported cache keys of unfinished nodes, by the keys of the nodes
         self.leaders: dict[bytes, Node] = {}  #: by cache key: the node that computes its value now
-        #: Signatures of cache keys that only the callers of nodes have computed, by the keys of these nodes.
+        #: Signatures of cache keys that only the callers of nodes have computed, by the keys of these nodes. Empty:
+        #: the signature is not used.
         self.announced: dict[int, bytes] = {}
         self.alone: set[int] = set()  #: keys of nodes that run although another one computes the same
         self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value will be cached, by their keys
@@ -71,6 +72,11 @@ class Caching:
         if signature is None or row is None or row.proof[:KEY_ID_BYTES] != signature[:KEY_ID_BYTES]:
             return None
         return row
+
+    def leave_to_workers(self, node: Node) -> None:
+        """Use no more what the caller of a node has signed: it will run with other code, which has other keys."""
+        if node.key in self.announced:
+            self.announced[node.key] = b""
 
     def is_to_run(self, node: Node) -> bool:
         """Return whether a node computes the value of its cache key."""

@@ -27,9 +27,9 @@ class Graph(Endings):
 
         With the cache key that its caller has announced, the node completes at once if its value is cached, and no
         worker is asked for its key. The key is not used for a node that starts later: others, which compute the same,
-        would wait for it.
+        would wait for it, nor for one that was moved to other code before it started.
         """
-        if announced is not None and node.queue.caches:
+        if announced is not None and node.queue.caches and node.key not in self.made_with:
             starts_now = not node.sources and node.rare is None and not node.queue.function.delay
             if starts_now:
                 waits = self.follows(node, announced.key)

@@ -232,4 +232,5 @@ def _change_code(graph: Graph, node: Node, hash: str, rebinding: RebindingRow, k
     rebound_under = "" if is_back else key_id
     queue = graph.make_queue(replace(node.queue.function, hash=hash, class_code="", rebound_under=rebound_under))
     graph.change_queue(node, queue)
+    graph.caching.leave_to_workers(node)
     graph.changes.rebound.append(ReboundRow(node.key, queue.id, 0 if is_back else rebinding.id))

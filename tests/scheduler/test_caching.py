@@ -1,5 +1,7 @@
 """Cached values: hits, single flight, failures, ends of entries, restarts, and a leader that waits for its follower."""
 
+from itertools import chain
+
 import pytest
 
 from dagorama_broker.model.delays import NodeDelay
@@ -168,6 +170,28 @@ class TestAnnouncedKeys:
         assert (driver.state("b"), found_for(driver, "b")) == (State.CLAIMED, False)
         hand.look_up("b", K)
         assert found_for(driver, "b") is True
+
+    def test_a_node_that_was_moved_to_other_code_does_not_get_the_value_of_its_old_code(
+        self, driver: SchedulerDriver
+    ) -> None:
+        hand = driver.worker(slots=2)
+        driver.spawn("a", of=CACHED, announced={"a": K})
+        driver.spawn("b", of=CACHED, announced={"b": K})
+        assert driver.rebind("cached", "new", "h") == (1, "new")
+        hand.compute("a", K)
+        assert (list(hand.held), self.announced_key(driver, "b")) == (["b"], K), "its worker finds out"
+
+    def test_nor_if_it_was_moved_before_it_started(self, driver: SchedulerDriver) -> None:
+        computed(driver)
+        block = driver.run(driver.fresh(16), driver.fresh(12), ["b"], CACHED, {})
+        block.creates = ("work:Work", block.origin + bytes(4))
+        block.cache_keys = {0: AnnouncedKey(K, SIGNING_KEY + bytes(32))}
+        draft = driver.scheduler.draft([block], {})
+        for _ in chain(draft.find_out(), draft.enter()):
+            driver.step()
+        draft.carry_out(0)
+        assert driver.rebind("cached", "new", "h") == (1, "new")
+        assert driver.state("b") == State.QUEUED
 
     def test_nobody_waits_for_a_node_that_starts_later(self, driver: SchedulerDriver) -> None:
         hand = driver.worker(slots=2)
