@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dagorama.errors import BrokerUnavailable, SettingsError
@@ -18,6 +20,8 @@ from dagorama.worker.supervisor.spool import remove_folder, spool_folder
 from dagorama_monitoring.documentation import with_address
 
 UNUSABLE = 2  #: exit code
+#: Descriptors that the processes of a worker need for themselves, and for each slot: pipes, locks, and sockets.
+_OPEN_FILES, _FILES_OF_A_SLOT = 128, 10
 # Names of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -28,6 +32,7 @@ def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int
     _keep_freed_memory()
     keyring()  # read the keys once, so that all forked children have the same ones
     counts_runs = options.metrics_port is not None or options.lifetime is not None
+    _allow_open_files(options.concurrency)
     memory = SharedMemory(options.concurrency, captures_output=options.captures_output, counts_runs=counts_runs)
     folder = spool_folder()
     # The fork server exits last, even if the supervisor is killed, so it removes the folder.
@@ -93,6 +98,16 @@ def _supervise(
         if parent is not None:
             parent.say("failed", error)
         return UNUSABLE if isinstance(error, CannotListen) else FAILED
+
+
+def _allow_open_files(slots: int) -> None:
+    """Raise the soft limit of open files as far as this many slots need it and the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _OPEN_FILES + slots * _FILES_OF_A_SLOT
+    aim = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < aim:
+        with suppress(ValueError, OSError):  # a kernel or a container may allow less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (aim, hard))
 
 
 def _keep_freed_memory() -> None:

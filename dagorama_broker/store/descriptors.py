@@ -37,6 +37,8 @@ def _raised_limit(needed: int) -> int:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return needed
     aim = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if aim == soft:
+        return soft
     with suppress(ValueError, OSError):  # a kernel or a container may allow less than it says
         resource.setrlimit(resource.RLIMIT_NOFILE, (aim, hard))
         log.info("the limit of open files was raised from %d to %d", soft, aim)
@@ -44,8 +46,10 @@ def _raised_limit(needed: int) -> int:
 
 
 def shortage(error: OSError | None = None) -> str | None:
-    """Return what to do if this process, or the system, has no free file descriptor; None if it has."""
+    """Return what to do if a disk is full, or if this process or the system has no free file descriptor; else None."""
     number = _errno_of_another() if error is None else error.errno
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full: free some space"
     if number == errno.EMFILE:
         return "this process has no free file descriptor: raise its limit (ulimit -n, LimitNOFILE= in systemd)"
     if number == errno.ENFILE:

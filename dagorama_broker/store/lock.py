@@ -10,7 +10,7 @@ import fcntl
 import os
 import struct
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 
 from dagorama_broker.errors import StoreError
 
@@ -52,8 +52,9 @@ class StoreLock:
             found = self._store.stat()
         except FileNotFoundError:
             return
-        if S_ISDIR(found.st_mode):
-            raise StoreError(f"{self._store} is a folder: a store is a file")
+        if not S_ISREG(found.st_mode):
+            kind = "a folder" if S_ISDIR(found.st_mode) else "not a regular file"
+            raise StoreError(f"{self._store} is {kind}: a store is a file")
         if found.st_nlink > 1 and found.st_size and not self._lock_file.exists():
             raise StoreError(
                 f"{self._store} is one of {found.st_nlink} names (hard links) of a file that was never served under"

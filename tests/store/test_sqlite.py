@@ -1,5 +1,6 @@
 """What only the SQLite store has to do: outlive kills and faults, keep others out, never answer from a damaged row."""
 
+import errno
 import os
 import random
 import resource
@@ -38,6 +39,7 @@ from dagorama_broker.store.checksums import row_sum
 from dagorama_broker.store.sql import restore as restore_module
 from dagorama_broker.store.sql.restore import NODES_QUERY, OUTCOMES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.sqlite import connection as connection_module
+from dagorama_broker.store.sqlite.backup import back_up, restore
 from dagorama_broker.store.sqlite.connection import connect, translate_sqlite_errors
 from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_SCHEMA, FIRST_VERSION, LATEST_VERSION
 from dagorama_broker.store.sqlite.store import SqliteStore
@@ -445,6 +447,11 @@ def test_a_read_only_file_is_an_error_that_says_so(folder_of_nobody: Path) -> No
     path.chmod(0o400)
     with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
         begun(SqliteStore(path))
+    path.chmod(0o600)
+    Path(f"{path}.lock").chmod(0o400)
+    asks = rf"Permission denied: give this user write permission .* \({path}\.lock\)"
+    with pytest.raises(StoreError, match=asks):
+        begun(SqliteStore(path))
 
 
 @contextmanager
@@ -468,12 +475,42 @@ def test_a_disk_that_takes_no_more_fails_the_commit_and_keeps_what_is_there(path
     assert read_all(path) == before
 
 
+def test_a_copy_that_a_disk_does_not_take_is_told_of_the_copy_and_leaves_nothing(path: Path, tmp_path: Path) -> None:
+    fill(path)
+    target = tmp_path / "copies" / "copy"
+    with no_file_above(100_000):
+        with pytest.raises(StoreError, match=rf"^{target}: the disk"):
+            back_up(path, None, target)
+        with pytest.raises(StoreError, match=rf"^{target}: the disk"):
+            restore(path, target, None)
+    assert not os.listdir(target.parent)
+
+
 def test_a_full_disk_is_an_error_that_says_so(path: Path) -> None:
     fill(path)
     with closing(connect(path, 0.0)) as connection:
         connection.execute("PRAGMA max_page_count = 1")
         with pytest.raises(StoreError, match="the disk is full"), translate_sqlite_errors(path):
             connection.execute("INSERT INTO workers VALUES (?, 'w', 0)", (bytes(100_000),))
+
+
+def test_a_full_disk_is_told_as_one_whatever_the_system_refuses(path: Path) -> None:
+    refusal = OSError(errno.ENOSPC, "No space left on device", f"{path}.lock")
+    with pytest.raises(StoreError) as error, translate_sqlite_errors(path):
+        raise refusal
+    assert f"{error.value}" == f"{path}: the disk is full: free some space ({path}.lock)"
+
+
+@pytest.mark.parametrize("end", [".lock", ".state"])
+def test_the_file_beside_a_store_that_cannot_be_used_is_named(path: Path, end: str) -> None:
+    Path(f"{path}{end}").mkdir()
+    assert refused(path) == f"{path}: Is a directory ({path}{end})"
+
+
+def test_a_store_that_is_no_regular_file_is_refused_and_nothing_is_made_beside_it(path: Path) -> None:
+    os.mkfifo(path)
+    assert refused(path) == f"{path} is not a regular file: a store is a file"
+    assert os.listdir(path.parent) == [path.name]
 
 
 # --- damage ---------------------------------------------------------------------------------------------------

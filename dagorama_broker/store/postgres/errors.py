@@ -14,7 +14,7 @@ from dagorama_broker.errors import StoreError
 EPOCH_OVER = "DG001"
 
 _MEANINGS: dict[type[psycopg.Error], str] = {
-    errors.DiskFull: "the disk of the database server is full: free some space there and start the broker again",
+    errors.DiskFull: "the disk of the database server is full: free some space there",
     errors.OutOfMemory: "the database server has not enough memory",
     errors.InsufficientPrivilege: (
         "this user may not do that: grant it the right to create a schema in the database, or let its owner create the"

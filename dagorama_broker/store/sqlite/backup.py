@@ -31,7 +31,9 @@ from dagorama_broker.store.value_copies import copy_values
 from dagorama_broker.store.value_files import names_below
 
 #: The names of a store's files after the name of the database; and of its folder, the last one. Logs are not copied.
-_BESIDE = ("", "-wal", "-shm", ".state", ".logs", ".logs-wal", ".logs-shm", ".values")
+_BESIDE = ("", "-journal", "-wal", "-shm", ".state", ".logs", ".logs-wal", ".logs-shm", ".values")
+#: Errors of a write, which never come from the store that is copied.
+_OF_WRITING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
 #: Added to the epoch of a copy that becomes a store: more than the starts of a broker that it may have missed.
 LOST_EPOCHS = 10_000
 
@@ -137,12 +139,18 @@ def _finish(copy: Path, target: Path) -> None:
 
 def _copy_database(store: Path, copy: Path) -> None:
     os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with (
-        translate_sqlite_errors(store),
-        closing(sqlite3.connect(_read_only(store), uri=True, timeout=BUSY_SECONDS)) as source,
-        closing(sqlite3.connect(copy)) as target,
-    ):
-        source.backup(target)  # all pages in one step, so from one snapshot
+    try:
+        with (
+            translate_sqlite_errors(store),
+            closing(sqlite3.connect(_read_only(store), uri=True, timeout=BUSY_SECONDS)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)  # all pages in one step, so from one snapshot
+    except StoreError as error:
+        cause = error.__cause__
+        if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode in _OF_WRITING:
+            raise cause from None  # only the copy is written to, so it is the one that the caller names
+        raise
 
 
 def _read_only(store: Path) -> str:

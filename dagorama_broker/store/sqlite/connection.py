@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -184,11 +185,11 @@ def _check_content(connection: sqlite3.Connection) -> None:
 _NO_MEMORY = "there is not enough memory: give the machine or container more, or lower DAGORAMA_CACHE_BYTES"
 _MEANINGS = {
     sqlite3.SQLITE_NOMEM: _NO_MEMORY,
-    sqlite3.SQLITE_FULL: "the disk is full: free some space and start the broker again",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space",
     sqlite3.SQLITE_READONLY: "it is read-only: give this user write permission for the file and its folder",
     sqlite3.SQLITE_PERM: "this user has no permission to use it",
-    sqlite3.SQLITE_BUSY: "it is locked by another program: stop that program and start the broker again",
-    sqlite3.SQLITE_LOCKED: "it is locked by another program: stop that program and start the broker again",
+    sqlite3.SQLITE_BUSY: "it is locked by another program: stop that program",
+    sqlite3.SQLITE_LOCKED: "it is locked by another program: stop that program",
     sqlite3.SQLITE_CORRUPT: "it is damaged: restore a copy, or choose another store",
     sqlite3.SQLITE_NOTADB: "it is damaged or not a dagorama store: restore a copy, or choose another store",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: check that its folder exists and that this user may write there",
@@ -204,6 +205,15 @@ def _meaning(error: Exception) -> str | None:
     return lacking or _MEANINGS.get(code)
 
 
+def _trouble(error: OSError, path: Path) -> str:
+    """Return what the system has refused, with the file if it is another one than `path`, and what to do."""
+    trouble = shortage(error) or error.strerror or f"{error}"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        trouble += ": give this user write permission for the file and its folder"
+    is_other = error.filename is not None and os.fspath(error.filename) != f"{path}"
+    return f"{trouble} ({error.filename})" if is_other else trouble
+
+
 @contextmanager
 def translate_sqlite_errors(path: Path) -> Iterator[None]:
     """Translate errors of SQLite and of the file system to a StoreError of one sentence that names the file."""
@@ -215,7 +225,7 @@ def translate_sqlite_errors(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise StoreError(f"{path}: {_NO_MEMORY}") from error
     except OSError as error:
-        raise StoreError(f"{path}: {shortage(error) or error.strerror or error}") from error
+        raise StoreError(f"{path}: {_trouble(error, path)}") from error
     except StoreError as error:
         if str(path) in str(error):
             raise
