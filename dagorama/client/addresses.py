@@ -52,7 +52,7 @@ def _target_of_all(hosts: tuple[str, ...], settings: Settings) -> str:
     failures: list[str] = []
     for host in hosts:
         try:
-            found += _looked_up(host)
+            found += addresses_of(host)
         except (OSError, UnicodeError) as error:  # UnicodeError: no name of the DNS can be like this
             failures.append(f"{host} ({error.strerror if isinstance(error, OSError) else 'not a valid name'})")
     if not found:
@@ -66,7 +66,7 @@ def _target_of_all(hosts: tuple[str, ...], settings: Settings) -> str:
     return _written(list(dict.fromkeys(found)), settings.port)
 
 
-def _looked_up(host: str) -> list[str]:
+def addresses_of(host: str) -> list[str]:
     """Return the addresses of a host, in the order of the system; raise OSError, or UnicodeError."""
     from socket import SOCK_STREAM, getaddrinfo
 

@@ -21,13 +21,14 @@ from dagorama.client.channel import sync_channel
 from dagorama.client.chunks import DEADLINE, node_fields, transfer_deadline, whole_submission
 from dagorama.client.early_wait import EarlyReplies, EarlyWaits
 from dagorama.client.inspection_calls import InspectionCalls
+from dagorama.client.reachability import trouble_at_addresses
 from dagorama.client.reconnect import PATIENCE, repeated
 from dagorama.client.replies import CallReplies, Replies, StreamReplies
-from dagorama.client.status import broker_error, has_reached
+from dagorama.client.status import broker_error, has_reached, unreachable_text
 from dagorama.client.stream import Exchange
 from dagorama.client.timeouts import Clock
 from dagorama.client.value_calls import ValueCalls
-from dagorama.errors import BrokerError
+from dagorama.errors import BrokerError, BrokerUnavailable
 from dagorama.settings import Settings, broker_wait
 
 if TYPE_CHECKING:
@@ -177,7 +178,14 @@ class Connection(InspectionCalls, ValueCalls):
 
     def retried(self, call: Callable[[], T], seconds: float = DEADLINE, patience: float | None = None) -> T:
         """Call until there is an answer, as `reconnect.repeated` does; a `patience` of None means the property."""
-        return repeated(call, lambda: self.patience if patience is None else patience, seconds)
+        try:
+            return repeated(call, lambda: self.patience if patience is None else patience, seconds)
+        except BrokerUnavailable as error:
+            if self.is_inline or error.was_connected or error.status != "UNAVAILABLE":
+                raise
+            if not (trouble := trouble_at_addresses(self.settings)):
+                raise
+            raise BrokerUnavailable(unreachable_text(self.address, trouble), error.status) from None
 
     def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
         import grpc

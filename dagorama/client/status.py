@@ -76,16 +76,21 @@ def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
     if any(key == VALUES_AWAY for key, _ in _trailing(error)):
         return ValuesUnavailable(details, status)
     if status == "UNAVAILABLE":
-        details = (
-            f"no broker answers at {address} ({meaning(details)}); start one with `dagorama-broker serve`, "
-            "or set DAGORAMA_HOST and DAGORAMA_PORT to where it is"
-        )
+        details = unreachable_text(address, meaning(details))
     elif status == "DEADLINE_EXCEEDED":
         details = f"the broker at {address} did not answer in time ({details})"
     found = _error(status, details, _retry_after(error))
     if isinstance(found, BrokerUnavailable):
         found.was_connected = has_reached(error)
     return found
+
+
+def unreachable_text(address: str, reason: str) -> str:
+    """Return the sentence for a broker to which there is no connection."""
+    return (
+        f"no broker answers at {address} ({reason}); start one with `dagorama-broker serve`, or set DAGORAMA_HOST and "
+        "DAGORAMA_PORT to where it is"
+    )
 
 
 def refusal_error(refusal: broker_pb2.Refusal, address: str) -> BrokerError:

@@ -61,7 +61,7 @@ class Supervisor:
         until = pb.DRAINED if options.exit_on_completion else pb.STOPPED
         self._session = Session(hello(options, key_ids, options.concurrency, until))
         stub = BrokerStub(self._channel)
-        self._silent = SilentBroker(stub, self._address)
+        self._silent = SilentBroker(stub, settings)
         spool = Spool(folder)
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
         self._transfers = Transfers(stub, spool)

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.client.addresses import address
 from dagorama.client.certificates import meaning
+from dagorama.client.reachability import trouble_at_addresses
 from dagorama.logging import get_logger
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
+    from dagorama.settings import Settings
 
 NO_BROKER_WARNING_S = 3.0  #: time without a broker after which the worker logs a warning
 PROBE_TIMEOUT_S = 1.0  #: time to find out why there is no connection
@@ -25,9 +28,10 @@ LOOKS, SHORTEST_LOOK_S, LONGEST_LOOK_S = 8, 0.05, 5.0
 class SilentBroker:
     """Finds out why a broker does not answer, and says so."""
 
-    def __init__(self, stub: BrokerAsyncStub, address: str) -> None:
+    def __init__(self, stub: BrokerAsyncStub, settings: Settings) -> None:
         self._stub = stub
-        self._address = address
+        self._settings = settings
+        self._address = address(settings)
         self._trouble = ""  # why there is no connection, if that is known
 
     @property
@@ -45,7 +49,9 @@ class SilentBroker:
         except grpc.aio.AioRpcError as error:
             details = error.details() or ""
             meant = meaning(details)
-            self._trouble = f" ({meant})" if meant != details else ""
+            if meant == details:
+                meant = await asyncio.to_thread(trouble_at_addresses, self._settings)
+            self._trouble = f" ({meant})" if meant else ""
         get_logger().warning("no broker answers at %s yet%s; retrying", self._address, self._trouble)
 
 
