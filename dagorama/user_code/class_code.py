@@ -1,9 +1,10 @@
 """Hash the code of a definition: one hash for each decorated method, and one text with all of them.
 
-The hash of a method covers the method; the undecorated members of its class and of the bases that are definitions; and
-the functions, classes and constants that these name in their own modules. Imports from other modules are not covered.
-Of a constant, the text of its assignments is hashed, so that a computed value may differ between machines. Code without
-a file, as in a notebook, has no such text; then the values are hashed.
+The hash of a method covers the method; the undecorated members of its class, of the bases that are definitions and of
+other bases in their modules; and the functions, classes and constants that these name in their own modules. Imports
+from other modules are not covered. Of a constant, the text of its assignments is hashed, so that a computed value may
+differ between machines. Code without a file, as in a notebook, has no such text; then the values are hashed, and the
+options of the decorator too.
 
 The rule: two processes that load the same files compute the same hashes, on every supported version of Python.
 """
@@ -131,6 +132,8 @@ def _compute(cls: type) -> _Known:
         own, decorated = CodeReader(by_value), wrapper.__dict__["_dagorama_decorated"]
         own.pass_over(own_classes)
         own.names_in(decorated.function)
+        if by_value:
+            own.declared(decorated)
         watched += own.watched
         names.append((ref(decorated.function), decorated.function.__name__))
         hashes[key] = _method_hash(decorated.hash, [*shared.lines, *own.lines])
@@ -140,8 +143,9 @@ def _compute(cls: type) -> _Known:
 
 
 def _definitions(cls: type) -> list[type]:
-    """Return the class and its bases that are definitions, without DAGDefinition itself."""
-    return [base for base in cls.__mro__ if hasattr(base, "entrypoint") and base.__module__ != "dagorama.definition"]
+    """Return the class, its bases that are definitions, and other bases in their modules, without DAGDefinition."""
+    modules = {base.__module__ for base in cls.__mro__ if hasattr(base, "entrypoint")} - {"dagorama.definition"}
+    return [base for base in cls.__mro__ if base.__module__ in modules]
 
 
 def _wrappers(cls: type) -> dict[str, FunctionType]:

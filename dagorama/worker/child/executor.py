@@ -264,7 +264,7 @@ class Executor:
         if target is None or target.json is None:
             return encode(result, "result", large_from=self.large_from, put_large=put)
         named = target.json_named
-        return target.json.encode_result(work.name, result, find=named, large_from=self.large_from, put_large=put)
+        return target.json.encode_result(work.result_of, result, find=named, large_from=self.large_from, put_large=put)
 
     def _broke_off(
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
