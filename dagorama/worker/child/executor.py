@@ -273,7 +273,7 @@ class Executor:
             leave(error)
         if is_cancelled():
             return self._ended_cancelled(call)
-        return self._looked_up(call, error) if isinstance(error, LookUp) else self._ended_badly(call, error, started)
+        return self._looked_up(call, error) if type(error) is LookUp else self._ended_badly(call, error, started)
 
     def _looked_up(self, call: Call, asked: LookUp) -> int:
         """Give a node back whose cache key the broker must look up."""
