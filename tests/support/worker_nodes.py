@@ -31,7 +31,7 @@ class Unpicklable(Exception):
 
 
 class Opaque(Exception):
-    """Reading any attribute of it fails, also that of its class."""
+    """Reading any attribute of it fails, even its class."""
 
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(f"no {name}")
