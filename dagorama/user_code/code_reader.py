@@ -130,7 +130,7 @@ class CodeReader:
         text = assignments(cls.__module__, cls.__qualname__).get(name, "")
         if not text and self.by_value and not name.startswith("__"):
             has_source = "<locals>" not in cls.__qualname__ and bool(source_of(cls.__module__))
-            text = plain_text(value) if has_source else value_text(parts or value)
+            text = plain_text(value) if has_source else self._text(parts or value, cls.__module__)
         if text:
             self.lines.append(f"{name}={text}")
 
@@ -151,7 +151,7 @@ class CodeReader:
         self._watch(namespace, name, value)
         if not self.value(name, value, module) or parts:
             has_source = bool(source_of(module))
-            text = assignments(module, "").get(name, "") if has_source else value_text(parts or value)
+            text = assignments(module, "").get(name, "") if has_source else self._text(parts or value, module)
             if text:
                 self.lines.append(f"{name}={text}")
 
@@ -162,8 +162,17 @@ class CodeReader:
         if _is_code(value):
             if _module_of(value) == module:
                 self.value(name, value, module)
-        elif self.by_value and (text := value_text(value)):
+        elif self.by_value and (text := self._text(value, module)):
             self.lines.append(f"{name}={text}")
+
+    def _text(self, value: object, module: object) -> str:
+        """Return the text of a value, and add the classes of this module in it."""
+
+        def follow(found: type) -> None:
+            if found.__module__ == module:
+                self.cls(found)
+
+        return value_text(value, follow)
 
     def _enter(self, value: object) -> bool:
         """Return whether the object was not visited before, and remember it."""

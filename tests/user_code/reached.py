@@ -92,3 +92,33 @@ class Task(DAGDefinition):
     def entrypoint(self):
         return self.sizes
 """
+
+#: A class that a function makes: values count in it, and the classes of these values travel with it.
+LOCAL = """
+from dagorama import DAGDefinition, StaticRetry, dagorama
+
+
+class Setting:
+    def __init__(self, value):
+        self.value = [value]
+
+
+def made(number):
+    captured = Setting(number)
+
+    class Inner:
+        setting = captured
+
+    class Task(DAGDefinition):
+        attribute = Setting(number)
+        inner = Inner()
+
+        @dagorama(retry=StaticRetry(3, 1, retry_on=(OSError,)))
+        def entrypoint(self, given=Setting(number)):
+            return captured
+
+    return Task
+
+
+Task = made(1)
+"""

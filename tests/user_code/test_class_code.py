@@ -16,7 +16,7 @@ import pytest
 from dagorama.code_signature import calculate_function_hash
 from dagorama.user_code.class_code import code_of, object_hash, read_text, renew
 from tests.library.test_code_signature import PYTHONS, ROOT, interpreter
-from tests.user_code.reached import MADE, REACHED
+from tests.user_code.reached import LOCAL, MADE, REACHED
 
 SOURCE = '''
 import os
@@ -157,6 +157,10 @@ def test_everything_that_a_class_reaches_in_its_module_counts(load: Load, source
     assert hashes(load(source)) != hashes(load(source.replace(str(number), "99")))
 
 
+def test_the_code_of_values_that_travel_counts(load: Load) -> None:
+    assert hashes(load(LOCAL)) != hashes(load(LOCAL.replace("[value]", "[value, value]")))
+
+
 def test_a_name_that_a_plain_base_of_the_module_does_not_have_does_not_count(load: Load) -> None:
     assert hashes(load(REACHED)) == hashes(
         load(REACHED.replace("class Meta(type):", "UNUSED = 1\n\n\nclass Meta(type):"))
@@ -203,7 +207,7 @@ def test_every_process_and_version_works_out_the_same(tmp_path: Path, version: s
     if python is None:
         pytest.skip(f"Python {version} is not installed here")
     code = "from dagorama.user_code.class_code import code_of"
-    for name, source in (("coded", SOURCE), ("reached", REACHED), ("made", MADE)):
+    for name, source in (("coded", SOURCE), ("reached", REACHED), ("made", MADE), ("local", LOCAL)):
         (tmp_path / f"{name}.py").write_text(source)
         code += f"; import {name}; print(code_of({name}.Task).text)"
     path = os.pathsep.join([str(tmp_path), str(ROOT), sysconfig.get_path("purelib")])
