@@ -26,7 +26,7 @@ def plain_text(value: object) -> str:
 def value_text(value: object, found: Callable[[type], None] | None = None) -> str:
     """Return a text for a value that is sent with the code: its contents if it is plain, else a digest of its pickle.
 
-    The pickle names classes, also those that are sent by value, because their pickles differ from process to process;
+    The pickle names classes, even classes that are sent by value, whose pickles differ from process to process;
     `found` is called with each. Return an empty text for modules, and for values that cannot be pickled.
     """
     if isinstance(value, ModuleType):
