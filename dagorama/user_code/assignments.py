@@ -48,6 +48,8 @@ def _scopes(source: str) -> Mapping[str, Mapping[str, str]]:
 
 
 def _bound_by(statement: ast.stmt) -> Iterator[tuple[str, str]]:
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.decorator_list:
+        yield statement.name, "".join(canonical(statement))  # a decorator may return an object that is no function
     for targets, value in (*_bindings(statement), *_walruses(statement)):
         text = "".join(canonical(value))
         for target in targets:

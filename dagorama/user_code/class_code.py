@@ -80,7 +80,7 @@ def object_hash(found: type | FunctionType) -> str:
     """Return the hash of a class or function, with its bases in the same module and the names that it uses there."""
     known = _hashes.get(found)
     if known is None or not all(each.is_current() for each in known.watched):
-        reader = CodeReader(by_value=True)
+        reader = CodeReader(True, found)
         reader.value("", found, found.__module__)
         known = _hashes[found] = _Hash(_digest(reader.lines), reader.watched)
     return known.hash
@@ -123,13 +123,14 @@ def captured_in(cls: type) -> Iterator[tuple[str, str, object]]:
 
 def _compute(cls: type) -> _Known:
     by_value = "<locals>" in cls.__qualname__ or not source_of(cls.__module__)
-    shared, own_classes = CodeReader(by_value), _definitions(cls)
+    own_classes = _definitions(cls)
+    shared = CodeReader(by_value, *own_classes)
     shared.pass_over(own_classes)
     for base in own_classes:
         shared.members(base)
     hashes, watched, names = {}, shared.watched, []
     for key, wrapper in sorted(_wrappers(cls).items()):
-        own, decorated = CodeReader(by_value), wrapper.__dict__["_dagorama_decorated"]
+        own, decorated = CodeReader(by_value, *own_classes), wrapper.__dict__["_dagorama_decorated"]
         own.pass_over(own_classes)
         own.names_in(decorated.function)
         if by_value:

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
-from functools import cached_property, partial, singledispatchmethod
-from types import CodeType, FunctionType, GetSetDescriptorType, MappingProxyType, MemberDescriptorType, MethodType
+from functools import cached_property
+from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple
 from weakref import ref
 
 from dagorama.code_signature import calculate_function_hash, functions_in
 from dagorama.user_code.assignments import assignments, source_of
+from dagorama.user_code.function_parts import defaults_of, functions_of, overloads_of, parts_of
 from dagorama.user_code.names import plain_function
 from dagorama.user_code.plain_values import plain_text, value_text
 
@@ -47,7 +48,9 @@ class Watched(NamedTuple):
 class CodeReader:
     """Follows names within the module of the code, visits each object once, and collects the lines to hash."""
 
-    def __init__(self, by_value: bool) -> None:
+    def __init__(self, by_value: bool, *own: type | FunctionType) -> None:
+        """Take the objects whose modules are followed from the code of other modules that holds functions of them."""
+        self._own = {each.__module__ for each in own}
         self.by_value = by_value  #: also hash values without source code, such as captured variables
         self.lines: list[str] = []
         self.watched: list[Watched] = []
@@ -90,19 +93,28 @@ class CodeReader:
         """Add a function or class of this module under its name. Return False for any other object."""
         functions = code_in(value)
         if functions and name and functions[0].__module__ != module:
+            self._replaced(name, functions)
             return True  # it belongs to another module
         if functions:
             if self._enter(value):
                 self.lines += [f"{name}={calculate_function_hash(function)}" for function in functions]
                 for function in functions:
                     self.names_in(function)
-                for kind, function in sorted(_overloads(value).items(), key=lambda item: item[0].__qualname__):
+                for kind, function in sorted(overloads_of(value).items(), key=lambda item: item[0].__qualname__):
                     self.value(f"{name} of {kind.__qualname__}", function, module)
         elif isinstance(value, type):
             self.cls(value)
         else:
             return False
         return True
+
+    def _replaced(self, name: str, functions: list[FunctionType]) -> None:
+        """Add functions of own modules that a decorator of another module has replaced by one of its own."""
+        for cell in (cell for function in functions for cell in function.__closure__ or ()):
+            with suppress(ValueError):
+                held = cell.cell_contents
+                if code_in(held) and _module_of(held) in self._own:
+                    self.value(name, held, _module_of(held))
 
     def names_in(self, function: Callable[..., Any]) -> None:
         """Follow the names that a function uses in its own module, and the variables of its closure."""
@@ -114,7 +126,7 @@ class CodeReader:
             for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True):
                 with suppress(ValueError):  # the variable has no value yet
                     self._inner(name, cell.cell_contents, module)
-            for name, value in _defaults(plain) if self.by_value else ():
+            for name, value in defaults_of(plain) if self.by_value else ():
                 self._inner(name, value, module)
 
     def declared(self, decorated: Any) -> None:
@@ -147,6 +159,7 @@ class CodeReader:
         value = namespace[name]
         parts = parts_of(value)
         if not parts and _is_code(value) and getattr(value, "__module__", None) != module:
+            self._replaced(name, code_in(value))
             return
         self._watch(namespace, name, value)
         if not self.value(name, value, module) or parts:
@@ -160,8 +173,9 @@ class CodeReader:
         for part in parts_of(value):
             self._inner(name, part, module)
         if _is_code(value):
-            if _module_of(value) == module:
-                self.value(name, value, module)
+            # A decorator of another module may hold the function that it has replaced.
+            if (found := _module_of(value)) == module or found in self._own:
+                self.value(name, value, found)
         elif self.by_value and (text := self._text(value, module)):
             self.lines.append(f"{name}={text}")
 
@@ -203,33 +217,13 @@ def code_in(value: Any) -> list[FunctionType]:
     if isinstance(value, type):
         return []
     if isinstance(value, property):
-        return [found for part in _functions_of(value) for found in functions_in(part)]
+        return [found for part in functions_of(value) for found in functions_in(part)]
     try:
-        if overloads := _overloads(value):
+        if overloads := overloads_of(value):
             return list(functions_in(overloads[object]))  # the code around it is the one of functools
         return list(functions_in(value.func if isinstance(value, cached_property) else value))
     except Exception:  # a proxy without a target may raise anything
         return []
-
-
-def parts_of(value: Any) -> list[object]:
-    """Return the arguments that a partial holds, and the object that a method is bound to."""
-    parts: list[object] = []
-    stack = _functions_of(value) if isinstance(value, property) else [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, partial):
-            parts += [*item.args, *(part for pair in sorted(item.keywords.items()) for part in pair)]
-            stack.append(item.func)
-        elif isinstance(item, MethodType):
-            parts += [] if isinstance(item.__self__, type) else [item.__self__]
-        elif isinstance(item, (staticmethod, classmethod)):
-            stack.append(item.__func__)
-    return parts
-
-
-def _functions_of(value: property) -> list[Any]:
-    return [part for part in (value.fget, value.fset, value.fdel) if part]
 
 
 def _declared(value: Any) -> str:
@@ -243,19 +237,6 @@ def _declared(value: Any) -> str:
         return f"{value.__module__}:{value.__qualname__}"
     functions = code_in(value)
     return ", ".join(map(calculate_function_hash, functions)) if functions else value_text(value)
-
-
-def _overloads(value: Any) -> dict[type, Any]:
-    """Return the functions that `functools.singledispatch` chooses from, by the type that they are for."""
-    chooser = value.dispatcher if isinstance(value, singledispatchmethod) else value
-    registry = getattr(chooser, "registry", None)
-    return dict(registry) if isinstance(registry, MappingProxyType) else {}
-
-
-def _defaults(function: FunctionType) -> list[tuple[str, object]]:
-    """Return the default values of a function, by the places or names of their parameters."""
-    by_place = [(str(place), value) for place, value in enumerate(function.__defaults__ or ())]
-    return [*by_place, *(function.__kwdefaults__ or {}).items()]
 
 
 def _is_code(value: object) -> bool:

@@ -157,6 +157,51 @@ def test_everything_that_a_class_reaches_in_its_module_counts(load: Load, source
     assert hashes(load(source)) != hashes(load(source.replace(str(number), "99")))
 
 
+WRAPPING = """
+def wrapping(f):
+    def wrapper(*args):
+        return f(*args)
+    return wrapper
+
+class Wrapped:
+    def __init__(self, f):
+        self.f = f
+    def __call__(self, *args):
+        return self.f(*args)
+"""
+
+
+def test_functions_that_decorators_of_another_module_have_replaced_count(load: Load) -> None:
+    source = f"""
+from dagorama import DAGDefinition, dagorama
+from {load(WRAPPING).__name__} import Wrapped, wrapping
+
+
+@wrapping
+def helper():
+    return 10
+
+
+@Wrapped
+def other():
+    return 11
+
+
+class Task(DAGDefinition):
+    @dagorama().syncfn
+    @wrapping
+    def entrypoint(self):
+        return 12 + self.plain() + helper() + other()
+
+    @wrapping
+    def plain(self):
+        return 13
+"""
+    before = hashes(load(source))
+    assert before == hashes(load(source))
+    assert all(before != hashes(load(source.replace(str(number), "99"))) for number in range(10, 14))
+
+
 def test_the_code_of_values_that_travel_counts(load: Load) -> None:
     assert hashes(load(LOCAL)) != hashes(load(LOCAL.replace("[value]", "[value, value]")))
 
