@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from inspect import BoundArguments, Parameter, Signature, signature
+from inspect import BoundArguments, Parameter
 from struct import error as StructError
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from dagorama.api.contract import JSON, REFS, SIGNED
 from dagorama.errors import PromiseMisuse, TypeMismatch, ValueNotReadable
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
+from dagorama.user_code.function_parts import own_signature
 from dagorama.values.codec import Called, Encoded, FailedSource, value_of_promise
 from dagorama.values.envelope import body, content, flags, large_of, seal
 from dagorama.values.json_types.containers import OUTCOME, PROMISE, checked_object
@@ -54,8 +55,7 @@ class JsonFunction:
         """Take the types of all parameters except the first, `self`."""
         self._name = function.__qualname__
         self._parameters, self._result = parameters, result
-        whole = signature(function)
-        self._signature = Signature(list(whole.parameters.values())[1:])
+        self._signature = own_signature(function)
         self._required = [
             name for name, each in self._signature.parameters.items()
             if each.default is Parameter.empty and each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
