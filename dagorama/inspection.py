@@ -115,6 +115,7 @@ def _parts(part: object) -> Iterable[object] | None:
 
 def _attributes(part: Any) -> dict[str, object]:
     found = {field.name: getattr(part, field.name, _MISSING) for field in fields(part)}
+    found |= getattr(part, "__dict__", {})  # also attributes that are no fields
     return {name: value for name, value in found.items() if value is not _MISSING}
 
 
@@ -140,5 +141,9 @@ def _fill(empty: Any, part: Any, new: Callable[[object], Any]) -> None:
     elif isinstance(part, (list, deque)):
         empty.extend([new(inner) for inner in part])
     else:
+        own = getattr(empty, "__dict__", {})
         for name, value in _attributes(part).items():
-            object.__setattr__(empty, name, new(value))  # frozen ones too
+            if name in own:
+                own[name] = new(value)
+            else:
+                object.__setattr__(empty, name, new(value))  # frozen ones too

@@ -143,7 +143,9 @@ def _whole(seconds: float) -> int:
 
 def _check_attempts(attempts: object) -> None:
     if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= MOST:
-        raise ValueError(f"max_attempts is {attempts!r}: it counts attempts and must be a whole number from 1 up")
+        raise ValueError(
+            f"max_attempts is {attempts!r}: it counts attempts and must be a whole number from 1 to {MOST}"
+        )
 
 
 def _check_error_types(retry_on: object, give_up_on: object) -> None:

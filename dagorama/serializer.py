@@ -73,16 +73,16 @@ def name_to_function(name: str, instance_id: UUID | str) -> Callable[..., Any]:
     return MethodType(found.wrapper, DAGInstance(instance_id, found.definition))
 
 
-def find(name: str, code_hash: str = "") -> Found:
+def find(name: str, code_hash: str = "", class_code: str = "") -> Found:
     """Return the function with a name in this process; raise FunctionNotFound.
 
-    If there are several versions of its class, the one is used whose method has this hash.
+    If there are several versions of its class, the one is used that has this code, or else whose method has this hash.
     """
     path, _, base = name.partition("@")
     class_path, _, method = path.rpartition(".")
     if ":" not in class_path:
         raise FunctionNotFound(f"{name!r} does not name a method of a definition as module:Class.method")
-    cls = _class_named(class_path, f"{method}@{base}" if base else method, code_hash)
+    cls = _class_named(class_path, shipping.Version(f"{method}@{base}" if base else method, code_hash, class_code))
     wrapper = decorated_method(cls, method, base)
     if wrapper is None:
         raise FunctionNotFound(
@@ -98,7 +98,7 @@ def run_only(modules: Iterable[str]) -> None:
     _only = frozenset(modules)
 
 
-def _class_named(name: str, method: str, code_hash: str) -> type[DAGDefinition]:
+def _class_named(name: str, wanted: shipping.Version) -> type[DAGDefinition]:
     """Return the class of "module:Class"; raise FunctionNotFound."""
     if _only is not None and name.partition(":")[0] not in _only:
         raise FunctionNotFound(
@@ -106,27 +106,25 @@ def _class_named(name: str, method: str, code_hash: str) -> type[DAGDefinition]:
             " (--only-imported)"
         )
     shipping.load_registered(name)
-    wanted = name, method, code_hash
-    cls = shipping.sent_class(*wanted) or _local_class(*wanted) or _imported(*wanted)
+    cls = shipping.sent_class(name, wanted) or _local_class(name, wanted) or _imported(name, wanted)
     if not (isclass(cls) and issubclass(cls, DAGDefinition)):
         raise FunctionNotFound(f"{name} is not a DAGDefinition")
     return cls
 
 
-def _local_class(name: str, method: str, code_hash: str) -> type | None:
-    """Return a class of this process that cannot be imported; if there are several, one whose method has this hash."""
+def _local_class(name: str, wanted: shipping.Version) -> type | None:
+    """Return a class of this process that cannot be imported; if there are several, the one that fits best."""
     if not ("<locals>" in name or name.partition(":")[0] in local_modules):
         return None
     found = [cls for cls in list(shipping.definitions) if class_name(cls) == name]
-    fitting = [cls for cls in found if code_of(cls).hashes.get(method) == code_hash]
-    return next(iter(fitting or found), None)
+    return max(found, key=lambda cls: wanted.fit(code_of(cls)), default=None)
 
 
-def _imported(name: str, method: str, code_hash: str) -> Any:
+def _imported(name: str, wanted: shipping.Version) -> Any:
     module_name, _, path = name.partition(":")
     found: Any = _module_of(name, module_name)
     if "<locals>" in path:
-        cls = _local_class(name, method, code_hash)  # the module may have made it during the import
+        cls = _local_class(name, wanted)  # the module may have made it during the import
         if cls is None:
             raise FunctionNotFound(f"{name} is made inside a function: {FOR_LOCAL_WORKERS}{_why_not_shipped(name)}")
         return cls

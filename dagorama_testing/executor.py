@@ -68,14 +68,14 @@ class InlineExecutor(TracedExecutor):
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
     ) -> int:
         run = self._runs.pop(call.attempt, None)
-        if run is not None and not isinstance(error, LookUp):
+        if run is not None and type(error) is not LookUp:
             run.error = error
             if not is_cancelled():
                 self.errors[run.node_id] = run
         return super()._broke_off(call, error, started, is_cancelled)
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
-        if isinstance(error, BdbQuit) or not isinstance(error, NODE_ERRORS):
+        if issubclass(type(error), BdbQuit) or not issubclass(type(error), NODE_ERRORS):
             self.interruption = self.interruption or error
         return super()._ended_badly(call, error, started)
 

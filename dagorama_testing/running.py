@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -102,5 +103,7 @@ def _value(world: World, instance: Any, promise: Any) -> Any:
 def _noted(run: NodeRun) -> BaseException:
     """Return the exception of an attempt, with a note on where it was raised, and without frames of ours."""
     assert run.error is not None, "the run has not failed"
-    run.error.add_note(f"dagorama: raised by {run.function}, node {run.node_id}, attempt {run.attempt}")
-    return run.error.with_traceback(user_frames(run.error.__traceback__))
+    with suppress(Exception):  # what the class of the user's exception allows
+        run.error.add_note(f"dagorama: raised by {run.function}, node {run.node_id}, attempt {run.attempt}")
+        run.error = run.error.with_traceback(user_frames(run.error.__traceback__))
+    return run.error

@@ -212,6 +212,13 @@ class DecoratedFunction:
             self._hints = hints
 
     @property
+    def hints(self) -> Hints:
+        """The types in the annotations of a function with codec="json"; empty if they have no JSON form."""
+        with suppress(TypeMismatch):
+            _ = self.json
+        return self._hints or {}
+
+    @property
     def json(self) -> JsonFunction | None:
         """The JSON types of the function; None if its codec is pickle. Raises TypeMismatch."""
         if self.codec == "pickle" or self._json is not None:

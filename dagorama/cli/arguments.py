@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Callable, Mapping, Sequence
-from inspect import Parameter, Signature, signature, unwrap
+from inspect import Parameter, Signature, unwrap
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from dagorama.user_code.function_parts import own_signature
 
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _CONTAINERS: dict[Any, type] = {list: list, dict: dict, tuple: list, set: list, frozenset: list}
@@ -27,7 +29,7 @@ def read_arguments(
 ) -> tuple[list[Any], dict[str, Any]]:  # fmt: skip
     """Return positional and named arguments for an entry point. Raise WrongArguments."""
     function = unwrap(entry)
-    parameters = list(signature(function).parameters.values())[1:]  # without self
+    parameters = list(own_signature(function).parameters.values())
     positional, named = _split(parameters, texts)
     spelled = Signature(parameters)
     try:

@@ -24,6 +24,7 @@ from dagorama.models.promise import DAGPromise, InstanceRef
 from dagorama.models.state import State
 from dagorama.values.assembly import decode_promised
 from dagorama.values.failures import error_of, failure_of
+from dagorama.values.pickling import promises_in
 from dagorama.values.signing import SignedValues, keyring
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def resolve(
     such node, UnverifiedValue and TamperedValue if the signature of the value is missing or wrong.
 
     The result of an entry point that is not decorated is returned as it is; if it is a container or a dataclass with
-    promises in it, a copy with their values is returned.
+    promises in it, a copy with their values is returned. Raises PromiseMisuse if another object holds a promise.
     """
     check_instance("resolve()", instance)
     waits = timeout is not _Timeout.NOT_GIVEN
@@ -127,7 +128,7 @@ class _Wanted:
                 raise TypeError(f"{what} takes pairs (instance, promise), not a {type(pair).__name__}")
             instance, value = pair
             check_instance(what, instance)
-            for promise in (value,) if isinstance(value, DAGPromise) else find_promises(value):
+            for promise in (value,) if isinstance(value, DAGPromise) else _promises_to_fill(what, value):
                 self._owners[promise.node_id] = owner_of(instance, promise)
                 self._places.setdefault(promise.node_id, []).append((place, promise))
         check_number(len(self._owners))
@@ -165,6 +166,19 @@ class _Wanted:
                 else:
                     inner.setdefault(place, {})[promise] = value
         return values, inner
+
+
+def _promises_to_fill(what: str, value: object) -> list[DAGPromise[Any]]:
+    """Return the promises in a value; raise PromiseMisuse if one is in an object that no copy is made of."""
+    found = find_promises(value)
+    known = set(found)
+    hidden = next((promise for promise in promises_in(value) if promise not in known), None)
+    if hidden is not None:
+        raise PromiseMisuse(
+            f"{what} cannot fill in the value of {hidden!r}, which is inside of another object than a container or a "
+            f"dataclass, in a value of type {type(value).__name__}: decorate the entry point, or return containers"
+        )
+    return found
 
 
 def _filled(values: list[Any], inner: dict[int, dict[DAGPromise[Any], object]]) -> list[Any]:

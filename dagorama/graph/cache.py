@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import Parameter, signature
-from itertools import islice
+from inspect import Parameter
 from types import FunctionType
 from typing import Any, Literal, NamedTuple, get_args
 
 from dagorama.models import stored
 from dagorama.retry import check_positive_seconds
+from dagorama.user_code.function_parts import own_signature
 
 #: Which calls share a value, see `Cache`.
 Scope = Literal["instance", "definition", "function"]
@@ -55,8 +55,7 @@ def check_cache_key(function: FunctionType, cache: Cache | None) -> None:
     """Raise ValueError if the key of a cache is a text that is not a parameter of `function` after `self`."""
     if cache is None or not isinstance(cache.key, str):
         return
-    names = list(signature(function).parameters)[1:]
-    if cache.key not in names:
+    if cache.key not in own_signature(function).parameters:
         raise ValueError(f"the key of the cache is {cache.key!r}, which is not a parameter of {function.__qualname__}")
 
 
@@ -66,8 +65,8 @@ class KeyParts:
     __slots__ = ("_key", "_names", "_signature", "calls_user_code")
 
     def __init__(self, function: FunctionType, cache: Cache) -> None:
-        self._signature = signature(function)
-        own = list(self._signature.parameters.values())[1:]
+        self._signature = own_signature(function)
+        own = self._signature.parameters.values()
         is_plain = all(each.kind is Parameter.POSITIONAL_OR_KEYWORD for each in own)
         # The names of all arguments if each call binds them in this order.
         self._names = {each.name: f"argument {each.name!r}" for each in own} if is_plain else None
@@ -82,13 +81,13 @@ class KeyParts:
         if self._names is not None and not kwargs and len(args) == len(self._names) and not self.calls_user_code:
             parts = zip(self._names, self._names.values(), args, strict=True)  # `bind` takes ten times as long
             return [(what, value) for name, what, value in parts if self._key is None or name == self._key]
-        bound = self._signature.bind(None, *args, **kwargs)
+        bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         if isinstance(self._key, str):
             return [(f"argument {self._key!r}", bound.arguments[self._key])]
         if self._key is not None:
-            return [("the result of the key function", self._key(*bound.args[1:], **bound.kwargs))]
-        return [(f"argument {name!r}", value) for name, value in islice(bound.arguments.items(), 1, None)]
+            return [("the result of the key function", self._key(*bound.args, **bound.kwargs))]
+        return [(f"argument {name!r}", value) for name, value in bound.arguments.items()]
 
 
 class CachedRun(NamedTuple):

@@ -12,6 +12,7 @@ from types import FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 from weakref import WeakKeyDictionary
 
+from dagorama.api.contract import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from dagorama.errors import PromiseMisuse
 from dagorama.graph.cache import Cache
 from dagorama.graph.rates import Limit, Rate, check_limit, check_rate
@@ -60,8 +61,9 @@ class Options:
         check_positive_seconds(timeout=self.timeout, queue_timeout=self.queue_timeout)
         check_seconds(delay=self.delay)
         _check_count(max_concurrency=self.max_concurrency, max_deaths=self.max_deaths)
-        if not _is_whole(self.priority) or not -MOST <= self.priority <= MOST:
-            raise ValueError(f"priority is {self.priority!r}: it must be a whole number; higher goes first")
+        if not _is_whole(self.priority) or not LOWEST_PRIORITY <= self.priority <= HIGHEST_PRIORITY:
+            bounds = f"from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}"
+            raise ValueError(f"priority is {self.priority!r}: it must be a whole number {bounds}; higher goes first")
         if not isinstance(self.stream_children, bool):
             raise ValueError(f"stream_children is {self.stream_children!r}: it must be True or False")
         if self.codec not in (None, "pickle", "json"):
@@ -227,7 +229,7 @@ def _check_text(**fields: object) -> None:
 def _check_count(**fields: object) -> None:
     for name, value in fields.items():
         if value is not None and not (_is_whole(value) and 1 <= value <= MOST):
-            raise ValueError(f"{name} is {value!r}: it must be a whole number from 1 up, or None")
+            raise ValueError(f"{name} is {value!r}: it must be a whole number from 1 to {MOST}, or None")
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

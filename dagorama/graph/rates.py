@@ -88,7 +88,7 @@ def check_limit(limit: object) -> None:
 
 
 def check_count(**fields: object) -> None:
-    """Raise ValueError, which names the field, if one is not a whole number from 1 up."""
+    """Raise ValueError, which names the field, if one is not a whole number from 1 to MOST."""
     for name, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
-            raise ValueError(f"{name} is {value!r}: it must be a whole number from 1 up")
+            raise ValueError(f"{name} is {value!r}: it must be a whole number from 1 to {MOST}")

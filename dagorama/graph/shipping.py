@@ -34,6 +34,18 @@ registered: dict[str, Any] = {}
 ADVICE = "put it into a module that workers can import"
 
 
+class Version(NamedTuple):
+    """The version of a class that a node is bound to: the hash of its method, and the code of the class if known."""
+
+    method: str
+    hash: str
+    class_code: str
+
+    def fit(self, code: ClassCode) -> int:
+        """Return how well the code of a class fits: 2 if it is the same, 1 if the method has the same."""
+        return (code.hashes.get(self.method) == self.hash) * (1 + (code.text == self.class_code))
+
+
 class Header(NamedTuple):
     """The name and code of a class in a parcel, so that it can be chosen before anything is unpickled."""
 
@@ -242,16 +254,15 @@ def receive_parcel(parcel: Parcel) -> None:
     _registered_in.update(dict.fromkeys(parcel.registered, parcel))
 
 
-def sent_class(name: str, method: str, code_hash: str) -> type | None:
-    """Return the class with this name whose method has this hash, or else the latest one; None if none was sent.
+def sent_class(name: str, wanted: Version) -> type | None:
+    """Return the class with this name that fits best, of these the latest; None if none was sent.
 
     Raises FunctionNotFound if it cannot be unpickled.
     """
-    versions = _versions.get(name, [])
-    fitting = [version for version in versions if version[0].code.hashes.get(method) == code_hash] or versions
-    if not fitting:
+    versions = _versions.get(name)
+    if not versions:
         return None
-    header, parcel = fitting[-1]
+    header, parcel = max(reversed(versions), key=lambda version: wanted.fit(version[0].code))
     return _load(parcel)[parcel.headers.index(header)]
 
 

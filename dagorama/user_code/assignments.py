@@ -48,17 +48,35 @@ def _scopes(source: str) -> Mapping[str, Mapping[str, str]]:
 
 
 def _bound_by(statement: ast.stmt) -> Iterator[tuple[str, str]]:
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.decorator_list:
+        yield statement.name, "".join(canonical(statement))  # a decorator may return an object that is no function
+    for targets, value in (*_bindings(statement), *_walruses(statement)):
+        text = "".join(canonical(value))
+        for target in targets:
+            for node in ast.walk(target):
+                if isinstance(node, ast.Name):
+                    yield node.id, text
+
+
+def _bindings(statement: ast.stmt) -> Iterator[tuple[list[ast.expr], ast.expr]]:
+    """Yield the targets of a statement with the expressions that give their values."""
     if isinstance(statement, ast.Assign):
-        targets = statement.targets
+        yield statement.targets, statement.value
     elif isinstance(statement, (ast.AnnAssign, ast.AugAssign)) and statement.value is not None:
-        targets = [statement.target]
-    else:
-        return
-    text = "".join(canonical(statement.value)) if statement.value is not None else ""
-    for target in targets:
-        for node in ast.walk(target):
-            if isinstance(node, ast.Name):
-                yield node.id, text
+        yield [statement.target], statement.value
+    elif isinstance(statement, (ast.For, ast.AsyncFor)):
+        yield [statement.target], statement.iter
+    elif isinstance(statement, (ast.With, ast.AsyncWith)):
+        yield from (([item.optional_vars], item.context_expr) for item in statement.items if item.optional_vars)
+
+
+def _walruses(statement: ast.stmt) -> Iterator[tuple[list[ast.expr], ast.expr]]:
+    """Yield what `:=` binds in the expressions of a statement, but not in its blocks."""
+    for part in ast.iter_child_nodes(statement):
+        if isinstance(part, ast.expr):
+            for node in ast.walk(part):
+                if isinstance(node, ast.NamedExpr):
+                    yield [node.target], node.value
 
 
 def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:

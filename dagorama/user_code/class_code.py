@@ -1,9 +1,10 @@
 """Hash the code of a definition: one hash for each decorated method, and one text with all of them.
 
-The hash of a method covers the method; the undecorated members of its class and of the bases that are definitions; and
-the functions, classes and constants that these name in their own modules. Imports from other modules are not covered.
-Of a constant, the text of its assignments is hashed, so that a computed value may differ between machines. Code without
-a file, as in a notebook, has no such text; then the values are hashed.
+The hash of a method covers the method; the undecorated members of its class, of the bases that are definitions and of
+other bases in their modules; and the functions, classes and constants that these name in their own modules. Imports
+from other modules are not covered. Of a constant, the text of its assignments is hashed, so that a computed value may
+differ between machines. Code without a file, as in a notebook, has no such text; then the values are hashed, and the
+options of the decorator too.
 
 The rule: two processes that load the same files compute the same hashes, on every supported version of Python.
 """
@@ -79,7 +80,7 @@ def object_hash(found: type | FunctionType) -> str:
     """Return the hash of a class or function, with its bases in the same module and the names that it uses there."""
     known = _hashes.get(found)
     if known is None or not all(each.is_current() for each in known.watched):
-        reader = CodeReader(by_value=True)
+        reader = CodeReader(True, found)
         reader.value("", found, found.__module__)
         known = _hashes[found] = _Hash(_digest(reader.lines), reader.watched)
     return known.hash
@@ -122,15 +123,18 @@ def captured_in(cls: type) -> Iterator[tuple[str, str, object]]:
 
 def _compute(cls: type) -> _Known:
     by_value = "<locals>" in cls.__qualname__ or not source_of(cls.__module__)
-    shared, own_classes = CodeReader(by_value), _definitions(cls)
+    own_classes = _definitions(cls)
+    shared = CodeReader(by_value, *own_classes)
     shared.pass_over(own_classes)
     for base in own_classes:
         shared.members(base)
     hashes, watched, names = {}, shared.watched, []
     for key, wrapper in sorted(_wrappers(cls).items()):
-        own, decorated = CodeReader(by_value), wrapper.__dict__["_dagorama_decorated"]
+        own, decorated = CodeReader(by_value, *own_classes), wrapper.__dict__["_dagorama_decorated"]
         own.pass_over(own_classes)
         own.names_in(decorated.function)
+        if by_value:
+            own.declared(decorated)
         watched += own.watched
         names.append((ref(decorated.function), decorated.function.__name__))
         hashes[key] = _method_hash(decorated.hash, [*shared.lines, *own.lines])
@@ -140,8 +144,9 @@ def _compute(cls: type) -> _Known:
 
 
 def _definitions(cls: type) -> list[type]:
-    """Return the class and its bases that are definitions, without DAGDefinition itself."""
-    return [base for base in cls.__mro__ if hasattr(base, "entrypoint") and base.__module__ != "dagorama.definition"]
+    """Return the class, its bases that are definitions, and other bases in their modules, without DAGDefinition."""
+    modules = {base.__module__ for base in cls.__mro__ if hasattr(base, "entrypoint")} - {"dagorama.definition"}
+    return [base for base in cls.__mro__ if base.__module__ in modules]
 
 
 def _wrappers(cls: type) -> dict[str, FunctionType]:

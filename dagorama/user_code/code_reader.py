@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
 from functools import cached_property
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple
 from weakref import ref
 
 from dagorama.code_signature import calculate_function_hash, functions_in
 from dagorama.user_code.assignments import assignments, source_of
+from dagorama.user_code.function_parts import defaults_of, functions_of, overloads_of, parts_of
 from dagorama.user_code.names import plain_function
 from dagorama.user_code.plain_values import plain_text, value_text
 
@@ -22,6 +24,10 @@ _NOT_CODE = frozenset({
     "__annotate_func__", "__annotations_cache__", "__match_args__", "__dataclass_fields__", "__dataclass_params__",
     "__hash__", "__type_params__", "__classcell__",
 })  # fmt: skip
+
+_FIELDS = "__dataclass_fields__"
+# Descriptors that Python makes for the names in __slots__.
+_SLOTS = (MemberDescriptorType, GetSetDescriptorType)
 
 
 class Watched(NamedTuple):
@@ -42,7 +48,9 @@ class Watched(NamedTuple):
 class CodeReader:
     """Follows names within the module of the code, visits each object once, and collects the lines to hash."""
 
-    def __init__(self, by_value: bool) -> None:
+    def __init__(self, by_value: bool, *own: type | FunctionType) -> None:
+        """Take the objects whose modules are followed from the code of other modules that holds functions of them."""
+        self._own = {each.__module__ for each in own}
         self.by_value = by_value  #: also hash values without source code, such as captured variables
         self.lines: list[str] = []
         self.watched: list[Watched] = []
@@ -61,13 +69,14 @@ class CodeReader:
             if name in _NOT_CODE or plain_function(value) is not None or _is_generated(cls, value):
                 continue
             self._member(cls, name, value)
+        self._makers(cls)
 
     def cls(self, cls: type) -> None:
         """Add a class, its bases in the same module, its fields and everything that its methods name."""
         if not self._enter(cls):
             return
         self.lines.append(f"class {cls.__qualname__}({', '.join(base.__qualname__ for base in cls.__bases__)})")
-        for base in cls.__bases__:
+        for base in (*cls.__bases__, type(cls)):
             if base.__module__ == cls.__module__:
                 self.cls(base)
         if dataclasses.is_dataclass(cls):
@@ -78,22 +87,34 @@ class CodeReader:
             if name in _NOT_CODE or _is_generated(cls, value) or (issubclass(cls, Enum) and not code_in(value)):
                 continue
             self._member(cls, name, value)
+        self._makers(cls)
 
     def value(self, name: str, value: Any, module: object) -> bool:
         """Add a function or class of this module under its name. Return False for any other object."""
         functions = code_in(value)
         if functions and name and functions[0].__module__ != module:
+            self._replaced(name, functions)
             return True  # it belongs to another module
         if functions:
             if self._enter(value):
                 self.lines += [f"{name}={calculate_function_hash(function)}" for function in functions]
                 for function in functions:
                     self.names_in(function)
+                for kind, function in sorted(overloads_of(value).items(), key=lambda item: item[0].__qualname__):
+                    self.value(f"{name} of {kind.__qualname__}", function, module)
         elif isinstance(value, type):
             self.cls(value)
         else:
             return False
         return True
+
+    def _replaced(self, name: str, functions: list[FunctionType]) -> None:
+        """Add functions of own modules that a decorator of another module has replaced by one of its own."""
+        for cell in (cell for function in functions for cell in function.__closure__ or ()):
+            with suppress(ValueError):
+                held = cell.cell_contents
+                if code_in(held) and _module_of(held) in self._own:
+                    self.value(name, held, _module_of(held))
 
     def names_in(self, function: Callable[..., Any]) -> None:
         """Follow the names that a function uses in its own module, and the variables of its closure."""
@@ -103,37 +124,69 @@ class CodeReader:
             for name in sorted(names_in_code(plain.__code__) & namespace.keys()):
                 self._global(namespace, name, module)
             for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True):
-                self._captured(name, cell, module)
+                with suppress(ValueError):  # the variable has no value yet
+                    self._inner(name, cell.cell_contents, module)
+            for name, value in defaults_of(plain) if self.by_value else ():
+                self._inner(name, value, module)
+
+    def declared(self, decorated: Any) -> None:
+        """Add the options of a decorated function, which its children get from a worker, and the types of its JSON."""
+        self.lines.append(_declared(decorated.options))
+        if decorated.codec == "json":
+            self.lines += [f"{name}: {hint!r}" for name, hint in sorted(decorated.hints.items())]
 
     def _member(self, cls: type, name: str, value: Any) -> None:
-        if not self.value(name, value, cls.__module__):
-            text = assignments(cls.__module__, cls.__qualname__).get(name, "")
-            text = text or (plain_text(value) if self.by_value and not name.startswith("__") else "")
-            if text:
-                self.lines.append(f"{name}={text}")
+        parts = parts_of(value)
+        if isinstance(value, _SLOTS) or (self.value(name, value, cls.__module__) and not parts):
+            return
+        text = assignments(cls.__module__, cls.__qualname__).get(name, "")
+        if not text and self.by_value and not name.startswith("__"):
+            has_source = "<locals>" not in cls.__qualname__ and bool(source_of(cls.__module__))
+            text = plain_text(value) if has_source else self._text(parts or value, cls.__module__)
+        if text:
+            self.lines.append(f"{name}={text}")
+
+    def _makers(self, cls: type) -> None:
+        """Add the functions that make the default values of a dataclass's own fields; they are no members."""
+        inherited = {id(field) for base in cls.__bases__ for field in getattr(base, _FIELDS, {}).values()}
+        for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+            make = field.default_factory
+            if make is not dataclasses.MISSING and id(field) not in inherited:
+                self.lines.append(f"{field.name} by {getattr(make, '__qualname__', '')}")
+                self._inner(field.name, make, cls.__module__)
 
     def _global(self, namespace: Mapping[str, Any], name: str, module: object) -> None:
         value = namespace[name]
-        is_code = isinstance(value, type) or bool(code_in(value))
-        if is_code and getattr(value, "__module__", None) != module:
+        parts = parts_of(value)
+        if not parts and _is_code(value) and getattr(value, "__module__", None) != module:
+            self._replaced(name, code_in(value))
             return
         self._watch(namespace, name, value)
-        if not self.value(name, value, module):
+        if not self.value(name, value, module) or parts:
             has_source = bool(source_of(module))
-            text = assignments(module, "").get(name, "") if has_source else value_text(value)
+            text = assignments(module, "").get(name, "") if has_source else self._text(parts or value, module)
             if text:
                 self.lines.append(f"{name}={text}")
 
-    def _captured(self, name: str, cell: Any, module: object) -> None:
-        try:
-            value = cell.cell_contents
-        except ValueError:
-            return  # the variable has no value yet
-        is_code = isinstance(value, type) or bool(code_in(value))
-        if is_code and getattr(value, "__module__", None) == module:
-            self.value(name, value, module)
-        elif not is_code and self.by_value and (text := value_text(value)):
+    def _inner(self, name: str, value: Any, module: object) -> None:
+        """Add an object that code holds without looking it up: a captured variable, a default value."""
+        for part in parts_of(value):
+            self._inner(name, part, module)
+        if _is_code(value):
+            # A decorator of another module may hold the function that it has replaced.
+            if (found := _module_of(value)) == module or found in self._own:
+                self.value(name, value, found)
+        elif self.by_value and (text := self._text(value, module)):
             self.lines.append(f"{name}={text}")
+
+    def _text(self, value: object, module: object) -> str:
+        """Return the text of a value, and add the classes of this module in it."""
+
+        def follow(found: type) -> None:
+            if found.__module__ == module:
+                self.cls(found)
+
+        return value_text(value, follow)
 
     def _enter(self, value: object) -> bool:
         """Return whether the object was not visited before, and remember it."""
@@ -164,11 +217,34 @@ def code_in(value: Any) -> list[FunctionType]:
     if isinstance(value, type):
         return []
     if isinstance(value, property):
-        return [found for part in (value.fget, value.fset, value.fdel) if part for found in functions_in(part)]
+        return [found for part in functions_of(value) for found in functions_in(part)]
     try:
+        if overloads := overloads_of(value):
+            return list(functions_in(overloads[object]))  # the code around it is the one of functools
         return list(functions_in(value.func if isinstance(value, cached_property) else value))
     except Exception:  # a proxy without a target may raise anything
         return []
+
+
+def _declared(value: Any) -> str:
+    """Return a text for an option of a decorated function, from which other processes make the same."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [f"{field.name}={_declared(getattr(value, field.name))}" for field in dataclasses.fields(value)]
+        return f"{type(value).__qualname__}({', '.join(parts)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_declared, value))})"
+    if isinstance(value, type):
+        return f"{value.__module__}:{value.__qualname__}"
+    functions = code_in(value)
+    return ", ".join(map(calculate_function_hash, functions)) if functions else value_text(value)
+
+
+def _is_code(value: object) -> bool:
+    return isinstance(value, type) or bool(code_in(value))
+
+
+def _module_of(value: Any) -> object:
+    return (value if isinstance(value, type) else code_in(value)[0]).__module__
 
 
 def _is_generated(cls: type, value: Any) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
+from io import BytesIO
 from types import ModuleType
 from typing import Any, cast
 
@@ -22,10 +23,11 @@ def plain_text(value: object) -> str:
     return "".join(_plain_parts(value)) if _is_plain(value) else ""
 
 
-def value_text(value: object) -> str:
+def value_text(value: object, found: Callable[[type], None] | None = None) -> str:
     """Return a text for a value that is sent with the code: its contents if it is plain, else a digest of its pickle.
 
-    Return an empty text for modules, and for values that cannot be pickled.
+    The pickle names classes, even classes that are sent by value, whose pickles differ from process to process;
+    `found` is called with each. Return an empty text for modules, and for values that cannot be pickled.
     """
     if isinstance(value, ModuleType):
         return ""
@@ -34,10 +36,20 @@ def value_text(value: object) -> str:
         return plain
     import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 
+    class Namer(cloudpickle.Pickler):  # type: ignore[misc]
+        def persistent_id(self, part: object) -> str | None:
+            if not isinstance(part, type):
+                return None
+            if found is not None:
+                found(part)
+            return f"{part.__module__}:{part.__qualname__}"
+
+    file = BytesIO()
     try:
-        return "pickle:" + sha256(cloudpickle.dumps(value)).hexdigest()[:DIGITS]
+        Namer(file).dump(value)
     except Exception:  # it cannot be pickled, which is an error only if it must be sent
         return ""
+    return "pickle:" + sha256(file.getvalue()).hexdigest()[:DIGITS]
 
 
 def _is_plain(value: object) -> bool:

@@ -1,7 +1,8 @@
 """Arguments and results of functions with codec="json": one JSON text in an envelope whose flags say so.
 
     arguments   an object with the given arguments by parameter: {"order": {...}, "count": 3}
-    results     {"of": "module:Class.method", "value": ...}: the function whose annotation the value has
+    results     {"of": "module:Class.method", "value": ...}: the function whose annotation the value has,
+                with its hash behind a "#" if the class cannot be imported: there may be several of its name
 
 A promise is an object with the single key "$promise", or "$outcome" below outcome(), and its index in the table.
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from inspect import BoundArguments, Parameter, Signature, signature
+from inspect import BoundArguments, Parameter
 from struct import error as StructError
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from dagorama.api.contract import JSON, REFS, SIGNED
 from dagorama.errors import PromiseMisuse, TypeMismatch, ValueNotReadable
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
+from dagorama.user_code.function_parts import own_signature
 from dagorama.values.codec import Called, Encoded, FailedSource, value_of_promise
 from dagorama.values.envelope import body, content, flags, large_of, seal
 from dagorama.values.json_types.containers import OUTCOME, PROMISE, checked_object
@@ -53,8 +55,7 @@ class JsonFunction:
         """Take the types of all parameters except the first, `self`."""
         self._name = function.__qualname__
         self._parameters, self._result = parameters, result
-        whole = signature(function)
-        self._signature = Signature(list(whole.parameters.values())[1:])
+        self._signature = own_signature(function)
         self._required = [
             name for name, each in self._signature.parameters.items()
             if each.default is Parameter.empty and each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -123,7 +124,7 @@ class JsonFunction:
         large_from: int | None = None,
         put_large: PutLarge | None = None,
     ) -> Encoded:
-        """Return the result of the function in an envelope; `function` is its name, "module:Class.method".
+        """Return the result in an envelope; `function` is the name, "module:Class.method", or "name#hash".
 
         `find` tells the types of the functions whose promises are returned, if they are known for certain.
         Raises TypeMismatch, and PromiseMisuse for an outcome(), which only arguments can hold.
@@ -241,11 +242,12 @@ def read_result(envelope: bytes, fill: Sequence[object] = (), *, get_large: GetL
         found = _data(envelope, fill, "the text of a result", get_large)
     except TypeMismatch as error:
         raise ValueNotReadable(f"the value of a node does not fit here: {error}") from error
-    name = found.get(_OF)
-    if type(name) is not str or _VALUE not in found:
+    named = found.get(_OF)
+    if type(named) is not str or _VALUE not in found:
         raise ValueNotReadable("it is JSON of another form than results have")
     # The class is looked up above this layer, as pickles find theirs.
-    function: JsonFunction | None = import_module("dagorama.serializer").find(name).decorated.json
+    name, _, code_hash = named.partition("#")
+    function: JsonFunction | None = import_module("dagorama.serializer").find(name, code_hash).decorated.json
     if function is None:
         raise ValueNotReadable(f"it is JSON of {name}, which has another codec in this process")
     return function.result_of(found[_VALUE], fill)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature
 from types import FrameType
 from typing import Any, get_type_hints
 
 from dagorama.errors import TypeMismatch
+from dagorama.user_code.function_parts import own_signature
 from dagorama.values.json_calls import JsonFunction
 from dagorama.values.json_types.annotations import Builder
 from dagorama.values.json_types.misfit import Unsupported
@@ -18,8 +19,8 @@ Hints = Mapping[str, Any]
 
 def check_annotated(function: Callable[..., object]) -> None:
     """Raise TypeMismatch unless all parameters after the first, `self`, and the result have annotations."""
-    found = signature(function)
-    for name, parameter in list(found.parameters.items())[1:]:
+    found = own_signature(function)
+    for name, parameter in found.parameters.items():
         if parameter.annotation is Parameter.empty:
             raise TypeMismatch(
                 f'{function.__qualname__} has codec="json", and its parameter {name!r} has no annotation: add one'
@@ -50,7 +51,7 @@ def hints_of(function: Callable[..., object], names: Mapping[str, Any]) -> Hints
 def json_function(function: Callable[..., object], hints: Hints, names: Mapping[str, Any]) -> JsonFunction:
     """Return the JSON types of a function; raise TypeMismatch if one has no JSON form, NameError as `hints_of`."""
     builder, types = Builder(names), dict[str, TypedJson]()
-    for name in [*list(signature(function).parameters)[1:], "return"]:
+    for name in [*own_signature(function).parameters, "return"]:
         what = "the result" if name == "return" else f"parameter {name!r}"
         try:
             types[name] = TypedJson(builder.shape(hints[name]))

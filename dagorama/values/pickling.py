@@ -8,6 +8,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from typing import Any, NoReturn
 
@@ -35,6 +36,28 @@ def pickled(value: object, large_from: int | None = None, is_large: bool = False
         if large_from is None or len(data) < large_from:
             return data, promises
     return _pickled_once(value, large_from)
+
+
+def promises_in(value: object) -> list[DAGPromise[Any]]:
+    """Return the promises in a value, at any depth; none if it cannot be pickled. Nothing is kept of its pickle."""
+    promises = Promises()
+    pickler = pickle.Pickler(_Nowhere(), PROTOCOL, buffer_callback=_ignored)
+    pickler.dispatch_table = {**copyreg.dispatch_table, **promises.table}
+    try:
+        pickler.dump(value)
+    except Exception:
+        with suppress(Exception):
+            return _pickled_by_value(value, None)[1]
+    return promises
+
+
+class _Nowhere:
+    def write(self, data: object) -> int:
+        return 0
+
+
+def _ignored(buffer: object) -> None:
+    """Leave a buffer out of the pickle."""
 
 
 @stored.named("promise_value")

@@ -348,6 +348,33 @@ def test_factories_make_classes_that_are_told_apart(tmp_path: Path) -> None:
     assert done.stdout == "[11, 12, 22, 11]\n", done.stderr
 
 
+def test_factories_make_classes_with_other_methods_and_types(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        def make(kind, name):
+            class Task(DAGDefinition, codec="json"):
+                @dagorama().syncfn
+                def entrypoint(self) -> kind:
+                    return getattr(self, "second", self.first)()
+                @dagorama().syncfn
+                def first(self) -> kind:
+                    return 1
+                if name == "second":
+                    @dagorama().syncfn
+                    def second(self) -> kind:
+                        return 2
+            return Task
+
+        if __name__ == "__main__":
+            classes = [make(int, "first"), make(int, "second"), make(float, "first")]
+            with launch_workers(1):
+                print([resolve(*cls()(), timeout=20) for cls in classes])
+        """,
+    )
+    assert done.stdout == "[1, 2, 1.0]\n", done.stderr
+
+
 def test_classes_that_a_function_of_a_module_makes_run_in_launched_and_in_other_workers(tmp_path: Path) -> None:
     (tmp_path / "factory.py").write_text(
         BEGIN

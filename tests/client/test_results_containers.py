@@ -1,6 +1,10 @@
 """resolve() and its kin given what is no promise: containers of promises are filled, everything else is a value."""
 
+from collections import UserList
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -84,6 +88,44 @@ def test_a_plain_value_without_promises_comes_back_as_it_is(broker: RecordingBro
         assert resolve(instance, value) is value
         assert resolve(instance, cast(Any, value), timeout=5) is value
     assert not broker.waits
+
+
+class Holder:
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+
+HOLDERS: list[Callable[[Any], Any]] = [
+    Holder,
+    lambda promise: [SimpleNamespace(part=promise)],
+    lambda promise: partial(print, promise),
+    lambda promise: UserList([promise]),
+    lambda promise: MappingProxyType({"part": promise}),
+    lambda promise: lambda: promise,
+]
+
+
+@pytest.mark.parametrize("hold", HOLDERS)
+async def test_a_promise_where_no_copy_can_have_its_value_is_refused(
+    broker: RecordingBroker, hold: Callable[[Any], Any]
+) -> None:
+    instance, made = spread([2])
+    promise = made["report"].parts[0]
+    held = hold(promise)
+    broker.run()
+    for options in ({}, {"timeout": 10}):
+        with pytest.raises(PromiseMisuse, match="cannot fill in the value of <DAGPromise"):
+            resolve(instance, held, **options)
+    with pytest.raises(PromiseMisuse, match=r"aresolve\(\) cannot fill in"):
+        await aresolve(instance, held)
+    assert resolve(instance, promise) == 1
+
+
+def test_an_attribute_of_a_dataclass_that_is_no_field_is_filled(broker: RecordingBroker) -> None:
+    instance, made = spread([2])
+    made["report"].first = made["report"].parts[0]
+    broker.run()
+    assert resolve(instance, made, timeout=10)["report"].first == 1
 
 
 def test_inside_a_node_a_container_is_not_waited_for(broker: RecordingBroker) -> None:

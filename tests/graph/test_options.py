@@ -279,7 +279,7 @@ class Dividing(Ruled):
         ("retry", [3, "static"]),
         ("timeout", [0, -1, "5", math.nan, math.inf, True]),
         ("queue_timeout", [0, -1, "5"]),
-        ("priority", ["high", 1.5, None, True, 2**31]),
+        ("priority", ["high", 1.5, None, True, 128, -129]),
         ("max_concurrency", [0, -1, 1.5, True, "2"]),
         ("delay", [-1, "5", None, math.nan]),
         ("max_deaths", [0, 1.5, True]),
@@ -344,7 +344,8 @@ def test_keys_without_what_they_count_and_two_keys_are_refused() -> None:
 @pytest.mark.parametrize(
     ("starts", "per", "sentence"),
     [
-        (0, 1, "starts is 0: it must be a whole number from 1 up"),
+        (0, 1, "starts is 0: it must be a whole number from 1 to 2147483647"),
+        (2**31, 1, "starts is 2147483648: it must be a whole number from 1 to 2147483647"),
         (1.5, 1, "starts is 1.5: it must be a whole number"),
         (True, 1, "starts is True: it must be a whole number"),
         (1, 0, "per is 0: it must be more than 0"),
@@ -373,7 +374,7 @@ def test_a_limit_that_cannot_be_is_refused() -> None:
             Limit(name, concurrency=1)
     with pytest.raises(ValueError, match="the limit 'api' limits nothing: give it a rate, a concurrency, or both"):
         Limit("api")
-    with pytest.raises(ValueError, match="concurrency is 0: it must be a whole number from 1 up"):
+    with pytest.raises(ValueError, match="concurrency is 0: it must be a whole number from 1 to"):
         Limit("api", concurrency=0)
     with pytest.raises(ValueError, match="rate is 5: it must be a Rate, such as"):
         Limit("api", rate=five)

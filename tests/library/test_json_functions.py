@@ -79,6 +79,19 @@ def test_json_and_pickle_functions_take_each_others_values() -> None:
     assert run_inline(Shop(), 4) == {"total": 6.0}
 
 
+def test_a_self_without_a_name_is_no_argument() -> None:
+    class Last(DAGDefinition, codec="json"):
+        @dagorama
+        def entrypoint(self) -> int:
+            return self.last(1, 2)
+
+        @dagorama
+        def last(*args: int) -> int:  # pyright: ignore[reportGeneralTypeIssues]  # a wrapper may look like this
+            return args[-1]
+
+    assert run_inline(Last()) == 2
+
+
 def test_arguments_and_results_are_json_for_other_readers() -> None:
     with inline():
         instance, promise = Shop()(2)

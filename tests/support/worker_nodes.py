@@ -30,6 +30,13 @@ class Unpicklable(Exception):
         raise RuntimeError("stays here")
 
 
+class Opaque(Exception):
+    """Reading any attribute of it fails, even its class."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
 @dataclass
 class Box:
     content: object
@@ -71,9 +78,11 @@ class Nodes(DAGDefinition):
 
     @dagorama().syncfn
     def fail_with(self, kind: str) -> None:
-        raise {"unprintable": Unprintable, "unpicklable": Unpicklable, "exit": SystemExit, "ctrl-c": KeyboardInterrupt}[
-            kind
-        ]("no luck")
+        kinds: dict[str, type[BaseException]] = {
+            "unprintable": Unprintable, "unpicklable": Unpicklable, "opaque": Opaque,
+            "exit": SystemExit, "ctrl-c": KeyboardInterrupt,
+        }  # fmt: skip
+        raise kinds[kind]("no luck")
 
     @dagorama().syncfn
     def recurse(self, depth: int) -> int:

@@ -25,6 +25,7 @@ from dagorama import (
 from dagorama.client.connection import connection
 from dagorama_testing import NothingHappens, inline, run_inline, run_inline_async
 from tests.support.brokers import launch_broker
+from tests.support.worker_nodes import Opaque
 from tests.testing.graphs import AsyncShapes, Lenient, Patient, Shapes
 
 
@@ -138,6 +139,16 @@ def test_an_exception_is_raised_itself_with_its_own_traceback() -> None:
     (note,) = caught.value.__notes__
     assert "broken" in note
     assert "attempt 1" in note
+
+
+def test_an_exception_of_an_async_node_that_cannot_be_looked_at_ends_the_run() -> None:
+    class Task(DAGDefinition):
+        @dagorama
+        async def entrypoint(self) -> None:
+            raise Opaque
+
+    with pytest.raises(Opaque):
+        run_inline(Task())
 
 
 def test_the_exception_of_the_last_attempt_is_raised_after_pauses_that_take_no_time() -> None:

@@ -16,6 +16,7 @@ import pytest
 from dagorama.code_signature import calculate_function_hash
 from dagorama.user_code.class_code import code_of, object_hash, read_text, renew
 from tests.library.test_code_signature import PYTHONS, ROOT, interpreter
+from tests.user_code.reached import LOCAL, MADE, REACHED
 
 SOURCE = '''
 import os
@@ -150,6 +151,67 @@ def test_what_it_does_not_reach_and_how_it_is_written_does_not_count(load: Load,
     assert hashes(load(SOURCE)) == hashes(load(SOURCE.replace(old, new, 1)))
 
 
+@pytest.mark.parametrize(("source", "number"), [*((REACHED, number) for number in range(10, 26)), (MADE, 10)])
+def test_everything_that_a_class_reaches_in_its_module_counts(load: Load, source: str, number: int) -> None:
+    assert source.count(str(number)) == 1
+    assert hashes(load(source)) != hashes(load(source.replace(str(number), "99")))
+
+
+WRAPPING = """
+def wrapping(f):
+    def wrapper(*args):
+        return f(*args)
+    return wrapper
+
+class Wrapped:
+    def __init__(self, f):
+        self.f = f
+    def __call__(self, *args):
+        return self.f(*args)
+"""
+
+
+def test_functions_that_decorators_of_another_module_have_replaced_count(load: Load) -> None:
+    source = f"""
+from dagorama import DAGDefinition, dagorama
+from {load(WRAPPING).__name__} import Wrapped, wrapping
+
+
+@wrapping
+def helper():
+    return 10
+
+
+@Wrapped
+def other():
+    return 11
+
+
+class Task(DAGDefinition):
+    @dagorama().syncfn
+    @wrapping
+    def entrypoint(self):
+        return 12 + self.plain() + helper() + other()
+
+    @wrapping
+    def plain(self):
+        return 13
+"""
+    before = hashes(load(source))
+    assert before == hashes(load(source))
+    assert all(before != hashes(load(source.replace(str(number), "99"))) for number in range(10, 14))
+
+
+def test_the_code_of_values_that_travel_counts(load: Load) -> None:
+    assert hashes(load(LOCAL)) != hashes(load(LOCAL.replace("[value]", "[value, value]")))
+
+
+def test_a_name_that_a_plain_base_of_the_module_does_not_have_does_not_count(load: Load) -> None:
+    assert hashes(load(REACHED)) == hashes(
+        load(REACHED.replace("class Meta(type):", "UNUSED = 1\n\n\nclass Meta(type):"))
+    )
+
+
 def test_a_method_of_a_class_that_names_nothing_hashes_as_its_function() -> None:
     from tests.support.carrying import Carrying
 
@@ -189,8 +251,10 @@ def test_every_process_and_version_works_out_the_same(tmp_path: Path, version: s
     python = interpreter(version)
     if python is None:
         pytest.skip(f"Python {version} is not installed here")
-    (tmp_path / "coded.py").write_text(SOURCE)
-    code = "import coded; from dagorama.user_code.class_code import code_of; print(code_of(coded.Task).text)"
+    code = "from dagorama.user_code.class_code import code_of"
+    for name, source in (("coded", SOURCE), ("reached", REACHED), ("made", MADE), ("local", LOCAL)):
+        (tmp_path / f"{name}.py").write_text(source)
+        code += f"; import {name}; print(code_of({name}.Task).text)"
     path = os.pathsep.join([str(tmp_path), str(ROOT), sysconfig.get_path("purelib")])
     environment = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
     here = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

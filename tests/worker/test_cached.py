@@ -152,6 +152,19 @@ class TestKeys:
         assert value(world, Keyed()("a", object())) == value(world, Keyed()(sender=object(), name="a")) == "a"
         assert len(world.runs_of(Keyed.entrypoint)) == 1
 
+    def test_arguments_after_a_self_without_a_name_count(self, world: World) -> None:
+        class Wrapped(DAGDefinition):
+            @dagorama
+            def entrypoint(self) -> list[Any]:
+                return [self.last(1), self.last(2), self.last(2)]
+
+            @dagorama(cache=Cache())
+            def last(*args: Any) -> Any:  # as a decorator leaves it that forgets functools.wraps
+                return args[-1]
+
+        assert value(world, Wrapped()()) == [1, 2, 2]
+        assert len(world.runs_of(Wrapped.last)) == 2
+
     def test_a_function_can_compute_the_key(self, world: World) -> None:
         class Folded(DAGDefinition):
             @dagorama(cache=Cache(key=lambda name, times=2: (name.lower(), times)))

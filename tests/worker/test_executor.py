@@ -194,6 +194,12 @@ def test_an_exception_whose_str_fails_is_told_as_text(ran: Ran) -> None:
     assert "str() failed" in failure.message
 
 
+def test_an_exception_that_cannot_be_looked_at_fails_the_node(ran: Ran) -> None:
+    failure = ran.failure(call("fail_with", "opaque"))
+    assert (failure.type, failure.message) == ("builtins.RuntimeError", "no __class__")
+    assert ran.value(call("echo", 1)) == 1
+
+
 def test_an_exception_that_cannot_be_pickled_is_told_as_text(ran: Ran) -> None:
     failure = ran.failure(call("fail_with", "unpicklable"))
     assert failure.message == "no luck"

@@ -17,6 +17,7 @@ from dagorama.graph.scope import Binding, binding
 from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
 from dagorama.user_code.class_code import code_of
+from dagorama.user_code.modules import is_local
 from dagorama.user_code.names import class_name
 from dagorama.values.assembly import decode_promised, read_value
 from dagorama.values.codec import decode
@@ -65,7 +66,7 @@ class Work:
 
     __slots__ = (
         "cached", "class_code", "code", "definition", "digest", "hash", "is_async", "key_id", "name", "queue",
-        "stream_children", "taint", "target", "timeout", "unusable",
+        "result_of", "stream_children", "taint", "target", "timeout", "unusable",
     )  # fmt: skip
 
     def __init__(self, function: pb.Function) -> None:
@@ -80,6 +81,7 @@ class Work:
         self.stream_children = function.stream_children
         self.timeout = function.timeout  #: seconds; 0 for none
         self.cached = function.cached
+        self.result_of = function.name  #: how a JSON result names the function
         self.target: Target | None = None
         self.definition: DAGDefinition | None = None  #: for nodes whose caller has no constructor arguments
         self.unusable: BaseException | None = None  #: why this process cannot run the function
@@ -101,7 +103,7 @@ class Work:
         return self.definition
 
     def _find(self) -> Target:
-        found = find(self.name, self.hash)
+        found = find(self.name, self.hash, self.class_code)
         spec = found.decorated.spec(found.cls)
         if not self.hash:  # the broker asks for the hash of the deployed code, to run the node with that
             raise CodeMismatchException(f"the code of {self.name} here has another hash", spec.hash)
@@ -110,6 +112,8 @@ class Work:
                 f"{self.name} has other code here than where the node was made (hash {spec.hash}, not {self.hash})",
                 spec.hash,
             )
+        if is_local(found.cls):  # there may be several classes of its name
+            self.result_of = f"{self.name}#{self.hash}"
         is_own = not self.class_code or self.class_code == spec.class_code
         bound = None if is_own else binding(self.class_code)
         options = found.decorated.options

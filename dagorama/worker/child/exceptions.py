@@ -37,7 +37,14 @@ class Unchecked(Exception):
 
 
 def report_exception(outbox: Outbox, ring: Keyring, call: Call, error: BaseException, microseconds: int) -> None:
-    """Put a failure into the outbox, or give the node back if this process cannot run it."""
+    """Put a failure into the outbox, or give the node back if this process cannot run it. Never raises."""
+    try:
+        _report(outbox, ring, call, error, microseconds)
+    except Exception as raised:  # even the class of an exception of user code may be a property that raises
+        outbox.failed(describe(raised, call.node, call.attempt, microseconds))
+
+
+def _report(outbox: Outbox, ring: Keyring, call: Call, error: BaseException, microseconds: int) -> None:
     name = call.work.name
     if error is call.work.unusable:
         deployed = error.deployed if isinstance(error, CodeMismatchException) else ""

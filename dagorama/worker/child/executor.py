@@ -264,7 +264,7 @@ class Executor:
         if target is None or target.json is None:
             return encode(result, "result", large_from=self.large_from, put_large=put)
         named = target.json_named
-        return target.json.encode_result(work.name, result, find=named, large_from=self.large_from, put_large=put)
+        return target.json.encode_result(work.result_of, result, find=named, large_from=self.large_from, put_large=put)
 
     def _broke_off(
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
@@ -273,7 +273,7 @@ class Executor:
             leave(error)
         if is_cancelled():
             return self._ended_cancelled(call)
-        return self._looked_up(call, error) if isinstance(error, LookUp) else self._ended_badly(call, error, started)
+        return self._looked_up(call, error) if type(error) is LookUp else self._ended_badly(call, error, started)
 
     def _looked_up(self, call: Call, asked: LookUp) -> int:
         """Give a node back whose cache key the broker must look up."""

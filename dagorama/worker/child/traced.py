@@ -101,7 +101,7 @@ class TracedExecutor(Executor):
         span = self._spans.pop(call.attempt, None)
         if span is None:
             return
-        if cancelled or isinstance(error, RetryLater):
+        if cancelled or issubclass(type(error), RetryLater):
             span.set_attribute("dagorama.outcome", "cancelled" if cancelled else "retry_later")
         elif error is not None:
             from dagorama.graph.tracing import note_error

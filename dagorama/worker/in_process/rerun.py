@@ -67,7 +67,7 @@ def load(broker: Connection, instance: bytes, node: bytes, name: Callable[[bytes
     digest = function_digest(function.name, made_with)
     envelope = keyring().open_arguments(details.arguments, instance, node, digest)
     values = _values(instance, references(envelope), name)
-    found = find(function.name, function.hash)
+    found = find(function.name, function.hash, function.class_code)
     local = found.decorated.spec(found.cls).hash
     own = pb.Function(name=function.name, hash=local, is_async=function.is_async, key_id=function.key_id)
     call = Call(0, 0, Work(own), node, instance, details.arguments, values, details.info.failed_attempts, made_with)
