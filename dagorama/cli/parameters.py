@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from math import isnan
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
@@ -40,6 +42,11 @@ def filled(value: str) -> str:
     if not value.strip():
         raise click.BadParameter("it is empty; leave the option out, or set the variable that it comes from.")
     return text(value)
+
+
+def names_option(flag: str, parameter: str, metavar: str, help: str) -> Callable[[F], F]:
+    """Return an option that takes a name, as `filled` checks it, and may be repeated."""
+    return click.option(flag, parameter, type=filled, multiple=True, metavar=metavar, help=f"{help} May be repeated.")
 
 
 def current_folder() -> str:

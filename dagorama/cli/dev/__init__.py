@@ -34,7 +34,7 @@ _PORT = click.IntRange(0, HIGHEST_PORT)
 )  # fmt: skip
 @click.option(
     "--port", type=_PORT, envvar="DAGORAMA_PORT",
-    help="Port of the broker, 0 for any free one  [DAGORAMA_PORT, 50051, or any free one if that is in use].",
+    help="Port of the broker; 0 takes any free port  [DAGORAMA_PORT, 50051, or any free one if that is in use].",
 )  # fmt: skip
 @click.option(
     "--http-port", type=_PORT, envvar="DAGORAMA_DASHBOARD_PORT",
