@@ -109,8 +109,8 @@ class DefinitionStart:
         entry = getattr(type(self._definition), "entrypoint", None)
         if not hasattr(entry, "original_fn"):
             raise ValueError(
-                f"the entry point of {self._key[0]} is not decorated: it runs where it is called, so that it cannot"
-                " be delayed; decorate it with @dagorama, or delay the calls that it makes"
+                f"the entry point of {self._key[0]} is not decorated: it runs where it is called, so it cannot be"
+                " delayed; decorate it with @dagorama, or delay the calls that it makes"
             )
         if self._options.delay is not None:
             raise ValueError(TWICE.format(name=self._key[0]))

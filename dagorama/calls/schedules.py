@@ -106,8 +106,8 @@ def schedule(
     entry = getattr(type(definition), "entrypoint", None)
     if not hasattr(entry, "original_fn"):
         raise ValueError(
-            f"the entry point of {class_name(type(definition))} is not decorated: it runs where it is called, so that"
-            " the broker cannot start it; decorate it with @dagorama"
+            f"the entry point of {class_name(type(definition))} is not decorated: it runs where it is called, so the"
+            " broker cannot start it; decorate it with @dagorama"
         )
     key = check_fair(fair) if fair is not None else ""
     rules = _Rules(_one_of("overlap", overlap, _OVERLAPS), _one_of("catch_up", catch_up, _CATCH_UPS), key)

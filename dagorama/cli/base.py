@@ -214,7 +214,7 @@ def whole_ids(broker: Connection, instance: str, nodes: Sequence[str] = ()) -> t
     whole, ids = _found(broker, digits, [node for _, node in parsed])
     for whose, node in parsed:
         if not whole.hex().startswith(whose):
-            raise RequestRejected(f"{whose}/{node.lstrip('/')} is no node of the instance {UUID(bytes=whole)}")
+            raise RequestRejected(f"{whose}/{node.lstrip('/')} is not a node of instance {UUID(bytes=whole)}")
     return whole, ids
 
 

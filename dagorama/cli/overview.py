@@ -215,6 +215,6 @@ def healthcheck(host: str | None, port: int | None, timeout: float) -> None:
     except BrokerError as error:
         fail_with(error, ExitCode.UNAVAILABLE)
     if not serving:
-        text = f"the broker at {address(settings)} is not serving: it starts or leaves"
+        text = f"the broker at {address(settings)} is not serving: it is starting or shutting down"
         fail(text, ExitCode.UNAVAILABLE)
     click.echo("serving")

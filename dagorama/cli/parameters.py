@@ -40,7 +40,7 @@ def text(value: str) -> str:
 def filled(value: str) -> str:
     """Return the name of a queue, a taint or a module. Raises BadParameter if it is empty, or as `text` does."""
     if not value.strip():
-        raise click.BadParameter("it is empty; leave the option out, or set the variable that it comes from.")
+        raise click.BadParameter("it is empty; leave out the option, or set the variable that it comes from.")
     return text(value)
 
 
@@ -67,5 +67,5 @@ def filter_option(*declarations: str, help: str) -> Callable[[Callable[..., Any]
 
 def _passed(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
     if value == "":
-        raise click.BadParameter("it is empty; leave the option out to have everything.")
+        raise click.BadParameter("it is empty; leave out the option to select everything.")
     return value or ""

@@ -124,7 +124,7 @@ def _reasons(schedule: broker_pb2.ScheduleInfo) -> Iterator[str]:
     elif schedule.next:
         yield f"its next time is {time_text(schedule.next)}"
     else:
-        yield "its times are over: put it again with others, or remove it"
+        yield "it has no more times: create it again with other times, or remove it"
     if not schedule.last:
         yield "it has started no instance"
     elif not schedule.HasField("instance"):

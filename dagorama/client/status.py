@@ -78,7 +78,7 @@ def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
     if status == "UNAVAILABLE":
         details = (
             f"no broker answers at {address} ({meaning(details)}); start one with `dagorama-broker serve`, "
-            "or set DAGORAMA_HOST and DAGORAMA_PORT to where it is"
+            "or set DAGORAMA_HOST and DAGORAMA_PORT to its address"
         )
     elif status == "DEADLINE_EXCEEDED":
         details = f"the broker at {address} did not answer in time ({details})"

@@ -103,7 +103,7 @@ def _notes(plan: Plan, port: int | None) -> tuple[str, ...]:
     notes = []
     if port is None and not plan.port:
         notes.append(
-            f"port {BROKER_PORT} is in use, so the broker has another one; programs started in {plan.target.folder} "
+            f"port {BROKER_PORT} is in use, so the broker uses another one; programs started in {plan.target.folder} "
             "find it, for others set DAGORAMA_PORT"
         )
     if (variable := names_a_broker()) and not _is_named(plan):

@@ -190,7 +190,7 @@ def warn_of_local_address(where: Sequence[str]) -> None:
     settings = Settings.from_env()
     if where and not hosts_elsewhere(settings):
         _say(
-            f"the broker's address is {settings.host}, which workers on other machines do not reach: set DAGORAMA_HOST"
+            f"the broker's address is {settings.host}, which workers on other machines cannot reach: set DAGORAMA_HOST"
             " to its name in the network",
             True,
         )
