@@ -39,7 +39,8 @@ def status(broker: Connection) -> Answer:
     found = broker.get_status()
     nodes = [(name, f"{count}") for name, count in _counts(found).items()]
     blocks = [
-        f"dagorama {found.version}, epoch {found.epoch}, {found.instances} live instances\n"
+        f"dagorama {found.version}, epoch {found.epoch}, "
+        f"{pluralize(found.instances, 'live instance', 'live instances')}\n"
         f"since startup: {found.commits} commits, {found.messages_in} messages in, {found.messages_out} out",
         table(("node", "count"), nodes),
         workers_answer(found).text,
