@@ -79,7 +79,7 @@ def schedule(
     catch_up: CatchUp = "last",
     fair: str | None = None,
 ) -> Any:
-    """Return a function that has the broker start an instance again and again, and that is called as the definition.
+    """Return a function that is called like the definition, and creates a schedule of its instances on the broker.
 
     `schedule(Report(), "0 7 * * MON-FRI", tz="Europe/Berlin", id="daily-report")("EU")` starts `Report()("EU")` at
     seven on weekdays. `cron` has five fields, or six with seconds first, and is read in the time zone `tz`, an IANA
