@@ -221,7 +221,7 @@ def current() -> CurrentNode:
 
 
 def report(message: str, fraction: float | None = None) -> None:
-    """Say how far the running node is, for `dagorama show` and `watch`; `fraction` is from 0 to 1.
+    """Report the progress of the running node, for `dagorama show` and `watch`; `fraction` is from 0 to 1.
 
     The latest report is sent, at most once a second, and forgotten when the attempt ends. Raises NotInNode outside of
     nodes, and ValueError for another fraction.

@@ -33,7 +33,7 @@ DagoramaError
     ├── BrokerUnavailable                  no broker answers: start one, or try later
     ├── ValuesUnavailable                  the object store of large values does not answer: try later
     ├── AccessDenied                       the token is missing or lacks the role: DAGORAMA_AUTH_TOKEN
-    ├── NotFound                    it has no such instance, node or value
+    ├── NotFound                           it has no such instance, node or value
     ├── RequestRejected                    the request contradicts its records, or is too large
     └── BrokerOverloaded                   it has reached a limit: try later
 

@@ -44,7 +44,7 @@ class Settings:
     host: str = setting(
         "127.0.0.1", "DAGORAMA_BIND", host_name, "Address to listen on; other machines need tokens and TLS"
     )
-    port: int = setting(DEFAULT_PORT, "DAGORAMA_PORT", port_number, "Port to listen on, 0 for any free one")
+    port: int = setting(DEFAULT_PORT, "DAGORAMA_PORT", port_number, "Port to listen on; 0 takes any free port")
     #: Without an option and a variable, `from_env` uses a file in the user's state folder.
     store: str = setting(
         "memory://", "DAGORAMA_STORE", plain_text, "URL of the store: sqlite:///PATH, postgresql://..., or memory://"
@@ -82,10 +82,13 @@ class Settings:
     )
 
     health_port: int | None = setting(
-        None, "DAGORAMA_HEALTH_PORT", port_number, "Serve /livez and /readyz over HTTP on this port, 0 for any free one"
+        None,
+        "DAGORAMA_HEALTH_PORT",
+        port_number,
+        "Serve /livez and /readyz over HTTP on this port; 0 takes any free port",
     )
     metrics_port: int | None = setting(
-        None, "DAGORAMA_METRICS_PORT", port_number, "Serve /metrics over HTTP on this port, 0 for any free one"
+        None, "DAGORAMA_METRICS_PORT", port_number, "Serve /metrics over HTTP on this port; 0 takes any free port"
     )
     health_host: str = setting(
         "127.0.0.1", "DAGORAMA_HEALTH_HOST", host_name, "Address of the HTTP ports, which require no token"

@@ -22,7 +22,7 @@ FORMS: dict[str, Callable[[Result], str]] = {
 
 
 def _codes(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the codes of an option that is repeated, or has several with commas between them."""
+    """Return the codes of an option that is repeated, or has several codes separated by commas."""
     return tuple(code for text in given for part in text.split(",") if (code := part.strip()))
 
 
@@ -31,23 +31,21 @@ def _codes(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @click.option("--select", multiple=True, callback=_codes, metavar="CODES", help="Report only these codes.")
 @click.option("--ignore", multiple=True, callback=_codes, metavar="CODES", help="Do not report these codes.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders that match.")
+@click.option("-o", "--output", type=click.Choice([*FORMS]), default="text", show_default=True, help="Output format.")
 @click.option(
-    "-o", "--output", type=click.Choice([*FORMS]), default="text", show_default=True, help="Form of the output."
+    "--stdin-name", default="<stdin>", show_default=True, help="Path to report for code that PATH - reads from stdin."
 )
-@click.option(
-    "--stdin-name", default="<stdin>", show_default=True, help="Path of the file that PATH - reads from stdin."
-)
-@click.option("-q", "--quiet", is_flag=True, help="Print findings only, and no sentence at the end.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the findings, without a summary.")
 def check(
     paths: tuple[str, ...], select: tuple[str, ...], ignore: tuple[str, ...], exclude: tuple[str, ...], output: str,
     stdin_name: str, quiet: bool,
 ) -> None:  # fmt: skip
-    """Find misuses of promises in files and folders, by default in the current folder. Runs no code of them.
+    """Find misuses of promises in files and folders, without running their code. The default is the current folder.
 
-    CODES are codes such as DAG001, or their beginnings, with commas between them. DAG009 is reported only if it is
-    selected. Comments silence findings of a line: # dagorama: ignore[DAG001] or # noqa: DAG001.
+    CODES are codes such as DAG001, or their prefixes, separated by commas. DAG009 is reported only if it is selected.
+    Comments silence findings of a line: # dagorama: ignore[DAG001] or # noqa: DAG001.
 
-    The table [tool.dagorama.check] of pyproject.toml may have select, ignore and exclude.
+    The table [tool.dagorama.check] in pyproject.toml may set select, ignore and exclude.
 
     Exit codes: 0 no findings, 1 findings, 2 usage error, or a file that cannot be checked.
     """

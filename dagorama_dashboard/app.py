@@ -93,8 +93,8 @@ async def _ask_for_token(request: Request, error: Exception) -> Response:
 async def _refuse_without_tokens(request: Request, error: Exception) -> Response:
     return _page(request, Problem(
         HTTPStatus.FORBIDDEN, "The broker requires no tokens",
-        "Everybody who reaches this address could do everything. Give the broker tokens (dagorama tokens new), or serve"
-        " the dashboard on 127.0.0.1 only.",
+        "Everyone who can reach this address could do everything. Give the broker tokens (dagorama tokens new), or"
+        " serve the dashboard on 127.0.0.1 only.",
     ))  # fmt: skip
 
 

@@ -24,7 +24,7 @@ EXTRA = "pip install 'dagorama[dashboard]'"
 @click.option("--bind", help="Address to listen on [DAGORAMA_DASHBOARD_BIND, 127.0.0.1].")
 @click.option(
     "--http-port", type=click.IntRange(0, HIGHEST_PORT),
-    help="Port to listen on, 0 for any free one [DAGORAMA_DASHBOARD_PORT, 8088].",
+    help="Port to listen on; 0 takes any free port [DAGORAMA_DASHBOARD_PORT, 8088].",
 )  # fmt: skip
 @click.option("--allowed-host", "hosts", multiple=True, help="A name by which browsers reach it. May be repeated.")
 @click.option("--behind-proxy", is_flag=True, help="A proxy in front of it speaks TLS with the browsers.")
@@ -35,13 +35,14 @@ EXTRA = "pip install 'dagorama[dashboard]'"
     help="Offer retries with the deployed code, which the signing key of this machine signs.",
 )  # fmt: skip
 @click.option(
-    "--log-level", type=click.Choice([level.lower() for level in LOG_LEVELS]), default="warning", show_default=True
-)
+    "--log-level", type=click.Choice([level.lower() for level in LOG_LEVELS]), default="warning", show_default=True,
+    help="Lowest level that is logged.",
+)  # fmt: skip
 def dashboard(
     host: str | None, port: int | None, bind: str | None, http_port: int | None, hosts: Sequence[str],
     behind_proxy: bool, tls_cert: str, tls_key: str, new_code: bool, log_level: str,
 ) -> None:  # fmt: skip
-    """Serve the pages on which people see and manage what the broker knows.
+    """Serve a web interface that shows and manages the instances of a broker.
 
     Each person signs in with a token of the broker, if it requires tokens, and may do what the token allows. Other
     machines can only reach the pages over TLS, and only if the broker requires tokens.

@@ -190,7 +190,7 @@ def _parsed(head: str) -> tuple[str, Request]:
     first, *lines = head.rstrip("\r\n").split("\r\n")
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
-        raise Refused(HTTPStatus.BAD_REQUEST, "this is no request of HTTP/1.1")
+        raise Refused(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
     method, target, _ = words
     if method not in ("GET", "HEAD"):
         raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered")

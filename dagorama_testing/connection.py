@@ -137,7 +137,7 @@ class _Replies:
                 raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, LATE)
         elif not self._driver.drive(is_over, linger=self._linger):
             self.cancel()
-            raise NothingHappens("nothing more can happen in this world, so that this wait would never end")
+            raise NothingHappens("nothing more can happen in this world, so this wait would never end")
 
     def cancel(self) -> None:
         with self._driver.broker.lock:

@@ -158,6 +158,8 @@ def test_every_error_has_its_place_in_the_index() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     names = {kind.__name__ for kind in kinds if issubclass(kind, errors.DagoramaError)}
     assert {name for name in names if name.lower() not in anchors_of(page)} == set()
+    trees = [FENCED.findall(page.read_text())[0][1], errors.__doc__ or ""]
+    assert [names - set(re.findall(r"─ (\w+)", tree)) - {"DagoramaError"} for tree in trees] == [set(), set()]
     places = page.read_text().split("\n### ")[1:]
     assert [place.partition("\n")[0] for place in places if "*What to do:* " not in place] == []
 

@@ -230,8 +230,8 @@ class DecoratedFunction:
             self._json = json_function(self.function, self._hints, {})
         except NameError as error:
             raise TypeMismatch(
-                f'{self.function.__qualname__} has codec="json", and its annotations name something that does'
-                f" not exist in its module ({error}): define that at the top level"
+                f'{self.function.__qualname__} has codec="json", and its annotations use a name that does not'
+                f" exist in its module ({error}): define it at the top level"
             ) from None
         return self._json
 

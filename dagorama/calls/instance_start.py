@@ -86,8 +86,8 @@ def start(
 
     `labels` are up to 16 strings by name, of at most 256 and 64 characters, by which `dagorama list --label` finds
     instances. `priority`, from -128 to 127, comes before age: queued nodes of instances of a higher priority go first.
-
-    return DefinitionStart(definition, start_options(id, labels, priority, fair, refresh))
+    Instances with different `fair` keys, of at most 256 characters, take turns. With `refresh`, all nodes of the
+    instance run even if their values are cached.
 
     Raises TypeError or ValueError for an invalid argument. In a function with `stream_children` an id is refused.
     """
@@ -109,8 +109,8 @@ class DefinitionStart:
         entry = getattr(type(self._definition), "entrypoint", None)
         if not hasattr(entry, "original_fn"):
             raise ValueError(
-                f"the entry point of {self._key[0]} is not decorated: it runs where it is called, so that it cannot"
-                " be delayed; decorate it with @dagorama, or delay the calls that it makes"
+                f"the entry point of {self._key[0]} is not decorated: it runs where it is called, so it cannot be"
+                " delayed; decorate it with @dagorama, or delay the calls that it makes"
             )
         if self._options.delay is not None:
             raise ValueError(TWICE.format(name=self._key[0]))

@@ -156,7 +156,7 @@ def resource(factory: Callable[[], Iterator[T]]) -> Resource[T]:
             def classify(self, picture: bytes) -> int:
                 return model().classify(picture)
 
-    Opening it happens within the node that needs it first, and counts to its timeout. If it fails there, the node is
+    The first node that needs it opens it, and the time counts towards its timeout. If that fails, the node is
     given back and the worker is granted no more nodes of that function: `dagorama explain` and `dagorama status` tell
     why. A process that is killed closes nothing. Threads and coroutines of a process share the resource.
     """

@@ -79,7 +79,7 @@ def schedule(
     catch_up: CatchUp = "last",
     fair: str | None = None,
 ) -> Any:
-    """Return a function that has the broker start an instance again and again, and that is called as the definition.
+    """Return a function that is called like the definition, and creates a schedule of its instances on the broker.
 
     `schedule(Report(), "0 7 * * MON-FRI", tz="Europe/Berlin", id="daily-report")("EU")` starts `Report()("EU")` at
     seven on weekdays. `cron` has five fields, or six with seconds first, and is read in the time zone `tz`, an IANA
@@ -106,8 +106,8 @@ def schedule(
     entry = getattr(type(definition), "entrypoint", None)
     if not hasattr(entry, "original_fn"):
         raise ValueError(
-            f"the entry point of {class_name(type(definition))} is not decorated: it runs where it is called, so that"
-            " the broker cannot start it; decorate it with @dagorama"
+            f"the entry point of {class_name(type(definition))} is not decorated: it runs where it is called, so the"
+            " broker cannot start it; decorate it with @dagorama"
         )
     key = check_fair(fair) if fair is not None else ""
     rules = _Rules(_one_of("overlap", overlap, _OVERLAPS), _one_of("catch_up", catch_up, _CATCH_UPS), key)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 
 from dagorama.api.contract import MOST_SLOTS
-from dagorama.cli.parameters import Number, current_folder, filled, text
+from dagorama.cli.parameters import Number, current_folder, filled, names_option, text
 from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 from dagorama.settings.hosts import checked_host
@@ -33,20 +33,22 @@ STDERR = 2  #: the last descriptor of the standard streams, which programs of no
 
 #: (flag, parameter, help) of each flag that may be repeated
 _LISTS = [
-    ("--include-queue", "include_queues", "Run only nodes of this queue."),
-    ("--exclude-queue", "exclude_queues", "Run no nodes of this queue."),
-    ("--toleration", "tolerations", "Also run nodes with this taint."),
-    ("--import", "imports", "Import this module before starting, e.g. to register definitions."),
+    ("--include-queue", "include_queues", "QUEUE", "Run only nodes of this queue."),
+    ("--exclude-queue", "exclude_queues", "QUEUE", "Run no nodes of this queue."),
+    ("--toleration", "tolerations", "TAINT", "Also run nodes with this taint."),
+    ("--import", "imports", "MODULE", "Import this module before starting, for example to register definitions."),
 ]
 
 
 def worker_flags(command: F) -> F:
     """Add the flags of every command that starts workers: the broker's address and the fields of WorkerOptions."""
     command = click.version_option(package_name="dagorama")(command)
-    command = click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")(command)
+    command = click.option(
+        "--port", type=click.IntRange(1, HIGHEST_PORT), help="Port of the broker [DAGORAMA_PORT, 50051]."
+    )(command)
     command = click.option(
         "--host",
-        help="Address of the broker, or several with commas between them [DAGORAMA_HOST, localhost].",
+        help="Address of the broker, or several, separated by commas [DAGORAMA_HOST, localhost].",
     )(command)
     command = _leaving_flags(command)
     command = click.option(
@@ -64,21 +66,21 @@ def worker_flags(command: F) -> F:
     )(command)  # fmt: skip
     command = click.option(
         "--metrics-port", type=click.IntRange(0, HIGHEST_PORT), metavar="PORT",
-        help="Serve /metrics over HTTP on this port, 0 for any free one.",
+        help="Serve /metrics over HTTP on this port; 0 takes any free port.",
     )(command)  # fmt: skip
     command = click.option(
         "--health-port", type=click.IntRange(0, HIGHEST_PORT), metavar="PORT",
-        help="Serve /livez and /readyz over HTTP on this port, 0 for any free one.",
+        help="Serve /livez and /readyz over HTTP on this port; 0 takes any free port.",
     )(command)  # fmt: skip
     command = click.option(
         "--capture", type=click.Choice(["python", "fd"]), default="python", show_default=True,
-        help="Capture for the logs of nodes what Python code prints, or also output of C code and of programs.",
+        help="Output that the logs of nodes capture: only of Python code, or also of C code and subprocesses.",
     )(command)  # fmt: skip
     command = click.option(
-        "--name", type=text, default="", help="Its name in `dagorama workers`.  [default: HOST:PID]"
+        "--name", type=text, default="", help="Name of the worker in `dagorama workers`.  [default: HOST:PID]"
     )(command)  # fmt: skip
-    for flag, parameter, meaning in reversed(_LISTS):
-        command = click.option(flag, parameter, type=filled, multiple=True, help=f"{meaning} May be repeated.")(command)
+    for names in reversed(_LISTS):
+        command = names_option(*names)(command)
     return command
 
 
@@ -86,8 +88,8 @@ def _leaving_flags(command: F) -> F:
     """Add the flags about when a worker leaves."""
     command = click.option(
         "--lifetime", type=Number(min=0, min_open=True), metavar="SECONDS",
-        help="Take no more nodes when one as long as the ones before would end after this time, finish the running "
-        "ones however long they take, and exit.",
+        help="Take no more nodes when a node of the usual run time would end after this time, finish the running nodes "
+        "however long they take, and exit.",
     )(command)  # fmt: skip
     command = click.option(
         "--idle", type=Number(min=0, min_open=True), metavar="SECONDS",
@@ -99,12 +101,12 @@ def _leaving_flags(command: F) -> F:
     )(command)  # fmt: skip
     command = click.option(
         "--exit-on-completion", is_flag=True,
-        help="Exit when no nodes are left that this worker could run; with exit code 3 if its queues still hold nodes "
+        help="Exit when no node is left that this worker could run. The exit code is 3 if its queues still hold nodes "
         "that no connected worker can run.",
     )(command)  # fmt: skip
     return click.option(
         "--grace", type=Number(min=0), metavar="SECONDS",
-        help="Seconds running nodes get to finish on shutdown.  [default: DAGORAMA_GRACE, or 25]",
+        help="Seconds that running nodes get to finish on shutdown.  [default: DAGORAMA_GRACE, or 25]",
     )(command)  # fmt: skip
 
 
@@ -120,7 +122,7 @@ def _leaving_flags(command: F) -> F:
 )  # fmt: skip
 @click.option(
     "--watch-pattern", type=filled, metavar="GLOB",
-    help="For --reload: restart only for files with such names, for example '*.py'.  [default: *]",
+    help="For --reload: restart only if the name of the file matches, for example '*.py'.  [default: *]",
 )  # fmt: skip
 @worker_flags
 def worker(reload: bool, watch_dir: str | None, watch_pattern: str | None, **flags: Any) -> None:

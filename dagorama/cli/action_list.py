@@ -19,7 +19,13 @@ DEFAULT_LIMIT = 100
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="0: all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0),
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    help="Most actions to list; 0 lists all.",
+)
 @broker_command
 def actions(broker: Connection, limit: int) -> Answer:
     """List what was cancelled, retried, rebound, paused, drained, deleted and so on, the latest action first.

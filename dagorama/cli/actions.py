@@ -37,15 +37,17 @@ def cancel(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
 @click.command()
 @TARGET
 @NODES
-@click.option("--downstream", is_flag=True, help="Also retry nodes that used a failure as a value, and dependents.")
+@click.option(
+    "--downstream", is_flag=True, help="Also retry nodes that used a failure as a value, and their dependents."
+)
 @click.option("--new-code", is_flag=True, help="Rerun with the currently deployed code instead of the original code.")
 @broker_command
 def retry(broker: Connection, instance: str, nodes: Sequence[str], downstream: bool, new_code: bool) -> Answer:
     """Retry failed nodes of an instance (all of them by default) together with the nodes downstream.
 
     If a given node failed because of another node, the other node is retried. Nodes that used a failure as a value
-    (outcome) are counted, and rerun only with --downstream. With it, a given node that has got a signal waits for
-    another one.
+    (outcome) are counted, and rerun only with --downstream. With it, a given node that has received a signal
+    waits for another one.
     """
     from dagorama.api.broker_pb2 import RetryRequest
     from dagorama.client import rebind
@@ -87,14 +89,14 @@ def _retried_data(retried: Retried) -> dict[str, object]:
 @click.command("rebind")
 @click.argument("function")
 @click.option(
-    "--hash", "hash_", type=filled,
+    "--hash", "hash_", type=filled, metavar="HASH",
     help="Hash of the code to run them with  [default: the code of connected workers].",
 )  # fmt: skip
 @click.option(
     "--from-hash", "made_with", type=filled, multiple=True, metavar="HASH",
     help="Only nodes created with this code  [default: any code that no connected worker has]. May be repeated.",
 )  # fmt: skip
-@click.option("--instance", type=id_digits, help="Only nodes of this instance.")
+@click.option("--instance", type=id_digits, metavar="INSTANCE", help="Only nodes of this instance.")
 @broker_command
 def rebind(
     broker: Connection, function: str, hash_: str | None, made_with: Sequence[str], instance: str | None

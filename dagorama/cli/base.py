@@ -14,6 +14,7 @@ import click
 
 from dagorama.cli.exit_codes import ExitCode, exit_code
 from dagorama.cli.output import DATA, NAMED, Answer, Output, output_options, print_out, say
+from dagorama.cli.parameters import F
 from dagorama.errors import BrokerError, DagoramaError, NotFound, RequestRejected
 from dagorama.settings import HIGHEST_PORT, Settings
 from dagorama_monitoring.documentation import with_address
@@ -72,12 +73,14 @@ def print_answer(command: Callable[[Connection], Answer], host: str | None, port
         sys.exit(answer.code)
 
 
-def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def address_options(command: F) -> F:
     """Add the options --host and --port, which are passed as `host` and `port`."""
-    command = click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")(command)
+    command = click.option(
+        "--port", type=click.IntRange(1, HIGHEST_PORT), help="Port of the broker [DAGORAMA_PORT, 50051]."
+    )(command)
     return click.option(
         "--host",
-        help="Address of the broker, or several with commas between them [DAGORAMA_HOST, localhost].",
+        help="Address of the broker, or several, separated by commas [DAGORAMA_HOST, localhost].",
     )(command)
 
 
@@ -211,7 +214,7 @@ def whole_ids(broker: Connection, instance: str, nodes: Sequence[str] = ()) -> t
     whole, ids = _found(broker, digits, [node for _, node in parsed])
     for whose, node in parsed:
         if not whole.hex().startswith(whose):
-            raise RequestRejected(f"{whose}/{node.lstrip('/')} is no node of the instance {UUID(bytes=whole)}")
+            raise RequestRejected(f"{whose}/{node.lstrip('/')} is not a node of instance {UUID(bytes=whole)}")
     return whole, ids
 
 

@@ -18,7 +18,7 @@ import click
 
 from dagorama.api.contract import TOKEN_PREFIX, Role
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
-from dagorama.cli.parameters import filled, text
+from dagorama.cli.parameters import names_option, text
 
 _ROLES = [role.value for role in Role]
 _UNITS = {"h": "hours", "d": "days"}
@@ -113,15 +113,14 @@ def tokens() -> None:
 @click.option(
     "--name", type=text, default="", help="Shown in logs and error messages.  [default: the role and a number]"
 )
-@click.option(
-    "--queue", "queues", type=filled, multiple=True, help="For workers: allow nodes of this queue. May be repeated."
-)
-@click.option(
-    "--toleration", "tolerations", type=filled, multiple=True, help="For workers: allow this one. May be repeated."
-)
-@click.option("--no-toleration", is_flag=True, help="For workers: allow none.")
+@names_option("--queue", "queues", "QUEUE", "For workers: allow nodes of this queue.")
+@names_option("--toleration", "tolerations", "TAINT", "For workers: allow this toleration.")
+@click.option("--no-toleration", is_flag=True, help="For workers: allow no toleration.")
 @click.option("--logs", is_flag=True, help="For readers and signallers: allow logs and stacks, which may hold secrets.")
-@click.option("--expires", help="After a duration, 12h or 90d, or at 2030-01-31T00:00:00Z.  [default: never]")
+@click.option(
+    "--expires",
+    help="When it expires: a duration such as 12h or 90d, or a time such as 2030-01-31T00:00:00Z.  [default: never]",
+)
 @click.option(
     "--file", type=click.Path(dir_okay=False, path_type=Path), help="Append the record to this token file of a broker."
 )

@@ -20,7 +20,7 @@ from dagorama.cli.base import TARGET, address_options, fail, node_names, node_re
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import import_from_here, import_path_of_workers, in_user_code, print_user_traceback
 from dagorama.cli.output import say
-from dagorama.cli.parameters import filled
+from dagorama.cli.parameters import names_option
 from dagorama.client.display.tables import pluralize
 from dagorama.settings import look_at
 
@@ -39,9 +39,7 @@ _SKIPPED = ("dagorama", "dagorama.*", "asyncio", "asyncio.*", "selectors", "cont
 @TARGET
 @click.argument("node", type=node_reference, required=False)
 @click.option("--start", is_flag=True, help="Stop at the first line of the function instead of at the exception.")
-@click.option(
-    "--import", "imports", type=filled, multiple=True, help="Import this module first, as `worker --import` does."
-)
+@names_option("--import", "imports", "MODULE", "Import this module first, as `worker --import` does.")
 @address_options
 def debug(
     instance: str, node: str | None, start: bool, imports: Sequence[str], host: str | None, port: int | None

@@ -9,7 +9,7 @@ import click
 
 from dagorama.api import broker_pb2
 from dagorama.cli.base import Answer, broker_command
-from dagorama.cli.parameters import Number, filled
+from dagorama.cli.parameters import Number, names_option
 from dagorama.client.display.tables import duration_text, key_values, pluralize
 
 if TYPE_CHECKING:
@@ -25,23 +25,9 @@ def _key_ids(context: click.Context, parameter: click.Parameter, ids: Sequence[s
 
 
 @click.command()
-@click.option(
-    "--include-queue",
-    "include_queues",
-    type=filled,
-    multiple=True,
-    help="The workers run only this queue. May be repeated.",
-)
-@click.option(
-    "--exclude-queue",
-    "exclude_queues",
-    type=filled,
-    multiple=True,
-    help="The workers do not run this queue. May be repeated.",
-)
-@click.option(
-    "--toleration", "tolerations", type=filled, multiple=True, help="The workers tolerate this taint. May be repeated."
-)
+@names_option("--include-queue", "include_queues", "QUEUE", "The workers run only this queue.")
+@names_option("--exclude-queue", "exclude_queues", "QUEUE", "The workers do not run this queue.")
+@names_option("--toleration", "tolerations", "TAINT", "The workers tolerate this taint.")
 @click.option(
     "--key-id", "key_ids", multiple=True, metavar="ID", callback=_key_ids,
     help="The workers hold the signing key with this id. May be repeated.  [default: the keys that are used here]",
@@ -58,9 +44,9 @@ def _key_ids(context: click.Context, parameter: click.Parameter, ids: Sequence[s
 def demand(broker: Connection, key_ids: list[bytes], **pool: Any) -> Answer:
     """Show how many slots are needed now of workers that are started with these options.
 
-    A slot is one child process of a worker. The number is what a scaler gets: slots of running nodes, and slots that
-    run the ready nodes within the horizon. A node is ready if such a worker would be granted it, now or within 30
-    seconds.
+    A slot is one child process of a worker. The number is the one that a scaler gets: the slots of running nodes, and
+    the slots that it takes to run the ready nodes within the horizon. A node is ready if it could be granted to such a
+    worker, now or within 30 seconds.
     """
     if not key_ids:
         from dagorama.values.signing import keyring

@@ -36,7 +36,7 @@ def explain(broker: Connection, instance: str, node: str | None) -> Answer:
         lines.insert(0, f"The schedule {found.schedule!r} has started it for {found.scheduled_for}.")
     lines += _causes(found, names)
     if found.more:
-        lines.append("There are more nodes than were looked at, so that the numbers are lower bounds.")
+        lines.append("There are more nodes than were examined, so the numbers are lower bounds.")
     return Answer("\n".join(lines), {"instance": uuid_text(whole), **_data(found)})
 
 

@@ -28,7 +28,7 @@ DEFAULT_LIMIT, MOST_GROUPS = 20, 1_000
 @filter_option("--definition", help="Only instances of this definition, 'package.module:Class'.")
 @click.option(
     "--limit", type=click.IntRange(0, MOST_GROUPS), default=DEFAULT_LIMIT, show_default=True,
-    help=f"Number of groups. 0: all, at most {MOST_GROUPS}.",
+    help=f"Most groups to show; 0 shows up to {MOST_GROUPS}.",
 )  # fmt: skip
 @named_command
 def failures(broker: Connection, instance: str | None, definition: str, limit: int) -> Answer:

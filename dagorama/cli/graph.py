@@ -34,11 +34,16 @@ MOST_NODES, LISTED_SOURCES = 500, 100
     help=f"Draw one vertex for each function, or for each node of a graph of up to {MOST_NODES} nodes.",
 )  # fmt: skip
 @click.option(
-    "--format", "form", type=click.Choice(list(FORMATS)), default="tree", show_default=True, help="Language to draw in."
+    "--format",
+    "form",
+    type=click.Choice(list(FORMATS)),
+    default="tree",
+    show_default=True,
+    help="Format of the drawing.",
 )
 @broker_command
 def graph(broker: Connection, instance: str, by: str, form: str) -> Answer:
-    """Draw the functions of an instance: who creates whose nodes, and who takes whose values."""
+    """Draw the functions of an instance: which ones create nodes of which, and which take values of which."""
     id = whole_ids(broker, instance)[0]
     drawn, note = _of_functions(broker.get_shape(id)) if by == "function" else _of_nodes(broker, id)
     return Answer(FORMATS[form](drawn), {"instance": uuid_text(id), "by": by, **_data(drawn)}, note)

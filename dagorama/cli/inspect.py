@@ -36,7 +36,9 @@ T = TypeVar("T")
 DEFAULT_LIMIT = 100
 #: Seconds that a filter may name.
 LONGEST_RUN = 1_000_000_000
-_LIMIT = click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="0: all.")
+_LIMIT = click.option(
+    "--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="Most rows to show; 0 shows all."
+)
 
 
 # --- instances ------------------------------------------------------------------------------------------
@@ -49,7 +51,7 @@ _LIMIT = click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, 
 @filter_option("--id", "name", help="Only instances with this id, which start() has given to them.")
 @LABELS
 @filter_option("--function", help="Only instances with a node of this function, 'module:Class.method'.")
-@filter_option("--error", help="Only instances with a node whose error has this text in type or message.")
+@filter_option("--error", help="Only instances with a node whose error has this text in its type or message.")
 @_LIMIT
 @named_command
 def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
@@ -98,11 +100,11 @@ def _run_time(text: str | float) -> float:
     help="Only nodes in this state. May be repeated.",
 )  # fmt: skip
 @filter_option("--function", help="Only nodes of this function, 'module:Class.method'.")
-@filter_option("--error", help="Only nodes that failed themselves with this text in type or message.")
-@filter_option("--worker", help="Only nodes that the worker of this name holds, or that it ran last.")
+@filter_option("--error", help="Only nodes whose own error has this text in its type or message.")
+@filter_option("--worker", help="Only nodes that the worker with this name holds, or was the last to run.")
 @click.option(
     "--slower-than", type=_run_time, default=0.0, metavar="SECONDS",
-    help="Only nodes whose last attempt took, or has taken until now, at least this time.",
+    help="Only nodes whose last attempt has taken at least this time.",
 )  # fmt: skip
 @click.option(
     "--retried", "failed_attempts", is_flag=True, flag_value=1, type=int, default=0,
@@ -110,7 +112,7 @@ def _run_time(text: str | float) -> float:
 )  # fmt: skip
 @click.option(
     "--arguments", is_flag=True,
-    help="Show the arguments of NODE, and its value if that is JSON; pickles need the signing key.",
+    help="Also show the arguments of NODE, and its value if it is JSON. Pickles need the signing key.",
 )  # fmt: skip
 @_LIMIT
 @named_command

@@ -43,10 +43,12 @@ TOGETHER = 500
 @click.command()
 @TARGET
 @click.argument("node", type=node_reference, required=False)
-@click.option("--follow", "-f", is_flag=True, help="Go on until the node, or the instance, has ended.")
+@click.option("--follow", "-f", is_flag=True, help="Continue until the node, or the instance, has ended.")
 @click.option("--attempt", type=click.IntRange(1, 2**32 - 1), help="Only this attempt.")
 @filter_option("--function", help="Only nodes of this function, 'package.module:Class.method'.")
-@click.option("--since", help="Only the last seconds, such as 60, or since a time, such as 2030-01-31T12:00:00.")
+@click.option(
+    "--since", help="Only records of the last seconds, such as 60, or since a time, such as 2030-01-31T12:00:00."
+)
 @click.option("--times", is_flag=True, help="Print the time of each record.")
 @click.option("--raw", is_flag=True, help="Print control characters to the terminal as they are.")
 @broker_options()
@@ -56,8 +58,8 @@ def logs(
 ) -> None:  # fmt: skip
     """Print what the nodes of an instance, or NODE, have printed and logged.
 
-    Of each attempt the first 16 KiB and the last 48 KiB are kept. Without NODE each line begins with its node. With
-    -o json or -o jsonl, print one line of JSON for each record.
+    The broker keeps the first 16 KiB and the last 48 KiB of each attempt. Without NODE, each line begins with its
+    node. With -o json or -o jsonl, print one line of JSON for each record.
     """
     from dagorama.api import broker_pb2
     from dagorama.client.logs import Logs

@@ -63,7 +63,7 @@ def output_options(outputs: Sequence[Output] = DATA) -> Callable[[Callable[..., 
 
         with_json = click.option("--json", "as_json", is_flag=True, help="The same as -o json.")(chosen)
         choice = click.Choice([each.value for each in outputs])
-        return click.option("-o", "--output", type=choice, help="Form of the output.  [default: table]")(with_json)
+        return click.option("-o", "--output", type=choice, help="Output format.  [default: table]")(with_json)
 
     return add
 

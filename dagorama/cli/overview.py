@@ -39,7 +39,8 @@ def status(broker: Connection) -> Answer:
     found = broker.get_status()
     nodes = [(name, f"{count}") for name, count in _counts(found).items()]
     blocks = [
-        f"dagorama {found.version}, epoch {found.epoch}, {found.instances} live instances\n"
+        f"dagorama {found.version}, epoch {found.epoch}, "
+        f"{pluralize(found.instances, 'live instance', 'live instances')}\n"
         f"since startup: {found.commits} commits, {found.messages_in} messages in, {found.messages_out} out",
         table(("node", "count"), nodes),
         workers_answer(found).text,
@@ -64,7 +65,7 @@ def _counts(status: broker_pb2.Status) -> dict[str, int]:
 @click.pass_context
 @broker_options(NAMED)
 def queues(context: click.Context, host: str | None, port: int | None, output: Output) -> None:
-    """List queues with nodes that are queued, claimed by a worker or delayed until their next attempt, or paused."""
+    """List paused queues, and queues with nodes that are queued, claimed by a worker, or delayed."""
     if context.invoked_subcommand is None:
         print_answer(lambda broker: _queues(broker.get_status()), host, port, output)
 
@@ -80,7 +81,7 @@ def list_(broker: Connection) -> Answer:
 @click.argument("queue")
 @broker_command
 def pause(broker: Connection, queue: str) -> Answer:
-    """Stop granting the nodes of QUEUE; nodes that workers hold run on.
+    """Stop granting the nodes of QUEUE; nodes that workers hold continue.
 
     The queue stays paused when the broker is restarted, until `dagorama queues resume`.
     """
@@ -89,9 +90,7 @@ def pause(broker: Connection, queue: str) -> Answer:
 
 @queues.command()
 @click.argument("queue")
-@click.option(
-    "--keys", is_flag=True, help="Also end the pauses that its nodes have asked for (RetryLater with pause_key)."
-)
+@click.option("--keys", is_flag=True, help="Also end the pauses that nodes have requested (RetryLater with pause_key).")
 @broker_command
 def resume(broker: Connection, queue: str, keys: bool) -> Answer:
     """Grant the nodes of QUEUE again."""
@@ -101,7 +100,7 @@ def resume(broker: Connection, queue: str, keys: bool) -> Answer:
 @queues.command()
 @broker_command
 def limits(broker: Connection) -> Answer:
-    """List shared limits, rates of functions, and rates of keys that hold nodes, with what is used of them."""
+    """List shared limits, rates of functions, and rates of keys that hold nodes, and how much of each is used."""
     return _limits(broker.get_status())
 
 
@@ -207,7 +206,7 @@ def _unservable(status: broker_pb2.Status) -> Answer:
     help="Time that the broker has to answer.",
 )  # fmt: skip
 def healthcheck(host: str | None, port: int | None, timeout: float) -> None:
-    """Exit with 0 if the broker is serving, and with 69 if it is not, or does not answer. It requires no token."""
+    """Exit with 0 if the broker is serving, and with 69 if it is not, or does not answer. Needs no token."""
     from dagorama.client.addresses import address
     from dagorama.client.health import is_serving
 
@@ -217,6 +216,6 @@ def healthcheck(host: str | None, port: int | None, timeout: float) -> None:
     except BrokerError as error:
         fail_with(error, ExitCode.UNAVAILABLE)
     if not serving:
-        text = f"the broker at {address(settings)} is not serving: it starts or leaves"
+        text = f"the broker at {address(settings)} is not serving: it is starting or shutting down"
         fail(text, ExitCode.UNAVAILABLE)
     click.echo("serving")

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from math import isnan
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
@@ -38,8 +40,13 @@ def text(value: str) -> str:
 def filled(value: str) -> str:
     """Return the name of a queue, a taint or a module. Raises BadParameter if it is empty, or as `text` does."""
     if not value.strip():
-        raise click.BadParameter("it is empty; leave the option out, or set the variable that it comes from.")
+        raise click.BadParameter("it is empty; leave out the option, or set the variable that it comes from.")
     return text(value)
+
+
+def names_option(flag: str, parameter: str, metavar: str, help: str) -> Callable[[F], F]:
+    """Return an option that takes a name, as `filled` checks it, and may be repeated."""
+    return click.option(flag, parameter, type=filled, multiple=True, metavar=metavar, help=f"{help} May be repeated.")
 
 
 def current_folder() -> str:
@@ -60,5 +67,5 @@ def filter_option(*declarations: str, help: str) -> Callable[[Callable[..., Any]
 
 def _passed(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
     if value == "":
-        raise click.BadParameter("it is empty; leave the option out to have everything.")
+        raise click.BadParameter("it is empty; leave out the option to select everything.")
     return value or ""

@@ -47,15 +47,15 @@ class Started(NamedTuple):
 @click.argument("arguments", nargs=-1, metavar="[ARG]...")
 @click.option("--wait/--detach", default=True, help="Wait for the result, or print the id and leave.  [default: wait]")
 @click.option(
-    "--id", "name", help="Id of the instance: with the same arguments, the instance that has it is waited for."
+    "--id", "name", help="Id of the instance. If an instance with the same arguments has it, wait for that one."
 )
 @label_option("Label of the instance. May be repeated.")
 @click.option(
     "--priority", type=click.IntRange(LOWEST_PRIORITY, HIGHEST_PRIORITY), default=0,
-    help="Instances of a higher priority go before older ones.  [default: 0]",
+    help="Instances with a higher priority go before older ones.  [default: 0]",
 )  # fmt: skip
 @click.option("--fair", metavar="KEY", help="Instances with different keys take turns.")
-@click.option("--timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="Time to wait at most.")
+@click.option("--timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="Longest time to wait.")
 @address_options
 @output_options(NAMED)
 def run(
@@ -64,12 +64,12 @@ def run(
 ) -> None:  # fmt: skip
     """Start an instance of a definition, and print its result.
 
-    An ARG is read by the annotation of the entry point: int, float, bool, str, Path, and list or dict as JSON; without
-    an annotation it is JSON if possible, otherwise text. NAME=VALUE is a keyword argument if the entry point has that
-    parameter. Write -- before an ARG that begins with a dash and is no number.
+    An ARG is parsed by the annotation of its parameter: int, float, bool, str, Path, and list or dict as JSON.
+    Without an annotation it is JSON if possible, otherwise text. NAME=VALUE is a keyword argument if the entry point
+    has that parameter. Write -- before an ARG that begins with a dash and is not a number.
 
-    The module is imported from the current folder too. Workers run the nodes; with --timeout or after Ctrl-C the
-    instance goes on.
+    The module may be in the current folder. Workers run the nodes; the instance goes on after Ctrl-C, and after
+    --timeout.
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")

@@ -26,7 +26,7 @@ _HEADS = ("schedule", "state", "when", "next", "last", "instance", "missed", "de
 @click.pass_context
 @broker_options(NAMED)
 def schedules(context: click.Context, host: str | None, port: int | None, output: Output) -> None:
-    """List schedules: their next and last times, how the last instance stands, and how many times were missed."""
+    """List schedules: their next and last times, the state of the last instance, and the number of missed times."""
     if context.invoked_subcommand is None:
         print_answer(lambda broker: _answer(broker.list_schedules()), host, port, output)
 
@@ -55,9 +55,9 @@ def explain(broker: Connection, schedule: str) -> Answer:
 @click.argument("schedule")
 @broker_command
 def pause(broker: Connection, schedule: str) -> Answer:
-    """Let SCHEDULE start nothing until it is resumed, also if a deployment puts it again.
+    """Pause SCHEDULE: it starts nothing until it is resumed, even if a deployment registers it again.
 
-    Instances that it has started go on.
+    Instances that it has started continue.
     """
     return _changed(schedule, broker.pause_schedule(schedule), is_paused=True)
 
@@ -66,7 +66,7 @@ def pause(broker: Connection, schedule: str) -> Answer:
 @click.argument("schedule")
 @broker_command
 def resume(broker: Connection, schedule: str) -> Answer:
-    """Let SCHEDULE go on with its next time; the times that have passed are left out."""
+    """Resume SCHEDULE from its next time on; times that have passed are skipped."""
     return _changed(schedule, broker.pause_schedule(schedule, resume=True), is_paused=False)
 
 
@@ -74,7 +74,7 @@ def resume(broker: Connection, schedule: str) -> Answer:
 @click.argument("schedule")
 @broker_command
 def remove(broker: Connection, schedule: str) -> Answer:
-    """Remove SCHEDULE. Instances that it has started go on."""
+    """Remove SCHEDULE. Instances that it has started continue."""
     broker.remove_schedule(schedule)
     return Answer(f"schedule {schedule} is removed", {"schedule": schedule, "removed": True})
 
@@ -124,7 +124,7 @@ def _reasons(schedule: broker_pb2.ScheduleInfo) -> Iterator[str]:
     elif schedule.next:
         yield f"its next time is {time_text(schedule.next)}"
     else:
-        yield "its times are over: put it again with others, or remove it"
+        yield "it has no more times: create it again with other times, or remove it"
     if not schedule.last:
         yield "it has started no instance"
     elif not schedule.HasField("instance"):

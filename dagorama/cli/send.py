@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @INSTANCE
 @click.argument("name")
 @click.argument("value", metavar="JSON")
-@click.option("--key", default="", help="Send it once: a repetition with the same key and value changes nothing.")
+@click.option(
+    "--key", default="", help="Send the signal once: repeating it with the same key and value changes nothing."
+)
 @broker_command
 def send(broker: Connection, instance: str, name: str, value: str, key: str) -> Answer:
     """Send the signal NAME to a node that waits for it (wait_for).

@@ -68,7 +68,7 @@ def _taken(worker: broker_pb2.WorkerInfo) -> str:
 @click.argument("worker")
 @broker_command
 def drain(broker: Connection, worker: str) -> Answer:
-    """Let WORKER finish the nodes that it runs and leave; it is granted nothing more.
+    """Let WORKER finish the nodes that it runs, and leave; it gets no new nodes.
 
     WORKER is a name as `dagorama workers` shows it, or the first 4 or more digits of an id. The process exits with 0
     when its last node has ended. A worker of an older version stays connected without nodes.

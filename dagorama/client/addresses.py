@@ -58,11 +58,11 @@ def _target_of_all(hosts: tuple[str, ...], settings: Settings) -> str:
     if not found:
         raise BrokerUnavailable(
             f"no broker answers at {address(settings)}: none of the hosts can be looked up: {', '.join(failures)};"
-            " set DAGORAMA_HOST and DAGORAMA_PORT to where the broker is",
+            " set DAGORAMA_HOST and DAGORAMA_PORT to the address of the broker",
             "UNAVAILABLE",
         )
     if failures:
-        get_logger().warning("cannot look up %s; only the other hosts are tried", ", ".join(failures))
+        get_logger().warning("cannot look up %s; trying only the other hosts", ", ".join(failures))
     return _written(list(dict.fromkeys(found)), settings.port)
 
 

@@ -76,7 +76,8 @@ def _read(path: str, refused: int = 0) -> bytes:
             raise SettingsError(
                 f"{path} holds a private key that other users of this machine may use: chmod 600 {path}"
                 if refused == _PRIVATE
-                else f"{path} holds trusted certificates and others than its owner may write it: chmod go-w {path}"
+                else f"{path} holds trusted certificates, and users other than its owner can write to it: "
+                f"chmod go-w {path}"
             )
         return file.read()
 

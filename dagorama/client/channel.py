@@ -97,8 +97,8 @@ def _work_under_patches() -> None:
         return
     if queue.SimpleQueue is not SimpleQueue:
         raise SettingsError(
-            "gevent has patched this process after dagorama was imported, whose waits would stop all greenlets: call"
-            " gevent.monkey.patch_all() before anything else is imported"
+            "gevent has patched this process after dagorama was imported, so waits of dagorama would block all"
+            " greenlets: call gevent.monkey.patch_all() before anything else is imported"
         )
     from grpc.experimental.gevent import init_gevent
 
@@ -175,8 +175,9 @@ class Token:
                 check_trust(file.fileno(), path)
                 if is_open_to(OTHERS, file.fileno()):
                     raise SettingsError(
-                        f"{path} holds a token and others than its owner may use it (mode {status.st_mode & 0o777:o}):"
-                        f" chmod 600 {path}, and create a new token if someone may have read it"
+                        f"{path} holds a token, and users other than its owner can use it (mode"
+                        f" {status.st_mode & 0o777:o}): chmod 600 {path}, and create a new token if"
+                        " someone may have read it"
                     )
                 self._take(file.read(LONGEST_TOKEN + 2).decode("ascii", "replace"), str(path))
                 self._state = state

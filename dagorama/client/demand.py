@@ -92,7 +92,7 @@ class DemandWatch:
             return str(failure)
         if failure.status == "UNIMPLEMENTED":
             raise BrokerError(
-                f"the broker at {self._broker.address} is older and knows no demand: upgrade it", failure.status
+                f"the broker at {self._broker.address} is too old to report the demand: upgrade it", failure.status
             ) from None
         raise failure from None
 

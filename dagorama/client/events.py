@@ -49,7 +49,7 @@ class Events(Following[Event]):
 def events(instance: InstanceRef) -> Events:
     """Return what happens in an instance from now on, to be iterated over with `for` or `async for`.
 
-    It is for looking, not for acting: events are delivered at most once. Each is a `NodeEvent`, a `Gap` where events
+    Use it for display only: events are delivered at most once. Each is a `NodeEvent`, a `Gap` where events
     are missing because the reader was too slow or the broker was restarted, or at the end an `InstanceEnded`. They
     come in batches, at most four a second. Raises NotFound if there is no such instance, and BrokerUnavailable if the
     broker stays away.

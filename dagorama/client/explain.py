@@ -82,7 +82,7 @@ def _explained(instance: bytes, node: bytes) -> str:
     for cause in found.causes:
         nodes = "1 node" if cause.nodes == 1 else f"{cause.nodes:,} nodes"
         of = f"{nodes} of {cause.function.rpartition(':')[2]} ({State(cause.state).name})"
-        lines.append(f"in the end it waits for {of}: {', '.join(map(_reason, cause.reasons))}")
+        lines.append(f"it ultimately waits for {of}: {', '.join(map(_reason, cause.reasons))}")
     return "; ".join(lines)
 
 

@@ -210,7 +210,7 @@ class InspectionCalls(ABC):
         self._ask(lambda timeout: self.stub.RemoveSchedule(request, timeout=timeout))
 
     def pause_schedule(self, id: str, resume: bool = False) -> broker_pb2.PauseScheduleReply:
-        """Let a schedule start nothing, or go on. Raises NotFound."""
+        """Pause or resume a schedule. Raises NotFound."""
         request = broker_pb2.PauseScheduleRequest(id=id, resume=resume)
         return self._ask(lambda timeout: self.stub.PauseSchedule(request, timeout=timeout))
 

@@ -51,7 +51,7 @@ def download(url: str, headers: Mapping[str, str], length: int, take: Callable[[
             take(block)
             left -= len(block)
         if left:
-            raise TransferFailed(f"the object store broke off {left:,} bytes before the end")
+            raise TransferFailed(f"the object store closed the connection {left:,} bytes before the end")
 
 
 class _Connections:

@@ -65,7 +65,7 @@ class ObjectValues:
             return
         upload(reply.url, reply.headers, data, len(data))
         if not self._link.keep_value(digest, len(data), reply.object).kept:
-            raise TransferFailed("the object that was sent is not whole, or another broker leads now")
+            raise TransferFailed("the uploaded object is incomplete, or another broker leads now")
 
     def _is_kept(self, digest: bytes) -> bool:
         """Return whether the broker has the value already."""
@@ -83,8 +83,8 @@ class ObjectValues:
             except ObjectMissing:
                 if last == _TRIES_IF_MISSING:
                     raise NotFound(
-                        f"large value {digest.hex()} is missing in the object store, from which something else than the"
-                        " broker has deleted it: put() it again",
+                        f"large value {digest.hex()} is missing in the object store, because something other than the"
+                        " broker has deleted it: call put() again",
                         "NOT_FOUND",
                     ) from None
             else:
@@ -112,7 +112,7 @@ class ObjectValues:
         if sha256(data).digest() == digest:
             return Verified(memoryview(data))
         self._link.find_value(digest, reply.object)  # raises NotFound if that is so
-        raise TransferFailed("other bytes were received than the object has")
+        raise TransferFailed("the received bytes differ from the object")
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Call until the object store answers. Raises ValuesUnavailable when the patience is over."""

@@ -45,7 +45,7 @@ def _refuse_unnamed(option: str, found: Sequence[str], named: Sequence[str]) -> 
     more = [code_hash for code_hash in dict.fromkeys(found) if code_hash not in named]
     if named and more:
         raise RequestRejected(
-            f"this would also sign for code that was not named: {', '.join(more)}; name it"
+            f"this would also sign for code that you did not name: {', '.join(more)}; name it"
             f" (--{option} {more[0]}) or name none",
             "FAILED_PRECONDITION",
         )

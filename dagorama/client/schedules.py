@@ -32,12 +32,12 @@ def check_schedule_id(id: str) -> str:
 
 
 def unschedule(id: str) -> None:
-    """Remove a schedule by its id. Instances that it has started go on. Raises NotFound if there is none."""
+    """Remove a schedule by its id. Instances that it has started continue. Raises NotFound if there is none."""
     connection().remove_schedule(check_schedule_id(id))
 
 
 def pause_schedule(id: str) -> Schedule:
-    """Let a schedule start nothing until `resume_schedule`. Raises NotFound if there is none.
+    """Pause a schedule: it starts nothing until `resume_schedule`. Raises NotFound if there is none.
 
     It stays paused if `schedule()` is called again, so that a deployment does not undo what a person has decided.
     """
@@ -46,5 +46,5 @@ def pause_schedule(id: str) -> Schedule:
 
 
 def resume_schedule(id: str) -> Schedule:
-    """Let a paused schedule go on with its next time; the times that have passed are left out. Raises NotFound."""
+    """Resume a paused schedule from its next time on; times that have passed are skipped. Raises NotFound."""
     return schedule_of(id, connection().pause_schedule(check_schedule_id(id), resume=True).next)

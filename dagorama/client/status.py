@@ -89,7 +89,7 @@ def unreachable_text(address: str, reason: str) -> str:
     """Return the sentence for a broker to which there is no connection."""
     return (
         f"no broker answers at {address} ({reason}); start one with `dagorama-broker serve`, or set DAGORAMA_HOST and "
-        "DAGORAMA_PORT to where it is"
+        "DAGORAMA_PORT to its address"
     )
 
 

@@ -33,7 +33,7 @@ class ValueCalls(ABC):
         deadline = transfer_deadline(len(data))
         reply = self._ask(lambda timeout: self.stub.PutValue(value_chunks(data), timeout=timeout), deadline)
         if reply.sha256 != digest:
-            raise BrokerError("the broker stored other bytes than were sent", "DATA_LOSS")
+            raise BrokerError("the broker stored different bytes than were sent", "DATA_LOSS")
         return digest
 
     def get_shared_folder(self) -> broker_pb2.GetSharedFolderReply:

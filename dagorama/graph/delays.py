@@ -39,7 +39,7 @@ def delay_until(when: datetime) -> Delay:
         raise TypeError(f"when is {when!r}: it must be a datetime with a time zone")
     if when.utcoffset() is None:
         raise ValueError(
-            f"when is {when!r}, which has no time zone, so that each machine would read it differently: give it one, "
+            f"when is {when!r}, which has no time zone, so each machine would read it differently: give it one, "
             'as in datetime(2027, 3, 1, 9, tzinfo=ZoneInfo("Europe/Berlin")) or datetime.now(UTC)'
         )
     seconds = when.timestamp()

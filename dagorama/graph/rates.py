@@ -48,7 +48,7 @@ class Rate:
 class Limit:
     """A limit that all functions share which name it: `Limit("openai", rate=Rate(500, per=60), concurrency=20)`.
 
-    If functions give it different figures, the figures hold that were submitted last, and the broker says so in its log
+    If functions give it different numbers, the ones submitted last apply, and the broker says so in its log
     and in `dagorama explain`. Raises ValueError.
     """
 

@@ -74,7 +74,7 @@ class Notices:
     # --- the engine ---------------------------------------------------------------------------------------
 
     def engine_silent(self, error: EngineRefused) -> None:
-        self._warn("engine", f"it cannot see or change its workers now, and tries again: {error}")
+        self._warn("engine", f"it cannot see or change its workers now, and will try again: {error}")
 
     def engine_answers(self) -> None:
         self._settle("engine", "the engine answers again")
@@ -99,7 +99,7 @@ class Notices:
         if not count:
             self._settle("missing")
         elif "start" not in self._told:  # otherwise the reason is told
-            self._warn("missing", "the engine has no place for more workers now; it is asked again every few seconds")
+            self._warn("missing", "the engine has no room for more workers now; the pool asks again every few seconds")
 
     def drains(self, ids: Sequence[str]) -> None:
         self._say(f"pool {self._options.name}: drains {_workers(len(ids))} without work: {_named(ids)}", False)
@@ -129,7 +129,7 @@ class Notices:
             self._settle("connected")
 
     def broke(self, error: BaseException) -> None:
-        self._warn("end", f"it has ended, and starts no more workers: {error}")
+        self._warn("end", f"it has ended and starts no more workers: {error}")
 
 
 def _named(ids: Sequence[str]) -> str:

@@ -127,7 +127,7 @@ def seconds_of(time: str) -> float:
     days, dash, rest = time.rpartition("-")
     numbers = rest.split(":")
     if not fullmatch(r"(\d+-)?\d+(:\d+){0,2}", time):
-        raise ValueError(f"{time!r} is no time of Slurm, such as 90 (minutes), 1:30:00 or 2-0")
+        raise ValueError(f"{time!r} is not a time limit of Slurm, such as 90 (minutes), 1:30:00 or 2-0")
     if dash:
         hours, minutes, seconds = [*map(int, numbers), 0, 0][:3]
     elif len(numbers) == 3:
@@ -155,7 +155,7 @@ def _output(command: Sequence[str], script: str = "", environment: Mapping[str, 
         )  # fmt: skip
     except FileNotFoundError:
         raise EngineRefused(
-            f"{command[0]} is not there: a pool on Slurm runs on a machine with Slurm's commands"
+            f"{command[0]} is not installed: a pool on Slurm must run on a machine with Slurm's commands"
         ) from None
     except subprocess.TimeoutExpired:
         raise EngineRefused(f"{command[0]} did not answer within {TIMEOUT_S:g} seconds") from None

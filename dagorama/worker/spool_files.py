@@ -51,7 +51,7 @@ class SpoolValues:
             found = mapped(path_of(self._folder, digest), digest)
         except FileNotFoundError as error:
             raise ValueNotReadable(
-                f"the broker no longer has the large value {digest.hex()}, or not its bytes: put() it again"
+                f"the broker no longer has the large value {digest.hex()}, or not its bytes: call put() again"
             ) from error
         if found is None:
             raise ValueNotReadable(f"the file of the large value {digest.hex()} does not match its hash")

@@ -91,9 +91,9 @@ class Dashboard:
             if code in HOPELESS:
                 break
             ends = 1 if monotonic() - began > LONG else ends + 1
-            log.warning("the dashboard has ended with exit code %d, and is started again", code)
+            log.warning("the dashboard has ended with exit code %d and restarts", code)
             await asyncio.sleep(PAUSE * ends)
-        log.error("the dashboard cannot start, and the broker goes on without it")
+        log.error("the dashboard cannot start; the broker continues without it")
 
     async def _run(self, port: int) -> int:
         """Run it until it ends, and return its exit code; end it if this task is cancelled."""

@@ -143,7 +143,7 @@ class Broker:
                 await self._commit(changes)
             await until_sure(self.store, self.commits)
         except BaseException:
-            notify(waiting, Unavailable("the broker stops: its store could not be written"))
+            notify(waiting, Unavailable("the broker stops, because its store could not be written"))
             raise
         self.feeds.take(changes, effects)
         self._tell(effects, grants)  # before the waiters: messages to workers take longer than answers

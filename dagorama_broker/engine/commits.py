@@ -25,7 +25,7 @@ T = TypeVar("T")
 #: Called with None when something is durable, or with the error that prevents it.
 Waiter = Callable[[Unavailable | None], None]
 
-CALL_AGAIN = "the broker is leaving; call again when it is back"
+CALL_AGAIN = "the broker is shutting down; try again when it is back"
 #: Rows up to which a commit is short.
 FEW = 8
 #: Seconds that a short commit waits for a fast disk, at most, and number of the last ones that show how fast it is.

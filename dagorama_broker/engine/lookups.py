@@ -160,7 +160,7 @@ class Lookups:
             if not known.has_large(sha256):
                 raise NotFound(
                     f"large value {sha256.hex()} is not here: it was not sent with PutValue before, or no node has"
-                    f" named it for {self.keeping.grace:g} s; put() it again"
+                    f" named it for {self.keeping.grace:g} s; call put() again"
                 )
 
 

@@ -113,7 +113,7 @@ class ValueObjects:
     def _find(self, sha256: bytes, wrong: str) -> tuple[Placing, int]:
         row = self._row(sha256)
         if wrong == row.object and self._objects.is_damaged(row):
-            raise NotFound(f"large value {sha256.hex()} has other bytes in the object store: put() it again")
+            raise NotFound(f"large value {sha256.hex()} has other bytes in the object store: call put() again")
         return self._objects.place(row), row.length
 
     def read(self, sha256: bytes) -> Iterator[bytes]:

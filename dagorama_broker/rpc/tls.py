@@ -89,7 +89,7 @@ def _read(path: str, refused: int = 0) -> bytes:
             raise SettingsError(
                 f"{path} contains a private key, and every user of this machine may use it: chmod 600 {path}"
                 if refused == _PRIVATE
-                else f"{path} lists whom to trust, and others than its owner may write to it: chmod go-w {path}"
+                else f"{path} lists whom to trust, and users other than its owner can write to it: chmod go-w {path}"
             )
         return file.read()
 

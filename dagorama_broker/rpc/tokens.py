@@ -52,7 +52,7 @@ def read_tokens(path: Path) -> list[Token]:
             check_trust(file.fileno(), path)
             if is_open_to(WRITERS, file.fileno()):
                 raise SettingsError(
-                    f"{path} lists who may call, and others than its owner may write to it: chmod go-w {path}"
+                    f"{path} lists who may call, and users other than its owner can write to it: chmod go-w {path}"
                 )
             records = tomllib.load(file)
     except OSError as error:

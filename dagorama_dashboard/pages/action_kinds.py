@@ -15,7 +15,7 @@ class Action(NamedTuple):
 
 
 ACTIONS = {
-    "cancel": Action("Cancel", "Cancel", "Nodes that have not ended are cancelled, and all that depend on them.", True),
+    "cancel": Action("Cancel", "Cancel", "Unfinished nodes are cancelled, and so are nodes that depend on them.", True),
     "retry": Action("Retry", "Retry", "Failed nodes run again, and so do the nodes that failed because of them."),
     "retry-new-code": Action(
         "Retry", "Retry with the deployed code",
@@ -23,27 +23,27 @@ ACTIONS = {
     ),
     "wait-again": Action(
         "Retry", "Wait again",
-        "The node drops its signal and waits for another one. All that depends on it runs again.", True,
+        "The node drops its signal and waits for another one. All nodes that depend on it run again.", True,
     ),
     "delete": Action("Delete", "Delete", "Ended instances are removed with their values and logs.", True),
-    "drain": Action("DrainWorker", "Drain", "The worker finishes what it runs, takes nothing more, and leaves.", True),
+    "drain": Action("DrainWorker", "Drain", "The worker finishes its running nodes, and leaves.", True),
     "rebind": Action(
         "Rebind", "Run with the deployed code",
         "Nodes that no worker's code fits run with the code that the workers have now. The key of this machine signs"
         " for it.",
     ),
     "pause": Action(
-        "PauseQueue", "Pause", "Workers get no nodes of the queue until it is resumed. Running nodes go on."
+        "PauseQueue", "Pause", "Workers get no nodes of the queue until it is resumed. Running nodes continue."
     ),
     "resume": Action("PauseQueue", "Resume", "Workers get nodes of the queue again."),
     "pause-schedule": Action(
         "PauseSchedule", "Pause",
-        "The schedule starts nothing until it is resumed, also if a deployment puts it again. Its instances go on.",
+        "The schedule starts nothing until it is resumed, even if it is deployed again. Its instances continue.",
     ),
     "resume-schedule": Action(
-        "PauseSchedule", "Resume", "The schedule goes on with its next time. The times that have passed are left out."
+        "PauseSchedule", "Resume", "The schedule continues with its next time. Times that have passed are skipped."
     ),
     "remove-schedule": Action(
-        "RemoveSchedule", "Remove", "The schedule is removed. Instances that it has started go on.", True
+        "RemoveSchedule", "Remove", "The schedule is removed. Instances that it has started continue.", True
     ),
 }  # fmt: skip

@@ -193,7 +193,7 @@ async def _wait_again(look: Look, target: Target) -> str:
     asked = pb.RetryRequest(instance=_one(target), node=[target.node], downstream=True, look=True)
     asked.waits.extend((await look.viewer.ask("Retry", asked)).waits)
     if not asked.waits:
-        return "Nothing to retry: the node has got no signal"
+        return "Nothing to retry: the node has received no signal"
     asked.look = False
     await look.viewer.ask("Retry", asked, ACTION_SECONDS)
     return "The node waits for another signal"

@@ -51,12 +51,12 @@ def test_a_killed_broker_comes_back_with_its_work_and_a_killed_worker_too(folder
     with running(folder, "flow.py") as dev:
         id = dev.run("flow:Gated", gate, "--detach")
         os.kill(broker := dev.broker, signal.SIGKILL)
-        dev.await_said("the broker was killed by SIGKILL; it is started again")
+        dev.await_said("the broker was killed by SIGKILL; it restarts")
         await_that(lambda: dev.broker not in (0, broker))
         gate.touch()
         assert command(folder, "watch", id).returncode == 0
         os.kill(dev.worker, signal.SIGKILL)
-        dev.await_said("the worker was killed by SIGKILL; it is started again")
+        dev.await_said("the worker was killed by SIGKILL; it restarts")
         assert dev.run("flow:Shapes", 3) == "5"
 
 
@@ -141,7 +141,7 @@ def test_data_are_kept_unless_they_should_be_fresh(folder: Path) -> None:
     with running(folder, "--workers", "0"):
         assert len(instances()) == 1
         said = refused(folder)
-        assert (said.returncode, "dagorama dev already runs for" in said.stderr) == (1, True)
+        assert (said.returncode, "dagorama dev is already running for" in said.stderr) == (1, True)
     with running(folder, "--fresh", "--store", f"{folder}/elsewhere", "--workers", "0") as dev:
         assert dev.summary["worker"] == "none: start one with `worker` in this folder"
         assert instances() == []

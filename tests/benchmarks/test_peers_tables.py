@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from peers.figures import Figures
 from peers.parts import FULL
@@ -81,3 +83,13 @@ def test_a_page_without_both_marks_once_is_refused(figures: Figures, page: str) 
 
 def test_the_page_of_the_documentation_takes_the_tables(figures: Figures) -> None:
     assert text(figures) in written((ROOT / "docs" / "explanation" / "benchmarks.md").read_text(), figures)
+
+
+def test_the_figures_of_the_readme_are_in_the_tables_of_the_documentation() -> None:
+    figures = (ROOT / "README.md").read_text().partition("\n## Figures\n")[2].partition("\n## ")[0]
+    cells = [cell for row in figures.splitlines()[4:] if row.startswith("| ") for cell in row.split("|")[2:-1]]
+    page = (ROOT / "docs" / "explanation" / "benchmarks.md").read_text()
+    tables = page.partition(START)[2].partition(END)[0]
+    numbers = {number for cell in cells for number in re.findall(r"\d[\d,.]*", cell)}
+    assert numbers
+    assert numbers <= set(re.findall(r"\d[\d,.]*(?<![,.])", tables))

@@ -124,7 +124,7 @@ async def test_it_is_given_up_if_it_cannot_start(
     monkeypatch.setattr("dagorama_broker.cli.dashboard.PAUSE", 0.0)
     dashboard = Dashboard(Settings(), None, ("-c", f"import sys; print('why', file=sys.stderr); sys.exit({code})"))
     dashboard.start(4000)
-    while "the dashboard cannot start, and the broker goes on without it" not in caplog.messages:
+    while "the dashboard cannot start; the broker continues without it" not in caplog.messages:
         await asyncio.sleep(0.01)
     await dashboard.stop()
     assert len(caplog.messages) == (6 if code == 1 else 1)

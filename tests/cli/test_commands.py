@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
+import click
 import pytest
 
-from dagorama.__main__ import COMMANDS
+from dagorama.__main__ import COMMANDS, main
 from tests.support.brokers import launch_broker
 from tests.support.commands import ROOT, invoke, printed, process, refusal
 
@@ -55,6 +57,27 @@ def test_every_command_that_prints_data_has_the_forms_of_output() -> None:
         text = printed(*command, "--help")
         assert "-o, --output [table|json|jsonl" in text, command
         assert "--json" in text, command
+
+
+def test_the_help_names_the_values_of_options_and_not_the_functions_that_check_them() -> None:
+    unnamed = {
+        f"{path} {option.opts[0]}"
+        for path, command in commands_below(main, "dagorama")
+        for option in command.params
+        if isinstance(option, click.Option) and isinstance(option.type, click.types.FuncParamType)
+        if option.metavar is None and not option.is_flag and option.type.name != "text"
+    }
+    assert unnamed == set()
+
+
+def commands_below(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from commands_below(found, f"{path} {name}")
 
 
 def test_the_broker_is_a_subcommand_although_the_client_never_imports_it() -> None:

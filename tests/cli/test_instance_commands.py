@@ -153,7 +153,7 @@ def test_a_worker_is_drained_by_its_name_or_id(broker: LaunchedBroker) -> None:
         for worker in workers:
             _, errors = worker.communicate(timeout=60)
             assert worker.returncode == 0
-            assert "leaves, as asked for by `dagorama workers drain`" in errors
+            assert "is leaving, as requested by `dagorama workers drain`" in errors
         await_that(lambda: not connection().get_status().workers)
         assert "no worker 'nobody' is connected; connected are: none" in said("workers", "drain", "nobody", code=1)
     finally:

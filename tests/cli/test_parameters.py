@@ -31,7 +31,7 @@ def refusal(*arguments: str) -> str:
 
 @pytest.mark.parametrize("command", FILTERS, ids=" ".join)
 def test_an_empty_filter_does_not_stand_for_everything(command: list[str]) -> None:
-    assert refusal(*command, "").endswith("it is empty; leave the option out to have everything.")
+    assert refusal(*command, "").endswith("it is empty; leave out the option to select everything.")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_an_empty_filter_does_not_stand_for_everything(command: list[str]) -> No
 @pytest.mark.parametrize("empty", ["", " "])
 def test_an_empty_name_is_refused(command: list[str], empty: str) -> None:
     assert refusal(*command, empty).endswith(
-        "it is empty; leave the option out, or set the variable that it comes from."
+        "it is empty; leave out the option, or set the variable that it comes from."
     )
 
 

@@ -29,7 +29,7 @@ def test_the_engines_are_listed_and_have_the_options_of_all_pools() -> None:
         (["ray", "--max", "0"], "--max"),
         (["slurm", "--min", "4", "--max", "3"], "min is 4 and max is 3"),
         (["slurm", "--name", "a b"], "the name of a pool has 1 to 60 letters"),
-        (["slurm", "--time", "soon"], "'soon' is no time of Slurm"),
+        (["slurm", "--time", "soon"], "'soon' is not a time limit of Slurm"),
         (["slurm", "--", "--array=1-4"], "the pool sets --array itself"),
         (["dask"], "ADDRESS"),
         (["ray", "--resource", "TPU=many"], "'TPU=many' is not a resource and its amount"),
@@ -58,12 +58,12 @@ def test_without_slurm_a_sentence_says_where_to_run_it(monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", "")
     code, text = refusal("pool", "slurm")
     assert code == 1
-    assert "squeue is not there: a pool on Slurm runs on a machine with Slurm's commands" in text
+    assert "squeue is not installed: a pool on Slurm must run on a machine with Slurm's commands" in text
 
 
 def test_an_address_that_only_this_machine_reaches_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    told = "warning: the broker's address is localhost, which workers on other machines do not reach"
+    told = "warning: the broker's address is localhost, which workers on other machines cannot reach"
     monkeypatch.delenv("DAGORAMA_HOST", raising=False)
     assert told in refusal("pool", "slurm")[1]
     monkeypatch.setenv("DAGORAMA_HOST", "broker.example.org")

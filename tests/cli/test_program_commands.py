@@ -128,7 +128,7 @@ def test_names_of_no_node_or_of_another_instance_are_refused(ran: Ran) -> None:
     )  # fmt: skip
     other = ran.completed.hex[:8]
     code, said = refusal("show", ran.failed, f"{other}/1")
-    assert (code, f"{other}/1 is no node of the instance {ran.failed}" in said) == (1, True)
+    assert (code, f"{other}/1 is not a node of instance {ran.failed}" in said) == (1, True)
     assert refusal("show", f"{ran.short}/1", "/2")[0] == 2
     assert refusal("explain", f"{ran.short}/1", "/2")[0] == 2
     assert refusal("watch", f"{ran.short}/1")[0] == 2

@@ -64,7 +64,7 @@ def test_a_host_that_cannot_be_looked_up_is_left_out_with_a_warning(
     with caplog.at_level(logging.WARNING, "dagorama"):
         assert target(Settings(f"{UNKNOWN},127.0.0.1", 5)) == "ipv4:127.0.0.1:5"
     assert f"cannot look up {UNKNOWN} (" in caplog.text
-    assert "only the other hosts are tried" in caplog.text
+    assert "trying only the other hosts" in caplog.text
 
 
 def test_hosts_of_which_none_can_be_looked_up_are_an_error_at_once() -> None:

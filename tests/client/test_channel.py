@@ -248,7 +248,7 @@ def token_file(path: Path, text: str, mode: int = 0o600) -> Settings:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
 def test_a_token_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
-    with pytest.raises(SettingsError, match=rf"others than its owner may use it \(mode {mode:o}\): chmod 600"):
+    with pytest.raises(SettingsError, match=rf"users other than its owner can use it \(mode {mode:o}\): chmod 600"):
         Token.of(token_file(tmp_path / "token", "dgt_marked", mode))
 
 

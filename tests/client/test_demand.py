@@ -76,7 +76,7 @@ def test_the_broker_that_takes_over_at_another_address_is_followed() -> None:
     ("status", "error", "said"),
     [
         (grpc.StatusCode.PERMISSION_DENIED, AccessDenied, "as the test says"),
-        (grpc.StatusCode.UNIMPLEMENTED, BrokerError, "is older and knows no demand: upgrade it"),
+        (grpc.StatusCode.UNIMPLEMENTED, BrokerError, "is too old to report the demand: upgrade it"),
     ],
 )
 def test_a_broker_that_refuses_ends_the_watch(status: grpc.StatusCode, error: type[BrokerError], said: str) -> None:

@@ -78,8 +78,8 @@ def test_nothing_is_signed_if_no_node_has_other_code(broker: RecordingBroker) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--hash", "newer"), "code that was not named: new; name it (--hash new) or name none"),
-        (("--from-hash", "old"), "code that was not named: older; name it (--from-hash older) or name none"),
+        (("--hash", "newer"), "code that you did not name: new; name it (--hash new) or name none"),
+        (("--from-hash", "old"), "code that you did not name: older; name it (--from-hash older) or name none"),
     ],
     ids=["hash", "from"],
 )

@@ -105,11 +105,11 @@ def test_a_node_that_has_its_signal_is_let_wait_again(
     page = sent(guarded.pages, json='["wrong"]', **form)
     asked = {"action": "wait-again", "id": form["id"], "node": f"{promises[1].identifier}", "next": address}
     assert '<input type="hidden" name="action" value="wait-again">' in page
-    assert "All that depends on it runs again" in guarded.pages.page(f"/confirm?{urlencode(asked)}")
+    assert "All nodes that depend on it run again" in guarded.pages.page(f"/confirm?{urlencode(asked)}")
     told = performed(guarded.pages, **asked)
     assert "The node waits for another signal" in told
     assert "Send the signal words" in told
-    assert "Nothing to retry: the node has got no signal" in performed(guarded.pages, **asked)
+    assert "Nothing to retry: the node has received no signal" in performed(guarded.pages, **asked)
     sent(guarded.pages, json='["right"]', **form)
     assert resolve(instance, promises[1]) == ["right"]
 

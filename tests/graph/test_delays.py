@@ -172,7 +172,7 @@ class TestRefused:
             later(Reminders(), seconds)
 
     def test_a_date_without_a_time_zone(self) -> None:
-        with pytest.raises(ValueError, match=r"when is datetime.*, which has no time zone, so that each machine"):
+        with pytest.raises(ValueError, match=r"when is datetime.*, which has no time zone, so each machine"):
             at(Auction(), datetime(2027, 3, 1, 9))
 
     @pytest.mark.parametrize("when", [5, "2027-03-01T09:00+01:00", None])

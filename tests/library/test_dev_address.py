@@ -115,7 +115,7 @@ def test_a_folder_that_was_deleted_has_none(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_one_process_at_a_time_serves_a_folder(address: AddressFile, folder: Path) -> None:
-    with pytest.raises(Unusable, match=rf"already runs for {folder} with its broker at 127.0.0.1:4711 \(pid "):
+    with pytest.raises(Unusable, match=rf"is already running for {folder} with its broker at 127.0.0.1:4711 \(pid "):
         AddressFile(folder)
 
 

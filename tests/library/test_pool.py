@@ -187,7 +187,7 @@ def test_an_engine_without_room_is_told(running: Callable[..., Running], cluster
     cluster.places = 1
     run = running(max=8)
     run.needs(2)
-    run.until("the engine has no place for more workers now")
+    run.until("the engine has no room for more workers now")
     cluster.places = 8
     run.until("2 pending")
 

@@ -22,7 +22,7 @@ def test_a_limit_in_each_of_the_forms_of_slurm_is_read(time: str, seconds: int) 
 
 @pytest.mark.parametrize("time", ["", "soon", "1:2:3:4", "-1", "1-", "0", "UNLIMITED", "1.5"])
 def test_a_limit_that_is_none_is_refused(time: str) -> None:
-    with pytest.raises(ValueError, match=r"is no (time of Slurm|limit)"):
+    with pytest.raises(ValueError, match=r"is (not a time limit of Slurm|no limit)"):
         seconds_of(time)
 
 

@@ -195,6 +195,13 @@ ENGLISH = (
         kinds=(DOCSTRING,),
     ),
     Pattern(
+        r"\n\s*\n\s*(return \w+\([^\n]*\))",
+        "remove the statement from the docstring",
+        "Start it.\n\nreturn Started(definition)",
+        "Start it.\n\nThen return the instance, or return none (see below).",
+        kinds=(DOCSTRING,),
+    ),
+    Pattern(
         r"\A\s*((?!gRPC|dagorama|pip|x{2})[a-z]\w*)",
         "begin with a capital letter, and write a full sentence",
         "what is left of it.",

@@ -329,7 +329,7 @@ async def test_a_broker_that_leaves_removes_its_socket_and_ends_the_calls() -> N
             frames.writer.write(hello(found))
             await frames.read(pings=True)
             served.stop()
-            assert await refusal(frames) == (AWAY, "the broker is leaving; call again when it is back")
+            assert await refusal(frames) == (AWAY, "the broker is shutting down; try again when it is back")
     assert not Path(found.path).parent.exists()
 
 

@@ -189,7 +189,7 @@ def test_files_that_another_user_could_have_written_are_refused(authority: Autho
     client_ca = Path(shutil.copy(authority.file, tmp_path / "ca.pem"))
     options = ["--tls-cert", cert, "--tls-key", key, "--tls-client-ca", str(client_ca)]
     client_ca.chmod(0o664)
-    assert "lists whom to trust, and others than its owner may write to it: chmod go-w" in refused(*options)
+    assert "lists whom to trust, and users other than its owner can write to it: chmod go-w" in refused(*options)
     client_ca.chmod(0o644)
     os.chown(client_ca, 12345, 12345)
     assert f"{client_ca} belongs to another user (12345)" in refused(*options)

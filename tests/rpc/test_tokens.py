@@ -155,7 +155,7 @@ def test_a_file_that_others_may_write_is_refused(file: Path) -> None:
     file.write_text(record_of(new_token(), "admin"))
     for mode in (0o646, 0o664, 0o620):
         file.chmod(mode)
-        with pytest.raises(SettingsError, match="others than its owner may write to it: chmod go-w"):
+        with pytest.raises(SettingsError, match="users other than its owner can write to it: chmod go-w"):
             read_tokens(file)
     file.chmod(0o644)
     assert len(read_tokens(file)) == 1

@@ -52,8 +52,8 @@ def test_a_worker_takes_whatever_a_broker_says_or_says_why_it_leaves(broker: Scr
             conversation.send(**{of.name: value for of, value in message.ListFields()})
         if not still_works(conversation):
             code, errors = worker.ended()
-            was_drained = "worker: leaves, as asked for by `dagorama workers drain`" in errors
-            assert was_drained or (code != 0 and "worker: its session with the broker broke" in errors)
+            was_drained = "worker: is leaving, as requested by `dagorama workers drain`" in errors
+            assert was_drained or (code != 0 and "worker: its session with the broker failed" in errors)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ _PORT = click.IntRange(0, HIGHEST_PORT)
 )  # fmt: skip
 @click.option(
     "--port", type=_PORT, envvar="DAGORAMA_PORT",
-    help="Port of the broker, 0 for any free one  [DAGORAMA_PORT, 50051, or any free one if that is in use].",
+    help="Port of the broker; 0 takes any free port  [DAGORAMA_PORT, 50051, or any free one if that is in use].",
 )  # fmt: skip
 @click.option(
     "--http-port", type=_PORT, envvar="DAGORAMA_DASHBOARD_PORT",
@@ -104,7 +104,7 @@ def _notes(plan: Plan, port: int | None) -> tuple[str, ...]:
     notes = []
     if port is None and not plan.port:
         notes.append(
-            f"port {BROKER_PORT} is in use, so the broker has another one; programs started in {plan.target.folder} "
+            f"port {BROKER_PORT} is in use, so the broker uses another one; programs started in {plan.target.folder} "
             "find it, for others set DAGORAMA_PORT"
         )
     if (variable := names_a_broker()) and not _is_named(plan):

@@ -57,7 +57,9 @@ class AddressFile:
     def _in_use(self) -> Unusable:
         address, _, pid = os.pread(self._descriptor, 100, 0).decode(errors="replace").strip().partition(" ")
         where = f" with its broker at {address}" if address else ""
-        return Unusable(f"dagorama dev already runs for {self.path.parents[1]}{where}{f' ({pid})' if pid else ''}")
+        return Unusable(
+            f"dagorama dev is already running for {self.path.parents[1]}{where}{f' ({pid})' if pid else ''}"
+        )
 
     def write(self, port: int) -> None:
         """Tell programs the address of the broker."""

@@ -49,7 +49,7 @@ class Keeper:
     async def _start_again(self, how: str) -> None:
         first, longest = _PAUSES
         pause = min(first * 2 ** (self._ends - 1), longest)
-        self._console.say(f"the {self.role.name} {how}; it is started again in {pause:g} s")
+        self._console.say(f"the {self.role.name} {how}; it restarts in {pause:g} s")
         await asyncio.sleep(pause)
         if self._stopping:
             return

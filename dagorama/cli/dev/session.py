@@ -104,7 +104,7 @@ class Session:
             try:
                 await dashboard.keep()
             except CannotStart as error:
-                self._console.say(f"{error}; from now on there is no page")
+                self._console.say(f"{error}; the dashboard is not available from now on")
 
     async def _keep_worker(self, worker: Keeper) -> None:
         """Keep the worker running. If it watches no files, it cannot wait for the repair of a module."""
@@ -113,7 +113,7 @@ class Session:
         except CannotStart as error:
             if reloads():
                 raise
-            self._console.say(f"{error}; repair the error and start dagorama dev again")
+            self._console.say(f"{error}; fix the error and start dagorama dev again")
 
     async def _check(self) -> None:
         """Print findings of `dagorama check`, if no worker prints them at each change of a file."""

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dagorama.api.contract import MOST_SLOTS
-from dagorama.cli.base import report_errors
+from dagorama.cli.base import address_options, report_errors
 from dagorama.cli.exit_codes import ExitCode
-from dagorama.cli.parameters import Number, filled, text
-from dagorama.settings import HIGHEST_PORT, look_at
+from dagorama.cli.parameters import Number, names_option, text
+from dagorama.settings import look_at
 
 if TYPE_CHECKING:
     from dagorama.pools.engine import Engine
@@ -35,10 +35,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 GROUP = "dagorama.pools"
 #: (flag, parameter, help) of each flag that may be repeated
 _LISTS = [
-    ("--include-queue", "include_queues", "Its workers run only this queue."),
-    ("--exclude-queue", "exclude_queues", "Its workers do not run this queue."),
-    ("--toleration", "tolerations", "Its workers tolerate this taint, besides GPU if they have one."),
-    ("--import", "imports", "Its workers import this module before starting."),
+    ("--include-queue", "include_queues", "QUEUE", "Its workers run only this queue."),
+    ("--exclude-queue", "exclude_queues", "QUEUE", "Its workers do not run this queue."),
+    ("--toleration", "tolerations", "TAINT", "Its workers tolerate this taint, besides GPU if they have one."),
+    ("--import", "imports", "MODULE", "Its workers import this module before starting."),
 ]
 #: Seconds between two looks whether a signal has come.
 _SIGNAL_LOOK_S = 0.2
@@ -67,35 +67,32 @@ def pool() -> None:
     """Keep as many workers on an engine as the broker needs; the engine runs them.
 
     The command runs until it is stopped, and starts workers for the nodes that they may run. Workers leave by
-    themselves when they have had nothing to do for a while; none is stopped while it runs a node. It may be killed and
-    started again at any time: it finds its workers by the name of the pool.
+    themselves when they have had nothing to do for a while; none is stopped while it runs a node. You may kill the
+    command and start it again at any time: it finds its workers by the name of the pool.
     """
 
 
 def pool_options(command: F) -> F:
     """Add the options that all engines share; the fields of PoolOptions, --host, --port and --drain-on-exit."""
-    command = click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")(command)
-    command = click.option(
-        "--host", help="Address of the broker, or several with commas between them [DAGORAMA_HOST, localhost]."
-    )(command)  # fmt: skip
+    command = address_options(command)
     command = click.option(
         "--drain-on-exit", is_flag=True, help="When the command is stopped, let its workers leave too."
     )(command)  # fmt: skip
     command = _demand_options(command)
     command = click.option(
         "--drain-idle", is_flag=True,
-        help="Also let workers above --min leave that were idle for five minutes; needs a token of a reader.",
+        help="Also let workers above --min leave if they were idle for five minutes; needs a token of the role reader.",
     )(command)  # fmt: skip
     command = click.option(
         "--grace", type=Number(min=0), metavar="SECONDS",
-        help="Seconds running nodes get when a worker is told to leave.  [default: DAGORAMA_GRACE, or 25]",
+        help="Seconds that running nodes get when a worker is told to leave.  [default: DAGORAMA_GRACE, or 25]",
     )(command)  # fmt: skip
     command = click.option(
         "--idle", type=_SECONDS, default=60.0, show_default=True, metavar="SECONDS",
         help="Seconds without a node after which a worker leaves.",
     )(command)  # fmt: skip
-    for flag, parameter, meaning in reversed(_LISTS):
-        command = click.option(flag, parameter, type=filled, multiple=True, help=f"{meaning} May be repeated.")(command)
+    for names in reversed(_LISTS):
+        command = names_option(*names)(command)
     return _size_options(command)
 
 
@@ -116,14 +113,15 @@ def _size_options(command: F) -> F:
         help="Child processes of each worker.",
     )(command)  # fmt: skip
     command = click.option(
-        "--min", type=click.IntRange(min=0), default=0, show_default=True, help="Workers that stay without work."
+        "--min", type=click.IntRange(min=0), default=0, show_default=True,
+        help="Fewest workers, which stay even without work.",
     )(command)  # fmt: skip
     command = click.option(
-        "--max", type=click.IntRange(min=1), default=10, show_default=True, help="Workers at most."
+        "--max", type=click.IntRange(min=1), default=10, show_default=True, help="Most workers."
     )(command)  # fmt: skip
     return click.option(
         "--name", type=text, metavar="NAME",
-        help="Name of the pool: its workers are found by it.  [default: the engine's name]",
+        help="Name of the pool, by which it finds its workers.  [default: the engine's name]",
     )(command)  # fmt: skip
 
 
@@ -192,7 +190,7 @@ def warn_of_local_address(where: Sequence[str]) -> None:
     settings = Settings.from_env()
     if where and not hosts_elsewhere(settings):
         _say(
-            f"the broker's address is {settings.host}, which workers on other machines do not reach: set DAGORAMA_HOST"
+            f"the broker's address is {settings.host}, which workers on other machines cannot reach: set DAGORAMA_HOST"
             " to its name in the network",
             True,
         )

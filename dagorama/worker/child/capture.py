@@ -64,7 +64,9 @@ def _is_logged(error: OSError) -> bool:
         return False
     if not _has_warned:
         _has_warned = True
-        get_logger().warning("the output of this worker cannot be written, nodes go on without it: %s", error.strerror)
+        get_logger().warning(
+            "the output of this worker cannot be written, nodes continue without it: %s", error.strerror
+        )
     return True
 
 

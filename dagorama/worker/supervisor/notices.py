@@ -57,7 +57,7 @@ class Notices:
 
     def drained(self) -> None:
         """Say that the worker leaves because a person wants it to."""
-        self._announce("leaves, as asked for by `dagorama workers drain`: it finishes what it runs")
+        self._announce("is leaving, as requested by `dagorama workers drain`: it finishes what it runs")
 
     def leaves(self, why: str) -> None:
         """Say why the worker leaves by itself."""

@@ -90,7 +90,7 @@ class ObjectTransfers:
         with suppress(FileNotFoundError):  # removed meanwhile, as it is not needed any longer
             await _in_thread(partial(_upload, reply, path, length))
         if not (await self._keep(digest, length, reply.object)).kept:
-            raise TransferFailed("the object that was sent is not whole, or another broker leads now")
+            raise TransferFailed("the uploaded object is incomplete, or another broker leads now")
         return True
 
     async def _keep(self, digest: bytes, length: int, name: str = "") -> pb.KeepValueReply:

@@ -221,11 +221,11 @@ class Supervisor:
         except Incomprehensible as error:
             self._ask_to_leave(
                 FAILED,
-                f"its session with the broker broke: unexpected message from the broker at {self._address}: {error}; "
+                f"its session with the broker failed: unexpected message from the broker at {self._address}: {error}; "
                 "check that the versions of worker and broker match",
             )
         except Exception as error:
-            self._ask_to_leave(FAILED, f"its session with the broker broke: {error!r}")
+            self._ask_to_leave(FAILED, f"its session with the broker failed: {error!r}")
             raise
 
     def _on_lost(self, why: str) -> None:

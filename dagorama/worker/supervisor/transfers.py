@@ -185,7 +185,7 @@ class Transfers:
             except TransferFailed as error:
                 problem, is_away = str(error), True
             except ValueLost as error:
-                get_logger().error("the large value %s is lost: %s; put() it again", digest.hex(), error)
+                get_logger().error("the large value %s is lost: %s; call put() again", digest.hex(), error)
                 return
             self._trouble(patience, digest, "fetching", problem, is_away)
             await _pause(backoff, f"fetching the large value {digest.hex()}", problem)
