@@ -39,6 +39,8 @@ _HOMES = {
     "sentinel": "dagorama.values.by_value",
     "cached_function": "dagorama.values.standard_objects",
     "type_alias": "dagorama.values.standard_objects",
+    "single_dispatch": "dagorama.values.standard_objects",
+    "fill_dispatch": "dagorama.values.standard_objects",
     "local_class": "dagorama.values.by_value",
     "local_function": "dagorama.values.by_value",
     "fill_local": "dagorama.values.by_value",

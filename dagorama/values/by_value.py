@@ -25,6 +25,7 @@ from dagorama.models import stored
 from dagorama.models.instance_type import InstanceType, reduced_type
 from dagorama.user_code.class_code import known_hash, note_hash, object_hash
 from dagorama.user_code.code_reader import with_nested
+from dagorama.user_code.function_parts import overloads_of
 from dagorama.user_code.modules import (
     MAIN,
     SPAWNED_MAIN,
@@ -35,7 +36,7 @@ from dagorama.user_code.modules import (
     named,
     public_name,
 )
-from dagorama.values.standard_objects import Reducer, standard_reducers
+from dagorama.values.standard_objects import Reducer, reduced_overloads, standard_reducers
 
 if TYPE_CHECKING:
     from dagorama.values.out_of_band import OutOfBandWriter
@@ -69,6 +70,8 @@ def dumps(
                 if isinstance(found, type):
                     is_new = with_functions and hasattr(found, "entrypoint")
                     return (_reduced_definition if is_new else _reduced_class)(found, reduce_class(found))
+                if overloads := overloads_of(found):
+                    return reduced_overloads(found, overloads)
                 reduced = self._dynamic_function_reduce(found)
                 _add_names_of_class_bodies(found, reduced[2][1]["__globals__"])
                 return reduced if with_functions else _reduced_function(found, reduced)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, singledispatch, update_wrapper
 from io import TextIOWrapper
+from types import FunctionType
 from typing import Any, NewType, NoReturn, ParamSpec, TypeVarTuple
 
 from dagorama.models import stored
@@ -66,6 +67,28 @@ def _cached_function(function: Callable[..., Any], parameters: Mapping[str, Any]
     return cached
 
 
+def reduced_overloads(function: FunctionType, overloads: Mapping[type, Any]) -> tuple[Any, ...]:
+    """Reduce a function of functools.singledispatch, which holds weak references."""
+    own = {name: part for name, part in vars(function).items() if name not in _OF_DISPATCH}
+    return _single_dispatch, (), (dict(overloads), own), None, None, _fill_dispatch
+
+
+@stored.named("single_dispatch")
+def _single_dispatch() -> Any:
+    """Return a function without overloads: they may name it, and are added when it is there."""
+    return singledispatch(lambda *args: None)
+
+
+@stored.named("fill_dispatch")
+def _fill_dispatch(function: Any, state: tuple[dict[type, Any], dict[str, Any]]) -> None:
+    """Add the overloads to the function, and the attributes that it had."""
+    overloads, own = state
+    for kind, overload in overloads.items():
+        function.register(kind, overload)
+    update_wrapper(function, overloads[object])
+    vars(function).update(own)
+
+
 def _new_type(found: Any) -> tuple[Any, ...]:
     names = {"__module__": found.__module__, "__qualname__": found.__qualname__}
     return NewType, (found.__name__, found.__supertype__), names
@@ -99,6 +122,8 @@ def _type_alias(name: str, module: str | None, box: list[Any], parameters: tuple
     return names[name]
 
 
+#: Attributes that functools gives to such a function.
+_OF_DISPATCH = frozenset({*vars(_single_dispatch()), "__wrapped__"})
 #: Objects that pickle as names, by type: how they are made again.
 _NAMED: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     type(lru_cache(len)): lambda found: (_cached_function, (found.__wrapped__, found.cache_parameters())),

@@ -286,6 +286,61 @@ def test_functions_and_properties_with_a_cache_travel(tmp_path: Path) -> None:
     assert done.stdout == "(1548008755920, 55, 9, 2, 2, 3)\n", done.stderr
 
 
+def test_functions_with_overloads_travel(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        import functools
+
+        class Point:
+            pass
+
+        @functools.singledispatch
+        def text(found):
+            "Return the text of an object."
+            return "?"
+
+        @text.register
+        def _(found: list):
+            return "[" + ", ".join(map(text, found)) + "]"
+
+        @text.register(int)
+        @text.register(float)
+        def _(found):
+            return f"number {found}"
+
+        @text.register
+        def _(found: Point):
+            return "point"
+
+        text.calls = 7
+
+        class Task(DAGDefinition):
+            @functools.singledispatchmethod
+            def size(self, found):
+                return 0
+
+            @size.register
+            def _(self, found: str):
+                return len(found)
+
+            @dagorama().syncfn
+            def entrypoint(self):
+                return self.product([1, [2.0, None], Point()], text)
+
+            @dagorama().syncfn
+            def product(self, found, function):
+                assert text.__name__ == "text" and text.__doc__.startswith("Return") and text.calls == 7
+                return text(found), function(3), self.size("abc"), self.size(3)
+
+        if __name__ == "__main__":
+            with launch_workers(1):
+                print(resolve(*Task()(), timeout=20))
+        """,
+    )
+    assert done.stdout == "('[number 1, [number 2.0, ?], point]', 'number 3', 3, 0)\n", done.stderr
+
+
 def test_types_that_pickle_as_names_travel(tmp_path: Path) -> None:
     done = script(
         tmp_path,

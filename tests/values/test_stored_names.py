@@ -152,7 +152,7 @@ def test_an_error_is_named_by_the_module_of_errors(name: str) -> None:
 
 SCRIPT = """
 from enum import Enum
-from functools import cache
+from functools import cache, singledispatch
 from dagorama import DAGDefinition, dagorama
 from dagorama.values.by_value import dumps
 
@@ -176,9 +176,13 @@ def function(default=MISSING):
 def cached():
     return 1
 
+@singledispatch
+def chosen(value):
+    return value
+
 if __name__ == "__main__":
     import sys
-    sys.stdout.write(dumps((MISSING, Colour.RED, Plain(), function, cached, Dag, lambda: 1)).hex())
+    sys.stdout.write(dumps((MISSING, Colour.RED, Plain(), function, cached, chosen, Dag, lambda: 1)).hex())
 """
 
 OF_A_SCRIPT = {
@@ -187,10 +191,12 @@ OF_A_SCRIPT = {
     "dagorama.models.stored Options",
     "dagorama.models.stored cached_function",
     "dagorama.models.stored code",
+    "dagorama.models.stored fill_dispatch",
     "dagorama.models.stored fill_local",
     "dagorama.models.stored local_class",
     "dagorama.models.stored local_function",
     "dagorama.models.stored sentinel",
+    "dagorama.models.stored single_dispatch",
 }
 
 
@@ -217,8 +223,9 @@ def test_a_reader_finds_each_name_without_having_imported_its_module() -> None:
     ran = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == [
         "Cache", "DecoratedFunction", "Limit", "Options", "Rate", "Unsent", "cached_function", "code", "constructed",
-        "fill_local", "imported", "instance", "instance_type", "local_class", "local_function", "outcome",
-        "outcome_value", "promise", "promise_value", "put_value", "sentinel", "type_alias", "value_ref",
+        "fill_dispatch", "fill_local", "imported", "instance", "instance_type", "local_class", "local_function",
+        "outcome", "outcome_value", "promise", "promise_value", "put_value", "sentinel", "single_dispatch",
+        "type_alias", "value_ref",
     ]  # fmt: skip
 
 
