@@ -87,11 +87,21 @@ def print_user_traceback(error: BaseException) -> None:
 
 
 def in_user_code(found: TracebackType | None) -> TracebackType | None:
-    """Return the part of a traceback that begins with the first frame outside of dagorama and of the import system."""
-    first = found
-    while first is not None and _is_ours(first.tb_frame.f_code.co_filename):
-        first = first.tb_next
-    return first
+    """Return the part of a traceback between its first and its last frame outside of dagorama and the import system.
+
+    An exception that dagorama raises ends at the call in user code.
+    """
+    each: list[TracebackType] = []
+    while found is not None:
+        if each or not _is_ours(found.tb_frame.f_code.co_filename):
+            each.append(found)
+        found = found.tb_next
+    while each and _is_ours(each[-1].tb_frame.f_code.co_filename):
+        each.pop()
+    shown: TracebackType | None = None
+    for one in reversed(each):
+        shown = TracebackType(shown, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return shown
 
 
 def _is_ours(file: str) -> bool:

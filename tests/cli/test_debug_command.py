@@ -12,7 +12,7 @@ import pytest
 from dagorama import NodeFailed, resolve
 from dagorama.values.keys import new_key
 from tests.support.brokers import launch_broker
-from tests.support.command_flows import Awaiting, Chained, Large
+from tests.support.command_flows import Awaiting, Chained, Large, Refused
 from tests.support.commands import WAIT, data, process
 from tests.support.workers import launch_workers
 
@@ -68,6 +68,17 @@ def test_an_async_function_is_debugged_alike(failed: Failed) -> None:
     ran = process("debug", f"{failed.awaiting}/1", "--start", said="n\np doubled\nc\n")
     assert "-> doubled = number * 2" in ran.stdout
     assert (ran.returncode, "(Pdb) 42" in ran.stdout) == (1, True), ran.stderr
+
+
+def test_it_stops_at_the_call_that_dagorama_refuses() -> None:
+    with launch_broker(port=0), launch_workers(1):
+        instance, promise = Refused()()
+        with pytest.raises(NodeFailed):
+            resolve(instance, promise, timeout=WAIT)
+        ran = process("debug", f"{instance.instance_id}/1", said="p pair[0]\nw\nq\n")
+    assert "-> return self.count(pair)\n(Pdb) 1\n" in ran.stdout
+    assert "dagorama/values" not in ran.stdout
+    assert "NotPicklable: argument 'pair'[1] cannot be pickled: a lock stays in its process" in ran.stderr
 
 
 def test_a_function_that_returns_here_prints_its_result_and_drops_its_children(failed: Failed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 from dagorama import DAGDefinition, dagorama
@@ -71,6 +72,17 @@ class Chained(DAGDefinition):
     @dagorama().syncfn
     def second(self, number: int) -> int:
         return number
+
+
+class Refused(DAGDefinition):
+    @dagorama
+    def entrypoint(self) -> int:
+        pair = (1, Lock())
+        return self.count(pair)
+
+    @dagorama
+    def count(self, pair: tuple[int, object]) -> int:
+        return len(pair)
 
 
 class Awaiting(DAGDefinition):
