@@ -19,15 +19,12 @@ from dagorama.client.connection import dagorama_context as dagorama_context
 from dagorama.client.control import cancel, retry_failed
 from dagorama.client.results import resolve as resolve
 from dagorama.context import current_attempt
-from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import given_to_new, note_assigned, note_constructed, remade
-from dagorama.graph.definitions import entry_promise, instantiate
-from dagorama.graph.hooks import find_hook
+from dagorama.graph.definitions import entry_promise, instantiate, is_prepared, prepare
 from dagorama.graph.immediate_scope import CallScope, ImmediateScope
 from dagorama.graph.launch import Launch
 from dagorama.graph.launch import generate_instance_id as generate_instance_id
-from dagorama.graph.options import set_codec
-from dagorama.graph.reserved import OF_INSTANCES, check_class, refusal
+from dagorama.graph.reserved import OF_INSTANCES, refusal
 from dagorama.graph.start_options import check_id
 from dagorama.models import instance_type, stored
 from dagorama.models.instance_type import InstanceType, is_bindable, is_data_descriptor, on_class
@@ -55,10 +52,7 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
     def __init_subclass__(cls, *, codec: Codec | None = None, **kwargs: Any) -> None:
         """Take the codec of the decorated methods in the class body that do not name one."""
         super().__init_subclass__(**kwargs)
-        check_class(cls, own=(DAGDefinition,))
-        set_codec(cls, codec, sys._getframe(1))
-        find_hook(cls)
-        shipping.add_definition(cls, in_node=current_attempt.get() is not None)
+        prepare(cls, DAGDefinition, codec, sys._getframe(1), in_node=current_attempt.get() is not None)
 
     # Type checkers see the constructor of the subclass.
     if not TYPE_CHECKING:
@@ -66,6 +60,8 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             if (args or kwargs) and cls.__init__ is object.__init__:
                 raise TypeError(f"{cls.__name__}() takes no arguments")
+            if not is_prepared(cls) and cls is not DAGDefinition:
+                prepare(cls, DAGDefinition, None, sys._getframe(1), in_node=False)
             new = super().__new__
             definition = new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
             if not args and not kwargs and cls.__new__ is not DAGDefinition.__new__:

@@ -1,4 +1,4 @@
-"""Definitions for nodes: the registered one of a class, or one constructed with the caller's arguments.
+"""Definitions for nodes: the registered one of a class, or one constructed with the arguments of the caller.
 
 The rule: a worker runs a node on a definition like the caller's, or raises an error that says why it cannot.
 """
@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -23,11 +24,15 @@ from dagorama.graph.constructor_arguments import (
     note_packed,
     unpacked,
 )
+from dagorama.graph.hooks import find_hook
+from dagorama.graph.options import set_codec
+from dagorama.graph.reserved import check_class
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.user_code.names import class_name
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2 import InstanceInfo
+    from dagorama.graph.options import Codec
 
 D = TypeVar("D")
 
@@ -35,6 +40,22 @@ D = TypeVar("D")
 MADE = 128
 
 _made: OrderedDict[tuple[type, bytes], Any] = OrderedDict()
+
+
+def prepare(cls: type, base: type, codec: Codec | None, frame: FrameType, *, in_node: bool) -> None:
+    """Prepare a class that extends `base`, DAGDefinition; `frame` runs the code around the class.
+
+    `in_node`: a running node has made the class. Raises ReservedName, ValueError and TypeMismatch.
+    """
+    check_class(cls, own=(base,))
+    set_codec(cls, codec, frame)
+    find_hook(cls)
+    shipping.add_definition(cls, in_node)
+
+
+def is_prepared(cls: type) -> bool:
+    """Return whether the class was prepared: an `__init_subclass__` of a base may have hidden ours."""
+    return cls in shipping.definitions
 
 
 def instantiate(cls: type[D]) -> D:
