@@ -35,12 +35,13 @@ def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int
     _allow_open_files(options.concurrency)
     memory = SharedMemory(options.concurrency, captures_output=options.captures_output, counts_runs=counts_runs)
     folder = spool_folder()
-    # The fork server exits last, even if the supervisor is killed, so it removes the folder.
+    # The fork server exits last, even if the supervisor is killed, so it removes the folder, unless it is killed too.
     fork_server = ForkServer.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))
     try:
         return _supervise(options, fork_server, memory, folder, parent)
     finally:
         fork_server.close()
+        remove_folder(folder)
 
 
 def run_launched(descriptor: int) -> int:
