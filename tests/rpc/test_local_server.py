@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import struct
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,34 @@ async def test_connections_beyond_the_limit_are_closed() -> None:
                     again.writer.write(hello(found))
                     if not await is_closed(again):
                         break
+
+
+async def test_connections_wait_for_a_free_descriptor_and_one_sentence_says_so(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = await socket_of(served.stub)
+    with socket.socket(socket.AF_UNIX) as client, no_free_descriptor():
+        client.connect(found.path)
+        async with asyncio.timeout(PATIENCE):
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+    [said] = {record.getMessage() for record in caplog.records}
+    assert "cannot be accepted: this process has no free file descriptor: raise its limit" in said
+    assert len(caplog.records) == 1
+    async with connected(found.path) as frames:
+        frames.writer.write(hello(found))
+        assert await frames.read(pings=True) == (PING, b"")
+
+
+@contextmanager
+def no_free_descriptor() -> Iterator[None]:
+    """As if this process had opened as many files as it may."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_more_than_the_buffers_hold_passes_in_both_directions(served: Served) -> None:
