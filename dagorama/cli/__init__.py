@@ -141,7 +141,11 @@ def worker(reload: bool, watch_dir: str | None, watch_pattern: str | None, **fla
     sys.path.insert(0, current_folder())  # as `python -m` would
     from dagorama.worker.main import run_worker
 
-    sys.exit(run_worker(options))
+    try:
+        code = run_worker(options)
+    except SettingsError as error:  # the system allows too little
+        raise click.UsageError(with_address(error)) from None
+    sys.exit(code)
 
 
 def ready_options(flags: dict[str, Any]) -> WorkerOptions:

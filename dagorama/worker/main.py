@@ -22,6 +22,8 @@ from dagorama_monitoring.documentation import with_address
 UNUSABLE = 2  #: exit code
 #: Descriptors that the processes of a worker need for themselves, and for each slot: pipes, locks, and sockets.
 _OPEN_FILES, _FILES_OF_A_SLOT = 128, 10
+#: Descriptors that a worker, each slot, and each slot with captured output have open all the time.
+_LEAST_FILES, _LEAST_OF_A_SLOT, _LEAST_OF_OUTPUT = 32, 4, 4
 # Names of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -33,6 +35,7 @@ def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int
     keyring()  # read the keys once, so that all forked children have the same ones
     counts_runs = options.metrics_port is not None or options.lifetime is not None
     _allow_open_files(options.concurrency)
+    _refuse_too_few_files(options)
     memory = SharedMemory(options.concurrency, captures_output=options.captures_output, counts_runs=counts_runs)
     folder = spool_folder()
     # The fork server exits last, even if the supervisor is killed, so it removes the folder, unless it is killed too.
@@ -109,6 +112,18 @@ def _allow_open_files(slots: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < aim:
         with suppress(ValueError, OSError):  # a kernel or a container may allow less than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (aim, hard))
+
+
+def _refuse_too_few_files(options: WorkerOptions) -> None:
+    """Raise SettingsError if this process may not open the files that a worker needs: gRPC would end it somewhere."""
+    of_a_slot = _LEAST_OF_A_SLOT + (_LEAST_OF_OUTPUT if options.captures_output else 0)
+    needed = _LEAST_FILES + options.concurrency * of_a_slot
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise SettingsError(
+            f"this process may have {limit} open files, and a worker with --concurrency {options.concurrency} needs"
+            f" {needed}: raise the hard limit (LimitNOFILE= in systemd, --ulimit nofile= of a container)"
+        )
 
 
 def _keep_freed_memory() -> None:
