@@ -18,6 +18,7 @@ from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.supervisor.fork_server import ForkServer
 from dagorama.worker.supervisor.spool import remove_folder, spool_folder
 from dagorama_monitoring.documentation import with_address
+from dagorama_monitoring.process import refusal_of_address_space
 
 UNUSABLE = 2  #: exit code
 #: Descriptors that the processes of a worker need for themselves, and for each slot: pipes, locks, and sockets.
@@ -30,6 +31,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int:
     """Run a worker, with its supervisor in this process, and return its exit code. Call it in a fresh process only."""
+    if refusal := refusal_of_address_space("a worker"):
+        raise SettingsError(refusal)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the event loop handles it
     _keep_freed_memory()
     keyring()  # read the keys once, so that all forked children have the same ones

@@ -1,4 +1,4 @@
-"""Standard streams of commands: ones that are closed, and an output that cannot be written.
+"""The process of a program: standard streams that are closed or cannot be written, and a limit of its addresses.
 
 The rule: a store, a socket or a key never gets the descriptor of a standard stream, where programs write.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ STDOUT = 1
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 #: Errors of a write to a file; writes to other files than the output name theirs.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+#: Bytes of address space below which no program starts. A worker reserves 600 MB if it may, a broker 800.
+LEAST = 512 << 20
 
 
 def open_standard_streams() -> None:
@@ -42,6 +46,20 @@ def failing_output() -> Iterator[None]:
         _open_null(STDOUT)  # what is left would be written again at the exit
         print(f"dagorama: the output cannot be written: {error.strerror}", file=sys.stderr)
         sys.exit(1)
+
+
+def refusal_of_address_space(program: str) -> str:
+    """Return why a program cannot run in the address space that it has, and what to do; empty: it can.
+
+    Threads reserve addresses that they never use. If the system refuses one, gRPC waits for a thread forever.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY or limit >= LEAST:
+        return ""
+    return (
+        f"this process may reserve {limit >> 20} MiB of addresses (ulimit -v), and {program} needs {LEAST >> 20}: raise"
+        " this limit, or limit the memory of the container or cgroup instead"
+    )
 
 
 def _open_null(descriptor: int) -> None:
