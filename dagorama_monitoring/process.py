@@ -1,6 +1,7 @@
-"""The process of a program: standard streams that are closed or cannot be written, and a limit of its addresses.
+"""The process of a program: standard streams that are closed or cannot be written, its addresses, temporary folders.
 
-The rule: a store, a socket or a key never gets the descriptor of a standard stream, where programs write.
+The rules: a store, a socket or a key never gets the descriptor of a standard stream, where programs write. A temporary
+folder is locked until the last process that inherits it has exited, so that the folders of killed ones can be removed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from shutil import rmtree
+from tempfile import gettempdir, mkdtemp
 
 STDOUT = 1
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
@@ -68,3 +73,40 @@ def _open_null(descriptor: int) -> None:
     if null != descriptor:
         os.dup2(null, descriptor)
         os.close(null)
+
+
+# --- temporary folders ------------------------------------------------------------------------------------
+
+
+def temporary_folder(kind: str) -> tuple[Path, int]:
+    """Create a folder for this user alone; return it, and the descriptor that keeps it locked while it is open.
+
+    Remove the folders of this kind that killed processes of this user and machine have left. Raise OSError.
+    """
+    parent = Path(gettempdir())
+    prefix = f"dagorama-{kind}-{os.uname().nodename}-"  # a network file system may keep locks to each machine
+    _remove_unlocked(parent, prefix)
+    folder = Path(mkdtemp(prefix="dagorama-", dir=parent))
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with suppress(OSError):  # a file system without locks: the folder keeps a name under which it is never removed
+        flock(descriptor, LOCK_EX)
+        folder = folder.rename(parent / f"{prefix}{os.getpid()}-{os.urandom(6).hex()}")
+    return folder, descriptor
+
+
+def _remove_unlocked(parent: Path, prefix: str) -> None:
+    with suppress(OSError):
+        for folder in parent.iterdir():
+            if folder.name.startswith(prefix):
+                _remove_if_unlocked(folder)
+
+
+def _remove_if_unlocked(folder: Path) -> None:
+    with suppress(OSError):  # it is locked, or another user's
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)

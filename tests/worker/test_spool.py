@@ -1,12 +1,6 @@
 """The spool keeps what is in use, and of the rest what was used last."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import gettempdir
 
 import grpc.aio
 import pytest
@@ -117,79 +111,9 @@ async def test_what_a_child_has_written_waits_for_the_report_if_the_broker_takes
 
 # --- the folder of a worker -------------------------------------------------------------------------------
 
-#: A worker with a child: says its folder, and lives until its input ends.
-WORKER = """
-import os, sys
-from dagorama.worker.spool_files import SpoolValues
-from dagorama.worker.supervisor.spool import spool_folder
-folder = spool_folder()
-SpoolValues(folder).put(b"value")
-if not os.fork():
-    sys.stdin.read()
-    os._exit(0)
-print(folder, flush=True)
-os.wait()
-"""
 
-
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path
-
-
-@contextmanager
-def another_worker() -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A worker in the same temporary folder, and its own folder."""
-    environment = {**os.environ, "TMPDIR": gettempdir()}
-    command = [sys.executable, "-c", WORKER]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        yield process, Path(process.stdout.readline().strip())
-
-
-def test_the_folder_of_a_killed_worker_is_removed_by_the_next_one_when_all_of_its_processes_have_ended(
-    temporary: Path,
-) -> None:
-    with another_worker() as (process, folder):
-        first = spool_folder()
-        process.kill()
-        process.wait()
-        second = spool_folder()
-        assert set(temporary.iterdir()) == {first, second, folder}, "its child still lives"
-        assert process.stdin
-        assert process.stdout
-        process.stdin.close()
-        assert not process.stdout.read(), "nobody holds its end"
-    third = spool_folder()
-    assert set(temporary.iterdir()) == {first, second, third}
-    assert first.stat().st_mode & 0o777 == 0o700
-
-
-def test_folders_and_links_of_others_are_left_alone(temporary: Path) -> None:
-    ours = spool_folder()
-    prefix = ours.name.partition(str(os.getpid()))[0]
-    kept = temporary / "kept"
-    (kept / "inner").mkdir(parents=True)
-    (temporary / f"{prefix}link").symlink_to(kept)
-    (temporary / f"{prefix}file").touch()
-    (temporary / f"{prefix}left").mkdir()
-    (temporary / "dagorama-worker-another.machine-1-ab").mkdir()
-    if os.geteuid() == 0:
-        (temporary / f"{prefix}other").mkdir()
-        os.chown(temporary / f"{prefix}other", 65534, 65534)
-    before = set(temporary.iterdir()) - {temporary / f"{prefix}left"}
-    latest = spool_folder()
-    assert set(temporary.iterdir()) == before | {latest}
-    assert (kept / "inner").exists()
-
-
-def test_a_worker_without_a_temporary_folder_still_gets_a_path(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(temporary / "gone"))
+def test_a_worker_without_a_temporary_folder_still_gets_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     folder = spool_folder()
-    assert folder.parent == temporary / "gone"
+    assert folder.parent == tmp_path / "gone"
     remove_folder(folder)

@@ -1,60 +1,31 @@
-"""The folder of large values that a supervisor shares with its children. Fetched values stay while there is room.
-
-A worker has locked its folder until the last of its processes has exited, however they do. So the next worker of the
-same user on the same machine can tell which folders are left of workers that were killed, and removes them.
-"""
+"""The folder of large values that a supervisor shares with its children. Fetched values stay while there is room."""
 
 import os
-import platform
 import shutil
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from contextlib import suppress
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from tempfile import gettempdir, mkdtemp
+from tempfile import gettempdir
 
 from dagorama.client.shared_files import SharedFiles
 from dagorama.worker.spool_files import BROKER_FOLDER_FILE, TAKES_NAMED, path_of, write_whole
+from dagorama_monitoring.process import temporary_folder
 
 MAX_SPOOL_BYTES = 2 << 30  #: above this size unused values are removed; values in use always stay
 
 
 def spool_folder() -> Path:
     """Return a new folder for this process and its forks, and remove the folders of killed workers."""
-    parent, name = Path(gettempdir()), f"{os.getpid()}-{os.urandom(6).hex()}"
-    # A network file system may keep locks to each machine.
-    ours = f"dagorama-worker-{platform.node()}-"
-    _remove_left(parent, ours)
     try:
-        new = Path(mkdtemp(prefix="dagorama-new-", dir=parent))
-        flock(os.open(new, os.O_RDONLY), LOCK_EX)  # never closed
-        return new.rename(parent / f"{ours}{name}")  # so that no other worker sees the folder without the lock
-    except OSError:
-        return parent / f"dagorama-{name}"  # created with the first value, and never removed by another worker
+        return temporary_folder("worker")[0]  # its lock is never released
+    except OSError:  # the folder is created with the first value then
+        return Path(gettempdir(), f"dagorama-{os.getpid()}-{os.urandom(6).hex()}")
 
 
 def remove_folder(folder: Path) -> None:
     """Remove the folder, if it exists."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_left(parent: Path, prefix: str) -> None:
-    with suppress(OSError):
-        for folder in parent.iterdir():
-            if folder.name.startswith(prefix):
-                _remove_unlocked(folder)
-
-
-def _remove_unlocked(folder: Path) -> None:
-    with suppress(OSError):  # it is locked, or another user's
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            if os.fstat(descriptor).st_uid == os.geteuid():
-                flock(descriptor, LOCK_EX | LOCK_NB)
-                remove_folder(folder)
-        finally:
-            os.close(descriptor)
 
 
 class Spool:
