@@ -17,7 +17,6 @@ from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.frames import PING_EVERY
@@ -26,7 +25,8 @@ from dagorama_broker.rpc.interceptor import AuthInterceptor
 from dagorama_broker.rpc.local_call import LocalConnection, Method
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.settings import Settings
-from dagorama_broker.store.descriptors import RESERVED, shortage
+from dagorama_broker.store.descriptors import RESERVED
+from dagorama_monitoring.listener import AcceptErrors
 
 log = logging.getLogger("dagorama_broker")
 
@@ -36,8 +36,6 @@ SOCKET, LOCK, NEW, FOLDER = "socket", "lock", "unlocked", "dagorama-broker-"
 BACKLOG = 1024
 #: The part of all connections that may be local ones, as its denominator.
 PART = 4
-#: Seconds between two warnings that connections cannot be accepted.
-SILENCE = 60.0
 
 
 class LocalServer:
@@ -59,7 +57,6 @@ class LocalServer:
         self._connections: set[LocalConnection] = set()
         self._server: asyncio.Server | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._say_at = 0.0
 
     def announced(self) -> tuple[str, str]:
         """Return the path of the socket and the word that its clients say; both empty if there is no socket."""
@@ -76,7 +73,7 @@ class LocalServer:
             "Work": Method(service.Work, pb.WorkerMessage.FromString),
         }
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(self._on_error)
+        loop.set_exception_handler(AcceptErrors(log, "connections of processes on this machine"))
         self._server = await loop.create_unix_server(lambda: LocalConnection(self), sock=listening, backlog=BACKLOG)
         self._looking = loop.create_task(self._look())
 
@@ -111,16 +108,6 @@ class LocalServer:
     def leaves(self, connection: LocalConnection) -> None:
         """Forget a connection that has ended."""
         self._connections.discard(connection)
-
-    def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Say in a sentence that connections cannot be accepted; asyncio would log a traceback for each attempt."""
-        error = context.get("exception")
-        if "socket" not in context or not isinstance(error, OSError):
-            loop.default_exception_handler(context)
-        elif loop.time() >= self._say_at:
-            self._say_at = loop.time() + SILENCE
-            why = shortage(error) or error.strerror
-            log.warning("connections of processes on this machine wait, because they cannot be accepted: %s", why)
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import socket
 import struct
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.api.contract import MESSAGE_LIMIT, Role
 from dagorama_broker.rpc import local_call, local_server
 from tests.support.certificates import Authority
+from tests.support.limits import no_free_descriptor
 from tests.support.local_calls import END, MESSAGE, PING, Frames, LocalStub, frame, socket_of
 from tests.support.raw import PATIENCE, Dag, Served, refused, serving
 from tests.support.tokens import Tokens
@@ -307,22 +307,11 @@ async def test_connections_wait_for_a_free_descriptor_and_one_sentence_says_so(
             while not caplog.records:
                 await asyncio.sleep(0.01)
     [said] = {record.getMessage() for record in caplog.records}
-    assert "cannot be accepted: this process has no free file descriptor: raise its limit" in said
+    assert "wait, because this process cannot accept them: Too many open files: raise its limit" in said
     assert len(caplog.records) == 1
     async with connected(found.path) as frames:
         frames.writer.write(hello(found))
         assert await frames.read(pings=True) == (PING, b"")
-
-
-@contextmanager
-def no_free_descriptor() -> Iterator[None]:
-    """As if this process had opened as many files as it may."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_more_than_the_buffers_hold_passes_in_both_directions(served: Served) -> None:
