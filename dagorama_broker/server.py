@@ -121,6 +121,7 @@ async def _watched(access: TokenRegistry | None) -> AsyncIterator[None]:
 
 
 async def _serve(settings: Settings, store: Store, access: TokenRegistry | None, life: _Life) -> None:
+    connections = Connections(connections_within_limits(settings.max_connections), HEALTH)
     await asyncio.to_thread(store.open)
     leadership = Leadership(store, life.stop)
     life.monitoring.obstacle = "" if not store.near else RECOVERING  # a standby is ready to take over
@@ -141,7 +142,6 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
     memory = MemoryGuard(settings.max_memory, broker.memory_size)
-    connections = Connections(connections_within_limits(settings.max_connections), HEALTH)
     local = LocalServer(settings, connections.most)
     places = folder, local.announced
     server, door, service = _server(settings, broker, memory, health, access, places, connections)

@@ -7,13 +7,14 @@ for a few fixed paths, one request per connection, and reads no bodies.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from importlib.util import find_spec
 from threading import Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ LONGEST_HEAD = 8 << 10
 DEADLINE = 15.0
 #: Seconds that `close` waits for the thread.
 CLOSING = 2.0
+#: Seconds between two warnings that connections cannot be accepted.
+SILENCE = 60.0
 #: The command that installs what the page /metrics needs.
 EXTRA = "pip install 'dagorama[metrics]'"
 PLAIN = "text/plain; charset=utf-8"
@@ -86,6 +89,29 @@ def listeners(host: str, *wanted: tuple[int | None, Pages]) -> list[Listener]:
     return made
 
 
+class AcceptErrors:
+    """Handles exceptions of an event loop: one sentence says that connections cannot be accepted now.
+
+    asyncio would log a traceback for each connection that may wait, every second.
+    """
+
+    def __init__(self, log: logging.Logger, connections: str) -> None:
+        """Log to `log`; `connections` names them in the sentence."""
+        self._log = log
+        self._connections = connections
+        self._say_at = 0.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if "socket" not in context or not isinstance(error, OSError):
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._say_at:
+            self._say_at = loop.time() + SILENCE
+            hint = ": raise its limit (ulimit -n, LimitNOFILE= in systemd)" if error.errno == errno.EMFILE else ""
+            why = f"{error.strerror}{hint}"
+            self._log.warning("%s wait, because this process cannot accept them: %s", self._connections, why)
+
+
 class Listener:
     """Serves pages at one address."""
 
@@ -121,6 +147,7 @@ class Listener:
         self._loop.close()
 
     async def _serve(self) -> None:
+        self._loop.set_exception_handler(AcceptErrors(log, f"connections to {self.url}"))
         server = await asyncio.start_server(self._connected, sock=self._socket, limit=LONGEST_HEAD)
         await self._closing.wait()
         server.close()

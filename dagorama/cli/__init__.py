@@ -22,7 +22,7 @@ from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 from dagorama.settings.hosts import checked_host
 from dagorama_monitoring.documentation import with_address
-from dagorama_monitoring.streams import open_standard_streams
+from dagorama_monitoring.process import open_standard_streams
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -143,7 +143,11 @@ def worker(reload: bool, watch_dir: str | None, watch_pattern: str | None, **fla
     sys.path.insert(0, current_folder())  # as `python -m` would
     from dagorama.worker.main import run_worker
 
-    sys.exit(run_worker(options))
+    try:
+        code = run_worker(options)
+    except SettingsError as error:  # the system allows too little
+        raise click.UsageError(with_address(error)) from None
+    sys.exit(code)
 
 
 def ready_options(flags: dict[str, Any]) -> WorkerOptions:

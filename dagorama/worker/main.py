@@ -18,29 +18,36 @@ from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.supervisor.fork_server import ForkServer
 from dagorama.worker.supervisor.spool import remove_folder, spool_folder
 from dagorama_monitoring.documentation import with_address
+from dagorama_monitoring.process import refusal_of_address_space
 
 UNUSABLE = 2  #: exit code
 #: Descriptors that the processes of a worker need for themselves, and for each slot: pipes, locks, and sockets.
 _OPEN_FILES, _FILES_OF_A_SLOT = 128, 10
+#: Descriptors that a worker, each slot, and each slot with captured output have open all the time.
+_LEAST_FILES, _LEAST_OF_A_SLOT, _LEAST_OF_OUTPUT = 32, 4, 4
 # Names of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int:
     """Run a worker, with its supervisor in this process, and return its exit code. Call it in a fresh process only."""
+    if refusal := refusal_of_address_space("a worker"):
+        raise SettingsError(refusal)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the event loop handles it
     _keep_freed_memory()
     keyring()  # read the keys once, so that all forked children have the same ones
     counts_runs = options.metrics_port is not None or options.lifetime is not None
     _allow_open_files(options.concurrency)
+    _refuse_too_few_files(options)
     memory = SharedMemory(options.concurrency, captures_output=options.captures_output, counts_runs=counts_runs)
     folder = spool_folder()
-    # The fork server exits last, even if the supervisor is killed, so it removes the folder.
+    # The fork server exits last, even if the supervisor is killed, so it removes the folder, unless it is killed too.
     fork_server = ForkServer.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))
     try:
         return _supervise(options, fork_server, memory, folder, parent)
     finally:
         fork_server.close()
+        remove_folder(folder)
 
 
 def run_launched(descriptor: int) -> int:
@@ -108,6 +115,18 @@ def _allow_open_files(slots: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < aim:
         with suppress(ValueError, OSError):  # a kernel or a container may allow less than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (aim, hard))
+
+
+def _refuse_too_few_files(options: WorkerOptions) -> None:
+    """Raise SettingsError if this process may not open the files that a worker needs: gRPC would end it somewhere."""
+    of_a_slot = _LEAST_OF_A_SLOT + (_LEAST_OF_OUTPUT if options.captures_output else 0)
+    needed = _LEAST_FILES + options.concurrency * of_a_slot
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise SettingsError(
+            f"this process may have {limit} open files, and a worker with --concurrency {options.concurrency} needs"
+            f" {needed}: raise the hard limit (LimitNOFILE= in systemd, --ulimit nofile= of a container)"
+        )
 
 
 def _keep_freed_memory() -> None:

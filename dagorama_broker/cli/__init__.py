@@ -24,7 +24,7 @@ from dagorama_broker.errors import BindError, Deposed, SettingsError, StoreError
 from dagorama_broker.logging import configure
 from dagorama_broker.settings import Endpoint, Settings
 from dagorama_monitoring.documentation import with_address
-from dagorama_monitoring.streams import open_standard_streams
+from dagorama_monitoring.process import open_standard_streams, refusal_of_address_space
 
 if TYPE_CHECKING:
     from dagorama_broker.cli.dashboard import Dashboard
@@ -115,6 +115,8 @@ def _dashboard(settings: Settings, http_port: int | None) -> Dashboard:
 
 
 def _serve(settings: Settings, launcher: Launcher, dashboard: Dashboard | None) -> None:
+    if refusal := refusal_of_address_space("a broker"):
+        raise SettingsError(refusal)
     # gRPC would log a port that is in use, in addition to our own sentence. Our client sets ERROR, and a broker that a
     # script launches inherits that.
     if os.environ.get("GRPC_VERBOSITY", "ERROR") == "ERROR":

@@ -16,8 +16,9 @@ from dagorama_broker.rpc.tokens import Token, matching, read_tokens
 
 log = logging.getLogger("dagorama_broker")
 
-#: Seconds between two checks whether the file of tokens has changed.
-LOOK = 1.0
+#: Seconds between two checks whether the file of tokens has changed; and for which a changed one must stay the same
+#: before it is read, because a program that writes it in place empties it first.
+LOOK, SETTLE = 0.7, 0.2
 
 
 class TokenRegistry:
@@ -98,7 +99,13 @@ class TokenRegistry:
         while True:
             await asyncio.sleep(LOOK)
             if self._state() != self._read_at:
+                await self._settled()
                 self.read_again()
+
+    async def _settled(self) -> None:
+        found = None
+        while found != (found := self._state()):
+            await asyncio.sleep(SETTLE)
 
     def read_again(self) -> None:
         """Read the file, and end the streams of tokens that were removed from it or changed.
@@ -108,7 +115,9 @@ class TokenRegistry:
         self._read_at = self._state()
         try:
             tokens = read_tokens(self._path)
-        except SettingsError as error:
+            if not tokens and not self._path.stat().st_size:  # a full disk may leave an empty file
+                raise SettingsError(f"{self._path} is empty (to revoke all tokens, write a comment into it)")
+        except (SettingsError, OSError) as error:
             log.error("%s; the tokens that were read before stay valid", error)
             return
         self._tokens = tokens

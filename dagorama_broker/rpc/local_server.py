@@ -26,6 +26,7 @@ from dagorama_broker.rpc.local_call import LocalConnection, Method
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.settings import Settings
 from dagorama_broker.store.descriptors import RESERVED
+from dagorama_monitoring.listener import AcceptErrors
 
 log = logging.getLogger("dagorama_broker")
 
@@ -72,6 +73,7 @@ class LocalServer:
             "Work": Method(service.Work, pb.WorkerMessage.FromString),
         }
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(AcceptErrors(log, "connections of processes on this machine"))
         self._server = await loop.create_unix_server(lambda: LocalConnection(self), sock=listening, backlog=BACKLOG)
         self._looking = loop.create_task(self._look())
 

@@ -11,16 +11,28 @@ import os
 import resource
 from contextlib import suppress
 
+from dagorama_broker.errors import SettingsError
+
 log = logging.getLogger("dagorama_broker")
 
 #: Descriptors that connections leave free: 64 uploads, 8 files of clients that are imported, as many values that are
 #: being read, and about 60 for the store, gRPC, the event loop and the log.
 RESERVED = 200
+#: The fewest descriptors with which a broker can serve: about 30 are open all the time, and gRPC aborts without one.
+LEAST = 48
 
 
 def connections_within_limits(wanted: int) -> int:
-    """Raise the soft limit of open files as far as needed and allowed; return how many connections fit below it."""
+    """Raise the soft limit of open files as far as needed and allowed; return how many connections fit below it.
+
+    Raise SettingsError if none would.
+    """
     limit = _raised_limit(wanted + RESERVED)
+    if limit < LEAST:
+        raise SettingsError(
+            f"this process may have {limit} open files, and a broker needs {LEAST}, and one for each connection: raise"
+            " the hard limit (LimitNOFILE= in systemd, --ulimit nofile= of a container)"
+        )
     fit = max(limit - RESERVED, limit // 2)
     if fit >= wanted:
         return wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -60,7 +61,7 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    _make(folder)
     sync_folder(folder.parent)
 
 
@@ -70,9 +71,16 @@ def make_folders(folder: Path, names: Iterable[str]) -> None:
     existing = set(os.listdir(folder))
     missing = [name for name in names if name not in existing]
     for name in missing:
-        (folder / name).mkdir(mode=0o700, exist_ok=True)
+        _make(folder / name)
     if missing:
         sync_folder(folder)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder.name} is not a folder: move it away") from None
 
 
 def sync_folder(folder: Path) -> None:

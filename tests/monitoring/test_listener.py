@@ -1,6 +1,7 @@
 """The HTTP listener answers probes whatever other clients do."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from http import HTTPStatus
@@ -10,6 +11,7 @@ import pytest
 from dagorama_monitoring import listener as module
 from dagorama_monitoring.listener import LONGEST_HEAD, MOST_CONNECTIONS, Answer, Listener, Request, listeners
 from tests.support.fetching import SECONDS, fetch
+from tests.support.limits import no_free_descriptor
 
 
 async def page(request: Request) -> Answer:
@@ -161,3 +163,21 @@ def test_a_port_that_is_taken_is_one_sentence_and_no_other_port_stays_bound() ->
             listeners("127.0.0.1", (free, {"/a": page}), (port, {"/b": page}))
         with socket.create_server(("127.0.0.1", free)):
             pass
+
+
+def test_clients_wait_for_a_free_descriptor_and_one_sentence_says_so(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch(f"{listener.url}/page")  # its modules are loaded then
+    with socket.socket() as client:
+        with no_free_descriptor():
+            client.connect(("127.0.0.1", listener.port))
+            client.settimeout(SECONDS)
+            deadline = time.monotonic() + SECONDS
+            while not caplog.records and time.monotonic() < deadline:
+                time.sleep(0.01)
+        client.sendall(b"GET /page HTTP/1.1\r\n\r\n")
+        assert b"hello" in rest_of(client)
+    why = "Too many open files: raise its limit (ulimit -n, LimitNOFILE= in systemd)"
+    said = f"connections to {listener.url} wait, because this process cannot accept them: {why}"
+    assert [record.getMessage() for record in caplog.records] == [said]

@@ -20,7 +20,7 @@ from dagorama.api.api_pb2_grpc import DagoramaStub
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.api.contract import Role
 from dagorama_broker.rpc import overview
-from dagorama_broker.rpc.auth import LOOK
+from dagorama_broker.rpc.auth import LOOK, SETTLE
 from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS, SCALER
 from tests.support import raw
 from tests.support.raw import FUNCTION, PATIENCE, Dag, RawWorker, Served, refused, serving
@@ -402,7 +402,7 @@ async def test_a_claim_cannot_be_presented_by_who_could_not_have_been_given_it(t
 
 async def read_again(served: Served) -> None:
     """Until the broker has looked at its file once more."""
-    await asyncio.sleep(LOOK + 0.3)
+    await asyncio.sleep(LOOK + SETTLE + 0.3)
 
 
 @pytest.mark.slow
@@ -465,7 +465,7 @@ async def test_a_token_expires_and_its_streams_with_it(tokens: Tokens) -> None:
         assert "has expired" in str((await worker.end()).details())
 
 
-@pytest.mark.parametrize("damage", ["gone", "not TOML", "writable by all"])
+@pytest.mark.parametrize("damage", ["gone", "not TOML", "empty", "writable by all"])
 async def test_a_file_that_cannot_be_used_changes_nothing_and_is_logged(
     tokens: Tokens, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -484,9 +484,26 @@ def damaged(path: Path, damage: str) -> Iterator[None]:
         path.unlink()
     elif damage == "not TOML":
         path.write_text("[[token]")
+    elif damage == "empty":
+        path.write_text("")
     else:
         path.chmod(0o666)
     yield
+
+
+@pytest.mark.slow
+async def test_a_file_is_not_read_while_it_is_being_written(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        worker = await worker_of(served, tokens["worker"])
+        records = tokens.path.read_text()
+        until = asyncio.get_running_loop().time() + LOOK + 2 * SETTLE
+        with tokens.path.open("w") as file:  # each prefix is a valid file, without the token of the worker
+            while asyncio.get_running_loop().time() < until:
+                print("# a comment", file=file, flush=True)
+                await asyncio.sleep(SETTLE / 4)
+            file.write(records)
+        await read_again(served)
+        assert worker.ended is None
 
 
 async def test_sighup_reads_the_file_at_once(tokens: Tokens) -> None:

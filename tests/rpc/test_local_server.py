@@ -22,6 +22,7 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.api.contract import MESSAGE_LIMIT, Role
 from dagorama_broker.rpc import local_call, local_server
 from tests.support.certificates import Authority
+from tests.support.limits import no_free_descriptor
 from tests.support.local_calls import END, MESSAGE, PING, Frames, LocalStub, frame, socket_of
 from tests.support.raw import PATIENCE, Dag, Served, refused, serving
 from tests.support.tokens import Tokens
@@ -294,6 +295,23 @@ async def test_connections_beyond_the_limit_are_closed() -> None:
                     again.writer.write(hello(found))
                     if not await is_closed(again):
                         break
+
+
+async def test_connections_wait_for_a_free_descriptor_and_one_sentence_says_so(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = await socket_of(served.stub)
+    with socket.socket(socket.AF_UNIX) as client, no_free_descriptor():
+        client.connect(found.path)
+        async with asyncio.timeout(PATIENCE):
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+    [said] = {record.getMessage() for record in caplog.records}
+    assert "wait, because this process cannot accept them: Too many open files: raise its limit" in said
+    assert len(caplog.records) == 1
+    async with connected(found.path) as frames:
+        frames.writer.write(hello(found))
+        assert await frames.read(pings=True) == (PING, b"")
 
 
 async def test_more_than_the_buffers_hold_passes_in_both_directions(served: Served) -> None:

@@ -16,7 +16,7 @@ import pytest
 from dagorama.api.broker_pb2 import GetStatusRequest, ValueChunk
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker.errors import StoreError
-from dagorama_broker.store.descriptors import RESERVED, connections_within_limits
+from dagorama_broker.store.descriptors import LEAST, RESERVED, connections_within_limits
 from dagorama_broker.store.sqlite.connection import translate_sqlite_errors
 from tests.support.processes import SECONDS
 
@@ -47,6 +47,14 @@ def test_fewer_connections_than_asked_for_are_said(caplog: pytest.LogCaptureFixt
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert connections_within_limits(hard) == hard - RESERVED
     assert f"at most {hard - RESERVED} connections at once, not {hard}: this process may have" in caplog.text
+
+
+def test_a_broker_that_may_open_too_few_files_ends_with_a_sentence(tmp_path: Path) -> None:
+    command = f"ulimit -n 16; exec {sys.executable} -m dagorama_broker serve --port 0 --store sqlite:///{tmp_path}/s"
+    broker = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=SECONDS)
+    said = f"dagorama-broker: this process may have 16 open files, and a broker needs {LEAST}, and one for each"
+    assert (broker.returncode, broker.stderr[: len(said)]) == (78, said)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

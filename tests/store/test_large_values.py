@@ -198,6 +198,15 @@ def test_a_disk_that_takes_no_more_is_an_error_that_says_so_and_leaves_nothing(f
     assert kept(files) == []
 
 
+@pytest.mark.parametrize("name", ["", "unfinished"])
+def test_a_file_that_has_the_name_of_a_folder_is_named(files: LargeFiles, name: str) -> None:
+    file = files.folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    with pytest.raises(StoreError, match=f"^large values in {files.folder}: {file.name} is not a folder"):
+        files.put([CONTENT])
+
+
 def test_what_a_killed_broker_was_writing_is_swept_out_at_the_next_start(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "broker.sqlite3")
     begun(store)

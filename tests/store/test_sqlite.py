@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from shutil import rmtree
+from shutil import copyfile, rmtree
 from typing import cast
 
 import pytest
@@ -484,6 +484,37 @@ def test_a_copy_that_a_disk_does_not_take_is_told_of_the_copy_and_leaves_nothing
         with pytest.raises(StoreError, match=rf"^{target}: the disk"):
             restore(path, target, None)
     assert not os.listdir(target.parent)
+
+
+def test_a_copy_in_a_read_only_folder_becomes_a_store_and_gets_no_files_beside_it(folder_of_nobody: Path) -> None:
+    copy, restored = folder_of_nobody / "copies" / "copy", folder_of_nobody / "restored"
+    fill(folder_of_nobody / "served")
+    back_up(folder_of_nobody / "served", None, copy)
+    restore(copy, restored, Path(f"{restored}.values"))
+    assert os.listdir(copy.parent) == [copy.name]
+    copy.parent.chmod(0o500)
+    try:
+        restore(copy, folder_of_nobody / "again", None)
+    finally:
+        copy.parent.chmod(0o700)
+    assert read_all(folder_of_nobody / "again") == read_all(folder_of_nobody / "served")
+
+
+def test_a_copy_with_a_log_has_what_the_log_holds(path: Path, tmp_path: Path) -> None:
+    with opened(path):
+        (tmp_path / "crashed").mkdir()
+        for name in ("", "-wal"):
+            copyfile(f"{path}{name}", tmp_path / "crashed" / f"copy{name}")
+    assert restore(tmp_path / "crashed" / "copy", tmp_path / "restored", None).path == tmp_path / "restored"
+
+
+def test_what_is_wrong_with_a_copy_is_told_of_the_copy_alone(path: Path, tmp_path: Path) -> None:
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match=rf"^{path}: it is damaged or not a dagorama store") as error:
+        restore(path, tmp_path / "restored", Path(f"{tmp_path}/restored.values"))
+    assert "restored" not in str(error.value)
+    with pytest.raises(StoreError, match=rf"^{path}: it is damaged or not a dagorama store"):
+        back_up(path, Path(f"{path}.values"), tmp_path / "target")
 
 
 def test_a_full_disk_is_an_error_that_says_so(path: Path) -> None:

@@ -30,3 +30,11 @@ def test_a_worker_may_open_the_files_that_its_slots_need() -> None:
         worker = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=WAIT)
         assert resolve_all(pairs, timeout=WAIT) == list(range(SLOTS))
     assert (worker.returncode, "Too many open files" in worker.stderr) == (0, False)
+
+
+def test_a_worker_that_may_open_too_few_files_ends_with_a_sentence() -> None:
+    command = f"ulimit -n 20; exec {sys.executable} -m dagorama.worker --concurrency 2"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    worker = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=WAIT)
+    said = "Error: this process may have 20 open files, and a worker with --concurrency 2 needs 40: raise the hard"
+    assert (worker.returncode, said in worker.stderr, "Traceback" in worker.stderr) == (2, True, False)

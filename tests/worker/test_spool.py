@@ -10,7 +10,7 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.client.shared_files import SharedFiles
 from dagorama.errors import RequestRejected, ValueNotReadable
 from dagorama.worker.spool_files import SpoolValues
-from dagorama.worker.supervisor.spool import Spool
+from dagorama.worker.supervisor.spool import Spool, remove_folder, spool_folder
 from dagorama.worker.supervisor.transfers import Transfers
 
 
@@ -107,3 +107,13 @@ async def test_what_a_child_has_written_waits_for_the_report_if_the_broker_takes
     assert transfers.is_left(name) is takes_named
     assert not transfers.is_left(b"")  # it is not in the broker's folder
     assert [file.name for file in (folder / "unfinished").iterdir()] == [(digest if takes_named else name).hex()]
+
+
+# --- the folder of a worker -------------------------------------------------------------------------------
+
+
+def test_a_worker_without_a_temporary_folder_still_gets_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    folder = spool_folder()
+    assert folder.parent == tmp_path / "gone"
+    remove_folder(folder)

@@ -10,13 +10,17 @@ from tempfile import gettempdir
 
 from dagorama.client.shared_files import SharedFiles
 from dagorama.worker.spool_files import BROKER_FOLDER_FILE, TAKES_NAMED, path_of, write_whole
+from dagorama_monitoring.process import temporary_folder
 
 MAX_SPOOL_BYTES = 2 << 30  #: above this size unused values are removed; values in use always stay
 
 
 def spool_folder() -> Path:
-    """Return a new path for the folder of this process. The folder is created with the first value."""
-    return Path(gettempdir(), f"dagorama-{os.getpid()}-{os.urandom(6).hex()}")
+    """Return a new folder for this process and its forks, and remove the folders of killed workers."""
+    try:
+        return temporary_folder("worker")[0]  # its lock is never released
+    except OSError:  # the folder is created with the first value then
+        return Path(gettempdir(), f"dagorama-{os.getpid()}-{os.urandom(6).hex()}")
 
 
 def remove_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +12,7 @@ from shutil import rmtree
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.rows import LargeRow
 from dagorama_broker.store.large_values import LargeFiles
+from dagorama_monitoring.process import temporary_folder
 
 
 class LargeValues:
@@ -70,10 +71,15 @@ class LargeValues:
         return self._files
 
     def _temporary_folder(self) -> Path:
-        """Create a folder that is deleted with this object, or at the interpreter's exit."""
+        """Create a folder that is deleted with this object, at the interpreter's exit, or by the next broker."""
         try:
-            folder = tempfile.mkdtemp(prefix="dagorama-")
+            folder, lock = temporary_folder("memory")
         except OSError as error:
             raise StoreError(f"no folder for large values: {error.strerror or error}") from error
-        weakref.finalize(self, rmtree, folder, ignore_errors=True)
-        return Path(folder)
+        weakref.finalize(self, _remove, folder, lock)
+        return folder
+
+
+def _remove(folder: Path, lock: int) -> None:
+    rmtree(folder, ignore_errors=True)
+    os.close(lock)

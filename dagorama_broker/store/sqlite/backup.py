@@ -56,7 +56,7 @@ def back_up(store: Path, values_folder: Path | None, target: Path) -> Backup:
         raise StoreError(f"there is no store {store}")
     if existing := [name for name in _BESIDE if os.path.lexists(f"{target}{name}")]:
         raise StoreError(f"{target}{existing[0]} exists: choose another target, or remove it first")
-    with translate_sqlite_errors(target), _unfinished(target) as copy:
+    with translate_sqlite_errors(target, store, values_folder), _unfinished(target) as copy:
         values = Path(f"{copy}.values")
         if values_folder is not None:
             copy_values(values_folder, values)
@@ -140,12 +140,12 @@ def _finish(copy: Path, target: Path) -> None:
 def _copy_database(store: Path, copy: Path) -> None:
     os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with (
-            translate_sqlite_errors(store),
-            closing(sqlite3.connect(_read_only(store), uri=True, timeout=BUSY_SECONDS)) as source,
-            closing(sqlite3.connect(copy)) as target,
-        ):
-            source.backup(target)  # all pages in one step, so from one snapshot
+        with translate_sqlite_errors(store), closing(sqlite3.connect(copy)) as target:
+            before = _state(store)
+            with closing(sqlite3.connect(_read_only(store), uri=True, timeout=BUSY_SECONDS)) as source:
+                source.backup(target)  # all pages in one step, so from one snapshot
+            if _has_no_log(before) and _state(store) != before:
+                raise StoreError("a broker or another program changed it meanwhile: run the command again")
     except StoreError as error:
         cause = error.__cause__
         if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode in _OF_WRITING:
@@ -154,8 +154,30 @@ def _copy_database(store: Path, copy: Path) -> None:
 
 
 def _read_only(store: Path) -> str:
-    # A connection that may write would checkpoint the log when it is closed, and no broker serves the store.
-    return f"file:{quote(str(store.resolve()))}?mode=ro"
+    """Return a URI for a connection that changes nothing.
+
+    One that may write would checkpoint the log when it is closed, and no broker serves the store. If there is no log,
+    `immutable` keeps SQLite from creating one, with an index: they would stay, and a read-only folder cannot have them.
+    """
+    still = "&immutable=1" if _has_no_log(_state(store)) else ""
+    return f"file:{quote(str(store.resolve()))}?mode=ro{still}"
+
+
+def _state(store: Path) -> list[tuple[int, int] | None]:
+    """Return sizes and times of the database and of the files with its newest changes; None for a missing one."""
+    return [_size_and_time(Path(f"{store.resolve()}{name}")) for name in _BESIDE[:3]]
+
+
+def _size_and_time(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _has_no_log(state: list[tuple[int, int] | None]) -> bool:
+    return not any(found and found[0] for found in state[1:])
 
 
 def _checked(copy: Path, values: Path) -> Backup:

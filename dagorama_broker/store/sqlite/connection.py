@@ -215,8 +215,11 @@ def _trouble(error: OSError, path: Path) -> str:
 
 
 @contextmanager
-def translate_sqlite_errors(path: Path) -> Iterator[None]:
-    """Translate errors of SQLite and of the file system to a StoreError of one sentence that names the file."""
+def translate_sqlite_errors(path: Path, *others: Path | None) -> Iterator[None]:
+    """Translate errors of SQLite and of the file system to a StoreError of one sentence that names the file.
+
+    A StoreError that names the file already, or one of `others`, stays as it is.
+    """
     try:
         yield
     except (sqlite3.Error, OverflowError, UnicodeError) as error:
@@ -227,6 +230,6 @@ def translate_sqlite_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"{path}: {_trouble(error, path)}") from error
     except StoreError as error:
-        if str(path) in str(error):
+        if any(str(named) in str(error) for named in (path, *others) if named is not None):
             raise
         raise StoreError(f"{path}: {error}") from error
