@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from html import unescape
 
 import pytest
 
-from dagorama import DAGDefinition, Limit, QueueTimeout, Rate, dagorama, resolve
+from dagorama import DAGDefinition, Limit, QueueTimeout, Rate, dagorama, later, resolve
 from dagorama.client.connection import connection
 from dagorama.models.state import State
+from dagorama_broker.launch import LaunchedBroker
 from tests.dashboard.conftest import Seen
-from tests.dashboard.serving import dashboard
+from tests.dashboard.serving import Dashboard, dashboard
 from tests.dashboard.shown_work import HOSTILE, Lonely
 from tests.support.brokers import launch_broker
 
@@ -65,6 +67,13 @@ def test_instances_are_found_by_id_definition_label_user_id_function_and_error(s
         page = seen.pages.get("/instances", params={"q": text}).text
         assert f"/instances/{found}" in page, text
         assert missing is None or f"/instances/{missing}" not in page, text
+
+
+def test_the_links_of_labels_find_their_instances(seen: Seen) -> None:
+    addresses = set(re.findall('<a class="tag" href="([^"]+)"', seen.pages.page("/instances")))
+    assert len(addresses) == 2  # one for each label; all instances have the same ones
+    for address in addresses:
+        assert f"/instances/{seen.completed}" in seen.pages.page(unescape(address)), address
 
 
 @pytest.mark.parametrize("text", ["label:x", "deadbeef", "id:nothing", "error:nothing", "label:=x", "nonsense"])
@@ -258,6 +267,17 @@ def test_data_of_an_unknown_instance_is_not_found(seen: Seen) -> None:
     for part in ("shape", "map", "live"):
         response = seen.pages.get(f"/instances/00000000-0000-0000-0000-000000000000/graph/{part}")
         assert response.status_code == 404
+
+
+def test_a_node_that_starts_later_is_delayed_and_nobody_says_that_it_is_retried(
+    empty: tuple[Dashboard, LaunchedBroker],
+) -> None:
+    pages, _ = empty
+    instance, _ = later(Lonely(), 3_600)()
+    page = pages.page(f"/instances/{instance.instance_id}/1")
+    assert "Why it is delayed" in page
+    assert "retrying" not in page
+    assert "retrying" not in pages.page(f"/instances/{instance.instance_id}?view=table")
 
 
 # --- no broker --------------------------------------------------------------------------------------------
