@@ -55,7 +55,8 @@ async def _ended(broker: Broker, node: FoundNode, outcome: OutcomeRow) -> pb.Exp
 
 def _unfinished(broker: Broker, id: bytes, node: Node) -> pb.Explanation:
     scheduler = broker.scheduler
-    causes, complete = scheduler.causes_of([node]) if node.state in _WAITS else ([], True)
+    waits_for_nodes = node.state in _WAITS and node.wait is None
+    causes, complete = scheduler.causes_of([node]) if waits_for_nodes else ([], True)
     return pb.Explanation(
         node=id,
         function=node.queue.function.name,

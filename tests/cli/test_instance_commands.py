@@ -178,6 +178,7 @@ def test_nodes_are_shown_by_worker_run_time_and_failed_attempts() -> None:
 
 @pytest.mark.usefixtures("broker")
 def test_actions_are_listed_with_what_they_were_about() -> None:
+    assert said("actions") == "no actions\n"
     one = started(2)
     said("queues", "pause", "models")
     said("cancel", uuid(one))

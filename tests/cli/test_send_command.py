@@ -53,7 +53,12 @@ def test_a_signal_is_sent_from_a_shell_and_the_node_shows_it() -> None:
     )
     assert "until 20" in explained
     assert "[signal]" in explained
+    of_node = json.loads(run("explain", f"{instance.instance_id}/1", "-o", "json").stdout)
+    assert ([each["code"] for each in of_node["reasons"]], of_node["causes"]) == (["signal"], [])
+    first, second = json.loads(run("show", instance.instance_id, "-o", "json").stdout)["nodes"]
+    assert (first["signal"]["name"], first["signal"]["state"], second["signal"]) == ("approval", "awaited", None)
     waiting = run("show", f"{instance.instance_id}/1").stdout
+    assert "deployed" not in waiting
     assert "wait_for(approval)" in waiting
     assert "then it fails" in waiting
 
