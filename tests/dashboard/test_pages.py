@@ -9,7 +9,7 @@ from html import unescape
 
 import pytest
 
-from dagorama import DAGDefinition, Limit, QueueTimeout, Rate, dagorama, later, resolve
+from dagorama import DAGDefinition, Limit, QueueTimeout, Rate, dagorama, later, resolve, wait_for
 from dagorama.client.connection import connection
 from dagorama.models.state import State
 from dagorama_broker.launch import LaunchedBroker
@@ -31,6 +31,15 @@ class Rated(DAGDefinition):
     )
     def entrypoint(self, tenant: str) -> str:
         return tenant
+
+
+class Asked(DAGDefinition):
+    def entrypoint(self, count: int) -> int:
+        return self.total([wait_for(f"part-{number}", int) for number in range(count)])
+
+    @dagorama
+    def total(self, parts: list[int]) -> int:
+        return sum(parts)
 
 
 def test_the_overview_shows_rates_failures_and_what_cannot_run(seen: Seen) -> None:
@@ -278,6 +287,14 @@ def test_a_node_that_starts_later_is_delayed_and_nobody_says_that_it_is_retried(
     assert "Why it is delayed" in page
     assert "retrying" not in page
     assert "retrying" not in pages.page(f"/instances/{instance.instance_id}?view=table")
+
+
+def test_a_node_that_waits_for_many_functions_says_how_many_are_not_shown(
+    empty: tuple[Dashboard, LaunchedBroker],
+) -> None:
+    pages, _ = empty
+    instance, _ = Asked()(7)
+    assert "and for 2 other groups of nodes" in pages.page(f"/instances/{instance.instance_id}/8")
 
 
 # --- no broker --------------------------------------------------------------------------------------------
