@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from click.testing import CliRunner, Result
@@ -114,6 +117,28 @@ def test_ended_instances_are_deleted() -> None:
     assert said("delete", "id=good") == "1 instance deleted\n"
     assert "was deleted by a user" in said("delete", uuid(good), code=1)
     assert said("delete", "--completed", "--yes") == "0 instances deleted\n"
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize(("typed", "code"), [(b"n\n", 1), (b"\x03", 130)])
+def test_a_question_that_is_not_agreed_to_deletes_nothing(typed: bytes, code: int) -> None:
+    one = started(2)
+    execute_worker(infinite_loop=False)
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-m", "dagorama", "delete", "--completed"])
+    shown = b""
+    while b"[y/N]" not in shown:
+        shown += os.read(terminal, 4096)
+    os.write(terminal, typed)
+    shown = b""
+    with suppress(OSError):  # the other end is closed
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+    assert b"dagorama: nothing was deleted" in shown
+    assert names("list") == [uuid(one)]
 
 
 @pytest.mark.usefixtures("broker")
