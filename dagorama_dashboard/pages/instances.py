@@ -25,6 +25,8 @@ class Search(NamedTuple):
 
 def search_of(text: str, state: str = "") -> Search:
     """Return what a search like `label:tenant=7 function:Fan.work refused` means. Raises RequestRejected."""
+    if state not in STATES:
+        raise RequestRejected(f"state={state!r} is none of {', '.join(filter(None, STATES))}")
     asked = pb.ListInstancesRequest(unfinished=state == "unfinished", failed=state == "failed")
     digits = ""
     for word in _words(text):

@@ -78,6 +78,14 @@ def test_instances_are_found_by_id_definition_label_user_id_function_and_error(s
         assert missing is None or f"/instances/{missing}" not in page, text
 
 
+def test_a_state_that_does_not_exist_finds_nothing(seen: Seen) -> None:
+    page = unescape(seen.pages.get("/instances", params={"state": "odd"}).text)
+    assert "state='odd' is none of unfinished, failed" in page
+    assert f"/instances/{seen.completed}" not in page
+    asked = seen.pages.get("/confirm", params={"action": "delete", "all": "1", "q": "", "state": "odd"})
+    assert asked.status_code == 400
+
+
 def test_the_links_of_labels_find_their_instances(seen: Seen) -> None:
     addresses = set(re.findall('<a class="tag" href="([^"]+)"', seen.pages.page("/instances")))
     assert len(addresses) == 2  # one for each label; all instances have the same ones
