@@ -32,13 +32,11 @@ def _codes(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @click.option("--ignore", multiple=True, callback=_codes, metavar="CODES", help="Do not report these codes.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders that match.")
 @click.option("-o", "--output", type=click.Choice([*FORMS]), default="text", show_default=True, help="Output format.")
-@click.option(
-    "--stdin-name", default="<stdin>", show_default=True, help="Path to report for code that PATH - reads from stdin."
-)
+@click.option("--stdin-name", help="Path to report for code that PATH - reads from stdin.  [default: <stdin>]")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the findings, without a summary.")
 def check(
     paths: tuple[str, ...], select: tuple[str, ...], ignore: tuple[str, ...], exclude: tuple[str, ...], output: str,
-    stdin_name: str, quiet: bool,
+    stdin_name: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Find misuses of promises in files and folders, without running their code. The default is the current folder.
 
@@ -50,9 +48,11 @@ def check(
     Exit codes: 0 no findings, 1 findings, 2 usage error, or a file that cannot be checked.
     """
     settings, codes = _settings(select, ignore, exclude)
+    if stdin_name is not None and STDIN not in paths:
+        raise click.UsageError("--stdin-name names what is read from stdin: pass - as a PATH too")
     files, unreadable = collect([path for path in paths or (".",) if path != STDIN], settings.exclude)
     if STDIN in paths:
-        files = _with_stdin(files, stdin_name)
+        files = _with_stdin(files, stdin_name if stdin_name is not None else "<stdin>")
     result = check_files(files, codes, unreadable)
     _print(result, output, quiet)
     sys.exit(UNCHECKED if result.unreadable else FOUND if result.findings else CLEAN)

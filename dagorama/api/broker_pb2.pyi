@@ -3920,6 +3920,7 @@ class Explanation(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
     CAUSES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
@@ -3927,6 +3928,8 @@ class Explanation(_message.Message):
     node: _builtins.bytes
     function: _builtins.str
     state: Global___NodeState.ValueType
+    left_out: _builtins.int
+    """groups of nodes that are not among the causes"""
     more: _builtins.bool
     """not all nodes that it waits for were looked at"""
     since: _builtins.float
@@ -3951,6 +3954,7 @@ class Explanation(_message.Message):
         state: Global___NodeState.ValueType = ...,
         reasons: _abc.Iterable[Global___Reason] | None = ...,
         causes: _abc.Iterable[Global___Cause] | None = ...,
+        left_out: _builtins.int = ...,
         more: _builtins.bool = ...,
         since: _builtins.float = ...,
         schedule: _builtins.str = ...,
@@ -3958,7 +3962,7 @@ class Explanation(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "function", b"function", "more", b"more", "node", b"node", "reasons", b"reasons", "schedule", b"schedule", "scheduled_for", b"scheduled_for", "since", b"since", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "function", b"function", "left_out", b"left_out", "more", b"more", "node", b"node", "reasons", b"reasons", "schedule", b"schedule", "scheduled_for", b"scheduled_for", "since", b"since", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

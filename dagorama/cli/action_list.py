@@ -36,7 +36,7 @@ def actions(broker: Connection, limit: int) -> Answer:
     rows = list(map(_row, found))
     note = cut_note(limit, total, "actions") if total > len(found) else ""
     heads = ("time", "by", "action", "target", "nodes", "instance")
-    return Answer(table(heads, rows), list(map(_data, found)), note)
+    return Answer(table(heads, rows) if rows else "no actions", list(map(_data, found)), note)
 
 
 def _row(action: broker_pb2.Action) -> tuple[str, ...]:

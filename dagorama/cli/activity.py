@@ -43,7 +43,7 @@ def _redraw(replies: Iterator[broker_pb2.Activity]) -> None:
         for reply in replies:
             drawn = Table(caption=Text(summary(reply)))
             for head in HEADS:
-                drawn.add_column(head, justify="left" if head in ("queue", "paused") else "right")
+                drawn.add_column(head, justify="left" if head in ("queue", "paused") else "right", overflow="fold")
             for row in _rows(reply):
                 drawn.add_row(*(Text(harmless(cell)) for cell in row))
             live.update(drawn, refresh=True)

@@ -74,7 +74,12 @@ def _ask(number: int) -> None:
     """Ask a person; without a terminal, refuse."""
     if not sys.stdin.isatty():
         raise click.UsageError(f"{number:,} instances match: pass --yes to delete them, or --dry-run to list them")
-    if not click.confirm(f"Delete {pluralize(number, 'instance', 'instances')}?", err=True):
+    try:
+        is_agreed = click.confirm(f"Delete {pluralize(number, 'instance', 'instances')}?", err=True)
+    except click.Abort:  # Ctrl-C, or the end of the input
+        click.echo(err=True)
+        fail("nothing was deleted", ExitCode.INTERRUPTED)
+    if not is_agreed:
         fail("nothing was deleted", ExitCode.REFUSED)
 
 

@@ -79,6 +79,8 @@ def _causes(found: broker_pb2.Explanation, names: Mapping[bytes, str]) -> Iterat
         example = f", such as {names[cause.node]}" if cause.nodes > 1 else f", {names[cause.node]}"
         yield f"  {what}, {State(cause.state).name}{example}"
         yield from _reasons(cause.reasons, names, "  ")
+    if found.left_out:
+        yield f"  and for {pluralize(found.left_out, 'other group', 'other groups')} of nodes"
 
 
 def _data(found: broker_pb2.Explanation) -> dict[str, object]:
@@ -93,7 +95,8 @@ def _data(found: broker_pb2.Explanation) -> dict[str, object]:
             }
             for cause in found.causes
         ],
-        "more": found.more, "schedule": found.schedule or None, "scheduled_for": found.scheduled_for or None,
+        "causes_left_out": found.left_out, "more": found.more,
+        "schedule": found.schedule or None, "scheduled_for": found.scheduled_for or None,
     }  # fmt: skip
 
 

@@ -267,8 +267,17 @@ def node_data(node: broker_pb2.NodeInfo, instance: bytes) -> dict[str, object]:
         "from_aborted_attempt": node.from_aborted_attempt,
         "used_failure": node.used_failure,
         "cached": uuid_text(node.cached.node),
+        "signal": signal_data(node.signal),
         "failure_hook": is_hook(instance, node.node),
     }
+
+
+def signal_data(signal: broker_pb2.SignalInfo) -> dict[str, object] | None:
+    """Return the signal that a node waits for, or has waited for, as JSON data; None if there is none."""
+    if not signal.name:
+        return None
+    end = broker_pb2.SignalEnd.Name(signal.end).removeprefix("SIGNAL_").lower()
+    return {"name": signal.name, "state": end, "until": signal.until or None, "by": signal.by or None}
 
 
 def function_data(function: broker_pb2.Function) -> dict[str, object]:

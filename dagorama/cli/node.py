@@ -39,7 +39,7 @@ def node_answer(
         **data, "instance": f"{instance}", "made_with": details.made_with.partition(" ")[0] or None,
         "attempts": _attempts(details),
         "failure_of": uuid_text(details.failure.node) if details.HasField("failure") else None,
-        "ready_at": details.ready_at or None, "signal": signal_data(info.signal),
+        "ready_at": details.ready_at or None,
         "argument_bytes": details.argument_bytes, "value_bytes": details.value_bytes if info.ended else None,
         "arguments": arguments, "value": value or None,
     }, names=[f"{UUID(bytes=info.node)}"])  # fmt: skip
@@ -56,7 +56,7 @@ def _facts(
         ("state", state),
         ("function", function.name),
         ("called as", "the failure hook of its instance" if is_hook(instance.bytes, info.node) else ""),
-        ("hash", function.hash or "of the code deployed when it runs"),
+        ("hash", "" if info.signal.name else function.hash or "of the code deployed when it runs"),
         ("created with", details.made_with.partition(" ")[0]),
         ("queue", function.queue),
         ("taint", function.taint),
@@ -108,14 +108,6 @@ def signal_facts(signal: broker_pb2.SignalInfo) -> list[tuple[str, str]]:
     after = "then it takes its default" if signal.has_default else "then it fails"
     until = f"{time_text(signal.until)}; {after}" if signal.until and signal.end not in ends else ""
     return [("signal", signal.name), ("signal was", ends.get(signal.end, "")), ("waits until", until)]
-
-
-def signal_data(signal: broker_pb2.SignalInfo) -> dict[str, object] | None:
-    """Return the same as JSON data; None for a node that waits for no signal."""
-    if not signal.name:
-        return None
-    end = broker_pb2.SignalEnd.Name(signal.end).removeprefix("SIGNAL_").lower()
-    return {"name": signal.name, "state": end, "until": signal.until or None, "by": signal.by or None}
 
 
 def _report(report: broker_pb2.NodeReport) -> str:

@@ -97,11 +97,13 @@ def _opened_value(details: broker_pb2.NodeDetails) -> bytes:
 def _unpickled(
     broker: Connection, envelope: bytes, names: Mapping[bytes, str]
 ) -> tuple[Sequence[object], Mapping[str, object]]:
-    """Unpickle verified arguments. Raises ValueNotReadable."""
+    """Unpickle verified arguments, with modules of the current folder too. Raises ValueNotReadable."""
+    from dagorama.cli.loading import import_path_of_workers
     from dagorama.client.large_values import BrokerValues
     from dagorama.values.codec import decode_call
     from dagorama.values.envelope import references
 
+    import_path_of_workers()
     fill = [_Promised(_name(names, id)) for id in references(envelope)]
     return decode_call(envelope, fill, get_large=BrokerValues(broker).get)
 

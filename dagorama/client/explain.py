@@ -83,6 +83,8 @@ def _explained(instance: bytes, node: bytes) -> str:
         nodes = "1 node" if cause.nodes == 1 else f"{cause.nodes:,} nodes"
         of = f"{nodes} of {cause.function.rpartition(':')[2]} ({State(cause.state).name})"
         lines.append(f"it ultimately waits for {of}: {', '.join(map(_reason, cause.reasons))}")
+    if found.left_out:
+        lines.append(f"and for {found.left_out} other group{'' if found.left_out == 1 else 's'} of nodes")
     return "; ".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -16,9 +17,11 @@ from dagorama.context import is_held_back
 from dagorama.errors import PromiseMisuse
 from dagorama.models.log_record import LEFT_OUT, STREAMS, LogRecord
 from dagorama.models.promise import DAGPromise, InstanceRef
+from dagorama.models.texts import check_characters
 
 #: Parts that are fetched at once.
 PAGE = 64
+_HIGHEST_ATTEMPT = 2**32 - 1
 
 
 class Logs(Following[LogRecord]):
@@ -66,6 +69,7 @@ def logs(
     check_instance("logs()", instance)
     if is_held_back(instance.instance_id.bytes):
         raise PromiseMisuse(f"{instance!r} was made in a `with batch():` block: read its logs after the block")
+    _check_filters(attempt, function, since)
     owner = instance.instance_id.bytes if promise is None else owner_of(instance, promise)
     request = broker_pb2.GetLogsRequest(
         instance=owner,
@@ -76,6 +80,16 @@ def logs(
         follow=follow,
     )
     return Logs(connection(), request)
+
+
+def _check_filters(attempt: object, function: object, since: object) -> None:
+    if not isinstance(attempt, int) or not 0 <= attempt <= _HIGHEST_ATTEMPT:
+        raise ValueError(f"attempt is {attempt!r}: it must be the number of an attempt, from 1, or 0 for all")
+    if not isinstance(function, str):
+        raise TypeError(f'function is {function!r}: it must be a name like "package.module:Class.method"')
+    check_characters(function, "function")
+    if not isinstance(since, int | float) or not isfinite(since):
+        raise ValueError(f"since is {since!r}: it must be a number of seconds since 1970")
 
 
 def records_of(piece: broker_pb2.LogPiece, since: float = 0.0) -> Iterator[LogRecord]:

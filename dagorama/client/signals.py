@@ -39,6 +39,8 @@ def send(
     """
     id = _id_of(instance)
     refuse_held_back("send()", id)
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a signal is {name!r}: it must be a str")
     request = SendSignalRequest(
         instance=id, name=check_characters(name, "name"), value=encoded(name, value, type_), key=_checked_key(key)
     )

@@ -145,8 +145,8 @@ class Retention:
             raise FailedPrecondition(f"instance {id.hex()} has unfinished nodes: cancel it, or wait until it ends")
         if naming := await self._commits.quickly(self._store.naming, stored.row.key):
             raise FailedPrecondition(
-                f"instance {naming[0].row.id.hex()} returned a promise of instance {id.hex()} and needs its values:"
-                " delete that one first"
+                f"instance {naming[0].row.id.hex()} needs values of instance {id.hex()}, which it has from the cache or"
+                " through promises that it returned: delete that one first"
             )
         return RemovedRow(stored.row.key, id, stored.ended, stored.failed, DELETED)
 

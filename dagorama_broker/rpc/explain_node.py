@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
@@ -12,7 +13,7 @@ from dagorama_broker.model.queries import FoundNode, StoredInstance
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.rpc.failures import headline
 from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
-from dagorama_broker.scheduler import Cause, Node, Reason, ReasonCode
+from dagorama_broker.scheduler import Cause, Causes, Node, Reason, ReasonCode
 
 _WAITS = (State.WAITING, State.RESOLVING)
 
@@ -38,9 +39,8 @@ async def _instance(broker: Broker, stored: StoredInstance) -> pb.Explanation:
     marks = (await broker.commits.in_view(broker.store.view.marks, [row.key])).get(row.key)
     fired = fired_by(row.definition, marks.name, row.id) if marks is not None else None
     schedule, time = fired or ("", "")
-    causes, complete = broker.scheduler.causes_of(broker.scheduler.unfinished_of(row.id))
-    causes_shown = [_cause(broker, cause) for cause in causes]
-    return pb.Explanation(causes=causes_shown, more=not complete, schedule=schedule, scheduled_for=time)
+    causes = broker.scheduler.causes_of(broker.scheduler.unfinished_of(row.id))
+    return pb.Explanation(schedule=schedule, scheduled_for=time, **_causes(broker, causes))
 
 
 async def _ended(broker: Broker, node: FoundNode, outcome: OutcomeRow) -> pb.Explanation:
@@ -55,16 +55,24 @@ async def _ended(broker: Broker, node: FoundNode, outcome: OutcomeRow) -> pb.Exp
 
 def _unfinished(broker: Broker, id: bytes, node: Node) -> pb.Explanation:
     scheduler = broker.scheduler
-    causes, complete = scheduler.causes_of([node]) if node.state in _WAITS else ([], True)
+    waits_for_nodes = node.state in _WAITS and node.wait is None
     return pb.Explanation(
         node=id,
         function=node.queue.function.name,
         state=pb.NodeState.ValueType(node.state),
         reasons=_reasons(broker, node, scheduler.reasons_of(node)),
-        causes=[_cause(broker, cause) for cause in causes],
-        more=not complete,
         since=scheduler.running_since(node),
+        **(_causes(broker, scheduler.causes_of([node])) if waits_for_nodes else {}),
     )
+
+
+def _causes(broker: Broker, causes: Causes) -> dict[str, Any]:
+    """Return the fields of an explanation about what nodes wait for in the end."""
+    return {
+        "causes": [_cause(broker, cause) for cause in causes.largest],
+        "left_out": causes.left_out,
+        "more": not causes.complete,
+    }
 
 
 def _cause(broker: Broker, cause: Cause) -> pb.Cause:

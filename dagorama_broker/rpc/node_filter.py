@@ -12,7 +12,7 @@ from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import StoredNode
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.rpc.fields import check_name
-from dagorama_broker.rpc.node_info import SeenNode, state_of
+from dagorama_broker.rpc.node_info import SeenNode, last_failure, state_of
 from dagorama_broker.scheduler import Node
 
 #: States that one request may name, counting repetitions.
@@ -78,6 +78,8 @@ class NodeSieve:
     def _worker(self, node: StoredNode, live: Node | None) -> str:
         if live is not None and live.slot is not None:
             return live.slot.worker.info.name
+        if live is not None and (failure := last_failure(live)) is not None:
+            return failure.worker
         outcome = _result(node, live)
         return self._workers.get(outcome.worker, "") if outcome is not None else ""
 
@@ -85,6 +87,8 @@ class NodeSieve:
         scheduler = self._broker.scheduler
         if live is not None and (since := scheduler.running_since(live)):
             return int((scheduler.now + scheduler.wall - since) * 1_000_000)
+        if live is not None and (failure := last_failure(live)) is not None:
+            return failure.microseconds
         outcome = _result(node, live)
         return outcome.microseconds if outcome is not None else 0
 

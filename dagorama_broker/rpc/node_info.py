@@ -116,6 +116,8 @@ class NodeInfos:
             info.signal.CopyFrom(signal_message(wait))
         if live is not None and live.state is state:
             self._add_live(info, live)
+            if state is State.RESOLVING and node.outcome is not None:
+                self._add_run(info, node.outcome)
         elif node.outcome is not None and state in ENDED:
             await self._add_ended(info, node, node.outcome)
         return info
@@ -136,6 +138,9 @@ class NodeInfos:
                 trouble.worker_losses,
             )
             info.reason = _headline(trouble.failure)
+            if (failure := last_failure(node)) is not None:
+                info.worker, info.microseconds = failure.worker, failure.microseconds
+                info.started = failure.ended - failure.microseconds / 1_000_000 if failure.microseconds else 0.0
             if node.state is State.BACKOFF:
                 info.retry_at = trouble.retry_at + self._scheduler.wall
         if node.state is State.QUEUED and (why := self._nobody(node.queue)):
@@ -156,13 +161,17 @@ class NodeInfos:
                 node.progress.worker_losses,
             )
         info.ended = outcome.ended
+        self._add_run(info, outcome)
+        if outcome.root_cause:
+            info.root_cause = self._ids[outcome.root_cause] if outcome.root_cause != node.key else b""
+            info.reason = await self._failure(outcome.root_cause)
+
+    def _add_run(self, info: pb.NodeInfo, outcome: OutcomeRow) -> None:
+        """Add which worker ran the last attempt, and when, of a node that has ended or resolves."""
         info.worker = self._workers.get(outcome.worker, "")
         info.microseconds = outcome.microseconds
         if outcome.microseconds:
             info.started = (outcome.returned or outcome.ended) - outcome.microseconds / 1_000_000
-        if outcome.root_cause:
-            info.root_cause = self._ids[outcome.root_cause] if outcome.root_cause != node.key else b""
-            info.reason = await self._failure(outcome.root_cause)
 
     async def _failure(self, root_cause: int) -> str:
         known = self._failures.get(root_cause)
@@ -170,6 +179,14 @@ class NodeInfos:
             outcome = await self._broker.lookups.outcome(root_cause)
             known = self._failures[root_cause] = _headline(outcome.failure if outcome is not None else None)
         return known
+
+
+def last_failure(node: Node) -> Failure | None:
+    """Return how the last attempt of a node failed that no worker holds now; None: there was none, or it did not."""
+    trouble = node.failures
+    if node.slot is not None or node.state is State.RESOLVING or trouble is None or trouble.failure is None:
+        return None
+    return Failure.unpacked(trouble.failure)
 
 
 def _sources(node: StoredNode) -> list[int]:

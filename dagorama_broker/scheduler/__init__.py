@@ -17,7 +17,7 @@ from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
 from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue, QueueGate
 from dagorama_broker.scheduler.rates import ChangedLimit, queued_of
-from dagorama_broker.scheduler.reasons import Cause, Reason
+from dagorama_broker.scheduler.reasons import Cause, Causes, Reason
 from dagorama_broker.scheduler.rebind import DEPLOYED, Rebindable, ReboundFunction, refuse_uncovered
 from dagorama_broker.scheduler.recording import Recording
 from dagorama_broker.scheduler.requests import AnnouncedKey, NewNodes, Start, WorkerInfo, name_key
@@ -35,6 +35,7 @@ __all__ = [
     "SOON",
     "AnnouncedKey",
     "Cause",
+    "Causes",
     "ChangedLimit",
     "Demand",
     "DemandLook",

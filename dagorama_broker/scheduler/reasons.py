@@ -53,6 +53,14 @@ class Cause(NamedTuple):
     reasons: list[Reason]
 
 
+class Causes(NamedTuple):
+    """The causes for which nodes have not ended."""
+
+    largest: list[Cause]  #: at most MOST_CAUSES, most nodes first
+    left_out: int  #: number of causes that are not among these
+    complete: bool  #: all nodes that they wait for were looked at
+
+
 class Situation(NamedTuple):
     """The circumstances that grants depend on, in addition to nodes and workers."""
 
@@ -74,14 +82,15 @@ def reasons_of(claims: Claims, node: Node, situation: Situation) -> list[Reason]
     return list(_queued(claims, node, situation))
 
 
-def causes_of(claims: Claims, nodes: Iterable[Node], situation: Situation) -> tuple[list[Cause], bool]:
-    """Return what these nodes wait for in the end, most nodes first, and whether all of them were looked at."""
+def causes_of(claims: Claims, nodes: Iterable[Node], situation: Situation) -> Causes:
+    """Return what these nodes wait for in the end."""
     ends, complete = Explainer(claims).ends(nodes)
     groups: dict[tuple[object, ...], list[Node]] = {}
     for node in ends:
         groups.setdefault((node.queue.number, node.state, node.slot is None), []).append(node)
     largest = sorted(groups.values(), key=len, reverse=True)[:MOST_CAUSES]
-    return [Cause(group[0], len(group), reasons_of(claims, group[0], situation)) for group in largest], complete
+    causes = [Cause(group[0], len(group), reasons_of(claims, group[0], situation)) for group in largest]
+    return Causes(causes, len(groups) - len(causes), complete)
 
 
 # --- by state -------------------------------------------------------------------------------------------

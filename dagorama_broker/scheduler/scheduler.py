@@ -24,7 +24,7 @@ from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.obstacles import left_behind
 from dagorama_broker.scheduler.queues import QueueGate
-from dagorama_broker.scheduler.reasons import Cause, Reason, Situation, causes_of, closed_reason, reasons_of
+from dagorama_broker.scheduler.reasons import Causes, Reason, Situation, causes_of, closed_reason, reasons_of
 from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind, rebind_deployed
 from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.requests import NewNodes
@@ -182,8 +182,8 @@ class Scheduler(Signals):
         """Return why an unfinished node is not running, or where it runs."""
         return reasons_of(self.claims, node, self._situation())
 
-    def causes_of(self, nodes: Iterable[Node]) -> tuple[list[Cause], bool]:
-        """Return what these nodes wait for in the end, most nodes first, and whether all of them were looked at."""
+    def causes_of(self, nodes: Iterable[Node]) -> Causes:
+        """Return what these nodes wait for in the end."""
         return causes_of(self.claims, nodes, self._situation())
 
     def _situation(self) -> Situation:

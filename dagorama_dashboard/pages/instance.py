@@ -35,7 +35,7 @@ FILTERS = (
     Filter("running", (State.CLAIMED,)),
     Filter("queued", (State.QUEUED,)),
     Filter("waiting", (State.WAITING, State.RESOLVING)),
-    Filter("retrying", (State.BACKOFF,)),
+    Filter("delayed", (State.BACKOFF,)),
     Filter("done", (State.COMPLETED,)),
     Filter("cancelled", (State.CANCELLED,)),
 )

@@ -25,6 +25,8 @@ class Search(NamedTuple):
 
 def search_of(text: str, state: str = "") -> Search:
     """Return what a search like `label:tenant=7 function:Fan.work refused` means. Raises RequestRejected."""
+    if state not in STATES:
+        raise RequestRejected(f"state={state!r} is none of {', '.join(filter(None, STATES))}")
     asked = pb.ListInstancesRequest(unfinished=state == "unfinished", failed=state == "failed")
     digits = ""
     for word in _words(text):
@@ -46,16 +48,18 @@ def search_of(text: str, state: str = "") -> Search:
 
 
 def _words(text: str) -> list[str]:
-    """Return the words of a search; quotes keep blanks together."""
-    words, word, quote = [], "", False
+    """Return the words of a search; quotes keep blanks together, and a pair of them within quotes is one."""
+    words, word, quote, before = [], "", False, ""
     for character in text:
         if character == '"':
             quote = not quote
+            word += '"' if quote and before == '"' else ""
         elif character.isspace() and not quote:
             words.append(word)
             word = ""
         else:
             word += character
+        before = character
     return [each for each in (*words, word) if each]
 
 

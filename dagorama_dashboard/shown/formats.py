@@ -31,7 +31,7 @@ SHOWN = {
     State.QUEUED: Shown("queued", "◔", "queued"),
     State.CLAIMED: Shown("running", "◐", "running"),
     State.RESOLVING: Shown("waiting", "○", "resolving"),
-    State.BACKOFF: Shown("backoff", "↻", "retrying"),
+    State.BACKOFF: Shown("backoff", "↻", "delayed"),
     State.COMPLETED: Shown("done", "●", "done"),
     State.FAILED: Shown("failed", "✕", "failed"),
     State.CANCELLED: Shown("cancelled", "⊘", "cancelled"),
@@ -122,6 +122,11 @@ def module(name: str) -> str:
     return name.rpartition(":")[0]
 
 
+def label_search(name: str, value: str) -> str:
+    """Return the search for instances with a label."""
+    return 'label:"' + f"{name}={value}".replace('"', '""') + '"'
+
+
 def failure_search(group: FailureGroup) -> str:
     """Return the search for instances with nodes of a group: by function, and by what their messages share."""
     shared = max(_DETAILS.split(group.message), key=len).strip()[:LONGEST_SHARED]
@@ -134,5 +139,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "number": number, "rate": rate, "duration": duration, "age": age, "ago": ago, "iso": iso, "clock": clock,
     "due": due,
     "size": size, "uuid": uuid, "short": short, "label": function_label, "module": module,
-    "search": failure_search,
+    "search": failure_search, "label_search": label_search,
 }  # fmt: skip

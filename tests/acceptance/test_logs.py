@@ -8,6 +8,7 @@ import ctypes
 import io
 import json
 import logging
+import math
 import os
 import pty
 import subprocess
@@ -353,6 +354,12 @@ def test_what_has_no_logs_is_refused(broker: LaunchedBroker) -> None:
             logs(instance)
     with pytest.raises(TypeError, match="must be the instance"):
         logs(promise)  # type: ignore[arg-type]  # that is the mistake
+    with pytest.raises(ValueError, match=r"^attempt is -1: it must be the number of an attempt, from 1, or 0 for all$"):
+        logs(instance, attempt=-1)
+    with pytest.raises(ValueError, match=r"^since is nan: it must be a number of seconds since 1970$"):
+        logs(instance, since=math.nan)
+    with pytest.raises(TypeError, match=r"^function is 3: it must be a name"):
+        logs(instance, function=3)  # type: ignore[arg-type]
     with pytest.raises(NotFound, match="is not known"):
         list(Logs(connection(), broker_pb2.GetLogsRequest(instance=bytes(16))))
 

@@ -266,6 +266,11 @@ def test_stdin_is_checked_under_its_name_and_stands_for_the_file(monkeypatch: py
     assert _with_stdin(monkeypatch, BAD, "check", "-") == [f"<stdin>:{LINE}:{COLUMN}: DAG001"]
 
 
+def test_a_name_for_stdin_that_is_not_read_is_refused() -> None:
+    result = CliRunner().invoke(main, ["check", "--stdin-name", "app.py"])
+    assert (result.exit_code, "pass - as a PATH too" in result.stderr) == (2, True)
+
+
 def _with_stdin(monkeypatch: pytest.MonkeyPatch, text: str, *arguments: str) -> list[str]:
     result = CliRunner().invoke(main, arguments, input=text)
     return [" ".join(line.split(" ")[:2]) for line in result.stdout.splitlines()]

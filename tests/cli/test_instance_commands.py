@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from click.testing import CliRunner, Result
@@ -117,6 +120,28 @@ def test_ended_instances_are_deleted() -> None:
 
 
 @pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize(("typed", "code"), [(b"n\n", 1), (b"\x03", 130)])
+def test_a_question_that_is_not_agreed_to_deletes_nothing(typed: bytes, code: int) -> None:
+    one = started(2)
+    execute_worker(infinite_loop=False)
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-m", "dagorama", "delete", "--completed"])
+    shown = b""
+    while b"[y/N]" not in shown:
+        shown += os.read(terminal, 4096)
+    os.write(terminal, typed)
+    shown = b""
+    with suppress(OSError):  # the other end is closed
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+    assert b"dagorama: nothing was deleted" in shown
+    assert names("list") == [uuid(one)]
+
+
+@pytest.mark.usefixtures("broker")
 def test_of_several_named_instances_those_are_deleted_that_can_be() -> None:
     good, bad = started(2, "good"), started(3, "bad")
     execute_worker(infinite_loop=False)
@@ -178,6 +203,7 @@ def test_nodes_are_shown_by_worker_run_time_and_failed_attempts() -> None:
 
 @pytest.mark.usefixtures("broker")
 def test_actions_are_listed_with_what_they_were_about() -> None:
+    assert said("actions") == "no actions\n"
     one = started(2)
     said("queues", "pause", "models")
     said("cancel", uuid(one))

@@ -40,6 +40,15 @@ def run(*arguments: object, input: str | None = None) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], input=input)
 
 
+class Voted(DAGDefinition):
+    def entrypoint(self, voters: int) -> int:
+        return self.total([wait_for(f"vote-{number}", int) for number in range(voters)])
+
+    @dagorama
+    def total(self, votes: list[int]) -> int:
+        return sum(votes)
+
+
 def started() -> DAGInstance:
     return start(Approved(), id="order-1")()[0]
 
@@ -53,7 +62,12 @@ def test_a_signal_is_sent_from_a_shell_and_the_node_shows_it() -> None:
     )
     assert "until 20" in explained
     assert "[signal]" in explained
+    of_node = json.loads(run("explain", f"{instance.instance_id}/1", "-o", "json").stdout)
+    assert ([each["code"] for each in of_node["reasons"]], of_node["causes"]) == (["signal"], [])
+    first, second = json.loads(run("show", instance.instance_id, "-o", "json").stdout)["nodes"]
+    assert (first["signal"]["name"], first["signal"]["state"], second["signal"]) == ("approval", "awaited", None)
     waiting = run("show", f"{instance.instance_id}/1").stdout
+    assert "deployed" not in waiting
     assert "wait_for(approval)" in waiting
     assert "then it fails" in waiting
 
@@ -69,6 +83,19 @@ def test_a_signal_is_sent_from_a_shell_and_the_node_shows_it() -> None:
     assert found["signal"]["name"] == "approval"
     assert found["signal"]["state"] == "sent"
     assert found["arguments"][0] == "'approval'"
+
+
+@pytest.mark.parametrize(("voters", "others"), [(5, ""), (6, "1 other group"), (8, "3 other groups")])
+def test_an_explanation_says_how_many_causes_it_leaves_out(voters: int, others: str) -> None:
+    instance, promise = Voted()(voters)
+    for of in (f"{instance.instance_id}", f"{instance.instance_id}/{voters + 1}"):
+        text = run("explain", of).stdout
+        assert text.count("1 node of wait_for(vote-") == 5
+        assert text.endswith(f"  and for {others} of nodes\n" if others else "[signal]\n")
+        assert json.loads(run("explain", of, "-o", "json").stdout)["causes_left_out"] == voters - 5
+    with pytest.raises(TimeoutError) as caught:
+        resolve(instance, promise, timeout=0.01)
+    assert (f"; and for {others} of nodes" in f"{caught.value}") == bool(others)
 
 
 def test_a_signal_is_read_from_standard_input_and_sent_once_with_a_key() -> None:

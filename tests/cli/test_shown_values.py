@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +34,28 @@ class Bill(DAGDefinition, codec="json"):
     @dagorama
     def text(self, total: float, *, tip: float) -> str:
         return f"{total + tip:.2f}\x1b[31m"
+
+
+OF_A_FOLDER = """
+from dataclasses import dataclass
+
+from dagorama import DAGDefinition, dagorama
+
+
+@dataclass
+class Point:
+    x: int
+
+
+class Drawn(DAGDefinition):
+    @dagorama
+    def entrypoint(self, point: Point) -> int:
+        return point.x
+
+
+def made():
+    return Drawn()(Point(3))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +93,22 @@ def test_without_the_key_json_is_shown_as_not_verified(bill: str, monkeypatch: p
 def test_values_are_only_asked_for_with_the_option(bill: str) -> None:
     shown = data("show", bill, "/2")
     assert (shown["arguments"], shown["value"]) == (None, None)
+
+
+def test_arguments_are_unpickled_with_the_modules_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_this_folder.py").write_text(OF_A_FOLDER)
+    monkeypatch.chdir(tmp_path)
+    with launch_broker(port=0):
+        with monkeypatch.context() as here:
+            here.syspath_prepend(tmp_path)
+            instance, _ = import_module("of_this_folder").made()
+            here.delitem(sys.modules, "of_this_folder")
+        with monkeypatch.context() as path:
+            path.setattr(sys, "path", list(sys.path))
+            shown = data("show", instance.instance_id, "/1", "--arguments")
+    assert shown["arguments"] == ["Point(x=3)"]
 
 
 def test_debug_prints_a_json_result_as_json(bill: str) -> None:

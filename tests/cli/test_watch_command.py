@@ -56,9 +56,22 @@ def test_names_are_shown_as_they_are_and_control_no_terminal() -> None:
     function = FunctionProgress("m:D.\x1b[31m[red]page", {State.QUEUED: 1})
     drawn = Console(file=StringIO(), width=120)
     with drawn.capture() as written:
-        drawn.print(rich_table("3f9a", Progress((function,), "m:[bold]\x1b[2J", 100.0, None, False), None))
+        drawn.print(rich_table("3f9a", Progress((function,), "m:[bold]\x1b[2J", 100.0, None, False), None, 120))
     assert "m:[bold]\\x1b[2J  3f9a" in written.get()
     assert "D.\\x1b[31m[red]page" in written.get()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_table_has_all_names_and_numbers_also_on_a_narrow_terminal(width: int) -> None:
+    measure = FunctionProgress(
+        "m:Shapes.measure", {State.COMPLETED: 12_300, State.QUEUED: 20_000, State.FAILED: 7}, 7, 2.0
+    )
+    drawn = Console(file=StringIO(), width=width)
+    with drawn.capture() as written:
+        drawn.print(rich_table("3f9a", progress(measure, pages(1, 1, 1)), None, width))
+    words = written.get().split()
+    assert "…" not in written.get()
+    assert {"Shapes.measure", "12300", "of", "32307", "20000", "7", "286", "ms", "in", "all"} <= set(words)
 
 
 class Watched(Connection):

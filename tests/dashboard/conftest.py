@@ -14,7 +14,7 @@ from dagorama import start
 from dagorama.client.connection import connection
 from dagorama_broker.launch import LaunchedBroker
 from tests.dashboard.serving import Dashboard, dashboard
-from tests.dashboard.shown_work import HOSTILE, Lonely, Shapes
+from tests.dashboard.shown_work import HOSTILE, QUOTED, Lonely, Shapes
 from tests.support.brokers import launch_broker
 from tests.support.tokens import Tokens
 from tests.support.workers import launch_workers
@@ -34,7 +34,7 @@ def seen() -> Iterator[Seen]:
     """Yield a dashboard on which an instance has completed, one has failed, and one can never run."""
     with launch_broker(0) as broker:
         ids = [
-            start(definition, id=name, labels={"tenant": HOSTILE}, fair=HOSTILE)(*arguments)[0].instance_id
+            start(definition, id=name, labels={"tenant": HOSTILE, **QUOTED}, fair=HOSTILE)(*arguments)[0].instance_id
             for name, definition, arguments in (
                 ("fine", Shapes(), (3, -1)),
                 ("broken", Shapes(), (4, 2)),

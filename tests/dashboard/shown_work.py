@@ -6,6 +6,8 @@ from dagorama import DAGDefinition, dagorama
 
 #: Text that would run in a page that does not escape it.
 HOSTILE = "<img src=x onerror=alert(1)>"
+#: A label whose name and value have quotes.
+QUOTED = {'the "name"': '"value" of "it"'}
 
 
 class Shapes(DAGDefinition):

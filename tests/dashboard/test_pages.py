@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from html import unescape
 
 import pytest
 
-from dagorama import DAGDefinition, Limit, QueueTimeout, Rate, dagorama, resolve
+from dagorama import DAGDefinition, Limit, QueueTimeout, Rate, dagorama, later, resolve, wait_for
 from dagorama.client.connection import connection
 from dagorama.models.state import State
+from dagorama_broker.launch import LaunchedBroker
 from tests.dashboard.conftest import Seen
-from tests.dashboard.serving import dashboard
+from tests.dashboard.serving import Dashboard, dashboard
 from tests.dashboard.shown_work import HOSTILE, Lonely
 from tests.support.brokers import launch_broker
 
@@ -29,6 +31,15 @@ class Rated(DAGDefinition):
     )
     def entrypoint(self, tenant: str) -> str:
         return tenant
+
+
+class Asked(DAGDefinition):
+    def entrypoint(self, count: int) -> int:
+        return self.total([wait_for(f"part-{number}", int) for number in range(count)])
+
+    @dagorama
+    def total(self, parts: list[int]) -> int:
+        return sum(parts)
 
 
 def test_the_overview_shows_rates_failures_and_what_cannot_run(seen: Seen) -> None:
@@ -65,6 +76,21 @@ def test_instances_are_found_by_id_definition_label_user_id_function_and_error(s
         page = seen.pages.get("/instances", params={"q": text}).text
         assert f"/instances/{found}" in page, text
         assert missing is None or f"/instances/{missing}" not in page, text
+
+
+def test_a_state_that_does_not_exist_finds_nothing(seen: Seen) -> None:
+    page = unescape(seen.pages.get("/instances", params={"state": "odd"}).text)
+    assert "state='odd' is none of unfinished, failed" in page
+    assert f"/instances/{seen.completed}" not in page
+    asked = seen.pages.get("/confirm", params={"action": "delete", "all": "1", "q": "", "state": "odd"})
+    assert asked.status_code == 400
+
+
+def test_the_links_of_labels_find_their_instances(seen: Seen) -> None:
+    addresses = set(re.findall('<a class="tag" href="([^"]+)"', seen.pages.page("/instances")))
+    assert len(addresses) == 2  # one for each label; all instances have the same ones
+    for address in addresses:
+        assert f"/instances/{seen.completed}" in seen.pages.page(unescape(address)), address
 
 
 @pytest.mark.parametrize("text", ["label:x", "deadbeef", "id:nothing", "error:nothing", "label:=x", "nonsense"])
@@ -258,6 +284,25 @@ def test_data_of_an_unknown_instance_is_not_found(seen: Seen) -> None:
     for part in ("shape", "map", "live"):
         response = seen.pages.get(f"/instances/00000000-0000-0000-0000-000000000000/graph/{part}")
         assert response.status_code == 404
+
+
+def test_a_node_that_starts_later_is_delayed_and_nobody_says_that_it_is_retried(
+    empty: tuple[Dashboard, LaunchedBroker],
+) -> None:
+    pages, _ = empty
+    instance, _ = later(Lonely(), 3_600)()
+    page = pages.page(f"/instances/{instance.instance_id}/1")
+    assert "Why it is delayed" in page
+    assert "retrying" not in page
+    assert "retrying" not in pages.page(f"/instances/{instance.instance_id}?view=table")
+
+
+def test_a_node_that_waits_for_many_functions_says_how_many_are_not_shown(
+    empty: tuple[Dashboard, LaunchedBroker],
+) -> None:
+    pages, _ = empty
+    instance, _ = Asked()(7)
+    assert "and for 2 other groups of nodes" in pages.page(f"/instances/{instance.instance_id}/8")
 
 
 # --- no broker --------------------------------------------------------------------------------------------

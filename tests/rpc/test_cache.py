@@ -52,7 +52,7 @@ async def test_a_later_node_has_the_value_of_the_first_also_after_a_restart(tmp_
         details = await served.stub.GetNode(pb.GetNodeRequest(instance=second.instance, node=second.id(0)))
         assert details.info.state == COMPLETED
         assert (details.info.cached.node, details.info.cached.instance) == (first.id(0), first.instance)
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "needs its values"):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, ", which it has from the cache or"):
             await served.stub.Delete(pb.DeleteRequest(instance=first.instance))
 
 
@@ -84,7 +84,7 @@ async def test_a_node_whose_value_is_cached_under_its_key_completes_without_a_wo
         details = await served.stub.GetNode(pb.GetNodeRequest(instance=second.instance, node=second.id(0)))
         assert (details.info.cached.node, details.info.worker) == (first.id(0), "")
         assert (await served.stub.ListCache(pb.ListCacheRequest())).hits == 1
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "needs its values"):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, ", which it has from the cache or"):
             await served.stub.Delete(pb.DeleteRequest(instance=first.instance))
 
 

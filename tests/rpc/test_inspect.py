@@ -181,10 +181,14 @@ async def test_a_node_that_waits_before_its_next_run_says_until_when() -> None:
         dag = Dag()
         pausing = pb.Function(name="work:Task.pausing", hash="h", retry=pb.Retry(max_attempts=2, interval=600))
         await submit(served.stub, dag.submission(b"a", functions=[pausing]))
-        worker = await served.worker()
-        await worker.durable(await worker.fail(await worker.node()))
+        worker = await served.worker(name="here")
+        await worker.durable(await worker.fail(await worker.node(), microseconds=40))
         (node,) = (await nodes(served, dag)).nodes
         assert node.state == pb.BACKOFF
+        assert (node.worker, node.microseconds) == ("here", 40)
+        (found,) = (await nodes(served, dag, worker="here", min_microseconds=40)).nodes
+        assert found.node == node.node
+        assert not (await nodes(served, dag, min_microseconds=41)).nodes
         info = await served.stub.GetInstance(pb.GetInstanceRequest(instance=dag.instance))
         assert 590 < node.retry_at - info.created < 660
         (queue,) = (await served.status()).queues
@@ -296,6 +300,8 @@ async def test_the_attempt_that_created_a_node_and_the_time_until_it_returned_pr
         await worker.durable(await worker.complete(await worker.node()))
         after = (await nodes(served, dag)).nodes[0]
         assert (before.state, after.state) == (pb.RESOLVING, pb.COMPLETED)
+        assert (before.worker, before.microseconds) == (after.worker, 2_000_000)
+        assert before.started == pytest.approx(after.started, abs=1e-3)
         assert child.created - after.started == pytest.approx(2.0, abs=1e-3)  # it is created when its parent returns
         assert after.microseconds == 2_000_000
         assert not after.creator

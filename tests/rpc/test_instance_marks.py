@@ -237,7 +237,7 @@ async def test_an_instance_that_another_one_needs_is_kept_until_that_is_deleted(
     report = results(node, functions=[FUNCTION], children=[made], ref_count=[1], ref=[-1], foreign=[dag.id(0)])
     await worker.durable(await worker.report(report))
     await worker.durable(await worker.complete(await worker.node()))
-    with refused(grpc.StatusCode.FAILED_PRECONDITION, f"instance {node.instance.hex()} returned a promise"):
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, f"instance {node.instance.hex()} needs values of"):
         await served.stub.Delete(pb.DeleteRequest(instance=dag.instance))
     await served.stub.Delete(pb.DeleteRequest(instance=node.instance))
     await served.stub.Delete(pb.DeleteRequest(instance=dag.instance))

@@ -246,8 +246,8 @@ class TestSingleFlight:
         (reason,) = driver.scheduler.reasons_of(driver.scheduler.graph.nodes[driver.key("b")])
         assert reason.code is ReasonCode.COMPUTED_ELSEWHERE
         assert [driver.name(node) for node in reason.nodes] == ["a"]
-        causes, _ = driver.scheduler.causes_of([driver.scheduler.graph.nodes[driver.key("b")]])
-        assert [driver.name(cause.node) for cause in causes] == ["a"], "it ultimately waits for that"
+        causes = driver.scheduler.causes_of([driver.scheduler.graph.nodes[driver.key("b")]])
+        assert [driver.name(cause.node) for cause in causes.largest] == ["a"], "it ultimately waits for that"
 
     def test_it_gets_the_value(self, driver: SchedulerDriver) -> None:
         hand, _ = self.two(driver)

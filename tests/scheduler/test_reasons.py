@@ -183,9 +183,9 @@ def test_the_causes_of_many_waiting_nodes_are_few_and_the_largest_comes_first(dr
     )
     node = driver.scheduler.graph.find(driver.ids["last"])
     assert node is not None
-    causes, complete = driver.scheduler.causes_of([node])
-    assert complete
-    found = [(cause.nodes, cause.reasons[0].code) for cause in causes]
+    causes = driver.scheduler.causes_of([node])
+    assert (causes.left_out, causes.complete) == (0, True)
+    found = [(cause.nodes, cause.reasons[0].code) for cause in causes.largest]
     assert found == [(20, C.NO_TOLERATION), (1, C.BUSY), (1, C.RUNNING)]
 
 
@@ -193,10 +193,10 @@ def test_causes_that_were_not_all_looked_at_say_so(driver: SchedulerDriver) -> N
     names = [f"n{number}" for number in range(MOST + 1)]
     driver.spawn(*names)
     nodes = list(driver.scheduler.nodes.values())
-    causes, complete = driver.scheduler.causes_of(nodes)
-    assert ([cause.nodes for cause in causes], complete) == ([MOST], False)
-    causes, complete = driver.scheduler.causes_of(nodes[:MOST])
-    assert ([cause.nodes for cause in causes], complete) == ([MOST], True)
+    causes = driver.scheduler.causes_of(nodes)
+    assert ([cause.nodes for cause in causes.largest], causes.complete) == ([MOST], False)
+    causes = driver.scheduler.causes_of(nodes[:MOST])
+    assert ([cause.nodes for cause in causes.largest], causes.complete) == ([MOST], True)
 
 
 # --- what is said agrees with what is done ----------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 HEADS = ("function", "done", "running", "waiting", "failed", "mean", "left")
 #: Seconds without new nodes after which the time that is left is estimated.
 SETTLED = 5.0
+#: Characters of the names of functions for which a terminal must have room besides the other columns.
+FEWEST_OF_NAMES = 12
 #: Reports of running nodes that are shown.
 SHOWN_REPORTS = 5
 #: Seconds between two lines for a reader that is not a terminal.
@@ -91,7 +93,8 @@ class LiveDisplay:
         self._live.start()
 
     def show(self, progress: Progress) -> None:
-        self._live.update(rich_table(self._name, progress, self._settling.seconds_left(progress)), refresh=True)
+        left = self._settling.seconds_left(progress)
+        self._live.update(rich_table(self._name, progress, left, self._live.console.width), refresh=True)
 
     def close(self) -> None:
         self._live.stop()
@@ -134,21 +137,44 @@ def report_lines(progress: Progress) -> list[str]:
     ]
 
 
-def rich_table(name: str, progress: Progress, left: float | None) -> Table:
-    """Return the table of a state for a terminal."""
+def rich_table(name: str, progress: Progress, left: float | None, width: int) -> Table:
+    """Return the table of a state for a terminal with this many columns; a narrow one has two columns of text."""
     from rich.table import Table
     from rich.text import Text
 
     caption = Text("\n".join([summary(progress), *report_lines(progress)]))
     drawn = Table(title=Text(f"{harmless(progress.definition)}  {name}"), caption=caption, title_justify="left")
+    found = rows(progress, left)
+    if _needed([HEADS, *found]) > width:
+        for head in ("function", "nodes"):
+            drawn.add_column(head, overflow="fold")
+        for row in found:
+            drawn.add_row(Text(harmless(row[0])), Text(_in_words(row)))
+        return drawn
     for head in HEADS:
-        drawn.add_column(head, justify="left" if head == "function" else "right", no_wrap=head != "function")
-    for row in rows(progress, left):
+        is_name = head == "function"
+        drawn.add_column(head, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
+    for row in found:
         cells = [Text(harmless(cell)) for cell in row]
         cells[4].stylize("bold red" if row[4] else "")
         cells[2].stylize("green" if row[2] else "")
         drawn.add_row(*cells)
     return drawn
+
+
+def _needed(lines: Sequence[Sequence[str]]) -> int:
+    """Return how many columns a terminal needs for a table in which only the names of functions are folded."""
+    names, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    borders = 3 * len(HEADS) + 1
+    return min(names, FEWEST_OF_NAMES) + sum(others) + borders
+
+
+def _in_words(row: Sequence[str]) -> str:
+    """Return what a row says of nodes as text, such as `2 of 3 done, 1 running, mean 3 s`."""
+    _, done, running, waiting, failed, mean, left = row
+    counted = zip((done, running, waiting, failed), HEADS[1:5], strict=True)
+    parts = [f"{count} {what}" for count, what in counted if count]
+    return ", ".join([*parts, *([f"mean {mean}"] if mean else []), *([f"{left} left"] if left else [])])
 
 
 def html_of(name: str, progress: Progress, left: float | None) -> str:

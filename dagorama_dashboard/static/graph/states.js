@@ -9,7 +9,7 @@
 export const LOOKS = [
   { kind: "done", glyph: "●", word: "done" },
   { kind: "running", glyph: "◐", word: "running" },
-  { kind: "retry", glyph: "↻", word: "retrying" },
+  { kind: "retry", glyph: "↻", word: "delayed" },
   { kind: "queued", glyph: "◔", word: "queued" },
   { kind: "waiting", glyph: "○", word: "waiting" },
   { kind: "cancelled", glyph: "⊘", word: "cancelled" },
