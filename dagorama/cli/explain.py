@@ -73,7 +73,7 @@ def _reasons(reasons: Iterable[broker_pb2.Reason], names: Mapping[bytes, str], i
 
 def _causes(found: broker_pb2.Explanation, names: Mapping[bytes, str]) -> Iterator[str]:
     if found.causes and found.node:
-        yield "in the end it waits for:"
+        yield "it ultimately waits for:"
     for cause in found.causes:
         what = f"{pluralize(cause.nodes, 'node', 'nodes')} of {cause.function.rpartition(':')[2]}"
         example = f", such as {names[cause.node]}" if cause.nodes > 1 else f", {names[cause.node]}"

@@ -209,7 +209,7 @@ class Commits:
 
     def close(self) -> None:
         """Refuse the remaining waiters, and end the threads."""
-        notify(self.take_waiting(), Unavailable("the broker is leaving"))
+        notify(self.take_waiting(), Unavailable("the broker is shutting down"))
         self.thread.shutdown()
         self._viewer.shutdown()
         self._looker.shutdown()

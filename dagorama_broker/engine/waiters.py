@@ -9,7 +9,7 @@ from typing import Protocol
 from dagorama_broker.errors import Unavailable
 from dagorama_broker.scheduler import Node
 
-LEAVING = "the broker is leaving; wait again when it is back"
+LEAVING = "the broker is shutting down; wait again when it is back"
 
 
 class NodeWaiter:

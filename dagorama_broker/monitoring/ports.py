@@ -26,7 +26,7 @@ log = logging.getLogger("dagorama_broker")
 
 RECOVERING = "the broker is reading its store"
 AWAY = "the database of the store does not answer"
-LEAVING = "the broker is leaving"
+LEAVING = "the broker is shutting down"
 BROKEN = "the store could not be written, and the broker stops"
 
 

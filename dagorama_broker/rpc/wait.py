@@ -89,7 +89,7 @@ class _OneWait:
             self._more(self._replies())
 
     def close(self) -> None:
-        """End the wait because the broker is leaving."""
+        """End the wait because the broker is shutting down."""
         self.call_off()
         self._over(None, Unavailable(LEAVING))
 

@@ -213,7 +213,7 @@ def test_explain_says_what_an_instance_and_a_node_wait_for(broker: LaunchedBroke
     entry = explained(f"{instance.instance_id}", f"{promise.identifier}")
     assert "Picky.entrypoint  RESOLVING" in entry.stdout
     assert "[returned_promises]" in entry.stdout
-    assert "in the end it waits for:\n  2 nodes of Picky.heavy, QUEUED" in entry.stdout
+    assert "it ultimately waits for:\n  2 nodes of Picky.heavy, QUEUED" in entry.stdout
     found = json.loads(explained(f"{instance.instance_id}", "--json").stdout)
     (cause,) = found["causes"]
     assert (cause["nodes"], cause["state"], [reason["code"] for reason in cause["reasons"]]) == (

@@ -50,7 +50,7 @@ async def test_a_broker_that_leaves_is_live_and_not_ready(url: Url, monkeypatch:
         worker = await served.worker()
         served.stop()
         await worker.until(lambda: worker.draining)
-        assert (await afetch(url.of("/readyz")))[:2] == (503, "not ready: the broker is leaving\n")
+        assert (await afetch(url.of("/readyz")))[:2] == (503, "not ready: the broker is shutting down\n")
         assert (await afetch(url.of("/livez"))).status == 200
         submission.cancel()
 

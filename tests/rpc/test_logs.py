@@ -165,7 +165,7 @@ async def test_who_follows_is_told_that_the_broker_leaves(served: Served) -> Non
     reading = asyncio.ensure_future(pieces.read())
     await served.until(lambda broker: broker.logs.followed)
     served.stop()
-    with refused(grpc.StatusCode.UNAVAILABLE, "the broker is leaving"):
+    with refused(grpc.StatusCode.UNAVAILABLE, "the broker is shutting down"):
         await reading
 
 

@@ -194,7 +194,7 @@ async def test_who_watches_is_told_that_the_broker_leaves(served: Served) -> Non
     replies = watch(served, dag)
     await replies.read()
     served.stop()
-    with refused(grpc.StatusCode.UNAVAILABLE, "the broker is leaving"):
+    with refused(grpc.StatusCode.UNAVAILABLE, "the broker is shutting down"):
         await replies.read()
 
 

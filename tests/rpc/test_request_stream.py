@@ -220,9 +220,9 @@ async def test_a_broker_that_leaves_says_so_to_whoever_waits_and_ends_the_stream
             await served.until(lambda broker: dag.instance in broker.lookups.holds)
             served.stop()
             assert refusal(await talk.hear(waiting)) == (
-                grpc.StatusCode.UNAVAILABLE, "the broker is leaving; wait again when it is back"
+                grpc.StatusCode.UNAVAILABLE, "the broker is shutting down; wait again when it is back"
             )  # fmt: skip
-            with refused(grpc.StatusCode.UNAVAILABLE, "leaving"):
+            with refused(grpc.StatusCode.UNAVAILABLE, "shutting down"):
                 await talk.end()
 
 

@@ -620,7 +620,7 @@ def _(settled: Any) -> Any:
 def _(touch: Any) -> Any:
     def silent(self: Commits) -> None:
         if self.stopping:
-            raise Unavailable("the broker is leaving")
+            raise Unavailable("the broker is shutting down")
 
     return silent
 
