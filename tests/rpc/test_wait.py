@@ -298,7 +298,7 @@ async def test_who_waits_is_told_that_the_broker_leaves(served: Served) -> None:
     waiting = asyncio.ensure_future(served.wait(dag.instance, dag.id(0)))
     await settled()
     served.stop()
-    with refused(grpc.StatusCode.UNAVAILABLE, "leaving"):
+    with refused(grpc.StatusCode.UNAVAILABLE, "shutting down"):
         await waiting
 
 
@@ -314,7 +314,7 @@ async def test_a_broker_that_cannot_write_stops_and_acknowledges_nothing() -> No
 
             served.broker.store.commit = full  # type: ignore[method-assign]
             sequence = await worker.complete(node)
-            with refused(grpc.StatusCode.UNAVAILABLE, "leaving"):
+            with refused(grpc.StatusCode.UNAVAILABLE, "shutting down"):
                 await waiting
             await worker.until(lambda: worker.ended)
             assert worker.draining
