@@ -93,8 +93,9 @@ async def take_results(broker: Broker, session: Session, sequence: int, results:
 async def _look_and_take_values(
     broker: Broker, session: Session, results: pb.Results, turn: Turn, hits: frozenset[int]
 ) -> None:
-    staged = (broker.scheduler.staged_children(attempt) for attempt in results.attempt)
-    blocks = [block for children in staged if children is not None for block in children.blocks]
+    staged = broker.scheduler.staged_attempts
+    found = [broker.scheduler.staged_children(attempt) for attempt in results.attempt if attempt in staged]
+    blocks = [block for children in found if children is not None for block in children.blocks]
     async with broker.loading.looks.at(blocks, map(sha256_bytes, results.large)) as stored:
         await _take_values(broker, session, results, turn, stored, hits)
 

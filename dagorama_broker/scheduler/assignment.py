@@ -164,8 +164,9 @@ class Assigner:
             return None
         for node in islice(source.dependents or (), LOOKED_AT):
             if (
-                node.state is WAITING and (node.rare is None or (node.failures is None and node.delay is None))
-                and node.queue.can_fuse and not node.queue.base.is_paused and pool.may_run(node.queue)
+                node.pending <= MOST_JOINED and node.state is WAITING
+                and (node.rare is None or (node.failures is None and node.delay is None)) and node.queue.can_fuse
+                and not node.queue.base.is_paused and pool.may_run(node.queue)
                 and (node.pending == 1 or self._holds_sources(slot, node, before))
             ):  # fmt: skip
                 return node
@@ -185,7 +186,7 @@ class Assigner:
             if (
                 source.slot is not slot or source.attempt <= before or source.attempt in fused
                 or source.queue.is_async or source.queue.caches or source.failures is not None
-                or not _is_told_at_once(source, node)
+                or node not in (source.dependents or ())[:LOOKED_AT]  # else it is not notified at once
             ):  # fmt: skip
                 return False
             held += 1
@@ -228,10 +229,6 @@ def has_room(slot: Slot, queue: FunctionQueue) -> bool:
             return False  # it would start later, at a time that no report tells
         return not slot.held or slot.sync_us + slot.async_us + queue.run_time.cost_us <= WINDOW_US
     return not slot.sync_us or slot.sync_us + queue.run_time.cost_us <= WINDOW_US
-
-
-def _is_told_at_once(source: Node, node: Node) -> bool:
-    return any(dependent is node for dependent in islice(source.dependents or (), LOOKED_AT))
 
 
 def stale_at(slot: Slot) -> float:

@@ -196,7 +196,8 @@ class Endings(Hits):
             if dependent.pending or dependent.state in ENDED or dependent.state is CLAIMED:
                 continue
             if dependent.state is WAITING:
-                if dependent.twin is not None and self.take_over(dependent):
+                rare = dependent.rare
+                if rare is not None and rare.twin is not None and self.take_over(dependent):
                     ended.append(dependent)
                 else:
                     self._make_ready(dependent)
