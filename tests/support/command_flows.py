@@ -78,7 +78,7 @@ class Refused(DAGDefinition):
     @dagorama
     def entrypoint(self) -> int:
         pair = (1, Lock())
-        return self.count(pair)
+        return self.count(pair)  # dagorama: ignore[DAG009]
 
     @dagorama
     def count(self, pair: tuple[int, object]) -> int:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module, invalidate_caches
 from itertools import count
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dagorama.code_signature import calculate_function_hash
+from dagorama.graph import shipping
 from dagorama.user_code.class_code import code_of, object_hash, read_text, renew
 from tests.library.test_code_signature import PYTHONS, ROOT, interpreter
 from tests.user_code.reached import LOCAL, MADE, REACHED
@@ -90,17 +91,23 @@ Load = Callable[[str], ModuleType]
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     monkeypatch.syspath_prepend(tmp_path)
+    loaded: list[str] = []
 
     def load(source: str) -> ModuleType:
         """The source as a module of its own."""
         name = f"coded{next(COUNT)}"
         (tmp_path / f"{name}.py").write_text(source)
         invalidate_caches()
+        loaded.append(name)
         return import_module(name)
 
-    return load
+    yield load
+    for name in loaded:
+        sys.modules.pop(name, None)
+    for cls in [cls for cls in shipping.definitions if cls.__module__ in loaded]:
+        shipping.definitions.discard(cls)  # later tests would send it to the workers that they launch
 
 
 def hashes(module: ModuleType) -> dict[str, str]:
