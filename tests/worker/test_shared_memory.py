@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from importlib import import_module
 from typing import NoReturn
 
 import pytest
@@ -19,6 +20,7 @@ def no_semaphores(*_: object) -> NoReturn:
 def slot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlotMemory]:
     """With the lock that most systems have, and with that of a system without POSIX semaphores."""
     if request.param == "file":
+        import_module("multiprocessing.synchronize")  # it reads a constant of semaphores when it is first imported
         monkeypatch.setattr("_multiprocessing.SemLock", no_semaphores)
     slot = SharedMemory(1).slots[0]
     assert isinstance(slot._lock, FileLock) == (request.param == "file")
