@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from dagorama.cli.base import report_errors
-from dagorama_monitoring.process import failing_output, open_standard_streams
+from dagorama_monitoring.process.streams import failing_output, open_standard_streams
 
 #: Where each command is defined.
 COMMANDS = {

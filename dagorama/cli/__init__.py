@@ -22,7 +22,7 @@ from dagorama.errors import SettingsError
 from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 from dagorama.settings.hosts import checked_host
 from dagorama_monitoring.documentation import with_address
-from dagorama_monitoring.process import open_standard_streams
+from dagorama_monitoring.process.streams import open_standard_streams
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from dagorama.errors import BrokerUnavailable, SettingsError
@@ -18,7 +16,7 @@ from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.supervisor.fork_server import ForkServer
 from dagorama.worker.supervisor.spool import remove_folder, spool_folder
 from dagorama_monitoring.documentation import with_address
-from dagorama_monitoring.process import refusal_of_address_space
+from dagorama_monitoring.process.resource_limits import RAISE_FILES, raised_open_files, refusal_of_address_space
 
 UNUSABLE = 2  #: exit code
 #: Descriptors that the processes of a worker need for themselves, and for each slot: pipes, locks, and sockets.
@@ -37,8 +35,7 @@ def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int
     _keep_freed_memory()
     keyring()  # read the keys once, so that all forked children have the same ones
     counts_runs = options.metrics_port is not None or options.lifetime is not None
-    _allow_open_files(options.concurrency)
-    _refuse_too_few_files(options)
+    _open_enough_files(options)
     memory = SharedMemory(options.concurrency, captures_output=options.captures_output, counts_runs=counts_runs)
     folder = spool_folder()
     # The fork server exits last, even if the supervisor is killed, so it removes the folder, unless it is killed too.
@@ -107,25 +104,17 @@ def _supervise(
         return UNUSABLE if isinstance(error, CannotListen) else FAILED
 
 
-def _allow_open_files(slots: int) -> None:
-    """Raise the soft limit of open files as far as this many slots need it and the hard limit allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _OPEN_FILES + slots * _FILES_OF_A_SLOT
-    aim = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < aim:
-        with suppress(ValueError, OSError):  # a kernel or a container may allow less than it says
-            resource.setrlimit(resource.RLIMIT_NOFILE, (aim, hard))
+def _open_enough_files(options: WorkerOptions) -> None:
+    """Raise the soft limit of open files as far as a worker needs it and the hard limit allows.
 
-
-def _refuse_too_few_files(options: WorkerOptions) -> None:
-    """Raise SettingsError if this process may not open the files that a worker needs: gRPC would end it somewhere."""
-    of_a_slot = _LEAST_OF_A_SLOT + (_LEAST_OF_OUTPUT if options.captures_output else 0)
-    needed = _LEAST_FILES + options.concurrency * of_a_slot
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit != resource.RLIM_INFINITY and limit < needed:
+    Raises SettingsError if it may not open the files that it has open all the time: gRPC would end it somewhere.
+    """
+    slots, of_a_slot = options.concurrency, _LEAST_OF_A_SLOT + (_LEAST_OF_OUTPUT if options.captures_output else 0)
+    limit, needed = raised_open_files(_OPEN_FILES + slots * _FILES_OF_A_SLOT), _LEAST_FILES + slots * of_a_slot
+    if limit < needed:
         raise SettingsError(
-            f"this process may have {limit} open files, and a worker with --concurrency {options.concurrency} needs"
-            f" {needed}: raise the hard limit (LimitNOFILE= in systemd, --ulimit nofile= of a container)"
+            f"this process may have {limit} open files, and a worker with --concurrency {slots} needs {needed}:"
+            f" {RAISE_FILES}"
         )
 
 

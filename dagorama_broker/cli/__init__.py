@@ -24,7 +24,8 @@ from dagorama_broker.errors import BindError, Deposed, SettingsError, StoreError
 from dagorama_broker.logging import configure
 from dagorama_broker.settings import Endpoint, Settings
 from dagorama_monitoring.documentation import with_address
-from dagorama_monitoring.process import open_standard_streams, refusal_of_address_space
+from dagorama_monitoring.process.resource_limits import refusal_of_address_space
+from dagorama_monitoring.process.streams import open_standard_streams
 
 if TYPE_CHECKING:
     from dagorama_broker.cli.dashboard import Dashboard

@@ -8,10 +8,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
-from contextlib import suppress
 
 from dagorama_broker.errors import SettingsError
+from dagorama_monitoring.process.resource_limits import RAISE_FILES, raised_open_files
 
 log = logging.getLogger("dagorama_broker")
 
@@ -27,34 +26,20 @@ def connections_within_limits(wanted: int) -> int:
 
     Raise SettingsError if none would.
     """
-    limit = _raised_limit(wanted + RESERVED)
+    limit = raised_open_files(wanted + RESERVED, log)
     if limit < LEAST:
         raise SettingsError(
-            f"this process may have {limit} open files, and a broker needs {LEAST}, and one for each connection: raise"
-            " the hard limit (LimitNOFILE= in systemd, --ulimit nofile= of a container)"
+            f"this process may have {limit} open files, and a broker needs {LEAST}, and one for each connection:"
+            f" {RAISE_FILES}"
         )
     fit = max(limit - RESERVED, limit // 2)
     if fit >= wanted:
         return wanted
     log.warning(
         "at most %d connections at once, not %d: this process may have %d open files, and the broker reserves %d of"
-        " them; raise the hard limit (LimitNOFILE= in systemd, --ulimit nofile= of a container) or lower"
-        " DAGORAMA_MAX_CONNECTIONS", fit, wanted, limit, limit - fit,
+        " them; %s or lower DAGORAMA_MAX_CONNECTIONS", fit, wanted, limit, limit - fit, RAISE_FILES,
     )  # fmt: skip
     return fit
-
-
-def _raised_limit(needed: int) -> int:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return needed
-    aim = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if aim == soft:
-        return soft
-    with suppress(ValueError, OSError):  # a kernel or a container may allow less than it says
-        resource.setrlimit(resource.RLIMIT_NOFILE, (aim, hard))
-        log.info("the limit of open files was raised from %d to %d", soft, aim)
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def shortage(error: OSError | None = None) -> str | None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dagorama_monitoring.process import LEAST
+from dagorama_monitoring.process.resource_limits import LEAST
 from tests.support.processes import SECONDS
 
 NEEDED = LEAST >> 20

@@ -39,7 +39,7 @@ def test_nothing_that_is_opened_gets_the_descriptor_of_a_closed_stream(tmp_path:
     program = tmp_path / "program.py"
     program.write_text(
         "import os\n"
-        "from dagorama_monitoring.process import open_standard_streams\n"
+        "from dagorama_monitoring.process.streams import open_standard_streams\n"
         "open_standard_streams()\n"
         "descriptor = os.open('file', os.O_RDWR | os.O_CREAT)\n"
         "print('to the null device')\n"

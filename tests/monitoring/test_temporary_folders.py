@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from dagorama_broker.store.memory.large_values import LargeValues
-from dagorama_monitoring.process import temporary_folder
+from dagorama_monitoring.process.temporary_folders import temporary_folder
 from tests.support.processes import SECONDS
 
 #: A process with a forked child: says its folder, and lives until its input ends.
 OTHER = """
 import os, sys
-from dagorama_monitoring.process import temporary_folder
+from dagorama_monitoring.process.temporary_folders import temporary_folder
 folder, _ = temporary_folder("test")
 (folder / "file").touch()
 if not os.fork():

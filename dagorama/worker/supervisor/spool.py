@@ -10,7 +10,7 @@ from tempfile import gettempdir
 
 from dagorama.client.shared_files import SharedFiles
 from dagorama.worker.spool_files import BROKER_FOLDER_FILE, TAKES_NAMED, path_of, write_whole
-from dagorama_monitoring.process import temporary_folder
+from dagorama_monitoring.process.temporary_folders import temporary_folder
 
 MAX_SPOOL_BYTES = 2 << 30  #: above this size unused values are removed; values in use always stay
 

@@ -12,7 +12,7 @@ from shutil import rmtree
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.rows import LargeRow
 from dagorama_broker.store.large_values import LargeFiles
-from dagorama_monitoring.process import temporary_folder
+from dagorama_monitoring.process.temporary_folders import temporary_folder
 
 
 class LargeValues:
