@@ -23,8 +23,8 @@ VALUES_AWAY = "values-away"
 
 # --- ids --------------------------------------------------------------------------------------------------
 
-#: Bytes of the origin in the id of a node; a counter of 4 bytes follows, big-endian.
-ORIGIN_BYTES = 12
+#: Bytes of the id of a node, and of the origin with which it begins; a counter follows, big-endian.
+NODE_ID_BYTES, ORIGIN_BYTES = 16, 12
 
 # --- workers ----------------------------------------------------------------------------------------------
 

@@ -41,9 +41,9 @@ class Version(NamedTuple):
     hash: str
     class_code: str
 
-    def fit(self, code: ClassCode) -> int:
-        """Return how well the code of a class fits: 2 if it is the same, 1 if the method has the same."""
-        return (code.hashes.get(self.method) == self.hash) * (1 + (code.text == self.class_code))
+    def fit(self, code: ClassCode) -> tuple[bool, bool]:
+        """Return whether the method has the same code, and whether the class has; a greater one fits better."""
+        return code.hashes.get(self.method) == self.hash, code.text == self.class_code
 
 
 class Header(NamedTuple):

@@ -36,7 +36,7 @@ def value_text(value: object, found: Callable[[type], None] | None = None) -> st
         return plain
     import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 
-    class Namer(cloudpickle.Pickler):  # type: ignore[misc]
+    class Namer(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle ships no types
         def persistent_id(self, part: object) -> str | None:
             if not isinstance(part, type):
                 return None

@@ -19,7 +19,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Protocol
 
-from dagorama.api.contract import INSTANCE_BYTES, KEY_ID_BYTES, ORIGIN_BYTES
+from dagorama.api.contract import INSTANCE_BYTES, KEY_ID_BYTES, NODE_ID_BYTES, ORIGIN_BYTES
 from dagorama.errors import TamperedValue
 from dagorama.models.promise import DAGPromise
 from dagorama.values.envelope import FoundParts, found_parts, seal
@@ -29,7 +29,6 @@ from dagorama.values.pickling import pickled
 PROOF, ANNOUNCEMENT = b"M", b"K"
 
 _VERSION = b"\1"
-_NODE_BYTES = 16
 
 
 class Statements(Protocol):
@@ -51,7 +50,7 @@ def sign_cache_key(ring: Statements, role: bytes, key: bytes, instance: bytes, n
 def check_cache_key(ring: Statements, role: bytes, signature: bytes, key: bytes, instance: bytes, node: bytes) -> None:
     """Raise TamperedValue unless the signature binds this key to this node; UnverifiedValue if its key is not held."""
     what = f"the {'proof' if role == PROOF else 'announcement'} of the cached value of node {node.hex()}"
-    if len(instance) != INSTANCE_BYTES or len(node) != _NODE_BYTES:
+    if len(instance) != INSTANCE_BYTES or len(node) != NODE_ID_BYTES:
         raise TamperedValue(f"{what} of instance {instance.hex()} cannot be right: these are no ids")
     statement = _VERSION + key + instance + node
     ring.check_statement(statement, role, signature[:KEY_ID_BYTES], signature[KEY_ID_BYTES:], what)
@@ -83,4 +82,4 @@ def as_promise(found: FoundParts) -> bytes:
 @cache
 def _only_promise() -> bytes:
     """Return the pickle of a value that is nothing but a promise. It does not name the node."""
-    return pickled(promise_of(bytes(INSTANCE_BYTES), bytes(_NODE_BYTES), ""))[0]
+    return pickled(promise_of(bytes(INSTANCE_BYTES), bytes(NODE_ID_BYTES), ""))[0]

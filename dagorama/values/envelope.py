@@ -25,6 +25,7 @@ from dagorama.api.contract import (
     INSTANCE_BYTES,
     JSON,
     LARGE,
+    NODE_ID_BYTES,
     ORIGIN_BYTES,
     PART_LAYOUT,
     PARTS,
@@ -227,7 +228,7 @@ def put_together(arguments: bytes, text: bytes) -> bytes:
 #: The first bytes of the value of a node that was found in the cache.
 FOUND_HEAD = bytes((ENVELOPE_VERSION, FOUND))
 _FOUND = Struct(
-    f"<2x{CACHE_KEY_BYTES}s{INSTANCE_BYTES}s{CACHE_SIGNATURE_BYTES}s{INSTANCE_BYTES}s{ORIGIN_BYTES + 4}s"
+    f"<2x{CACHE_KEY_BYTES}s{INSTANCE_BYTES}s{CACHE_SIGNATURE_BYTES}s{INSTANCE_BYTES}s{NODE_ID_BYTES}s"
     f"{CACHE_SIGNATURE_BYTES}s"
 )
 

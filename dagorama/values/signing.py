@@ -29,6 +29,7 @@ from dagorama.api.contract import (
     HOOK,
     INSTANCE_BYTES,
     KEY_ID_BYTES,
+    NODE_ID_BYTES,
     SCHEDULED,
     SIGNED,
     WAIT_FUNCTION,
@@ -51,7 +52,6 @@ HOOK_OF_INSTANCE, HOOK_OF_SCHEDULE = b"H", b"T"
 
 _ADVICE = "set DAGORAMA_SIGNING_KEYS to the same keys in the processes that write and read values"
 
-NODE_BYTES = 16
 _INSTANCE_AT = 2 + KEY_ID_BYTES
 _MAC_AT = _INSTANCE_AT + INSTANCE_BYTES
 _REST_AT = 2 + SIGNATURE_BYTES
@@ -191,7 +191,7 @@ class Keyring:
             raise self._refusal(envelope, what)
         rest = envelope[_REST_AT:]
         found = _mac(key, place + envelope[:_MAC_AT], rest)
-        if not compare_digest(found, envelope[_MAC_AT:_REST_AT]) or len(node) != NODE_BYTES:
+        if not compare_digest(found, envelope[_MAC_AT:_REST_AT]) or len(node) != NODE_ID_BYTES:
             which = f"the {what} of node {node.hex()}"
             raise TamperedValue(f"the signature of {which} is wrong: it was changed, or signed for another place")
         return plain + rest

@@ -67,7 +67,7 @@ def _unfinished(broker: Broker, id: bytes, node: Node) -> pb.Explanation:
 
 
 def _causes(broker: Broker, causes: Causes) -> dict[str, Any]:
-    """Return the fields of an explanation about what nodes wait for in the end."""
+    """Return the fields of an explanation that tell what nodes ultimately wait for."""
     return {
         "causes": [_cause(broker, cause) for cause in causes.largest],
         "left_out": causes.left_out,

@@ -137,8 +137,9 @@ class NodeInfos:
                 trouble.crashes,
                 trouble.worker_losses,
             )
-            info.reason = _headline(trouble.failure)
-            if (failure := last_failure(node)) is not None:
+            failure = None if trouble.failure is None else Failure.unpacked(trouble.failure)
+            info.reason = "" if failure is None else headline(failure)
+            if failure is not None and _failed_last(node):
                 info.worker, info.microseconds = failure.worker, failure.microseconds
                 info.started = failure.ended - failure.microseconds / 1_000_000 if failure.microseconds else 0.0
             if node.state is State.BACKOFF:
@@ -184,9 +185,14 @@ class NodeInfos:
 def last_failure(node: Node) -> Failure | None:
     """Return how the last attempt of a node failed that no worker holds now; None: there was none, or it did not."""
     trouble = node.failures
-    if node.slot is not None or node.state is State.RESOLVING or trouble is None or trouble.failure is None:
+    if trouble is None or trouble.failure is None or not _failed_last(node):
         return None
     return Failure.unpacked(trouble.failure)
+
+
+def _failed_last(node: Node) -> bool:
+    """Return whether the latest attempt is the failed one: no worker holds the node, and none has returned promises."""
+    return node.slot is None and node.state is not State.RESOLVING
 
 
 def _sources(node: StoredNode) -> list[int]:

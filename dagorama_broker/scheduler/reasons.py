@@ -83,7 +83,7 @@ def reasons_of(claims: Claims, node: Node, situation: Situation) -> list[Reason]
 
 
 def causes_of(claims: Claims, nodes: Iterable[Node], situation: Situation) -> Causes:
-    """Return what these nodes wait for in the end."""
+    """Return the causes for which these nodes have not ended."""
     ends, complete = Explainer(claims).ends(nodes)
     groups: dict[tuple[object, ...], list[Node]] = {}
     for node in ends:

@@ -183,7 +183,7 @@ class Scheduler(Signals):
         return reasons_of(self.claims, node, self._situation())
 
     def causes_of(self, nodes: Iterable[Node]) -> Causes:
-        """Return what these nodes wait for in the end."""
+        """Return the causes for which these nodes have not ended."""
         return causes_of(self.claims, nodes, self._situation())
 
     def _situation(self) -> Situation:
