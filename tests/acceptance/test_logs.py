@@ -359,7 +359,7 @@ def test_what_has_no_logs_is_refused(broker: LaunchedBroker) -> None:
     with pytest.raises(ValueError, match=r"^since is nan: it must be a number of seconds since 1970$"):
         logs(instance, since=math.nan)
     with pytest.raises(TypeError, match=r"^function is 3: it must be a name"):
-        logs(instance, function=3)  # type: ignore[arg-type]
+        logs(instance, function=3)  # type: ignore[arg-type]  # that is the mistake
     with pytest.raises(NotFound, match="is not known"):
         list(Logs(connection(), broker_pb2.GetLogsRequest(instance=bytes(16))))
 

@@ -37,7 +37,7 @@ def test_its_methods_have_the_codec_of_its_base() -> None:
             return number
 
     with pytest.raises(TypeMismatch):
-        Task()("seven")  # type: ignore[arg-type]
+        Task()("seven")  # type: ignore[arg-type]  # that is the mistake
 
 
 def test_a_reserved_name_is_refused_when_the_definition_is_made() -> None:

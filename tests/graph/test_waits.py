@@ -210,7 +210,7 @@ def test_names_and_keys_that_cannot_be_sent_are_refused_by_their_name() -> None:
         with pytest.raises(ValueError, match=r"^name is 'n\\udcff', which has a lone surrogate"):
             send(instance, "n\udcff", 7)
         with pytest.raises(TypeError, match=r"^the name of a signal is 3: it must be a str$"):
-            send(instance, 3, 7)  # type: ignore[arg-type]
+            send(instance, 3, 7)  # type: ignore[arg-type]  # that is the mistake
 
 
 def test_a_wait_fails_after_its_timeout_and_later_signals_are_refused() -> None:

@@ -1,10 +1,11 @@
 """The HTTP listener answers probes whatever other clients do."""
 
+import logging
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from http import HTTPStatus
+from threading import Event
 
 import pytest
 
@@ -31,6 +32,20 @@ def listener() -> Iterator[Listener]:
     [listener] = listeners("127.0.0.1", (0, {"/page": page, "/broken": broken, "/large": large}))
     yield listener
     listener.close()
+
+
+@pytest.fixture
+def logged() -> Iterator[Event]:
+    """Yield an event that is set when the listener logs something."""
+    event = Event()
+
+    def note(record: logging.LogRecord) -> bool:
+        event.set()
+        return True
+
+    module.log.addFilter(note)
+    yield event
+    module.log.removeFilter(note)
 
 
 def connected(listener: Listener) -> socket.socket:
@@ -166,16 +181,14 @@ def test_a_port_that_is_taken_is_one_sentence_and_no_other_port_stays_bound() ->
 
 
 def test_clients_wait_for_a_free_descriptor_and_one_sentence_says_so(
-    listener: Listener, caplog: pytest.LogCaptureFixture
+    listener: Listener, caplog: pytest.LogCaptureFixture, logged: Event
 ) -> None:
     fetch(f"{listener.url}/page")  # its modules are loaded then
     with socket.socket() as client:
         with no_free_descriptor():
             client.connect(("127.0.0.1", listener.port))
             client.settimeout(SECONDS)
-            deadline = time.monotonic() + SECONDS
-            while not caplog.records and time.monotonic() < deadline:
-                time.sleep(0.01)
+            assert logged.wait(SECONDS)
         client.sendall(b"GET /page HTTP/1.1\r\n\r\n")
         assert b"hello" in rest_of(client)
     why = "Too many open files: raise its limit (ulimit -n, LimitNOFILE= in systemd)"

@@ -337,7 +337,7 @@ def cache_key(key: str) -> bytes:
 
 
 def cache_proof(key: str) -> bytes:
-    """What the process signs that has computed the value of this cache key."""
+    """Return the signature of the process that computed the value of this cache key."""
     return SIGNING_KEY + cache_key(key)
 
 

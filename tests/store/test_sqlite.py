@@ -357,8 +357,8 @@ def test_a_file_that_another_program_keeps_locked_is_an_error_that_says_so(path:
 
 
 @pytest.fixture
-def folder_of_nobody() -> Iterator[Path]:
-    """A folder that may be made read-only, and a user whom that stops; root's own tests would not notice."""
+def unprivileged_folder() -> Iterator[Path]:
+    """Yield a folder as a user that cannot write to it if it is read-only, which root could."""
     folder = Path(tempfile.mkdtemp(prefix="dagorama-test-"))
     user = os.geteuid()
     try:
@@ -372,12 +372,12 @@ def folder_of_nobody() -> Iterator[Path]:
         rmtree(folder)
 
 
-def test_a_folder_that_may_not_be_written_is_an_error_that_says_so(folder_of_nobody: Path) -> None:
-    folder_of_nobody.chmod(0o500)
+def test_a_folder_that_may_not_be_written_is_an_error_that_says_so(unprivileged_folder: Path) -> None:
+    unprivileged_folder.chmod(0o500)
     with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
-        begun(SqliteStore(folder_of_nobody / "broker.sqlite3"))
+        begun(SqliteStore(unprivileged_folder / "broker.sqlite3"))
     with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
-        begun(SqliteStore(folder_of_nobody / "new" / "broker.sqlite3"))
+        begun(SqliteStore(unprivileged_folder / "new" / "broker.sqlite3"))
 
 
 # --- one broker to a store, whatever it is called ---------------------------------------------------------
@@ -441,8 +441,8 @@ def test_what_sqlite_closes_takes_no_lock_away(path: Path) -> None:
         assert store.commit(Changes()) is None
 
 
-def test_a_read_only_file_is_an_error_that_says_so(folder_of_nobody: Path) -> None:
-    path = folder_of_nobody / "broker.sqlite3"
+def test_a_read_only_file_is_an_error_that_says_so(unprivileged_folder: Path) -> None:
+    path = unprivileged_folder / "broker.sqlite3"
     fill(path)
     path.chmod(0o400)
     with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
@@ -486,18 +486,18 @@ def test_a_copy_that_a_disk_does_not_take_is_told_of_the_copy_and_leaves_nothing
     assert not os.listdir(target.parent)
 
 
-def test_a_copy_in_a_read_only_folder_becomes_a_store_and_gets_no_files_beside_it(folder_of_nobody: Path) -> None:
-    copy, restored = folder_of_nobody / "copies" / "copy", folder_of_nobody / "restored"
-    fill(folder_of_nobody / "served")
-    back_up(folder_of_nobody / "served", None, copy)
+def test_a_copy_in_a_read_only_folder_becomes_a_store_and_gets_no_files_beside_it(unprivileged_folder: Path) -> None:
+    copy, restored = unprivileged_folder / "copies" / "copy", unprivileged_folder / "restored"
+    fill(unprivileged_folder / "served")
+    back_up(unprivileged_folder / "served", None, copy)
     restore(copy, restored, Path(f"{restored}.values"))
     assert os.listdir(copy.parent) == [copy.name]
     copy.parent.chmod(0o500)
     try:
-        restore(copy, folder_of_nobody / "again", None)
+        restore(copy, unprivileged_folder / "again", None)
     finally:
         copy.parent.chmod(0o700)
-    assert read_all(folder_of_nobody / "again") == read_all(folder_of_nobody / "served")
+    assert read_all(unprivileged_folder / "again") == read_all(unprivileged_folder / "served")
 
 
 def test_a_copy_with_a_log_has_what_the_log_holds(path: Path, tmp_path: Path) -> None:

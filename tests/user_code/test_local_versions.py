@@ -128,11 +128,11 @@ def test_a_json_result_is_read_by_the_types_of_its_own_class() -> None:
         class Task(DAGDefinition, codec="json"):
             @dagorama
             def entrypoint(self) -> kind:  # type: ignore[valid-type]  # the types differ, and the source does not
-                number: kind = self.number()  # type: ignore[valid-type]
+                number: kind = self.number()  # type: ignore[valid-type]  # as above
                 return number
 
             @dagorama
-            def number(self) -> kind:  # type: ignore[valid-type]
+            def number(self) -> kind:  # type: ignore[valid-type]  # as above
                 return 1
 
         return Task
