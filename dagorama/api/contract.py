@@ -73,6 +73,8 @@ ENVELOPE_VERSION = 1
 #: the body is JSON, never a pickle. Of arguments: a schedule starts an instance with them, whose time is at the end,
 #: after the signed bytes; and the node runs even if its value is cached.
 SIGNED, LARGE, REFS, PARTS, JSON, SCHEDULED, REFRESH = 1, 2, 4, 8, 16, 32, 128
+#: The flags of envelopes that name large values.
+NAMES_LARGE = LARGE | PARTS
 #: The only flag of the value of a node that has waited for a signal: its signed arguments, and JSON from the sender.
 SIGNAL = 32
 #: The only flag of the value of a node that the broker has found in the cache: it names the node that has the value,
@@ -156,6 +158,8 @@ def scheduled_time(arguments: bytes) -> str:
 
 #: Another flag of arguments: the broker has added the failure at the end, after the signed bytes.
 HOOK = 64
+#: The flags of arguments to which the broker has added something: it makes nodes of them.
+ADDED = SCHEDULED | HOOK
 #: The first counter of failure hooks in the origin of the instance; other nodes have smaller counters.
 FIRST_HOOK = 0xF000_0000
 #: Bytes of the signed arguments of a failure hook, which have no large values.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeAlias
 from zoneinfo import ZoneInfo
 
 from dagorama.api import broker_pb2
-from dagorama.api.contract import LARGE, LARGEST_SCHEDULED, PARTS, schedule_digest
+from dagorama.api.contract import LARGEST_SCHEDULED, NAMES_LARGE, schedule_digest
 from dagorama.calls.functions import from_wrapper
 from dagorama.client.connection import connection, is_inline
 from dagorama.client.schedules import Schedule, check_schedule_id, schedule_of
@@ -240,7 +240,7 @@ class _ScheduledCall:
                 f"schedule {self._id!r} was given {encoded.promises[0]!r}: its instances are started when that may be"
                 " gone; resolve() it first"
             )
-        if encoded.envelope[1] & (LARGE | PARTS) or len(encoded.envelope) > LARGEST_SCHEDULED - 100:
+        if encoded.envelope[1] & NAMES_LARGE or len(encoded.envelope) > LARGEST_SCHEDULED - 100:
             raise ValueError(
                 f"the arguments of schedule {self._id!r} are too large, or hold a value of put(): pass at most"
                 f" {LARGEST_SCHEDULED >> 10} KiB, such as the name of a file, and read the rest in the node"

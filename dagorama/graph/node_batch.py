@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 from dagorama.api import broker_pb2
-from dagorama.api.contract import LARGE, MESSAGE_LIMIT, MESSAGE_TARGET, ORIGIN_BYTES, PARTS
+from dagorama.api.contract import MESSAGE_LIMIT, MESSAGE_TARGET, NAMES_LARGE, ORIGIN_BYTES
 from dagorama.errors import NotInInstance, RequestRejected
 from dagorama.graph.cache_keys import CACHE_KEY_WEIGHT, Announced, CacheKeys, add_cache_keys
 from dagorama.graph.delays import DELAY_BYTES, Delay, add_delays
@@ -85,12 +85,13 @@ class FunctionTable:
         self._index: dict[tuple[FunctionSpec, bytes], int] = {}
         self.functions: list[broker_pb2.Function] = []
 
-    def index(self, spec: FunctionSpec, key_id: bytes) -> int:
-        found = self._index.get((spec, key_id))
-        if found is None:
-            found = self._index[spec, key_id] = len(self.functions)
-            self.functions.append(spec.to_message(key_id))
-        return found
+    def indices(self, specs: Sequence[FunctionSpec], key_id: bytes) -> list[int]:
+        """Return the index of each function; add the new ones. `key_id` is the key that signs the arguments."""
+        for spec in dict.fromkeys(specs):
+            if (spec, key_id) not in self._index:
+                self._index[spec, key_id] = len(self.functions)
+                self.functions.append(spec.to_message(key_id))
+        return [self._index[spec, key_id] for spec in specs]
 
 
 class NodeBatch:
@@ -100,8 +101,8 @@ class NodeBatch:
     """
 
     __slots__ = (
-        "_arguments", "_cache_keys", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates",
-        "delays", "first", "instance", "origin", "trace", "waits",
+        "_arguments", "_cache_keys", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "_weights",
+        "creates", "delays", "first", "instance", "origin", "trace", "waits",
     )  # fmt: skip
 
     def __init__(self, instance: bytes, origin: bytes, first: int = 0, ring: Keyring | None = None) -> None:
@@ -114,6 +115,7 @@ class NodeBatch:
         self._specs: list[FunctionSpec] = []
         self._arguments: list[bytes] = []
         self._refs: list[Sequence[bytes]] = []
+        self._weights: list[int] = []  # the most bytes of each node in a message
         # By position, because few nodes have any.
         self._tolerant: dict[int, Sequence[int]] = {}
         self._keys: dict[int, str] = {}
@@ -150,7 +152,9 @@ class NodeBatch:
 
         Raises RequestRejected for a node that is too large for a message.
         """
-        weight = _weight(encoded.envelope, encoded.refs, encoded.tolerant) + SIGNATURE_BYTES
+        weight = len(encoded.envelope) + SIGNATURE_BYTES + NODE_BYTES
+        if encoded.refs:
+            weight += SOURCE_BYTES * len(encoded.refs) + TOLERANT_BYTES * len(encoded.tolerant)
         if weight > NODE_LIMIT and weight - self._spared(encoded.refs) > NODE_LIMIT:
             raise RequestRejected(
                 f"a call of {spec.name} names {len(encoded.refs):,} promises, more than one message holds; "
@@ -169,14 +173,24 @@ class NodeBatch:
                 self._tolerant[position] = encoded.tolerant
             if key is not None:
                 self._keys[position] = key
+                weight += KEY_BYTES * len(key)
             if delay is not None:
                 self.delays[position] = delay
+                weight += DELAY_BYTES
             if wait is not None:
                 self.waits[position] = wait
+                weight += wait.weight
             if cache_key is not None:
+                weight += CACHE_KEY_WEIGHT
                 signature = sign_cache_key(self._ring, ANNOUNCEMENT, cache_key, self.instance, node)
                 self._cache_keys[position] = Announced(cache_key, signature)
+            self._weights.append(weight)
             return self.first + position
+
+    def put_off(self, position: int, delay: Delay) -> None:
+        """Give a delay to a node that was added without one."""
+        self.delays[position] = delay
+        self._weights[position] += DELAY_BYTES
 
     def _spared(self, refs: Sequence[bytes]) -> int:
         """Return the bytes saved by sources that have the origin of this batch."""
@@ -189,8 +203,7 @@ class NodeBatch:
         Without nodes there is one empty piece. Nodes that are added meanwhile are left for a later call.
         """
         size, end = 0, len(self)
-        for position in range(start, end):
-            weight = self._weight(position)
+        for position, weight in enumerate(self._weights[start:end], start):
             if size and size + weight > limit:
                 yield start, position
                 start, size = position, 0
@@ -201,17 +214,6 @@ class NodeBatch:
         """Return the number of bytes of all arguments."""
         return sum(map(len, self._arguments))
 
-    def _weight(self, position: int) -> int:
-        tolerant = self._tolerant.get(position, ()) if self._tolerant else ()
-        weight = _weight(self._arguments[position], self._refs[position], tolerant)
-        if position in self.delays:
-            weight += DELAY_BYTES
-        if position in self.waits:
-            weight += self.waits[position].weight
-        if position in self._cache_keys:
-            weight += CACHE_KEY_WEIGHT
-        return weight + KEY_BYTES * len(self._keys.get(position, "")) if self._keys else weight
-
     def to_message(self, functions: FunctionTable, start: int = 0, stop: int | None = None) -> broker_pb2.Nodes:
         """Return the message of the nodes from `start` to `stop`; the first one also creates the instance."""
         stop = len(self) if stop is None else stop
@@ -221,7 +223,7 @@ class NodeBatch:
             creates=self.creates if start == 0 else None,
             origin=self.origin,
             first=self.first + start,
-            function=[functions.index(spec, key_id) for spec in self._specs[start:stop]],
+            function=functions.indices(self._specs[start:stop], key_id),
             arguments=envelopes,
             large=_large_values(envelopes),
             trace=self.trace,
@@ -273,12 +275,8 @@ def references(origin: bytes, node_ids: Iterable[bytes]) -> tuple[list[int], lis
     return found, list(foreign)
 
 
-def _weight(envelope: bytes, refs: Sequence[bytes], tolerant: Sequence[int]) -> int:
-    return len(envelope) + NODE_BYTES + SOURCE_BYTES * len(refs) + TOLERANT_BYTES * len(tolerant)
-
-
 def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
-    found = (large_values(envelope) for envelope in envelopes if envelope[1] & (LARGE | PARTS))
+    found = (large_values(envelope) for envelope in envelopes if envelope[1] & NAMES_LARGE)
     return list(dict.fromkeys(chain.from_iterable(found)))
 
 

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 
 from dagorama.api import broker_pb2
@@ -21,15 +20,14 @@ from dagorama.context import OVER, Attempt, attempt_here
 from dagorama.errors import NotInInstance
 from dagorama.graph.cache import CachedRun
 from dagorama.graph.delays import Delay
-from dagorama.graph.immediate_scope import encoded_call, refuse_strangers
+from dagorama.graph.immediate_scope import json_call, refuse_strangers
 from dagorama.graph.node_batch import FunctionSpec, NodeBatch
 from dagorama.graph.start_options import Started, StartOptions
 from dagorama.graph.submission import submit
 from dagorama.graph.waits import Wait
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
-from dagorama.user_code.class_code import read_text
-from dagorama.values.codec import encode
+from dagorama.values.codec import encode, encode_call
 from dagorama.values.envelope import refreshed
 from dagorama.values.out_of_band import PutLarge
 from dagorama.values.signing import Keyring
@@ -50,8 +48,8 @@ class _BatchScope:
     """The common part of InstanceScope and AttemptScope: calls become nodes of one batch until the scope is closed."""
 
     __slots__ = (
-        "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",
-        "refresh", "scheduled", "trace",
+        "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "has_nodes", "on_growth",
+        "put_large", "refresh", "scheduled", "trace",
     )  # fmt: skip
 
     asks_the_broker = False
@@ -61,6 +59,7 @@ class _BatchScope:
     ) -> None:
         self._instance = instance
         self._run = run
+        self.has_nodes = run is not None  #: whether there may be nodes to submit
         self._ring = ring
         self._large_from = large_from
         self.put_large = put_large
@@ -87,9 +86,15 @@ class _BatchScope:
         if self.bound is not None:
             function = self.bound(function)
         key = None if function.key_of is None else function.key_of(args, kwargs)
-        encoded = encoded_call(
-            function, args, kwargs, self._large_from, self.put_large, self.constructor, self.scheduled
-        )
+        if function.json is None:
+            encoded = encode_call(
+                args, kwargs, function.function, large_from=self._large_from, put_large=self.put_large,
+                constructor=self.constructor, scheduled=self.scheduled,
+            )  # fmt: skip
+        else:
+            encoded = json_call(
+                function, args, kwargs, self._large_from, self.put_large, self.constructor, self.scheduled
+            )
         if encoded.refs:
             refuse_strangers(encoded, self._instance, function, place)
         if refresh or self.refresh:
@@ -124,6 +129,7 @@ class _BatchScope:
             if self._run is None:
                 self._run = NodeBatch(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
                 self._run.trace = self.trace
+                self.has_nodes = True
             return self._run
 
     def close(self) -> None:
@@ -170,7 +176,7 @@ class InstanceScope(_BatchScope):
             creates.priority, creates.fair = options.priority, options.fair
             creates.labels.update(options.labels)
             if options.delay is not None:
-                self._run.delays[0] = options.delay
+                self._run.put_off(0, options.delay)
         self._hand_over(self._run)
 
 
@@ -215,6 +221,7 @@ class AttemptScope(_BatchScope):
             with _changing:
                 self._check_open("a definition was called")
                 self._parts.append((run, scope))
+                self.has_nodes = True
             run.trace = self.trace
             if self.on_growth is not None:
                 scope.on_growth = self.on_growth
@@ -247,21 +254,6 @@ class AttemptScope(_BatchScope):
         super().abandon()
         for _, scope in self._parts:
             scope.abandon()
-
-
-def binding(class_code: str) -> Binding:
-    """Return a function that gives each function of a class its hash in the class code."""
-    hashes, known = read_text(class_code), dict[FunctionSpec, FunctionSpec]()
-
-    def bound(function: FunctionSpec) -> FunctionSpec:
-        found = known.get(function)
-        if found is None:
-            method = function.name[len(function.name.partition("@")[0].rpartition(".")[0]) + 1 :]
-            code_hash = hashes.get(method, function.hash)
-            found = known[function] = replace(function, hash=code_hash, class_code=class_code)
-        return found
-
-    return bound
 
 
 def attempt_scope() -> AttemptScope | None:

@@ -12,7 +12,7 @@ from math import inf
 from types import NoneType
 from typing import Any, NamedTuple, cast
 
-from dagorama.api.contract import JSON, LARGE, PARTS, SIGNAL, SIGNED
+from dagorama.api.contract import JSON, NAMES_LARGE, PARTS, SIGNAL, SIGNED
 from dagorama.errors import BrokerError, PromiseMisuse, ValueNotReadable
 from dagorama.models import stored
 from dagorama.models.failure import Failure
@@ -188,7 +188,7 @@ def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None)
     number, start = body(envelope)
     if len(fill) != number:
         raise ValueNotReadable(f"it holds {number} promises and {len(fill)} values were given for them")
-    if not marks & (LARGE | PARTS):
+    if not marks & NAMES_LARGE:
         return loads(envelope[start:], None, _fills(fill))
     large = large_of(envelope)
     data: Buffer = content(envelope) if large is None else fetched(*large, get_large)

@@ -25,6 +25,7 @@ from hmac import compare_digest
 from typing import NamedTuple
 
 from dagorama.api.contract import (
+    ADDED,
     ENVELOPE_VERSION,
     HOOK,
     INSTANCE_BYTES,
@@ -59,8 +60,7 @@ _REST_AT = 2 + SIGNATURE_BYTES
 #: The first bytes of a signed envelope by its other flags, and the reverse.
 _SIGNED_HEADS = {marks: bytes((ENVELOPE_VERSION, marks | SIGNED)) for marks in range(MARKS) if not marks & SIGNED}
 _PLAIN_HEADS = {head: bytes((ENVELOPE_VERSION, marks)) for marks, head in _SIGNED_HEADS.items()}
-#: Flags of arguments to which the broker has added something: it makes nodes of them.
-_ADDED = SCHEDULED | HOOK
+_UNSIGNED_HEADS = {SIGNAL_HEAD, FOUND_HEAD}  # of results that hold signed bytes, and are not signed as a whole
 
 
 class Opened(NamedTuple):
@@ -105,9 +105,9 @@ class Keyring:
         Raises UnverifiedValue if it is unsigned or its key is not held here, TamperedValue if it was signed for
         another place or changed, ValueNotReadable if it is not an envelope.
         """
-        if role == RESULT and envelope[:2] == SIGNAL_HEAD:
-            return self._open_signal(envelope, node)
-        if role == RESULT and envelope[:2] == FOUND_HEAD:
+        if role == RESULT and envelope[:2] in _UNSIGNED_HEADS:
+            if envelope[:2] == SIGNAL_HEAD:
+                return self._open_signal(envelope, node)
             found = open_found(self, envelope, node)
             return Opened(found.instance, as_promise(found))
         opened = self._opened(envelope, role + node, node, what)
@@ -121,10 +121,11 @@ class Keyring:
 
     def open_arguments(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
         """Return the arguments of a node, without their signature; raise what `open` raises."""
-        if len(envelope) > 1 and envelope[1] & _ADDED:
+        if len(envelope) > 1 and envelope[1] & ADDED:
             return self._open_added(envelope, instance, node, function)
         opened = self._opened(envelope, ARGUMENTS + node + function, node, "arguments")
-        _check_instance(envelope[_INSTANCE_AT:_MAC_AT], instance, "arguments", node)
+        if envelope[_INSTANCE_AT:_MAC_AT] != instance:
+            raise _elsewhere("arguments", node)
         return opened
 
     def _open_added(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
@@ -150,7 +151,8 @@ class Keyring:
         role = HOOK_OF_INSTANCE if time is None else HOOK_OF_SCHEDULE
         opened = self._opened(envelope, role + function, node, "arguments")
         owner = envelope[_INSTANCE_AT:_MAC_AT]
-        _check_instance(owner if time is None else firing_instance(owner, time), instance, "arguments", node)
+        if instance != (owner if time is None else firing_instance(owner, time)):
+            raise _elsewhere("arguments", node)
         if not is_hook(instance, node):
             raise TamperedValue(f"the arguments of node {node.hex()} are signed for a failure hook")
         return opened
@@ -165,7 +167,8 @@ class Keyring:
         The node must be the first one of the instance of that schedule and time. Raises what `open` raises.
         """
         opened = self._opened(envelope, SCHEDULE + function, node, "arguments")
-        _check_instance(firing_instance(envelope[_INSTANCE_AT:_MAC_AT], time), instance, "arguments", node)
+        if instance != firing_instance(envelope[_INSTANCE_AT:_MAC_AT], time):
+            raise _elsewhere("arguments", node)
         if node != entry_node(instance):
             raise TamperedValue(f"the arguments of node {node.hex()} are signed for the entry point of a schedule")
         return opened
@@ -221,13 +224,13 @@ class SignedValues:
             envelope = self._received.get(node)
             if envelope is None:
                 return None
-            found = self._opened[node] = self._found(envelope, node) or self._ring.open(envelope, RESULT, node)
+            if envelope[:2] == FOUND_HEAD:
+                found = self._found(envelope, node)
+            found = self._opened[node] = found or self._ring.open(envelope, RESULT, node)
         return found.envelope
 
     def _found(self, envelope: bytes, node: bytes) -> Opened | None:
-        """Return the value of a node that was found in the cache, if it was received; None: it is another value."""
-        if envelope[:2] != FOUND_HEAD:
-            return None
+        """Return the value of a node that was found in the cache; None if that value was not received."""
         found = open_found(self._ring, envelope, node)
         if self._received.get(found.other, FOUND_HEAD)[:2] == FOUND_HEAD:  # it may lead back here
             return None
@@ -237,8 +240,8 @@ class SignedValues:
     def get_of(self, node: bytes, instance: bytes) -> bytes | None:
         """Return what `get` returns; raise TamperedValue if the value belongs to another instance."""
         envelope = self.get(node)
-        if envelope is not None:
-            _check_instance(self._opened[node].instance, instance, "value", node)
+        if envelope is not None and self._opened[node].instance != instance:
+            raise _elsewhere("value", node)
         return envelope
 
 
@@ -268,9 +271,8 @@ def _mac(key: SigningKey, bound: bytes, rest: bytes) -> bytes:
     return outer.digest()
 
 
-def _check_instance(signed: bytes, wanted: bytes, what: str, node: bytes) -> None:
-    if signed != wanted:
-        raise TamperedValue(f"the signature of the {what} of node {node.hex()} is for another instance")
+def _elsewhere(what: str, node: bytes) -> TamperedValue:
+    return TamperedValue(f"the signature of the {what} of node {node.hex()} is for another instance")
 
 
 # --- the keys of this process --------------------------------------------------------------------------

@@ -68,6 +68,8 @@ class Ahead:
             return False
         if key > self._last and (key >= below or key not in self._payloads.arguments):
             return False  # it is not stored
+        if not node.sources:
+            return True
         values = self._payloads.values.kept
         return all(
             (source.state is State.COMPLETED and not source.refs and source.key in values) or source.slot is not None

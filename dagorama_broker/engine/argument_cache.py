@@ -25,13 +25,14 @@ _FIRST = attrgetter("first")
 class _Pack:
     """Envelopes of nodes with consecutive keys."""
 
-    __slots__ = ("_ends", "_here", "_joined", "end", "first")
+    __slots__ = ("_ends", "_here", "_joined", "_left", "end", "first")
 
     def __init__(self, first: int, envelopes: list[bytes]) -> None:
         self.first, self.end = first, first + len(envelopes)
         self._joined = b"".join(envelopes)
         self._ends = array("I", accumulate(map(len, envelopes), initial=0))
         self._here = bytearray(b"\x01") * len(envelopes)  # 0: it was dropped
+        self._left = len(envelopes)
 
     def __len__(self) -> int:
         return len(self._joined)
@@ -42,8 +43,10 @@ class _Pack:
 
     def drop(self, key: int) -> bool:
         """Drop an envelope; return whether it was the last one."""
-        self._here[key - self.first] = 0
-        return 1 not in self._here
+        place = key - self.first
+        self._left -= self._here[place]
+        self._here[place] = 0
+        return not self._left
 
 
 class ArgumentCache(PayloadCache):
@@ -87,14 +90,21 @@ class ArgumentCache(PayloadCache):
         return envelope
 
     def drop(self, key: int) -> None:
-        if key in self.kept:
-            super().drop(key)
-            return
-        pack = self._pack_of(key)
-        if pack is not None and pack.drop(key):
-            del self._packs[self._place_of(key)]
-            self.size -= len(pack)
-            self._last = None
+        self.drop_all((key,))
+
+    def drop_all(self, keys: Iterable[int]) -> None:
+        """Remove the envelopes that are here."""
+        kept, pack = self.kept, self._last
+        for key in keys:
+            if key in kept:
+                super().drop(key)
+                continue
+            if pack is None or not pack.first <= key < pack.end:
+                pack = self._pack_of(key)
+            if pack is not None and pack.drop(key):
+                del self._packs[self._place_of(key)]
+                self.size -= len(pack)
+                self._last = pack = None
 
     def _pack_of(self, key: int) -> _Pack | None:
         pack = self._last

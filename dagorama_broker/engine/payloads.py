@@ -33,10 +33,11 @@ class Payloads:
 
     def let_go(self, effects: Effects, is_wanted: Callable[[int], bool]) -> None:
         """Drop the envelopes that no unfinished node will be given."""
+        self.arguments.drop_all([node.key for node in effects.ended])
+        kept = self.values.kept
         for node in effects.ended:
-            self.arguments.drop(node.key)
-            if not node.consumers and not is_wanted(node.key):
+            if not node.consumers and node.key in kept and not is_wanted(node.key):
                 self.values.drop(node.key)
         for key in effects.unread:
-            if not is_wanted(key):
+            if key in kept and not is_wanted(key):
                 self.values.drop(key)

@@ -88,8 +88,10 @@ class Waiters:
 
     def tell(self, ended: Iterable[Node]) -> None:
         """Notify the listeners of nodes that have ended."""
-        if not self._watches:
+        watches = self._watches
+        if not watches:
             return
         for node in ended:
-            for listener in self._listeners(node.key):
-                listener.tell(node)
+            if node.key in watches:
+                for listener in self._listeners(node.key):
+                    listener.tell(node)

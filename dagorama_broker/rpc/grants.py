@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import FIRST_FOUND, LARGE, MESSAGE_TARGET, PARTS
+from dagorama.api.contract import FIRST_FOUND, MESSAGE_TARGET, NAMES_LARGE
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import CachedRow, RebindingRow
 from dagorama_broker.rpc.functions import function_message
@@ -122,7 +122,8 @@ class GrantBuilder:
         self._instance.append(self._instance_index)
         self._ids.append(run.id_of(node.key))
         self._arguments.append(arguments)
-        self._name_large(arguments)
+        if len(arguments) > 1 and arguments[1] & NAMES_LARGE:
+            self._large += large_in(arguments)
         if node.sources or self._source_counts.count:
             self._source_counts.put(place, len(node.sources))
             self._sources += [source.key for source in node.sources]
@@ -194,16 +195,11 @@ class GrantBuilder:
                 self._refs += [ref.key for ref in refs]
             if node.state is not State.COMPLETED:
                 self._failed.append(key)
-            else:
-                self._name_large(envelope)
+            elif len(envelope) > 1 and envelope[1] & NAMES_LARGE:
+                self._large += large_in(envelope)
             self._size += len(envelope) + VALUE_BYTES
             if self._size >= MESSAGE_TARGET:
                 self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
-
-    def _name_large(self, envelope: bytes) -> None:
-        """Name large values, so that the supervisor fetches them before the child asks for them."""
-        if len(envelope) > 1 and envelope[1] & (LARGE | PARTS):
-            self._large += large_in(envelope)
 
     def take(self) -> list[pb.Grant]:
         """Return the finished pieces."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import isfinite
 
 from google.protobuf.message import DecodeError
@@ -64,7 +63,7 @@ def is_quick(broker: Broker, results: pb.Results) -> bool:
         return False
     staged = scheduler.staged_attempts
     is_few = len(results.node) + len(results.failures) <= TOGETHER
-    return is_few and not any(attempt in staged for attempt in results.attempt)
+    return is_few and not (staged and any(attempt in staged for attempt in results.attempt))
 
 
 async def take_results(broker: Broker, session: Session, sequence: int, results: pb.Results, turn: Turn) -> None:
@@ -110,33 +109,24 @@ async def _take_values(
     now, staged = broker.see_time(), scheduler.staged_attempts
     columns = zip(results.node, results.attempt, results.value, results.microseconds, strict=True)
     for place, (key, attempt, value, microseconds) in enumerate(columns):
-        named = large.get(place, ())
-        complete = partial(
-            scheduler.complete,
-            worker,
-            key,
-            attempt,
-            value,
-            microseconds,
-            refs[place] if refs else (),
-            foreign,
-            known,
-            named,
-        )
+        named, promises = large.get(place, ()), refs[place] if refs else ()
         try:
             if named:
                 broker.lookups.check_large(named, stored)
             if refs:
-                scheduler.limits.check_promises(refs[place])
+                scheduler.limits.check_promises(promises)
             children = scheduler.staged_children(attempt) if attempt in staged else None
             if children is not None:
                 broker.lookups.check_names(children.blocks, stored)
             if children is None or not scheduler.limits.is_large(children.weight):
-                complete(now)
+                scheduler.complete(worker, key, attempt, value, microseconds, promises, foreign, known, named, now)
             else:
                 async with broker.drafts.draft(children.blocks, known, worker) as draft:
                     broker.lookups.check_names(children.blocks, stored)
-                    complete(now := broker.see_time(), draft)
+                    now = broker.see_time()
+                    scheduler.complete(
+                        worker, key, attempt, value, microseconds, promises, foreign, known, named, now, draft
+                    )
         except BrokerRefusal as refusal:
             if place in hits:
                 scheduler.found_gone(worker, key, attempt)

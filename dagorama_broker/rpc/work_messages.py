@@ -64,12 +64,12 @@ async def messages(broker: Broker, news: PendingMessage) -> AsyncIterator[pb.Bro
 
 async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[pb.Grant]:
     still = [grant for grant in granted if _stands(grant)]
-    arguments = await broker.payloads.arguments.get(grant.node.key for grant in still)
+    arguments = await broker.payloads.arguments.get([grant.node.key for grant in still])
     builders: dict[int, GrantBuilder] = {}
     scheduler = broker.scheduler
     for grant in still:
         node = grant.node
-        if not _stands(grant):
+        if node.attempt != grant.attempt or node.state is not State.CLAIMED:
             continue  # it was returned, or its worker is gone, since envelopes were read
         index, beside = grant.slot.index, NONE
         builder = builders.get(index)

@@ -221,7 +221,9 @@ class Claims(Starts):
         """
         if leads_on is not None and node.queue.caches and self.graph.caching.is_hit(node):
             self.uncount_start(node.attempt)
-        slot = self.take_out(node)
+        if self.fused:
+            self.unfuse(node)
+        slot = self._take_out(node)
         if not (node.queue.is_async and slot.sync_us):  # else it says nothing about the sync node that runs
             slot.progress_at = now
         if leads_on and slot.worker.pool is not None:

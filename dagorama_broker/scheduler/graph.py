@@ -40,7 +40,7 @@ class Graph(Endings):
                     self.left -= 1  # it is more work than to queue it
                     self._tell([node], LOOKED_AT)
                     return
-        self.settle(node, self.wait_for(node, node.sources))
+        self.settle(node, self.wait_for(node, node.sources) if node.sources else None)
 
     def wait_for(self, node: Node, others: Sequence[Node]) -> Node | None:
         """Make a node wait for its sources, or its promises, that have not ended.

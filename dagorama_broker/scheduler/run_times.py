@@ -40,8 +40,10 @@ class RunTimeEstimate:
             self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
             median = self.short_us - OVERHEAD_US
             median *= 1.25 if microseconds > median else 0.8
-        self.cost_us = self._cost()
-        if not self._is_async:
+        if self._is_async:
+            self.cost_us = self._cost()
+        else:  # as `_cost`, without a call: this is done for each node
+            self.cost_us = int(self.mean_us) + OVERHEAD_US
             self.short_us = median + OVERHEAD_US
 
     def _cost(self) -> int:

@@ -1,30 +1,31 @@
-"""Nodes as a child is given them: read from a grant, without running user code and without unpickling anything."""
+"""Nodes as a child runs them, and the functions that it has found for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, islice, repeat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import FIRST_FOUND, HOOK, JSON, REFS, SIGNAL, TO_RUN
+from dagorama.api.contract import HOOK, JSON, REFS, SIGNAL
 from dagorama.calls.functions import decorated_method, from_wrapper
 from dagorama.definition import DAGDefinition
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
 from dagorama.graph.cache_keys import CacheKeys
 from dagorama.graph.definitions import definition_like
-from dagorama.graph.scope import Binding, binding
+from dagorama.graph.node_batch import FunctionSpec
+from dagorama.graph.scope import Binding
 from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
-from dagorama.user_code.class_code import code_of
+from dagorama.user_code.class_code import code_of, read_text
 from dagorama.user_code.modules import is_local
 from dagorama.user_code.names import class_name
 from dagorama.values.assembly import decode_promised, read_value
-from dagorama.values.codec import decode
+from dagorama.values.codec import Encoded, decode
 from dagorama.values.failures import failed_source, told_failure
-from dagorama.values.out_of_band import GetLarge
+from dagorama.values.out_of_band import GetLarge, PutLarge
 from dagorama.values.rebind import Wanted
-from dagorama.values.signing import Keyring, SignedValues, code_text, function_digest
+from dagorama.values.signing import SignedValues, code_text, function_digest
 
 if TYPE_CHECKING:
     from dagorama.models.failure import Failure
@@ -102,6 +103,14 @@ class Work:
         self.definition = definition_of(cls, None)
         return self.definition
 
+    def encode_json(self, result: object, large_from: int, put_large: PutLarge) -> Encoded:
+        """Return the result of a function with codec="json", which was found, in an envelope."""
+        assert self.target is not None
+        assert self.target.json is not None
+        return self.target.json.encode_result(
+            self.result_of, result, find=self.target.json_named, large_from=large_from, put_large=put_large
+        )
+
     def _find(self) -> Target:
         found = find(self.name, self.hash, self.class_code)
         spec = found.decorated.spec(found.cls)
@@ -122,6 +131,21 @@ class Work:
             code = self.name, self.hash, self.class_code or code_of(found.cls).text
             cache = CacheKeys(options.cache, found.decorated.function, *code)
         return Target(found.cls, found.decorated.function, options.retry, bound, spec.json, cache)
+
+
+def binding(class_code: str) -> Binding:
+    """Return a function that gives each function of a class its hash in the class code."""
+    hashes, known = read_text(class_code), dict[FunctionSpec, FunctionSpec]()
+
+    def bound(function: FunctionSpec) -> FunctionSpec:
+        found = known.get(function)
+        if found is None:
+            method = function.name[len(function.name.partition("@")[0].rpartition(".")[0]) + 1 :]
+            code_hash = hashes.get(method, function.hash)
+            found = known[function] = replace(function, hash=code_hash, class_code=class_code)
+        return found
+
+    return bound
 
 
 def definition_of(cls: type[DAGDefinition], constructor: bytes | None) -> DAGDefinition:
@@ -148,6 +172,8 @@ class Values(NamedTuple):
         envelope = self.signed.get_of(id, instance)
         if envelope is None or envelope[1] & REFS:
             return decode_promised(id, self.signed, get_large=get_large)
+        if not envelope[1]:  # a pickle without large parts, as most are
+            return decode(envelope, what="value of a node")
         return read_whole(envelope, as_json, get_large)
 
 
@@ -196,90 +222,3 @@ class Call(NamedTuple):
     def wanted(self) -> Wanted:
         """The statement that its rebinding must allow, if it was made with other code."""
         return Wanted(self.id, self.instance, self.work.name, self.made_with, self.work.code)
-
-
-class GrantReader:
-    """Turns grants into calls. Calls of the same function share one Work."""
-
-    def __init__(self, ring: Keyring) -> None:
-        self._ring = ring
-        self._works: dict[tuple[object, ...], Work] = {}
-
-    def calls(self, grant: pb.GrantBody) -> list[Call]:
-        """Return the nodes of a grant in order."""
-        works = [self._work(function) for function in grant.functions]
-        instances = list(grant.instances)
-        count = len(grant.node)
-        columns = zip(
-            grant.node, grant.attempt, grant.function, grant.id, grant.instance, grant.arguments,
-            grant.failed_attempts or repeat(0, count), grant.made_with or repeat("", count),
-            chain(_fused(grant), repeat((), count - len(grant.fused_source))),
-            chain(grant.rebinding, repeat(0, count - len(grant.rebinding))), strict=True,
-        )  # fmt: skip
-        values, rebindings = self._values(grant), [None, *grant.rebindings]
-        calls = [
-            Call(
-                node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with, beside,
-                rebindings[rebinding],
-            )
-            for node, attempt, function, id, instance, arguments, runs, made_with, beside, rebinding in columns
-        ]  # fmt: skip
-        if grant.cache:
-            calls = list(_looked_up(calls, grant))
-        return _traced(calls, grant) if grant.traces else calls
-
-    def look_again(self) -> None:
-        """Search again for functions that could not be found, when they are next needed: classes were added."""
-        for work in self._works.values():
-            work.unusable = None
-
-    def _values(self, grant: pb.GrantBody) -> Values:
-        received = dict(zip(grant.value_id, grant.value, strict=True))
-        ids = dict(zip(grant.value_node, grant.value_id, strict=True)) if grant.failed else {}
-        failed = {ids[key]: received.pop(ids[key]) for key in grant.failed}
-        return Values(SignedValues(self._ring, received), failed)
-
-    def _work(self, function: pb.Function) -> Work:
-        key = (
-            function.name,
-            function.hash,
-            function.class_code,
-            function.timeout,
-            function.key_id,
-            function.stream_children,
-            function.queue,
-            function.taint,
-            function.cached,
-        )
-        work = self._works.get(key)
-        if work is None:
-            work = self._works[key] = Work(function)
-        return work
-
-
-def _fused(grant: pb.GrantBody) -> Iterator[Sequence[int]]:
-    """Yield for each node, up to the last one that has any, its sources that are granted with it."""
-    more = iter(grant.more_fused)
-    counts = chain(grant.more_fused_count, repeat(0))
-    for source, count in zip(grant.fused_source, counts, strict=False):
-        yield (source, *islice(more, count)) if source else ()
-
-
-def _looked_up(calls: list[Call], grant: pb.GrantBody) -> Iterator[Call]:
-    """Yield the calls with what the broker says of their cache keys."""
-    announced_keys = chain(grant.announced_key, repeat(b""))
-    for call, known, announced in zip(calls, chain(grant.cache, repeat(0)), announced_keys, strict=False):
-        found = grant.found[known - FIRST_FOUND] if known >= FIRST_FOUND else None
-        yield call._replace(to_run=known == TO_RUN, found=found, announced=announced) if known or announced else call
-
-
-def _traced(calls: list[Call], grant: pb.GrantBody) -> list[Call]:
-    """Return the calls with their trace contexts."""
-    traces, links = ["", *grant.traces], dict(zip(grant.linked, grant.link, strict=True))
-    contexts = chain(grant.trace, repeat(0, len(calls) - len(grant.trace)))
-    counts = grant.source_count or repeat(0, len(calls))
-    sources, found = iter(grant.source), list[Call]()
-    for call, context, count in zip(calls, contexts, counts, strict=False):
-        own = [links[source] for source in islice(sources, count) if source in links]
-        found.append(call._replace(trace=traces[context], links=own) if context else call)
-    return found

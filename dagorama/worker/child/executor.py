@@ -15,7 +15,7 @@ from time import monotonic_ns
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.contract import REFRESH, REFS, scheduled_time
+from dagorama.api.contract import ADDED, REFRESH, REFS, scheduled_time
 from dagorama.client.large_values import LARGE_FROM, LargeValues
 from dagorama.context import OpenLog, RunningNode, current_attempt, current_run, never
 from dagorama.definition import instance_within
@@ -23,15 +23,16 @@ from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.scope import AttemptScope
 from dagorama.logging import get_logger
-from dagorama.values.codec import Encoded, decode_called, encode
+from dagorama.values.codec import decode_called, encode
 from dagorama.values.envelope import WHOLE, references
 from dagorama.values.rebind import check_rebinding
 from dagorama.values.signing import RESULT, keyring
 from dagorama.worker.child import process_state
 from dagorama.worker.child.cached import LookUp, choose
-from dagorama.worker.child.call import Call, GrantReader, Target, Work, definition_of, read_whole
+from dagorama.worker.child.call import Call, Target, Work, definition_of, read_whole
 from dagorama.worker.child.exceptions import Unchecked, report_exception, within
 from dagorama.worker.child.forks import forget_in_forks, leave
+from dagorama.worker.child.grant_reader import GrantReader
 from dagorama.worker.child.last_values import LastValues
 from dagorama.worker.child.node_logging import log_completed
 from dagorama.worker.child.outbox import Outbox, refuse_excess
@@ -75,8 +76,7 @@ class Executor:
     def prepare(self, body: bytes) -> list[Call]:
         """Return the nodes of a serialized GrantBody in order, without running user code or unpickling anything."""
         grant = pb.GrantBody.FromString(body)
-        self._handed_on.update(key for key in grant.fused_source if key)
-        self._handed_on.update(grant.more_fused)
+        self._handed_on.update(filter(None, grant.fused_source), grant.more_fused)
         return self._grants.calls(grant)
 
     def look_again(self) -> None:
@@ -192,8 +192,12 @@ class Executor:
             args, kwargs, constructor, scheduled = json.decode_call(arguments, fill, get_large=self.large.get)
         else:
             args, kwargs, constructor, scheduled = decode_called(arguments, fill, function, get_large=self.large.get)
-        self.large.settle()
-        scope.scheduled = scheduled or scheduled_time(call.arguments)
+        if self.large.kept:
+            self.large.settle()
+        scope.scheduled = scheduled
+        added: tuple[object, ...] = ()
+        if call.arguments[1] & ADDED:
+            scope.scheduled, added = scheduled or scheduled_time(call.arguments), call.added
         if constructor is None:
             definition = call.work.definition or call.work.make_definition(cls)
         else:
@@ -203,7 +207,7 @@ class Executor:
         if cache is not None:
             chosen = choose(self._ring, call, cache, args, kwargs, constructor, scope.refresh)
             scope.cached, function = chosen.run, chosen.function or function
-        return function, (instance_within(call.instance, definition, scope), *call.added, *args), kwargs
+        return function, (instance_within(call.instance, definition, scope), *added, *args), kwargs
 
     def _check_code(self, call: Call) -> None:
         """Raise UnverifiedValue or TamperedValue unless a rebinding allows to run the node with other code."""
@@ -231,14 +235,17 @@ class Executor:
     def _handed(self, sources: Iterable[int], as_json: bool) -> dict[bytes, object]:
         """Return new copies of the values of nodes that ran before in this process, by the nodes' ids."""
         self._handed_on.difference_update(sources)
-        own = [self._own.pop(source) for source in sources]
-        return {id: read_whole(envelope, as_json) for id, envelope in own}
+        return {id: read_whole(envelope, as_json) for id, envelope in map(self._own.pop, sources)}
 
     # --- outcomes -----------------------------------------------------------------------------------
 
     def _ended(self, call: Call, scope: AttemptScope, result: object, started: int) -> int:
         try:
-            encoded = self._encoded(call.work, result)
+            target, put = call.work.target, self.large.put_result
+            if target is None or target.json is None:
+                encoded = encode(result, "result", large_from=self.large_from, put_large=put)
+            else:
+                encoded = call.work.encode_json(result, self.large_from, put)
             envelope = self._ring.sign(encoded.envelope, RESULT, call.instance, call.id)
             if encoded.refs:
                 refuse_excess(encoded)
@@ -248,7 +255,7 @@ class Executor:
             leave()
         ended = monotonic_ns()
         microseconds = 0 if scope.cached is not None and scope.cached.is_hit else self._measured(call, started, ended)
-        if scope.runs or scope.cached is not None or encoded.envelope[:2] not in WHOLE:
+        if scope.has_nodes or scope.cached is not None or encoded.envelope[:2] not in WHOLE:
             signed = encoded._replace(envelope=envelope)
             self.outbox.completed_with(call.node, call.attempt, signed, scope, microseconds)
         else:
@@ -258,13 +265,6 @@ class Executor:
         if self._handed_on and call.node in self._handed_on and encoded.envelope[:2] in WHOLE:
             self._own[call.node] = call.id, encoded.envelope
         return ended
-
-    def _encoded(self, work: Work, result: object) -> Encoded:
-        target, put = work.target, self.large.put_result
-        if target is None or target.json is None:
-            return encode(result, "result", large_from=self.large_from, put_large=put)
-        named = target.json_named
-        return target.json.encode_result(work.result_of, result, find=named, large_from=self.large_from, put_large=put)
 
     def _broke_off(
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
@@ -282,13 +282,13 @@ class Executor:
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
         """Report the exception of a node. Child nodes that the attempt has made are dropped with its scope."""
-        ended = monotonic_ns()
-        report_exception(self.outbox, self._ring, call, error, self._measured(call, started, ended))
+        microseconds = self._measured(call, started, ended := monotonic_ns())
+        report_exception(self.outbox, self._ring, call, error, microseconds)
         return ended
 
     def _measured(self, call: Call, started: int, ended: int) -> int:
         """Return the run time in microseconds, after counting it."""
-        microseconds = min((ended - started) // 1000, MOST_US)
+        microseconds = elapsed if (elapsed := (ended - started) // 1000) < MOST_US else MOST_US
         if self.run_times is not None:
             self.run_times.add(call.work.name, microseconds)
         return microseconds

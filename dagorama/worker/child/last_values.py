@@ -20,12 +20,8 @@ class LastValues:
 
     def __init__(self, stored: LargeValues) -> None:
         self._stored = stored
-        self._kept: dict[bytes, bytes] = {}
+        self.kept: dict[bytes, bytes] = {}  #: values by their SHA-256
         self._given: dict[bytes, bytes] = {}  # to the node that reads its arguments
-
-    def __bool__(self) -> bool:
-        """Return whether anything is kept."""
-        return bool(self._kept)
 
     def put(self, data: Buffer) -> bytes:
         """Store a value of a running node; return its SHA-256."""
@@ -40,7 +36,7 @@ class LastValues:
 
     def get(self, digest: bytes) -> Buffer | Verified:
         """Return the value with this SHA-256."""
-        kept = self._kept.get(digest)
+        kept = self.kept.get(digest)
         if kept is None:
             return self._stored.get(digest)
         self._given[digest] = kept
@@ -48,14 +44,13 @@ class LastValues:
 
     def settle(self) -> None:
         """Forget what the node that has read its arguments was not given, before it runs."""
-        if self._kept:
-            self._kept, self._given = self._given, {}
+        self.kept, self._given = self._given, {}
 
     def forget(self) -> None:
         """Forget everything."""
-        self._kept, self._given = {}, {}
+        self.kept, self._given = {}, {}
 
     def _keep(self, digest: bytes, data: bytes) -> None:
-        self._kept[digest] = data
-        while sum(map(len, self._kept.values())) > MOST_BYTES:
-            del self._kept[next(iter(self._kept))]
+        self.kept[digest] = data
+        while sum(map(len, self.kept.values())) > MOST_BYTES:
+            del self.kept[next(iter(self.kept))]

@@ -116,7 +116,7 @@ class _Child:
         data = self._received(socket.MSG_DONTWAIT)
         if data is None:
             self._engine.flush()
-            if self._executor.large and not self._has_data(IDLE_S):
+            if self._executor.large.kept and not self._has_data(IDLE_S):
                 self._executor.large.forget()
             data = self._received()
         return data or None

@@ -67,8 +67,9 @@ class Outbox:
     def completed(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
         """Add a value without promises and large parts, of an attempt without child nodes."""
         with self._lock:
-            self._add_value(node, attempt, value, microseconds)
-            self._cut_if_full()
+            piece = self._add_value(node, attempt, value, microseconds)
+            if len(piece.node) >= FLUSH_NODES or piece.size >= FLUSH_BYTES:
+                self._cut()
 
     def completed_with(self, node: int, attempt: int, encoded: Encoded, scope: AttemptScope, microseconds: int) -> None:
         """Add a value with the child nodes of its attempt."""
@@ -77,8 +78,7 @@ class Outbox:
             for run in scope.runs:
                 self._add_children(node, attempt, run, growing.told.get(run.origin, 0) if growing is not None else 0)
             self._make_room(weight(encoded))
-            self._add_value(node, attempt, encoded.envelope, microseconds)
-            piece = self._piece
+            piece = self._add_value(node, attempt, encoded.envelope, microseconds)
             if scope.cached is not None:
                 piece.add_cached(scope.cached)
             if encoded.refs:
@@ -180,7 +180,8 @@ class Outbox:
         body = pb.Return(node=nodes, attempt=attempts, reason=pb.CACHE_KEY, cache_key=keys)
         self._hand_over(Kind.RETURN, Outcome(list(attempts), [], body.SerializeToString()))
 
-    def _add_value(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
+    def _add_value(self, node: int, attempt: int, value: bytes, microseconds: int) -> Piece:
+        """Add a value to the piece, and return the piece."""
         piece = self._piece
         piece.node.append(node)
         piece.attempt.append(attempt)
@@ -191,6 +192,7 @@ class Outbox:
             piece.trace.append(trace)
             piece.trace_of.append(len(piece.node) - 1)
             piece.size += len(trace)
+        return piece
 
     def _add_grown(self, growing: _Growing) -> None:
         if growing.attempt in self._growing:
