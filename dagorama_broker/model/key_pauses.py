@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dagorama_broker.model.durations import seconds_text
+
 
 class PausedKey(NamedTuple):
     """Nodes that are not granted until a pause is over.
@@ -22,7 +24,7 @@ class PausedKey(NamedTuple):
 
     def reason(self, seconds: float) -> str:
         """Return as a sentence that they wait for `seconds` more."""
-        return f"{self} is paused for {max(0.0, seconds):.3g} more seconds, because a node asked for it (RetryLater)"
+        return f"{self} is paused for {seconds_text(seconds)} more seconds, because a node asked for it (RetryLater)"
 
 
 class KeyPauseRow(NamedTuple):
