@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dagorama_broker.model.durations import seconds_text
-
 
 class PausedKey(NamedTuple):
     """Nodes that are not granted until a pause is over.
@@ -41,3 +39,8 @@ class KeyPauseRow(NamedTuple):
     def paused(self) -> PausedKey:
         """The nodes that it is about."""
         return PausedKey(self.name, self.key, self.of_limit)
+
+
+def seconds_text(seconds: float) -> str:
+    """Return seconds for people, as `3.25` or `86,400`; a negative number is 0."""
+    return f"{max(0.0, seconds):.3g}" if seconds < 999.5 else f"{seconds:,.0f}"

@@ -225,7 +225,7 @@ class Caching:
 
 
 def _above(node: Node) -> list[Node]:
-    """Return a node and those that wait for it, directly or through others, as far as there are not too many."""
+    """Return a node and all nodes that wait for it, directly or through others, but not too many."""
     found, seen = [node], {node.key}
     for at in found:
         if len(found) > MOST_LOOKED_AT:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dagorama_broker.model.delays import AT_ONCE
 from dagorama_broker.model.domain import ENDED, WireProtocol
-from dagorama_broker.model.durations import seconds_text
+from dagorama_broker.model.key_pauses import seconds_text
 from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.scheduler.assignment import has_room, stale_at
 from dagorama_broker.scheduler.claims import Claims
