@@ -169,6 +169,8 @@ def _times(cron: str | None, every: timedelta | None, tz: str | None) -> _Times:
 def _zone(name: str) -> ZoneInfo:
     if not isinstance(name, str):
         raise TypeError(f"tz is {name!r}: it must be the name of a time zone, such as 'Europe/Berlin'")
+    if name == "localtime":
+        raise ValueError("tz is 'localtime', which is another zone on each machine: use a name such as 'Europe/Berlin'")
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):

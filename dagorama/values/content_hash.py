@@ -61,7 +61,7 @@ def _found(value: object, path: str, depth: int) -> bytes:
     if kind in _UNORDERED:
         return _tagged(kind, sorted(_hash(part, f"an item of {path}", depth - 1) for part in _items(value)))
     if kind in _MAPPINGS:
-        return _tagged(kind, _pairs(value, path, depth))
+        return _tagged(kind, [*_pairs(value, path, depth), *_factory(value, path)])
     if isinstance(value, Enum):
         # Flags that have no name of their own are told apart by their bits.
         return _tagged(kind, [b"", repr(value._value_).encode()] if value.name is None else [value.name.encode()])
@@ -113,6 +113,16 @@ def _pairs(value: Any, path: str, depth: int) -> list[bytes]:
         for key, part in mapping.items()
     ]
     return pairs if isinstance(value, OrderedDict) else sorted(pairs)
+
+
+def _factory(value: object, path: str) -> list[bytes]:
+    """Return what tells apart which values a defaultdict makes for missing keys; nothing for other mappings."""
+    factory = value.default_factory if isinstance(value, defaultdict) else None
+    if factory is None:
+        return []
+    if isinstance(factory, type):
+        return [f"{factory.__module__}.{factory.__qualname__}".encode()]
+    raise _refusal(factory, f"{path}.default_factory", "cannot be compared")
 
 
 _UNORDERED = frozenset({set, frozenset})

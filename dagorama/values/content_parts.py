@@ -17,7 +17,7 @@ Part = tuple[str, object]
 #: Stands for a field that has no value.
 UNSET = object()
 
-_SEQUENCES = frozenset({list, tuple, deque})
+_SEQUENCES = frozenset({list, tuple})
 _IMMUTABLE, _HEAP = 1 << 8, 1 << 9  # flags of a type: classes made by a `class` statement have only the second
 #: Types of C that a class with fields may extend, and how their own content is read.
 _READ: dict[type, Callable[[Any], object] | None] = {
@@ -25,7 +25,7 @@ _READ: dict[type, Callable[[Any], object] | None] = {
     dict: lambda value: dict(dict.items(value)),
     list: lambda value: list(list.__iter__(value)),
     tuple: lambda value: tuple(tuple.__iter__(value)),
-    deque: lambda value: list(deque.__iter__(value)),
+    deque: lambda value: _items_of_deque(value),
     set: lambda value: frozenset(set.__iter__(value)),
     frozenset: lambda value: frozenset(frozenset.__iter__(value)),
     **{kind: kind.__repr__ for kind in (int, float, complex, str, bytes, bytearray)},
@@ -38,11 +38,12 @@ def parts_of(value: Any, kind: type) -> list[Part] | None:
 
     The fields come first, in their order, then what exists besides them.
     """
-    if kind in _SEQUENCES:
-        return [(f"[{index}]", part) for index, part in enumerate(value)]
+    if kind in _SEQUENCES or kind is deque:
+        items = value if kind is not deque else _items_of_deque(value)
+        return [(f"[{index}]", part) for index, part in enumerate(items)]
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        items = tuple.__iter__(value)  # by position, even if a subclass has replaced the names
-        parts: list[Part] = [(f".{name}", part) for name, part in zip(kind._fields, items, strict=True)]
+        members = tuple.__iter__(value)  # by position, even if a subclass has replaced the names
+        parts: list[Part] = [(f".{name}", part) for name, part in zip(kind._fields, members, strict=True)]
         return [*parts, *_besides(value, kind, frozenset())]
     names = _field_names(value, kind)
     base = _base(kind)
@@ -52,6 +53,12 @@ def parts_of(value: Any, kind: type) -> list[Part] | None:
     if (read := _READ[base]) is not None:
         parts.append(("", read(value)))
     return [*parts, *_besides(value, kind, frozenset(names))]
+
+
+def _items_of_deque(value: Any) -> list[object]:
+    """Return the items, and the number at which a deque drops some, if there is one."""
+    items = list(deque.__iter__(value))
+    return items if value.maxlen is None else [*items, UNSET, value.maxlen]
 
 
 def _field_names(value: object, kind: type) -> tuple[str, ...] | None:
@@ -97,6 +104,8 @@ def _besides(value: object, kind: type, known: frozenset[str]) -> Iterator[Part]
     found = {name: part for name, part in _attributes(value, kind) if name not in known and not _derived(kind, name)}
     for extra in ("__pydantic_extra__", "__pydantic_private__"):
         found.update(getattr(value, extra, None) or {})
+    if unset := known - getattr(value, "__pydantic_fields_set__", known):
+        found["fields that are not set"] = unset  # `model_dump(exclude_unset=True)` leaves them out
     for name in sorted(found):
         yield f".{name}", name
         yield f".{name}", found[name]

@@ -108,6 +108,14 @@ def with_missed(row: ScheduleRow, times: int, now: float) -> ScheduleRow:
     return row._replace(missed=row.missed + times, missed_at=now)
 
 
+def without_waiting(row: ScheduleRow, now: float) -> ScheduleRow:
+    """Return the row without the time that waits, and those before it: they count as times that were missed."""
+    if not row.waiting:
+        return row
+    counted = with_missed(row, 1, now)
+    return counted._replace(waiting=0.0, uncounted=row.uncounted or row.is_catching_up)
+
+
 def _by_overlap(overlap: Overlap, came: list[float], is_running: bool) -> tuple[list[float], float]:
     """Return the times for which an instance is started now, and the one that waits, or 0."""
     if not came or overlap is Overlap.ALLOW:

@@ -15,7 +15,7 @@ from dagorama_broker.engine.calendar import ON_TIME, next_time
 from dagorama_broker.engine.cancellation import Cancellation
 from dagorama_broker.engine.clock import advance_clock
 from dagorama_broker.engine.commits import Commits
-from dagorama_broker.engine.firings import Decision, block_of, decide, with_missed
+from dagorama_broker.engine.firings import Decision, block_of, decide, with_missed, without_waiting
 from dagorama_broker.engine.submissions import Submissions
 from dagorama_broker.errors import (
     BrokerRefusal,
@@ -236,7 +236,8 @@ class Schedules:
         async with self._changing:
             row = self._known(name)
             if row.paused != paused:
-                changed = row._replace(paused=paused, waiting=0.0, fired=max(row.fired, self._clock()))
+                now = self._clock()
+                changed = without_waiting(row, now)._replace(paused=paused, fired=max(row.fired, now))
                 kind = ActionKind.PAUSE_SCHEDULE if paused else ActionKind.RESUME_SCHEDULE
                 self._change(changed, ActionRow(kind, by, target=name))
             await self._commits.wait_durable()
@@ -268,11 +269,14 @@ def _replaced(old: ScheduleRow | None, new: ScheduleRow) -> ScheduleRow:
     """Return a schedule with what is kept of the one that it replaces."""
     if old is None:
         return new
+    has_other_times = (old.cron, old.zone, old.every) != (new.cron, new.zone, new.every)
+    if has_other_times:
+        old = without_waiting(old, new.put)
     kept = new._replace(
         paused=old.paused, instance=old.instance, last=old.last, missed=old.missed, missed_at=old.missed_at,
         uncounted=old.uncounted,
     )  # fmt: skip
-    if (old.cron, old.zone, old.every) != (new.cron, new.zone, new.every):
+    if has_other_times:
         return kept
     same = kept._replace(start=old.start, fired=old.fired, waiting=old.waiting, put=old.put)
     return old if same._replace(by=old.by) == old else same

@@ -22,7 +22,7 @@ class PausedKey(NamedTuple):
 
     def reason(self, seconds: float) -> str:
         """Return as a sentence that they wait for `seconds` more."""
-        return f"{self} is paused for {max(0.0, seconds):.3g} more seconds, because a node asked for it (RetryLater)"
+        return f"{self} is paused for {seconds_text(seconds)} more seconds, because a node asked for it (RetryLater)"
 
 
 class KeyPauseRow(NamedTuple):
@@ -39,3 +39,8 @@ class KeyPauseRow(NamedTuple):
     def paused(self) -> PausedKey:
         """The nodes that it is about."""
         return PausedKey(self.name, self.key, self.of_limit)
+
+
+def seconds_text(seconds: float) -> str:
+    """Return seconds for people, as `3.25` or `86,400`; a negative number is 0."""
+    return f"{max(0.0, seconds):.3g}" if seconds < 999.5 else f"{seconds:,.0f}"

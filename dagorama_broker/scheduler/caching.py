@@ -50,6 +50,7 @@ class Caching:
         #: the signature is not used.
         self.announced: dict[int, bytes] = {}
         self.alone: set[int] = set()  #: keys of nodes that run although another one computes the same
+        self.followed: set[int] = set()  #: keys of unfinished nodes that others, with the same cache key, wait for
         self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value will be cached, by their keys
         self.hits = self.misses = 0  #: nodes that ended with a cached value, and with one that was then cached
         self._of_node: dict[bytes, bytes] = {}  # cache keys of entries, by the ids of their nodes
@@ -103,7 +104,25 @@ class Caching:
             self.alone.add(node.key)
             return None
         node.twin = leader
+        self.followed.add(leader.key)
         return leader
+
+    def followers_in_circles(self, node: Node) -> list[Node]:
+        """Return nodes that wait for a leader which waits for them, now that `node` waits for its promises.
+
+        From now on they run, as `report` says of nodes that were made later.
+        """
+        found = list[Node]()
+        for leader in _above(node) if self.followed else ():
+            if leader.key not in self.followed:
+                continue
+            for follower in [each for each in leader.dependents or () if each.twin is leader]:
+                if follower.state is State.WAITING and _waits_for(leader, follower):
+                    assert leader.dependents is not None
+                    leader.dependents.remove(follower)
+                    self.alone.add(follower.key)
+                    found.append(follower)
+        return found
 
     def _forget_key(self, node: Node, key: bytes) -> None:
         """Drop an earlier key of a node that was bound to other code since; its followers wait until its end."""
@@ -119,6 +138,7 @@ class Caching:
         if key is not None and self.leaders.get(key) is node:
             del self.leaders[key]
         self.alone.discard(node.key)
+        self.followed.discard(node.key)
         self.announced.pop(node.key, None)
         if node.state is not State.COMPLETED:
             return
@@ -202,6 +222,19 @@ class Caching:
                 last.values + 1, min(last.oldest, row.completed), max(last.newest, row.completed)
             )
         return found
+
+
+def _above(node: Node) -> list[Node]:
+    """Return a node and all nodes that wait for it, directly or through others, but not too many."""
+    found, seen = [node], {node.key}
+    for at in found:
+        if len(found) > MOST_LOOKED_AT:
+            break
+        for other in at.dependents or ():
+            if other.key not in seen:
+                seen.add(other.key)
+                found.append(other)
+    return found
 
 
 def _waits_for(leader: Node, node: Node) -> bool:

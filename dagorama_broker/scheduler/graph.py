@@ -140,6 +140,15 @@ class Graph(Endings):
             self.end_badly(node, bad.state, bad.root_cause or bad)
         elif not node.pending:
             self._tell([node], LOOKED_AT)
+        else:
+            self._free_from_circles(node)
+
+    def _free_from_circles(self, node: Node) -> None:
+        """Let nodes run that wait for another one's value, if that waits for them since `node` names its promises."""
+        for follower in self.caching.followers_in_circles(node):
+            follower.pending = 0
+            self._make_ready(follower)
+            follower.twin = None
 
     def record_instance(self, instance: Instance, new: NewNodes) -> None:
         """Give a new instance its turn, and write its rows; its first nodes are `new`."""

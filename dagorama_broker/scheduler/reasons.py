@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from dagorama_broker.model.delays import AT_ONCE
 from dagorama_broker.model.domain import ENDED, WireProtocol
+from dagorama_broker.model.key_pauses import seconds_text
 from dagorama_broker.model.signals import WaitRow
 from dagorama_broker.scheduler.assignment import has_room, stale_at
 from dagorama_broker.scheduler.claims import Claims
@@ -251,10 +252,9 @@ def _used_up(gate: QueueGate, now: float, of: str) -> Reason:
     text = f"the rate of {gate.rate.starts:,} per {gate.rate.seconds:g} s{of} is used up"
     if gate.filled_at is not None:
         text += " (the broker was started a short time ago, and does not know what was started before)"
-    until = gate.next_start()
-    if until == inf:
+    if (until := gate.next_start()) == inf:
         return Reason(ReasonCode.RATE, f"{text} by nodes that wait in busy processes", gate.held)
-    text += f"; its next start is in {max(0.0, until - now):.3g} s"
+    text += f"; its next start is in {seconds_text(until - now)} s"
     return Reason(ReasonCode.RATE, text, gate.used + gate.held, until=until)
 
 
@@ -277,8 +277,8 @@ def _busy(pools: Collection[Pool], now: float) -> Reason:
     longest = max((now - slot.progress_at for slot in slots if slot.held), default=0.0)
     what = "process is" if len(slots) == 1 else "processes are"
     where = f"{len(slots)} {what} busy on {_many(len(workers), 'worker')} that may run it"
-    text = f"{where}; the longest run takes {longest:.3g} s so far"
-    return Reason(ReasonCode.BUSY, text, len(slots), tuple(running[:MOST_NAMED]))
+    where += f"; the longest run takes {seconds_text(longest)} s so far"
+    return Reason(ReasonCode.BUSY, where, len(slots), tuple(running[:MOST_NAMED]))
 
 
 def _ahead(claims: Claims, pools: Collection[Pool], node: Node) -> int:

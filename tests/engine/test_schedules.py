@@ -162,6 +162,20 @@ async def test_a_queued_time_starts_when_the_last_instance_has_ended_and_not_bef
         assert not served.row.waiting
 
 
+@pytest.mark.parametrize("change", ["pause", "other times"])
+async def test_a_queued_time_that_a_change_drops_counts_as_missed(store: Store, change: str) -> None:
+    async with serving(store) as served:
+        schedules, queued = served.broker.schedules, HOURLY._replace(overlap="queue")
+        await schedules.put(queued)
+        await served.at(1)
+        await served.at(2)
+        if change == "pause":
+            await schedules.pause("hourly", True, "ops")
+        else:
+            await schedules.put(queued._replace(cron="30 * * * *"))
+        assert (served.row.waiting, served.row.missed, served.row.missed_at) == (0.0, 1, NOON + 2 * HOUR)
+
+
 async def test_a_schedule_whose_time_zone_is_unknown_after_a_restart_is_stuck_and_the_others_go_on(
     store: Store,
 ) -> None:

@@ -216,6 +216,7 @@ def hourly(**named: Any) -> Callable[..., Schedule]:
         (lambda: schedule(Report(), "", id="a"), ValueError, "is not a cron expression: five fields are wanted"),
         (lambda: schedule(Report(), "@daily", id="a"), ValueError, "'@daily', .*: five fields are wanted, such as"),
         (lambda: schedule(Report(), "0 7 * * *", tz="Mars/Olympus", id="a"), ValueError, "is not a time zone"),
+        (lambda: schedule(Report(), "0 7 * * *", tz="localtime", id="a"), ValueError, "another zone on each machine"),
         (lambda: schedule(Report(), "0 7 * * *", tz=1, id="a"), TypeError, "must be the name of a time zone"),  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
         (lambda: schedule(Report(), 5, id="a"), TypeError, "must be a string of five fields"),  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
         (lambda: schedule(Report(), id="a"), TypeError, "either a cron expression"),

@@ -64,7 +64,7 @@ async def test_it_is_said_how_long_a_node_waits(served: Served) -> None:
     worker = await served.worker(slots=4)
     assert {node.id for node in await worker.nodes(3)} == {dag.id(0), dag.id(1), dag.id(3)}
     (text,) = await texts(served, dag, 2)
-    assert text.startswith("the rate of 2 per 3600 s for the key 'x' is used up; its next start is in 3.6e+03 s")
+    assert text.startswith("the rate of 2 per 3600 s for the key 'x' is used up; its next start is in 3,600 s")
 
 
 async def test_the_figures_that_come_last_hold_also_after_a_restart_and_it_is_logged(

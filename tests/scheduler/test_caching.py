@@ -327,6 +327,25 @@ class TestSingleFlight:
         hand.compute("child", K)
         assert driver.ledger.has_ended(driver.key("a"))
 
+    @pytest.mark.parametrize("returned", ["child", "between"])
+    def test_nor_does_one_that_waits_for_it_before_the_first_one_returns_its_promise(
+        self, driver: SchedulerDriver, returned: str
+    ) -> None:
+        hand = driver.worker(slots=2)
+        driver.spawn("a", of=CACHED)
+        hand.look_up("a", K)
+        driver.spawn("child", of=CACHED, announced={"child": K})
+        driver.spawn("other", of=CACHED, announced={"other": K})
+        assert driver.state("child") == State.WAITING, "a may return what does not need it"
+        if returned == "between":
+            driver.spawn("between")
+            hand.complete("between", "child")
+        hand.compute("a", K, returned)
+        assert (driver.state("other"), found_for(driver, "child")) == (State.WAITING, True)
+        hand.compute("child", K)
+        assert driver.ledger.has_ended(driver.key("a"))
+        assert found_for(driver, "other") == "a"
+
     def test_a_slot_with_a_node_that_runs_long_gets_no_more(self, driver: SchedulerDriver) -> None:
         hand = driver.worker(slots=1)
         driver.spawn("warm", of=CACHED)

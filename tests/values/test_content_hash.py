@@ -83,6 +83,11 @@ class Stack(list[int]):
 
 
 @dataclass(init=False)
+class Recent(deque[int]):
+    title: str = ""
+
+
+@dataclass(init=False)
 class Amount(int):
     unit: str = ""
 
@@ -220,6 +225,7 @@ DIFFERENT: list[object] = [
 ]  # fmt: skip
 
 
+FACTORIES: list[Any] = [None, int, list, Order]
 #: Values that differ in what is easily left out.
 HIDDEN: list[object] = [
     masked([False, False]), masked([False, True]), masked([True, True]), masked([True, True], fill_value=7), padded(0),
@@ -235,6 +241,9 @@ HIDDEN: list[object] = [
     Noted(), filled(Noted(), _notes=["n"]), Noted.model_validate({"a": 1}), Noted.model_validate({"b": 1}),
     Permission(0), Permission.READ, Permission.READ | Permission.WRITE, Permission.WRITE,
     Colour.RED, Other.RED, Late(1), filled(Late(1), lines=[]), 10**5000, 10**5000 + 1, Path("1"),
+    *(defaultdict(factory, {1: 1}) for factory in FACTORIES),
+    deque([1]), deque([1], maxlen=5), deque([1], maxlen=6), deque([1, 5]), with_items(Recent(), [1]),
+    with_items(Recent([], 5), [1]), Model(name="n"), Model(name="n", tags=set()), Noted(name=""),
 ]  # fmt: skip
 
 
@@ -267,7 +276,7 @@ STORED: list[tuple[object, str]] = [
     (frozenset({1}), "42d41698ae1d0bd6"),
     ({"a": [1], "b": {2}}, "a1f4b2ecf3bac23b"),
     (OrderedDict(a=1, b=2), "3f56ba895400d33d"),
-    (defaultdict(int, a=1), "99317d3f3ae7157d"),
+    (defaultdict(int, a=1), "aae0d11da651a75f"),
     (Counter("aab"), "5b45eba0eccd5540"),
     (Colour.RED, "340d9c4224a8cea8"),
     (Permission.READ, "4d9a791645b92000"),
@@ -361,6 +370,7 @@ def test_hashes_are_the_same_in_other_processes() -> None:
         (Order, "it is of type builtins.type"),
         (np.array([object()]), "it is of type numpy.ndarray"),
         ({(1, object())}, "an item of it[1] is of type builtins.object"),
+        ([defaultdict(lambda: 1)], "it[0].default_factory is of type builtins.function"),
         ([np.array([1]).view(Array)], "it[0] is of type tests.values.test_content_hash.Array"),
         (np.ma.masked, "it is of type numpy.ma"),
         (datetime(2026, 1, 1, tzinfo=Zone()), "it.tzinfo is of type tests.values.test_content_hash.Zone"),

@@ -275,6 +275,11 @@ class Computed:
 
 
 @dataclass
+class Titled(dict[str, int]):
+    title: str = ""
+
+
+@dataclass
 class Passing:
     value: InitVar[int]
 
@@ -305,6 +310,7 @@ NO_FORM: list[tuple[Any, str]] = [
     (Mixed, "must be texts or integers"),
     (Computed, "Computed.double is no argument of the constructor"),
     (Passing, "Passing.value is an InitVar"),
+    (Titled, "Titled extends dict, whose content is in none of its fields"),
     (T, "T has no JSON form"),
     (3, "3 has no JSON form"),
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections import abc
+from collections import abc, deque
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from inspect import isclass
@@ -28,6 +28,8 @@ _ANY = Anything()
 _LISTS: frozenset[Any] = frozenset({list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable})
 _SETS: dict[Any, Any] = {set: set, abc.Set: set, abc.MutableSet: set, frozenset: frozenset}
 _DICTS: frozenset[Any] = frozenset({dict, abc.Mapping, abc.MutableMapping})
+#: Types whose content is not in the fields of a dataclass that extends them.
+_WITH_CONTENT = (*(list, tuple, dict, set, frozenset, deque), *(str, bytes, bytearray, int, float, complex))
 _ADVICE = 'pass the plain data that it is made from, in a dataclass, or use codec="pickle" for this function'
 
 
@@ -124,6 +126,7 @@ class Builder:
 
     def _record(self, annotation: Any, origin: type[Any]) -> Shape:
         if is_dataclass(origin):
+            _refuse_content(origin)
             shape: Record = Dataclass(origin)
             self._made[annotation] = shape
             shape.fields = self._dataclass_fields(origin)
@@ -178,6 +181,15 @@ class Builder:
             (name, _with_default(self.shape(hints[name]), name not in defaults, defaults.get(name, MISSING)))
             for name in kind._fields
         ]
+
+
+def _refuse_content(kind: type) -> None:
+    """Raise Unsupported if a dataclass extends a type whose content would be lost."""
+    base = next((base for base in kind.__mro__ if base in _WITH_CONTENT), None)
+    if base is not None:
+        raise Unsupported(
+            f"{kind.__qualname__} extends {base.__name__}, whose content is in none of its fields: make it a field"
+        )
 
 
 def _with_default(shape: Shape, is_required: bool, default: Any) -> Field:
