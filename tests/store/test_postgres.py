@@ -335,6 +335,51 @@ def test_a_wrong_url_is_refused_without_its_password(tmp_path: Path, change: str
     assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("secret", ["s3c@ret", "s3c/ret", "/s3cret", "s3c%ret", "s3c%00ret"])
+def test_a_password_that_libpq_would_misread_is_refused_and_not_shown(tmp_path: Path, secret: str) -> None:
+    url = f"postgresql://ada:{secret}@127.0.0.1:1/jobs"
+    with pytest.raises(SettingsError, match="in a user and a password, write @ as %40") as refused:
+        open_store(url, StoreOptions(f"file://{tmp_path}"))
+    assert "store postgresql://ada@127.0.0.1:1/jobs:" in str(refused.value)
+
+
+@pytest.mark.parametrize("secret", ["s3c#ret", "s3c?ret", "s3c[ret", "s3c:ret", "s3c%2Fret"])
+def test_a_password_is_what_libpq_takes_for_one(secret: str) -> None:
+    address = parse_address(f"postgresql://ada:{secret}@127.0.0.1:1/jobs?schema=own")
+    assert conninfo_to_dict(address.conninfo)["password"] == secret.replace("%2F", "/")
+    assert address.shown == "postgresql://ada@127.0.0.1:1/jobs?schema=own"
+
+
+def test_a_url_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"^postgresql://\[::1/jobs: .*IPv6"):
+        PostgresStore("postgresql://[::1/jobs", tmp_path).open()
+
+
+def test_a_url_without_a_host_names_the_folder_of_a_socket(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    query = url.partition("?")[2]
+    local = f"postgresql:///postgres?user=dagorama&host={server.folder}&port={server.port}&{query}"
+    with opened(local, tmp_path) as store:
+        store.commit(graph(node(1)))
+    with opened(url, tmp_path) as store:
+        assert [each.key for each in store.live().nodes] == [1]
+
+
+def test_text_is_kept_whatever_encoding_the_url_names(url: str, tmp_path: Path) -> None:
+    changes = graph(node(1))
+    changes.instances = [changes.instances[0]._replace(definition="work:\N{CJK UNIFIED IDEOGRAPH-6570}")]
+    with opened(f"{url}&client_encoding=LATIN1", tmp_path) as store:
+        store.commit(changes)
+        assert [each.definition for each in store.live().instances] == [changes.instances[0].definition]
+    with opened(url, tmp_path) as store:
+        assert [each.definition for each in store.live().instances] == [changes.instances[0].definition]
+
+
+def test_a_database_whose_encoding_lacks_most_text_is_refused(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    sql(url, "CREATE DATABASE latin ENCODING LATIN1 TEMPLATE template0 LOCALE 'C'")
+    with pytest.raises(StoreError, match="the encoding of the database is LATIN1"):
+        PostgresStore(server.url.replace("/postgres", "/latin"), tmp_path).open()
+
+
 def test_parameters_of_libpq_reach_it_as_they_are() -> None:
     given = "options=-c%20work_mem%3D8MB&application_name=a+b&schema=jobs&sslcert=%2Fetc%2Fa%2520b"
     found = conninfo_to_dict(parse_address(f"postgresql://ada@127.0.0.1/postgres?{given}").conninfo)

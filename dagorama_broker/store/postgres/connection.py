@@ -23,7 +23,6 @@ CONNECT_SECONDS = 5
 #: Parameters of libpq that the URL may override. A silent server is given up after about eight seconds.
 _DEFAULTS: dict[str, str | int] = {
     "application_name": "dagorama-broker",
-    "client_encoding": "UTF8",
     "connect_timeout": CONNECT_SECONDS,
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -55,7 +54,7 @@ class Session:
         given = conninfo_to_dict(address.conninfo)
         defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
         self.raw = psycopg.connect(
-            make_conninfo(address.conninfo, **defaults),
+            make_conninfo(address.conninfo, **defaults, client_encoding="UTF8"),  # as rows are packed
             autocommit=True,
             prepare_threshold=None if commits else 2,
             cursor_factory=psycopg.RawCursor,

@@ -14,6 +14,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: The oldest server that has all that is used.
 _OLDEST, _OLDEST_NAME = 14_00_00, "14"
+#: Encodings of a database that take all text: Unicode, and bytes as they are.
+_ENCODINGS = ("UTF8", "SQL_ASCII")
 #: Connections that a broker and its tools should find free.
 _SPARE = 10
 #: "DAGO", for a lock of the transaction that makes the first tables: no two brokers make them at once.
@@ -37,6 +39,11 @@ def check_server(session: Session, address: Address) -> None:
         raise StoreError(
             f"the server runs with {' and '.join(f'{name}=off' for name in unsafe)}, so it may lose commits when it"
             " crashes: change that, or add unsafe=1 to the URL for a database whose loss does not matter"
+        )
+    if (encoding := session.setting("server_encoding")) not in _ENCODINGS:
+        raise StoreError(
+            f"the encoding of the database is {encoding}, which cannot hold all names and texts: create one with"
+            " UTF8 (createdb --encoding UTF8 --template template0)"
         )
     (free,) = session.execute(_FREE_CONNECTIONS).fetchall()[0]
     if free < _SPARE:
