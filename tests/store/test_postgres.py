@@ -439,6 +439,29 @@ def test_a_user_who_may_make_no_schema_is_told_what_to_grant(server: PostgresSer
         sql(url, "DROP ROLE guest")
 
 
+def test_a_schema_that_an_owner_has_made_is_enough(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    sql(url, "CREATE ROLE guest LOGIN")
+    sql(url, "CREATE SCHEMA made_for_guest AUTHORIZATION guest")
+    own = f"{server.url.replace('dagorama@', 'guest@')}?schema=made_for_guest"
+    try:
+        with opened(own, tmp_path) as store:
+            store.commit(graph(node(1)))
+            assert [each.key for each in store.live().nodes] == [1]
+    finally:
+        sql(url, "DROP OWNED BY guest CASCADE")
+        sql(url, "DROP ROLE guest")
+
+
+def test_a_missing_row_of_the_leader_is_an_error_of_one_sentence(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path):
+        pass
+    sql(url, "DELETE FROM leader")
+    store = PostgresStore(url, tmp_path)
+    store.open()
+    with closing(store), pytest.raises(StoreError, match=r"^postgresql://.*: the row of table leader is missing"):
+        store.take()
+
+
 def test_a_read_only_server_is_refused(server: PostgresServer, url: str, tmp_path: Path) -> None:
     sql(url, "CREATE ROLE reader LOGIN")
     sql(url, "ALTER ROLE reader SET default_transaction_read_only = on")

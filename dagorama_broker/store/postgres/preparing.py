@@ -22,6 +22,7 @@ _SPARE = 10
 _LOCK = 0x4441474F
 _VERSION = "version"
 _HAS_TABLE = "SELECT to_regclass(?) IS NOT NULL"
+_HAS_SCHEMA = "SELECT to_regnamespace(?) IS NOT NULL"
 _FREE_CONNECTIONS = (
     "SELECT current_setting('max_connections')::int - (SELECT count(*) FROM pg_stat_activity WHERE backend_type ="
     " 'client backend')"
@@ -56,7 +57,10 @@ def make_leadership(session: Session, address: Address) -> None:
         return
     with session.transaction():
         session.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
-        session.script(f"CREATE SCHEMA IF NOT EXISTS {address.schema}")
+        # IF NOT EXISTS would need the right to create schemas, even if the schema exists.
+        (exists,) = session.execute(_HAS_SCHEMA, (address.schema,)).fetchall()[0]
+        if not exists:
+            session.script(f"CREATE SCHEMA {address.schema}")
         session.script(LEADERSHIP)
 
 
