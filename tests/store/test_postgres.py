@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import Changes, ProgressRow, RemovedRow
 from dagorama_broker.store import StoreOptions, open_store
 from dagorama_broker.store.checksums import row_sum
-from dagorama_broker.store.postgres import snapshots
+from dagorama_broker.store.postgres import database, snapshots
 from dagorama_broker.store.postgres.address import parse_address
 from dagorama_broker.store.postgres.connection import Session
 from dagorama_broker.store.postgres.schema import LATEST_VERSION
@@ -196,6 +197,27 @@ def test_the_patience_with_a_server_that_is_away_ends(tmp_path: Path) -> None:
         finally:
             server.start()
             store.close()
+
+
+def test_a_server_that_hangs_does_not_keep_a_store_from_being_closed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "HANGS_AFTER", 0.2)
+    with closing(Session(parse_address(url))) as locking, ThreadPoolExecutor(1) as threads:
+        with opened(url, tmp_path) as store:
+            locking.execute("BEGIN")
+            locking.execute("LOCK TABLE nodes")
+            committing = threads.submit(store.commit, graph(node(1)))
+            wait_until_locked(locking)
+        with pytest.raises(StoreError, match="being closed while its server does not answer"):
+            committing.result(30)
+
+
+def wait_until_locked(session: Session) -> None:
+    """Wait until another session waits for a lock."""
+    deadline = time.monotonic() + 30
+    while session.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchall() == [(0,)]:
+        assert time.monotonic() < deadline
 
 
 def test_a_damaged_row_is_an_error(url: str, tmp_path: Path) -> None:

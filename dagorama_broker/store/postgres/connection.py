@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from typing import Any
@@ -109,6 +111,11 @@ class Session:
             # A transaction is still open only after an error.
             if not self.is_broken and self.raw.info.transaction_status != TransactionStatus.IDLE:
                 self.script("ROLLBACK")
+
+    def hang_up(self) -> None:
+        """Break the connection, from any thread: a call that waits for the server then fails."""
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.raw.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.raw.close()
