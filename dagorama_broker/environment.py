@@ -12,7 +12,7 @@ from dataclasses import Field, field, fields
 from ipaddress import ip_address
 from os import environ
 from pathlib import Path
-from re import fullmatch
+from re import compile, fullmatch
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dagorama_broker.errors import SettingsError
@@ -28,6 +28,7 @@ DEFAULT_PORT = 50051
 #: Seconds for which a database that does not answer is tried again, and after which a silent leader may be replaced.
 STORE_PATIENCE, LEADER_LEASE = 60.0, 6.0
 HIGHEST_PORT = 65535
+DAY = 86_400  #: seconds
 LONGEST_NUMBER = 18  #: digits
 #: The largest number that gRPC accepts, with room for what is added to it; in milliseconds for times.
 MOST = 2_000_000_000
@@ -35,6 +36,9 @@ MOST = 2_000_000_000
 _T = TypeVar("_T")
 #: Parameters of a URL whose values are secrets.
 _PASSWORDS = ("password", "sslpassword")
+#: A user and a password. To libpq they end with the first @, and have no /; but a password may be written with both by
+#: mistake, and must not be shown then. A number after the first : is a port.
+_LOGIN = compile(r"[^/]*@|[^/@:\[]*:(?!\d+(?:[/?,]|$)|$)[^?]*@")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -105,17 +109,38 @@ def _plain(value: object) -> object:
     return "never" if value == math.inf else None if value == "" else value
 
 
+class UrlParts(NamedTuple):
+    """The parts of a URL as libpq divides it, which joined make the URL again, with "://" after the scheme."""
+
+    scheme: str
+    login: str  #: user and password, with the @ after them
+    place: str  #: hosts, ports and path
+    query: str  #: with the ? before it
+
+
+def split_url(url: str) -> UrlParts:
+    """Return the parts of a URL. A login that libpq would misread has the characters that must be escaped in it."""
+    scheme, _, rest = url.partition("://")
+    found = _LOGIN.match(rest)
+    login = found[0] if found else ""
+    place, mark, query = rest.removeprefix(login).partition("?")
+    return UrlParts(scheme, login, place, mark + query)
+
+
 def without_password(url: str) -> str:
     """Return a URL for people: without its password, which may stand before the host or in the query."""
-    from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit  # a start without a URL needs none of it
-
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    query = [(name, value) for name, value in parse_qsl(parts.query) if name not in _PASSWORDS]
-    shown = f"{user.partition(':')[0]}{at}{host}"
-    if (shown, query) == (parts.netloc, parse_qsl(parts.query)):
+    if "://" not in url:
         return url
-    return urlunsplit(parts._replace(netloc=shown, query=urlencode(query)))
+    from urllib.parse import parse_qsl, urlencode  # a start without a URL needs none of it
+
+    scheme, login, place, query = split_url(url)
+    user, has_password, _ = login.partition(":")
+    given = parse_qsl(query[1:])
+    if shown := [(name, value) for name, value in given if name not in _PASSWORDS]:
+        query = query if shown == given else f"?{urlencode(shown)}"
+    elif given:
+        query = ""
+    return f"{scheme}://{f'{user}@' if has_password else login}{place}{query}"
 
 
 #: Variables with the address of an object store, as obstore reads them.
@@ -221,6 +246,14 @@ def seconds_or_never(text: str) -> float:
         return seconds_or_zero(text)
     except ValueError:
         raise ValueError("a number of seconds, or never") from None
+
+
+def lease_seconds(text: str) -> float:
+    """Return a lease: it covers some round trips to a database, and a wait for it is short enough for the system."""
+    found = seconds(text)
+    if not 1 <= found <= DAY:
+        raise ValueError(f"a number of seconds from 1 to {DAY}")
+    return found
 
 
 def grpc_seconds(text: str) -> float:

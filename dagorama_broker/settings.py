@@ -21,6 +21,7 @@ from dagorama_broker.environment import (
     grpc_number,
     grpc_seconds,
     host_name,
+    lease_seconds,
     level_name,
     plain_text,
     port_number,
@@ -64,7 +65,7 @@ class Settings:
     leader_lease: float = setting(
         LEADER_LEASE,
         "DAGORAMA_LEADER_LEASE",
-        seconds,
+        lease_seconds,
         "Seconds after which a standby may replace a broker that is silent",
     )
     log_level: str = setting("INFO", "DAGORAMA_LOG_LEVEL", level_name, "Lowest level that is logged")

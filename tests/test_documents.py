@@ -127,6 +127,12 @@ def test_lines_are_not_too_wide(page: Path) -> None:
     assert [line for line in lines if len(line) > WIDTH] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_merge_is_unfinished(page: Path) -> None:
+    marks = ("<<<<<<< ", ">>>>>>> ", "||||||| ")
+    assert [line for line in page.read_text().splitlines() if line.startswith(marks)] == []
+
+
 def test_the_index_lists_every_page() -> None:
     listed = {(DOCS / target.partition("#")[0]).resolve() for target in LINK.findall((DOCS / "README.md").read_text())}
     assert set(DOCS.rglob("*.md")) - listed == {DOCS / "README.md"}

@@ -137,6 +137,8 @@ def test_the_default_store_is_a_file_in_the_users_state_folder(tmp_path: Path) -
         ("DAGORAMA_RETENTION", "7 days"),
         ("DAGORAMA_RETENTION_FAILED", "-1"),
         ("DAGORAMA_LARGE_GRACE", "0"),
+        ("DAGORAMA_LEADER_LEASE", "0.5"),
+        ("DAGORAMA_LEADER_LEASE", "86401"),
     ],
 )
 def test_a_bad_value_is_an_error_that_names_the_variable_and_the_value(

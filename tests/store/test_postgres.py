@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import Changes, ProgressRow, RemovedRow
 from dagorama_broker.store import StoreOptions, open_store
 from dagorama_broker.store.checksums import row_sum
-from dagorama_broker.store.postgres import snapshots
+from dagorama_broker.store.postgres import database, snapshots
 from dagorama_broker.store.postgres.address import parse_address
 from dagorama_broker.store.postgres.connection import Session
 from dagorama_broker.store.postgres.schema import LATEST_VERSION
@@ -198,6 +199,27 @@ def test_the_patience_with_a_server_that_is_away_ends(tmp_path: Path) -> None:
             store.close()
 
 
+def test_a_server_that_hangs_does_not_keep_a_store_from_being_closed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "HANGS_AFTER", 0.2)
+    with closing(Session(parse_address(url))) as locking, ThreadPoolExecutor(1) as threads:
+        with opened(url, tmp_path) as store:
+            locking.execute("BEGIN")
+            locking.execute("LOCK TABLE nodes")
+            committing = threads.submit(store.commit, graph(node(1)))
+            wait_until_locked(locking)
+        with pytest.raises(StoreError, match="being closed while its server does not answer"):
+            committing.result(30)
+
+
+def wait_until_locked(session: Session) -> None:
+    """Wait until another session waits for a lock."""
+    deadline = time.monotonic() + 30
+    while session.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchall() == [(0,)]:
+        assert time.monotonic() < deadline
+
+
 def test_a_damaged_row_is_an_error(url: str, tmp_path: Path) -> None:
     with opened(url, tmp_path) as store:
         store.commit(graph(node(1)))
@@ -335,6 +357,51 @@ def test_a_wrong_url_is_refused_without_its_password(tmp_path: Path, change: str
     assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("secret", ["s3c@ret", "s3c/ret", "/s3cret", "s3c%ret", "s3c%00ret"])
+def test_a_password_that_libpq_would_misread_is_refused_and_not_shown(tmp_path: Path, secret: str) -> None:
+    url = f"postgresql://ada:{secret}@127.0.0.1:1/jobs"
+    with pytest.raises(SettingsError, match="in a user and a password, write @ as %40") as refused:
+        open_store(url, StoreOptions(f"file://{tmp_path}"))
+    assert "store postgresql://ada@127.0.0.1:1/jobs:" in str(refused.value)
+
+
+@pytest.mark.parametrize("secret", ["s3c#ret", "s3c?ret", "s3c[ret", "s3c:ret", "s3c%2Fret"])
+def test_a_password_is_what_libpq_takes_for_one(secret: str) -> None:
+    address = parse_address(f"postgresql://ada:{secret}@127.0.0.1:1/jobs?schema=own")
+    assert conninfo_to_dict(address.conninfo)["password"] == secret.replace("%2F", "/")
+    assert address.shown == "postgresql://ada@127.0.0.1:1/jobs?schema=own"
+
+
+def test_a_url_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"^postgresql://\[::1/jobs: .*IPv6"):
+        PostgresStore("postgresql://[::1/jobs", tmp_path).open()
+
+
+def test_a_url_without_a_host_names_the_folder_of_a_socket(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    query = url.partition("?")[2]
+    local = f"postgresql:///postgres?user=dagorama&host={server.folder}&port={server.port}&{query}"
+    with opened(local, tmp_path) as store:
+        store.commit(graph(node(1)))
+    with opened(url, tmp_path) as store:
+        assert [each.key for each in store.live().nodes] == [1]
+
+
+def test_text_is_kept_whatever_encoding_the_url_names(url: str, tmp_path: Path) -> None:
+    changes = graph(node(1))
+    changes.instances = [changes.instances[0]._replace(definition="work:\N{CJK UNIFIED IDEOGRAPH-6570}")]
+    with opened(f"{url}&client_encoding=LATIN1", tmp_path) as store:
+        store.commit(changes)
+        assert [each.definition for each in store.live().instances] == [changes.instances[0].definition]
+    with opened(url, tmp_path) as store:
+        assert [each.definition for each in store.live().instances] == [changes.instances[0].definition]
+
+
+def test_a_database_whose_encoding_lacks_most_text_is_refused(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    sql(url, "CREATE DATABASE latin ENCODING LATIN1 TEMPLATE template0 LOCALE 'C'")
+    with pytest.raises(StoreError, match="the encoding of the database is LATIN1"):
+        PostgresStore(server.url.replace("/postgres", "/latin"), tmp_path).open()
+
+
 def test_parameters_of_libpq_reach_it_as_they_are() -> None:
     given = "options=-c%20work_mem%3D8MB&application_name=a+b&schema=jobs&sslcert=%2Fetc%2Fa%2520b"
     found = conninfo_to_dict(parse_address(f"postgresql://ada@127.0.0.1/postgres?{given}").conninfo)
@@ -392,6 +459,29 @@ def test_a_user_who_may_make_no_schema_is_told_what_to_grant(server: PostgresSer
             PostgresStore(url.replace("dagorama@", "guest@"), tmp_path).open()
     finally:
         sql(url, "DROP ROLE guest")
+
+
+def test_a_schema_that_an_owner_has_made_is_enough(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    sql(url, "CREATE ROLE guest LOGIN")
+    sql(url, "CREATE SCHEMA made_for_guest AUTHORIZATION guest")
+    own = f"{server.url.replace('dagorama@', 'guest@')}?schema=made_for_guest"
+    try:
+        with opened(own, tmp_path) as store:
+            store.commit(graph(node(1)))
+            assert [each.key for each in store.live().nodes] == [1]
+    finally:
+        sql(url, "DROP OWNED BY guest CASCADE")
+        sql(url, "DROP ROLE guest")
+
+
+def test_a_missing_row_of_the_leader_is_an_error_of_one_sentence(url: str, tmp_path: Path) -> None:
+    with opened(url, tmp_path):
+        pass
+    sql(url, "DELETE FROM leader")
+    store = PostgresStore(url, tmp_path)
+    store.open()
+    with closing(store), pytest.raises(StoreError, match=r"^postgresql://.*: the row of table leader is missing"):
+        store.take()
 
 
 def test_a_read_only_server_is_refused(server: PostgresServer, url: str, tmp_path: Path) -> None:

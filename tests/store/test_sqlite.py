@@ -486,6 +486,16 @@ def test_a_copy_that_a_disk_does_not_take_is_told_of_the_copy_and_leaves_nothing
     assert not os.listdir(target.parent)
 
 
+def test_files_of_a_killed_command_with_the_same_process_id_are_not_in_the_way(path: Path, tmp_path: Path) -> None:
+    fill(path)
+    target = tmp_path / "copy"
+    leftover = Path(f"{target}.unfinished-{os.getpid()}")
+    leftover.write_text("half of a copy")
+    back_up(path, None, target)
+    assert read_all(target) == read_all(path)
+    assert leftover.read_text() == "half of a copy"
+
+
 def test_a_copy_in_a_read_only_folder_becomes_a_store_and_gets_no_files_beside_it(unprivileged_folder: Path) -> None:
     copy, restored = unprivileged_folder / "copies" / "copy", unprivileged_folder / "restored"
     fill(unprivileged_folder / "served")

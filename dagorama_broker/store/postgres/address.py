@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
-from dagorama_broker.environment import without_password
+from dagorama_broker.environment import split_url, without_password
 from dagorama_broker.errors import SettingsError
 
 SCHEMES = ("postgresql://", "postgres://")
 DEFAULT_SCHEMA = "dagorama"
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+#: Characters in a login that libpq misreads; its error would then show parts of the password.
+_MISREAD = re.compile(r"/|@.|%(?![0-9A-Fa-f]{2})|%00")
 
 
 class Address(NamedTuple):
@@ -25,9 +27,11 @@ class Address(NamedTuple):
 
 def parse_address(url: str) -> Address:
     """Return the parts of `postgresql://...[?schema=NAME&unsafe=1&...]`. Raise SettingsError, without the password."""
-    parts = urlsplit(url)
+    scheme, login, place, query = split_url(url)
     shown = without_password(url)
-    parameters = parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True)  # to libpq a + is no space
+    if _MISREAD.search(login):
+        raise SettingsError(f"store {shown}: in a user and a password, write @ as %40, / as %2F and % as %25")
+    parameters = parse_qsl(query[1:].replace("+", "%2B"), keep_blank_values=True)  # to libpq a + is no space
     own = {name: value for name, value in parameters if name in ("schema", "unsafe")}
     schema = own.get("schema", DEFAULT_SCHEMA)
     if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
@@ -38,4 +42,5 @@ def parse_address(url: str) -> Address:
     if own.get("unsafe", "0") not in ("0", "1"):
         raise SettingsError(f"store {shown}: unsafe={own['unsafe']!r} must be 0 or 1")
     rest = urlencode([(name, value) for name, value in parameters if name not in own], quote_via=quote)
-    return Address(urlunsplit(parts._replace(query=rest)), schema, own.get("unsafe") == "1", shown)
+    conninfo = f"{scheme}://{login}{place}{'?' if rest else ''}{rest}"
+    return Address(conninfo, schema, own.get("unsafe") == "1", shown)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from typing import Any
@@ -23,7 +25,6 @@ CONNECT_SECONDS = 5
 #: Parameters of libpq that the URL may override. A silent server is given up after about eight seconds.
 _DEFAULTS: dict[str, str | int] = {
     "application_name": "dagorama-broker",
-    "client_encoding": "UTF8",
     "connect_timeout": CONNECT_SECONDS,
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -55,7 +56,7 @@ class Session:
         given = conninfo_to_dict(address.conninfo)
         defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
         self.raw = psycopg.connect(
-            make_conninfo(address.conninfo, **defaults),
+            make_conninfo(address.conninfo, **defaults, client_encoding="UTF8"),  # as rows are packed
             autocommit=True,
             prepare_threshold=None if commits else 2,
             cursor_factory=psycopg.RawCursor,
@@ -110,6 +111,11 @@ class Session:
             # A transaction is still open only after an error.
             if not self.is_broken and self.raw.info.transaction_status != TransactionStatus.IDLE:
                 self.script("ROLLBACK")
+
+    def hang_up(self) -> None:
+        """Break the connection, from any thread: a call that waits for the server then fails."""
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.raw.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.raw.close()

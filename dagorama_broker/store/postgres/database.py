@@ -29,6 +29,8 @@ log = logging.getLogger("dagorama_broker")
 
 T = TypeVar("T")
 
+#: Seconds that calls may take at the end of a store, after which their connections are broken.
+HANGS_AFTER = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _NUMBER_IS_THERE = "commits_pkey"
 #: Why a broker that was replaced leaves.
@@ -41,20 +43,39 @@ class Ending:
     def __init__(self) -> None:
         self.near = threading.Event()
         self.closed = threading.Event()
+        self._over = threading.Event()
+        self._lines: list[Line] = []
+
+    def add(self, line: Line) -> None:
+        """Break this line, too, if its server does not answer at the end."""
+        self._lines.append(line)
 
     def begin(self) -> None:
         """Let no call wait for a server that does not answer."""
-        self.near.set()
+        if not self.near.is_set():
+            self.near.set()
+            threading.Thread(target=self._hang_up, args=(self._over,), name="ending", daemon=True).start()
+
+    def _hang_up(self, over: threading.Event) -> None:
+        """Break the lines again and again until the store is closed: a process that hangs keeps its connections."""
+        while not over.wait(HANGS_AFTER):
+            for line in self._lines:
+                line.hang_up()
 
     def close(self) -> None:
         """Refuse further calls."""
-        self.near.set()
+        self.begin()
         self.closed.set()
+
+    def finish(self) -> None:
+        """Say that all lines are closed."""
+        self._over.set()
 
     def clear(self) -> None:
         """Open the store again."""
         self.near.clear()
         self.closed.clear()
+        self._over = threading.Event()
 
 
 class Attempts:
@@ -70,10 +91,10 @@ class Attempts:
     def wait(self, error: psycopg.Error) -> None:
         """Wait before the next try. Raise StoreError if the patience is over, or the store is being closed."""
         now = time.monotonic()
-        if self._since is None:
-            self._since = now
+        if self._since is None and not self._ending.near.is_set():
             log.warning("%s: the server does not answer (%s); trying again for %g s", self._shown, sentence(error),
                         self._patience)  # fmt: skip
+        self._since = self._since or now
         if now - self._since > self._patience:
             raise StoreError(
                 f"the server has not answered for {self._patience:g} s (DAGORAMA_STORE_PATIENCE): {sentence(error)}"
@@ -97,6 +118,7 @@ class Line:
         self._commits = commits
         self._session: Session | None = None
         self._alone = threading.Lock()
+        ending.add(self)
 
     def __repr__(self) -> str:
         return self._address.shown
@@ -139,6 +161,11 @@ class Line:
         session, self._session = self._session, None
         if session is not None:
             session.close()
+
+    def hang_up(self) -> None:
+        """Break the connection, if there is one, from any thread."""
+        if (session := self._session) is not None:
+            session.hang_up()
 
     def close(self) -> None:
         """Close the session when the call that uses it has ended."""

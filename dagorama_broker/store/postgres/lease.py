@@ -12,6 +12,7 @@ import socket
 import time
 from typing import NamedTuple
 
+from dagorama_broker.errors import StoreError
 from dagorama_broker.store.postgres.connection import Session
 
 #: Seconds for which the leader's session must be gone, and for which the server must be up before that counts: after
@@ -68,8 +69,10 @@ class Leader(NamedTuple):
 
 
 def read_leader(session: Session) -> Leader:
-    """Return who leads, or has led last."""
-    return Leader(*session.execute(_SEEN).fetchall()[0])
+    """Return who leads, or has led last. Raise StoreError if the row that says so was deleted."""
+    for row in session.execute(_SEEN).fetchall():
+        return Leader(*row)
+    raise StoreError("the row of table leader is missing: restore a copy, or choose another schema")
 
 
 class Vacancy:

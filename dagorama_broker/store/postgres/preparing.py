@@ -14,12 +14,15 @@ log = logging.getLogger("dagorama_broker")
 
 #: The oldest server that has all that is used.
 _OLDEST, _OLDEST_NAME = 14_00_00, "14"
+#: Encodings of a database that take all text: Unicode, and bytes as they are.
+_ENCODINGS = ("UTF8", "SQL_ASCII")
 #: Connections that a broker and its tools should find free.
 _SPARE = 10
 #: "DAGO", for a lock of the transaction that makes the first tables: no two brokers make them at once.
 _LOCK = 0x4441474F
 _VERSION = "version"
 _HAS_TABLE = "SELECT to_regclass(?) IS NOT NULL"
+_HAS_SCHEMA = "SELECT to_regnamespace(?) IS NOT NULL"
 _FREE_CONNECTIONS = (
     "SELECT current_setting('max_connections')::int - (SELECT count(*) FROM pg_stat_activity WHERE backend_type ="
     " 'client backend')"
@@ -38,6 +41,11 @@ def check_server(session: Session, address: Address) -> None:
             f"the server runs with {' and '.join(f'{name}=off' for name in unsafe)}, so it may lose commits when it"
             " crashes: change that, or add unsafe=1 to the URL for a database whose loss does not matter"
         )
+    if (encoding := session.setting("server_encoding")) not in _ENCODINGS:
+        raise StoreError(
+            f"the encoding of the database is {encoding}, which cannot hold all names and texts: create one with"
+            " UTF8 (createdb --encoding UTF8 --template template0)"
+        )
     (free,) = session.execute(_FREE_CONNECTIONS).fetchall()[0]
     if free < _SPARE:
         log.warning("%s: the server has %d connections left (max_connections); a broker uses five", address.shown, free)
@@ -49,7 +57,10 @@ def make_leadership(session: Session, address: Address) -> None:
         return
     with session.transaction():
         session.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
-        session.script(f"CREATE SCHEMA IF NOT EXISTS {address.schema}")
+        # IF NOT EXISTS would need the right to create schemas, even if the schema exists.
+        (exists,) = session.execute(_HAS_SCHEMA, (address.schema,)).fetchall()[0]
+        if not exists:
+            session.script(f"CREATE SCHEMA {address.schema}")
         session.script(LEADERSHIP)
 
 

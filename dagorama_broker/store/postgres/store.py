@@ -125,6 +125,7 @@ class PostgresStore(SqlStore):
         for line in (self._commit_line, self._reading, self._viewing, self._looking):
             line.close()
         self._keeper.close()
+        self._ending.finish()
         self._writing = None
         self._large.close()
 

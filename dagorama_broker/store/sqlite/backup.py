@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -114,7 +115,8 @@ def _objects(connection: sqlite3.Connection) -> set[bytes]:
 @contextmanager
 def _unfinished(target: Path) -> Iterator[Path]:
     """Yield the name that the copy has until it is complete; remove what is left under that name."""
-    copy = Path(f"{target}.unfinished-{os.getpid()}")
+    # In containers, commands on different machines have the same process ids.
+    copy = Path(f"{target}.unfinished-{token_hex(4)}")
     make_folder(target.parent)
     try:
         yield copy
