@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -28,8 +28,7 @@ def login_address(request: Request) -> str:
 
 def own_path(text: str) -> str:
     """Return a path of this dashboard; the first page for anything else."""
-    parts = urlsplit(text)
-    is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
+    is_own = text.startswith("/") and not text.startswith("//")
     return text if is_own and "\\" not in text and text.isprintable() else "/"
 
 

@@ -13,7 +13,7 @@ from dagorama.client.display.tables import harmless
 from dagorama.client.logs import records_of
 from dagorama.errors import BrokerError
 from dagorama.models.log_record import LogRecord
-from dagorama_dashboard.pages.node import node_ids
+from dagorama_dashboard.pages.node import place_of
 from dagorama_dashboard.shown.formats import iso
 from dagorama_dashboard.web.errors import problem_of
 from dagorama_dashboard.web.look import Look
@@ -27,8 +27,7 @@ MOST_PARTS = 200
 
 async def download(look: Look) -> Response:
     """Return all logs of a node as text."""
-    instance, node = await node_ids(look)
-    number = look.request.path_params["node"]
+    instance, node, number = await place_of(look)
     name = f"{instance.hex()[:8]}-{number}.log"
     pieces = look.viewer.follow("GetLogs", pb.GetLogsRequest(instance=instance, node=node))
     return StreamingResponse(
@@ -53,7 +52,7 @@ def line_text(record: LogRecord) -> str:
 
 async def follow(look: Look) -> Response:
     """Return the logs of a node as a stream of parts of its page."""
-    instance, node = await node_ids(look)
+    instance, node, _ = await place_of(look)
     return StreamingResponse(_parts(look, instance, node), media_type="text/event-stream")
 
 

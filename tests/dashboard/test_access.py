@@ -75,6 +75,7 @@ def test_a_dashboard_for_other_machines_is_reached_by_its_addresses_and_allowed_
         {"Sec-Fetch-Site": "none"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1"},
     ],
 )
@@ -125,7 +126,9 @@ def test_only_static_files_are_served_as_such(seen: Seen, path: str) -> None:
     assert "import" not in response.text
 
 
-@pytest.mark.parametrize("goal", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "goal", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "//["]
+)
 def test_no_link_leads_to_another_site_after_an_action_or_a_sign_in(seen: Seen, goal: str) -> None:
     response = seen.pages.post("/do", {"action": "resume", "name": "q", "next": goal})
     assert response.headers["location"] == "/"
