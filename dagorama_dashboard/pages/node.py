@@ -87,7 +87,7 @@ async def node(look: Look) -> Content:
             "is_done": State(info.state) is State.COMPLETED,
             "names": names, "sources": sources, "attempts": attempts_of(details),
             "is_running": State(info.state) is State.CLAIMED, "has_ended": info.state >= State.COMPLETED,
-            "signal_fields": fields_of(info.signal.schema), "signal_key": f"page of {UUID(bytes=id)}",
+            "signal_fields": fields_of(info.signal.schema), "signal_key": f"page {look.mark}",
             "rules": rules_of(info.function), "shown_arguments": arguments, "shown_value": value,
         },
         section="instances",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from secrets import token_urlsafe
 from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -81,6 +82,8 @@ class Look:
     site: Site
     viewer: Viewer
     identity: Identity
+    #: A random text, which is the same in all updates of a page.
+    mark: str = field(default_factory=lambda: token_urlsafe(16))
 
     async def ask(self, call: str, request: Any) -> Any:
         return await self.viewer.ask(call, request)
