@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
 from starlette.responses import Response, StreamingResponse
@@ -30,19 +30,27 @@ async def download(look: Look) -> Response:
     instance, node, number = await place_of(look)
     name = f"{instance.hex()[:8]}-{number}.log"
     pieces = look.viewer.follow("GetLogs", pb.GetLogsRequest(instance=instance, node=node))
+    first = await anext(pieces, pb.LogPiece())  # a refusal is a page, not a file
     return StreamingResponse(
-        _lines(pieces), media_type="text/plain; charset=utf-8",
+        _lines(first, pieces), media_type="text/plain; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )  # fmt: skip
 
 
-async def _lines(pieces: AsyncIterator[pb.LogPiece]) -> AsyncIterator[str]:
+async def _lines(first: pb.LogPiece, pieces: AsyncIterator[pb.LogPiece]) -> AsyncIterator[str]:
     try:
+        for line in _lines_of(first):
+            yield line
         async for piece in pieces:
-            for record in records_of(piece):
-                yield f"{iso(record.time)} attempt {record.attempt} {record.stream} {line_text(record)}\n"
+            for line in _lines_of(piece):
+                yield line
     except BrokerError as error:
         yield f"the rest could not be read: {error}\n"
+
+
+def _lines_of(piece: pb.LogPiece) -> Iterator[str]:
+    for record in records_of(piece):
+        yield f"{iso(record.time)} attempt {record.attempt} {record.stream} {line_text(record)}\n"
 
 
 def line_text(record: LogRecord) -> str:

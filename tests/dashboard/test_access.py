@@ -270,6 +270,7 @@ def test_logs_need_a_token_that_allows_them(waiting: tuple[Guarded, str]) -> Non
     guarded, instance = waiting
     guarded.pages.sign_in(guarded.tokens["reader"])
     assert "does not allow logs" in guarded.pages.page(f"/instances/{instance}/1")
+    assert guarded.pages.get(f"/instances/{instance}/1/log").status_code == 403
     guarded.pages.sign_in(guarded.tokens["listener"])
     assert "does not allow logs" not in guarded.pages.page(f"/instances/{instance}/1")
 
