@@ -13,7 +13,6 @@ from dagorama_dashboard.web.errors import problem_of
 from dagorama_dashboard.web.forms import form_of
 from dagorama_dashboard.web.look import Site
 from dagorama_dashboard.web.rendering import Content, whole
-from dagorama_dashboard.web.sessions import SESSION_SECONDS
 
 #: Seconds after which a wrong token is refused, so that many cannot be tried.
 DELAY = 0.5
@@ -51,10 +50,7 @@ async def login(request: Request) -> Response:
         problem = problem_of(error)
         return _page(goal, problem.text, int(problem.status))
     response = RedirectResponse(goal, 303)
-    response.set_cookie(
-        site.cookie, site.sessions.add(token), max_age=int(SESSION_SECONDS), path="/", httponly=True,
-        samesite="strict", secure=site.settings.is_encrypted,
-    )  # fmt: skip
+    site.set_session(response, site.sessions.add(token))
     return response
 
 
