@@ -16,7 +16,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.client import rebind as signing
 from dagorama.client.control import retried_of
 from dagorama.client.display.tables import pluralize
-from dagorama.errors import BrokerError, DagoramaError, RequestRejected
+from dagorama.errors import BrokerError, DagoramaError, NotFound, RequestRejected
 from dagorama_dashboard.pages.action_kinds import ACTIONS
 from dagorama_dashboard.pages.failure_group import NamedGroup, group_in, nodes_of_group
 from dagorama_dashboard.pages.instances import search_of
@@ -264,19 +264,23 @@ def _one(target: Target) -> bytes:
 
 
 async def _each(look: Look, target: Target, act: Callable[[bytes], Awaitable[T]]) -> list[T]:
-    """Do something to each instance. Raises the first error, with how many were done before it."""
+    """Do something to each instance, also if the broker refuses it for some. Raises the first error, with a count."""
     ids = target.instances
     if target.is_search:
         ids = tuple(info.instance for info in await _matching(look, target))
     if not ids:
         raise RequestRejected("no instance was chosen")
     done: list[T] = []
+    refused: list[BaseException] = []
     for start in range(0, len(ids), AT_ONCE):
         results = await asyncio.gather(*map(act, ids[start : start + AT_ONCE]), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         done += [result for result in results if not isinstance(result, BaseException)]
-        if errors:
-            if not isinstance(errors[0], BrokerError) or len(ids) == 1:
-                raise errors[0]
-            raise RequestRejected(f"{len(done):,} of {len(ids):,} instances were done, then: {errors[0]}")
+        refused += errors
+        if not all(isinstance(error, RequestRejected | NotFound) for error in errors):
+            break  # the next instances would fare no better
+    if refused:
+        if not isinstance(refused[0], BrokerError) or len(ids) == 1:
+            raise refused[0]
+        raise RequestRejected(f"{len(done):,} of {len(ids):,} instances were done. The first problem: {refused[0]}")
     return done

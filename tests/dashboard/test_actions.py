@@ -127,6 +127,16 @@ def test_all_that_match_are_changed_and_no_others(pages: Dashboard, action: str)
     pages.done(action="cancel", all="1", q="")
 
 
+def test_an_instance_that_cannot_be_retried_does_not_hold_up_the_others(pages: Dashboard) -> None:
+    failed = made(mixed="yes")
+    run()
+    for _ in range(9):  # more than are changed at once, and listed before the failed one
+        pages.done(action="cancel", id=made(mixed="yes"))
+    told = pages.done(action="retry", all="1", q="label:mixed=yes")
+    assert "1 of 10 instances were done. The first problem: nothing in it failed" in told
+    assert state_of(failed) is State.QUEUED
+
+
 def test_only_what_the_action_can_change_is_counted(pages: Dashboard) -> None:
     made(kind="waiting")
     question = pages.get("/confirm", params={"action": "delete", "all": "1", "q": "label:kind=waiting"}).text
