@@ -26,7 +26,7 @@ from dagorama_dashboard.web.rendering import FOLDER, Content, page_routes, whole
 log = logging.getLogger("dagorama_dashboard")
 
 INSTANCE = "/instances/{instance}"
-NODE = INSTANCE + "/{node:int}"
+NODE = INSTANCE + "/{node}"
 
 
 def application(settings: DashboardSettings) -> Starlette:

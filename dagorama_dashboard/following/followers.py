@@ -59,13 +59,14 @@ class Listener:
 class Followed:
     """An instance whose changes are followed, until no page has used it for a while."""
 
-    def __init__(self, viewer: Viewer, id: bytes, created: float, forget: Callable[[], None]) -> None:
-        self._viewer, self._id, self._created = viewer, id, created
+    def __init__(self, viewer: Viewer, info: pb.InstanceInfo, forget: Callable[[Followed], None]) -> None:
+        self._viewer, self._id, self._created = viewer, info.instance, info.created
+        self._had_ended = info.ended
         self._forget = forget
         self._loop = asyncio.get_running_loop()
         self._used_at = self._loop.time()
         self._listeners: set[Listener] = set()
-        self.columns = Columns(created)
+        self.columns = Columns(info.created)
         self._read_at: float | None = None  # None: it must be read again
         self._reading = asyncio.Lock()
         self._is_begun = asyncio.Event()
@@ -104,7 +105,7 @@ class Followed:
             self._loop.call_later(max(left, 1.0), self._end_if_unused)
         else:
             self.close()
-            self._forget()
+            self._forget(self)
 
     async def _follow(self) -> None:
         while not self._is_over:
@@ -146,23 +147,26 @@ class Followed:
         if change.incomplete or change.ended:
             self._read_at = None
         self._is_over = change.ended
+        if self._is_over and not self._had_ended:
+            self._forget(self)  # it may be retried, and must be followed again then
 
 
 class Followers:
-    """The instances that are followed, for each person separately."""
+    """The instances that are followed, for each person separately; each end of a retried one has its own follower."""
 
     def __init__(self) -> None:
-        self._followed: dict[tuple[str, bytes], Followed] = {}
+        self._followed: dict[tuple[str, bytes, float], Followed] = {}
 
-    def follow(self, viewer: Viewer, id: bytes, created: float) -> Followed:
+    def follow(self, viewer: Viewer, info: pb.InstanceInfo) -> Followed:
         """Return the only follower of an instance for this person."""
-        key = viewer.token, id
+        key = viewer.token, info.instance, info.ended_at
         if key not in self._followed:
-            self._followed[key] = Followed(viewer, id, created, partial(self._forget, key))
+            self._followed[key] = Followed(viewer, info, partial(self._forget, key))
         return self._followed[key]
 
-    def _forget(self, key: tuple[str, bytes]) -> None:
-        self._followed.pop(key, None)
+    def _forget(self, key: tuple[str, bytes, float], followed: Followed) -> None:
+        if self._followed.get(key) is followed:
+            del self._followed[key]
 
     def close(self) -> None:
         """End all of them."""

@@ -16,8 +16,9 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.client import rebind as signing
 from dagorama.client.control import retried_of
 from dagorama.client.display.tables import pluralize
-from dagorama.errors import BrokerError, DagoramaError, RequestRejected
+from dagorama.errors import BrokerError, DagoramaError, NotFound, RequestRejected
 from dagorama_dashboard.pages.action_kinds import ACTIONS
+from dagorama_dashboard.pages.failure_group import NamedGroup, group_in, nodes_of_group
 from dagorama_dashboard.pages.instances import search_of
 from dagorama_dashboard.pages.login import own_path
 from dagorama_dashboard.web.forms import Form, form_of, parsed
@@ -44,7 +45,7 @@ class Target(NamedTuple):
     search: str = ""  #: all instances that match
     state: str = ""
     is_search: bool = False
-    only_nodes: bool = False  #: of these instances, only the failed nodes that match
+    group: NamedGroup | None = None  #: of these instances, only the failed nodes of this group
 
 
 def _target(fields: Form) -> Target:
@@ -58,7 +59,7 @@ def _target(fields: Form) -> Target:
         raise RequestRejected("an id in the request is not one of an instance or a node") from None
     return Target(
         action, instances, node, fields.get("name"), fields.get("q"), fields.get("state"), bool(fields.get("all")),
-        fields.get("only") == "nodes",
+        group_in(fields),
     )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ async def _subject(look: Look, target: Target, count: int) -> str:
     if target.is_search:
         what = f" that match {target.search!r}" if target.search else ""
         instances = pluralize(count, "instance", "instances")
-        return f"the failed nodes of {instances}{what}" if target.only_nodes else f"{instances}{what}"
+        return f"the nodes that failed with {target.group.text!r} in {instances}" if target.group else instances + what
     if len(target.instances) != 1:
         return pluralize(len(target.instances), "instance", "instances")
     info = await look.ask("GetInstance", pb.GetInstanceRequest(instance=target.instances[0]))
@@ -170,8 +171,8 @@ async def _retry(look: Look, target: Target) -> str:
         asked = pb.RetryRequest(instance=id, new_code=new_code, patience=CODE_SECONDS)
         if target.node:
             asked.node.append(target.node)
-        if target.only_nodes:
-            asked.node.extend(await _matching_nodes(look, target, id))
+        if target.group:
+            asked.node.extend(await nodes_of_group(look, target.group, target.search, id))
             if not asked.node:  # they run again already; a request that names none means all
                 return 0, []
         if new_code:
@@ -197,21 +198,6 @@ async def _wait_again(look: Look, target: Target) -> str:
     asked.look = False
     await look.viewer.ask("Retry", asked, ACTION_SECONDS)
     return "The node waits for another signal"
-
-
-async def _matching_nodes(look: Look, target: Target, id: bytes) -> list[bytes]:
-    """Return the failed nodes of an instance that match a search."""
-    search = search_of(target.search).request
-    asked = pb.ListNodesRequest(
-        instance=id, states=[pb.FAILED], function=search.function, error=search.error, limit=1_000
-    )  # fmt: skip
-    found: list[bytes] = []
-    while True:
-        reply = await look.ask("ListNodes", asked)
-        found += [info.node for info in reply.nodes]
-        if not reply.more:
-            return found
-        asked.after = reply.more
 
 
 async def _rebind(look: Look, target: Target) -> str:
@@ -278,19 +264,23 @@ def _one(target: Target) -> bytes:
 
 
 async def _each(look: Look, target: Target, act: Callable[[bytes], Awaitable[T]]) -> list[T]:
-    """Do something to each instance. Raises the first error, with how many were done before it."""
+    """Do something to each instance, also if the broker refuses it for some. Raises the first error, with a count."""
     ids = target.instances
     if target.is_search:
         ids = tuple(info.instance for info in await _matching(look, target))
     if not ids:
         raise RequestRejected("no instance was chosen")
     done: list[T] = []
+    refused: list[BaseException] = []
     for start in range(0, len(ids), AT_ONCE):
         results = await asyncio.gather(*map(act, ids[start : start + AT_ONCE]), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         done += [result for result in results if not isinstance(result, BaseException)]
-        if errors:
-            if not isinstance(errors[0], BrokerError) or len(ids) == 1:
-                raise errors[0]
-            raise RequestRejected(f"{len(done):,} of {len(ids):,} instances were done, then: {errors[0]}")
+        refused += errors
+        if not all(isinstance(error, RequestRejected | NotFound) for error in errors):
+            break  # the next instances would fare no better
+    if refused:
+        if not isinstance(refused[0], BrokerError) or len(ids) == 1:
+            raise refused[0]
+        raise RequestRejected(f"{len(done):,} of {len(ids):,} instances were done. The first problem: {refused[0]}")
     return done

@@ -41,7 +41,7 @@ async def shape(look: Look) -> Response:
         found = await look.recent("GetShape", pb.GetShapeRequest(instance=id), 1.0)
         functions, edges, counted = found.functions, _edges_of(found), found.counted
     else:
-        columns = await look.site.followers.follow(look.viewer, id, info.created).map(fresh=False)
+        columns = await look.site.followers.follow(look.viewer, info).map(fresh=False)
         functions = (await look.site.progress.latest(look.viewer, id)).functions
         edges, counted = await asyncio.to_thread(columns.edges), columns.count
     places = {each.function: place for place, each in enumerate(functions)}
@@ -82,7 +82,7 @@ async def node_map(look: Look) -> Response:
     """Return the nodes of an instance as columns, all of them or those after an ordinal."""
     id, after = instance_id(look), look.number("after")
     info = await look.ask("GetInstance", pb.GetInstanceRequest(instance=id))
-    columns = await look.site.followers.follow(look.viewer, id, info.created).map(fresh=not after)
+    columns = await look.site.followers.follow(look.viewer, info).map(fresh=not after)
     return Response(as_json(columns.data(min(after, columns.count))), media_type="application/json")
 
 
@@ -93,14 +93,14 @@ async def live(look: Look) -> Response:
     """Return a stream of what changes: states of nodes, progress of functions, the end."""
     id = instance_id(look)
     info = await look.ask("GetInstance", pb.GetInstanceRequest(instance=id))
-    return StreamingResponse(_Live(look, id, info.created).messages(), media_type="text/event-stream")
+    return StreamingResponse(_Live(look, info).messages(), media_type="text/event-stream")
 
 
 class _Live:
     """One open drawing."""
 
-    def __init__(self, look: Look, id: bytes, created: float) -> None:
-        self._look, self._id, self._created = look, id, created
+    def __init__(self, look: Look, info: pb.InstanceInfo) -> None:
+        self._look, self._info = look, info
         self._out: asyncio.Queue[str | None] = asyncio.Queue(16)  # a page that does not read holds its stream up
         self._interval = SLOW if look.pace == "5" else NODES_INTERVAL
 
@@ -132,7 +132,7 @@ class _Live:
         await self._out.put(None)
 
     async def _nodes(self) -> None:
-        followed = self._look.site.followers.follow(self._look.viewer, self._id, self._created)
+        followed = self._look.site.followers.follow(self._look.viewer, self._info)
         with followed.listening() as news:
             is_over = False
             while not is_over:
@@ -152,7 +152,7 @@ class _Live:
             await self._put("nodes", {"o": list(states), "s": told, "nodes": nodes})
 
     async def _progress(self) -> None:
-        request = pb.WatchRequest(instance=self._id)
+        request = pb.WatchRequest(instance=self._info.instance)
         async with aclosing(self._look.viewer.follow("Watch", request)) as states:
             async for progress in states:
                 await self._put("progress", {

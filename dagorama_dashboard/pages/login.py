@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -13,7 +13,6 @@ from dagorama_dashboard.web.errors import problem_of
 from dagorama_dashboard.web.forms import form_of
 from dagorama_dashboard.web.look import Site
 from dagorama_dashboard.web.rendering import Content, whole
-from dagorama_dashboard.web.sessions import SESSION_SECONDS
 
 #: Seconds after which a wrong token is refused, so that many cannot be tried.
 DELAY = 0.5
@@ -28,8 +27,7 @@ def login_address(request: Request) -> str:
 
 def own_path(text: str) -> str:
     """Return a path of this dashboard; the first page for anything else."""
-    parts = urlsplit(text)
-    is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
+    is_own = text.startswith("/") and not text.startswith("//")
     return text if is_own and "\\" not in text and text.isprintable() else "/"
 
 
@@ -52,10 +50,7 @@ async def login(request: Request) -> Response:
         problem = problem_of(error)
         return _page(goal, problem.text, int(problem.status))
     response = RedirectResponse(goal, 303)
-    response.set_cookie(
-        site.cookie, site.sessions.add(token), max_age=int(SESSION_SECONDS), path="/", httponly=True,
-        samesite="strict", secure=site.settings.is_encrypted,
-    )  # fmt: skip
+    site.set_session(response, site.sessions.add(token))
     return response
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
 from starlette.responses import Response, StreamingResponse
@@ -13,7 +13,7 @@ from dagorama.client.display.tables import harmless
 from dagorama.client.logs import records_of
 from dagorama.errors import BrokerError
 from dagorama.models.log_record import LogRecord
-from dagorama_dashboard.pages.node import node_ids
+from dagorama_dashboard.pages.node import place_of
 from dagorama_dashboard.shown.formats import iso
 from dagorama_dashboard.web.errors import problem_of
 from dagorama_dashboard.web.look import Look
@@ -27,23 +27,30 @@ MOST_PARTS = 200
 
 async def download(look: Look) -> Response:
     """Return all logs of a node as text."""
-    instance, node = await node_ids(look)
-    number = look.request.path_params["node"]
+    instance, node, number = await place_of(look)
     name = f"{instance.hex()[:8]}-{number}.log"
     pieces = look.viewer.follow("GetLogs", pb.GetLogsRequest(instance=instance, node=node))
+    first = await anext(pieces, pb.LogPiece())  # a refusal is a page, not a file
     return StreamingResponse(
-        _lines(pieces), media_type="text/plain; charset=utf-8",
+        _lines(first, pieces), media_type="text/plain; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )  # fmt: skip
 
 
-async def _lines(pieces: AsyncIterator[pb.LogPiece]) -> AsyncIterator[str]:
+async def _lines(first: pb.LogPiece, pieces: AsyncIterator[pb.LogPiece]) -> AsyncIterator[str]:
     try:
+        for line in _lines_of(first):
+            yield line
         async for piece in pieces:
-            for record in records_of(piece):
-                yield f"{iso(record.time)} attempt {record.attempt} {record.stream} {line_text(record)}\n"
+            for line in _lines_of(piece):
+                yield line
     except BrokerError as error:
         yield f"the rest could not be read: {error}\n"
+
+
+def _lines_of(piece: pb.LogPiece) -> Iterator[str]:
+    for record in records_of(piece):
+        yield f"{iso(record.time)} attempt {record.attempt} {record.stream} {line_text(record)}\n"
 
 
 def line_text(record: LogRecord) -> str:
@@ -53,7 +60,7 @@ def line_text(record: LogRecord) -> str:
 
 async def follow(look: Look) -> Response:
     """Return the logs of a node as a stream of parts of its page."""
-    instance, node = await node_ids(look)
+    instance, node, _ = await place_of(look)
     return StreamingResponse(_parts(look, instance, node), media_type="text/event-stream")
 
 

@@ -41,18 +41,27 @@ class Attempt(NamedTuple):
         return FailedAttempt(self.type, self.message, self.traceback).address
 
 
-async def node_ids(look: Look) -> tuple[bytes, bytes]:
-    """Return the ids of the instance and the node in the path. Raises NotFound."""
-    instance, ordinal = instance_id(look), look.request.path_params["node"]
-    if not 0 < ordinal < 1 << 60:
-        raise NotFound(f"the instance {UUID(bytes=instance)} has no node {ordinal}")
-    reply = await look.ask("FindIds", pb.FindIdsRequest(instance=instance.hex(), node=[f"/{ordinal}"]))
-    return instance, reply.node[0]
+class Place(NamedTuple):
+    """A node, as the path names it."""
+
+    instance: bytes
+    node: bytes
+    number: int  #: its ordinal
+
+
+async def place_of(look: Look) -> Place:
+    """Return the node in the path. Raises NotFound."""
+    instance, text = instance_id(look), look.request.path_params["node"]
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    if not number:
+        raise NotFound(f"the instance {UUID(bytes=instance)} has no node {text[:100]!r}")
+    reply = await look.ask("FindIds", pb.FindIdsRequest(instance=instance.hex(), node=[f"/{number}"]))
+    return Place(instance, reply.node[0], number)
 
 
 async def node(look: Look) -> Content:
     """Return the page of a node."""
-    instance, id = await node_ids(look)
+    instance, id, number = await place_of(look)
     sees_values = look.may("Wait")
     details, why = await asyncio.gather(
         look.ask("GetNode", pb.GetNodeRequest(instance=instance, node=id, arguments=sees_values, value=sees_values)),
@@ -64,7 +73,6 @@ async def node(look: Look) -> Content:
     near |= set(promised_nodes(details.value))
     near |= {cause.node for cause in why.causes} | {n for cause in why.causes for r in cause.reasons for n in r.node}
     names = await ordinals(look, {each for each in near if each})
-    number = look.request.path_params["node"]
 
     def name(source: bytes) -> str:
         return f"{names[source]}" if source in names else f"{UUID(bytes=source)}"
@@ -79,7 +87,7 @@ async def node(look: Look) -> Content:
             "is_done": State(info.state) is State.COMPLETED,
             "names": names, "sources": sources, "attempts": attempts_of(details),
             "is_running": State(info.state) is State.CLAIMED, "has_ended": info.state >= State.COMPLETED,
-            "signal_fields": fields_of(info.signal.schema), "signal_key": f"page of {UUID(bytes=id)}",
+            "signal_fields": fields_of(info.signal.schema), "signal_key": f"page {look.mark}",
             "rules": rules_of(info.function), "shown_arguments": arguments, "shown_value": value,
         },
         section="instances",
@@ -142,9 +150,8 @@ async def by_id(look: Look) -> Response:
 
 async def stack(look: Look) -> Content:
     """Return where a running node stands."""
-    instance, id = await node_ids(look)
+    instance, id, number = await place_of(look)
     found = await look.ask("GetStack", pb.GetStackRequest(instance=instance, node=id))
-    number = look.request.path_params["node"]
     return Content(
         "stack.html",
         f"Stack of {instance.hex()[:8]}/{number}",

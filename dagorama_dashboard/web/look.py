@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from secrets import token_urlsafe
 from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -61,6 +62,13 @@ class Site:
         """The name of the cookie of sessions. The prefix makes browsers insist on https, and on this very host."""
         return "__Host-dagorama" if self.settings.is_encrypted else "dagorama"
 
+    def set_session(self, response: Response, name: str) -> None:
+        """Let the browser keep the name of a session as long as the session lasts without being used."""
+        response.set_cookie(
+            self.cookie, name, max_age=int(SESSION_SECONDS), path="/", httponly=True, samesite="strict",
+            secure=self.settings.is_encrypted,
+        )  # fmt: skip
+
     async def recent(self, viewer: Viewer, call: str, request: Any, seconds: float) -> Any:
         """Return a reply to the same question of the same person that is at most this old."""
         key = viewer.token, call, request.SerializeToString(deterministic=True)
@@ -81,6 +89,8 @@ class Look:
     site: Site
     viewer: Viewer
     identity: Identity
+    #: A random text, which is the same in all updates of a page.
+    mark: str = field(default_factory=lambda: token_urlsafe(16))
 
     async def ask(self, call: str, request: Any) -> Any:
         return await self.viewer.ask(call, request)
@@ -141,6 +151,12 @@ class Look:
             secure=self.site.settings.is_encrypted,
         )  # fmt: skip
         return response
+
+    def renew_session(self, response: Response) -> None:
+        """Let the browser keep its session, if it has one, for as long again."""
+        name = self.request.cookies.get(self.site.cookie, "")
+        if name and self.viewer.token:
+            self.site.set_session(response, name)
 
     def notice(self) -> Notice | None:
         name = self.request.cookies.get(NOTICE_COOKIE, "")

@@ -78,6 +78,8 @@ def whole(look: Look | None, content: Content, status: int = 200) -> HTMLRespons
         live = f"/live{look.address()}"
     html = render("layout.html", look=look, content=content, body=body, notice=notice, live=live)
     response = HTMLResponse(html, status)
+    if look is not None:
+        look.renew_session(response)
     if notice is not None:
         response.delete_cookie(NOTICE_COOKIE)
     return response

@@ -75,6 +75,7 @@ def test_a_dashboard_for_other_machines_is_reached_by_its_addresses_and_allowed_
         {"Sec-Fetch-Site": "none"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1"},
     ],
 )
@@ -125,7 +126,9 @@ def test_only_static_files_are_served_as_such(seen: Seen, path: str) -> None:
     assert "import" not in response.text
 
 
-@pytest.mark.parametrize("goal", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "goal", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "//["]
+)
 def test_no_link_leads_to_another_site_after_an_action_or_a_sign_in(seen: Seen, goal: str) -> None:
     response = seen.pages.post("/do", {"action": "resume", "name": "q", "next": goal})
     assert response.headers["location"] == "/"
@@ -156,20 +159,6 @@ def test_after_the_sign_in_the_page_that_was_asked_for_is_shown(guarded: Guarded
     assert "reader" in guarded.pages.page("/workers")
 
 
-def test_the_cookie_holds_no_token_and_no_script_can_read_it(guarded: Guarded) -> None:
-    cookie = guarded.pages.sign_in(guarded.tokens["reader"]).headers["set-cookie"]
-    assert guarded.tokens["reader"] not in cookie
-    assert "HttpOnly" in cookie
-    assert "SameSite=strict" in cookie
-
-
-def test_over_tls_the_cookie_is_bound_to_this_host() -> None:
-    with launch_broker(0) as broker, dashboard(broker.host, broker.port, behind_proxy=True) as pages:
-        cookie = pages.client.post("/logout", headers={**SAME_ORIGIN}).headers["set-cookie"]
-        assert cookie.startswith("__Host-dagorama=")
-        assert "Secure" in cookie
-
-
 @pytest.mark.parametrize("token", ["", "x", "dgr_wrong", "a b", "ü", "x" * 5_000, "x\r\nSet-Cookie: a=b"])
 def test_a_wrong_token_is_refused_with_a_sentence(guarded: Guarded, token: str) -> None:
     response = guarded.pages.sign_in(token)
@@ -191,14 +180,6 @@ def _status_without_token(guarded: Guarded) -> int:
     while (status := guarded.pages.get("/instances").status_code) in (200, 503):
         pass
     return status
-
-
-def test_after_the_sign_out_the_session_is_over(guarded: Guarded) -> None:
-    session = guarded.pages.sign_in(guarded.tokens["admin"]).cookies
-    guarded.pages.page("/")
-    guarded.pages.post("/logout", {"next": "/"})
-    guarded.pages.client.cookies.update(session)
-    assert guarded.pages.get("/").status_code == 303
 
 
 def test_a_program_can_send_its_token_itself(guarded: Guarded) -> None:
@@ -267,6 +248,7 @@ def test_logs_need_a_token_that_allows_them(waiting: tuple[Guarded, str]) -> Non
     guarded, instance = waiting
     guarded.pages.sign_in(guarded.tokens["reader"])
     assert "does not allow logs" in guarded.pages.page(f"/instances/{instance}/1")
+    assert guarded.pages.get(f"/instances/{instance}/1/log").status_code == 403
     guarded.pages.sign_in(guarded.tokens["listener"])
     assert "does not allow logs" not in guarded.pages.page(f"/instances/{instance}/1")
 

@@ -18,6 +18,7 @@ from dagorama_broker.launch import LaunchedBroker
 from dagorama_dashboard.web.rendering import sent
 from tests.dashboard.conftest import Guarded, Seen
 from tests.dashboard.serving import Dashboard, dashboard
+from tests.dashboard.shown_work import Shapes
 from tests.support.brokers import launch_broker
 from tests.support.workers import launch_workers
 
@@ -153,6 +154,25 @@ def test_text_of_others_adds_no_fields_to_a_message(end: str) -> None:
 def test_an_instance_that_has_ended_is_told_at_once(seen: Seen) -> None:
     with stream(seen.pages, f"/instances/{seen.completed}/graph/live") as updates:
         assert [update.event for update in updates][-1] == "ended"
+
+
+def test_the_drawing_of_a_retried_instance_does_not_show_its_failure(board: tuple[Dashboard, LaunchedBroker]) -> None:
+    pages, _ = board
+    instance, _ = start(Shapes())(2, 0)
+    base, id = f"/instances/{instance.instance_id}/graph", f"{instance.instance_id}"
+
+    def states() -> set[int]:
+        return {*b64decode(pages.get(f"{base}/map").json()["state"])}
+
+    run()
+    assert State.FAILED in states()
+    pages.done(action="retry", id=id)
+    assert State.FAILED not in states()
+    with stream(pages, f"{base}/live") as updates:
+        next(updates)
+        pages.done(action="cancel", id=id)
+        assert "ended" in [update.event for update in updates]
+    assert State.CANCELLED in states()
 
 
 def test_the_log_of_a_node_goes_on_where_it_was_broken_off(seen: Seen) -> None:

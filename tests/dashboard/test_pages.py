@@ -219,7 +219,7 @@ def test_a_node_is_found_by_its_id(seen: Seen) -> None:
     "path",
     ["/instances/{0}/0", "/instances/{0}/99", "/instances/{0}/99999999999999999999", "/instances/not-an-id",
      "/instances/00000000-0000-0000-0000-000000000000", "/nodes/00000000-0000-0000-0000-000000000000", "/nodes/x",
-     "/instances/{0}/x", "/nothing"],
+     "/instances/{0}/x", "/nothing", "/instances/{0}/" + "9" * 5_000],
 )  # fmt: skip
 def test_what_does_not_exist_is_not_found(seen: Seen, path: str) -> None:
     response = seen.pages.get(path.format(seen.completed))

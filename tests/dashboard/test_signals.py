@@ -191,3 +191,24 @@ def test_a_reader_has_no_form_and_is_refused(
 def test_the_inputs_follow_from_the_schema(annotation: Any, fields: list[Field]) -> None:
     assert fields_of(json.dumps(json_type(annotation).schema()).encode()) == fields
     assert fields_of(b"") == []
+
+
+def test_each_page_that_is_loaded_sends_a_signal_of_its_own(
+    guarded: Guarded, waiting: tuple[DAGInstance, list[DAGPromise[Any]]]
+) -> None:
+    instance, promises = waiting
+    guarded.pages.sign_in(guarded.tokens["admin"])
+    address = f"/instances/{instance.instance_id}/2"
+
+    def form(value: str) -> dict[str, str | list[str]]:
+        key = guarded.pages.page(address).split('name="key" value="')[1].partition('"')[0]
+        named = {"id": f"{instance.instance_id}", "signal": "words", "next": address}
+        return {**named, "key": key, "json": value}
+
+    first = form('["wrong"]')
+    assert "was given to a node" in sent(guarded.pages, **first)
+    assert "was sent before" in sent(guarded.pages, **first)
+    performed(guarded.pages, action="wait-again", id=f"{instance.instance_id}", node=f"{promises[1].identifier}")
+    assert "was sent before" in sent(guarded.pages, **first)
+    assert "was given to a node" in sent(guarded.pages, **form('["right"]'))
+    assert resolve(instance, promises[1]) == ["right"]

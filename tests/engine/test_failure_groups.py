@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagorama_broker.engine.failure_groups import first_lines, without_details
+from dagorama.api.error_patterns import first_lines, without_details
 
 
 @pytest.mark.parametrize(("message", "pattern"), [

@@ -578,6 +578,7 @@ def test_the_server_loads_no_pickle_and_of_dagorama_only_its_api() -> None:
         f"dagorama.api.{name}"
         for name in (
             "contract",
+            "error_patterns",
             "frames",
             "text_forms",
             *(f"{file}_pb2{kind}" for file in ("api", "broker", "externalscaler") for kind in ("", "_grpc")),
