@@ -276,9 +276,9 @@ def _busy(pools: Collection[Pool], now: float) -> Reason:
     running = [next(iter(slot.held.values()))[0] for slot in slots if slot.held]
     longest = max((now - slot.progress_at for slot in slots if slot.held), default=0.0)
     what = "process is" if len(slots) == 1 else "processes are"
-    where = f"{len(slots)} {what} busy on {_many(len(workers), 'worker')} that may run it"
-    where += f"; the longest run takes {seconds_text(longest)} s so far"
-    return Reason(ReasonCode.BUSY, where, len(slots), tuple(running[:MOST_NAMED]))
+    text = f"{len(slots)} {what} busy on {_many(len(workers), 'worker')} that may run it"
+    text += f"; the longest run takes {seconds_text(longest)} s so far"
+    return Reason(ReasonCode.BUSY, text, len(slots), tuple(running[:MOST_NAMED]))
 
 
 def _ahead(claims: Claims, pools: Collection[Pool], node: Node) -> int:
