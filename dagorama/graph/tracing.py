@@ -31,18 +31,6 @@ _W3C = TraceContextTextMapPropagator()
 
 Attributes = dict[str, str | int]
 
-
-def tracer() -> Tracer | None:
-    """Return the tracer of this process; None if no SDK is set up here."""
-    provider = trace.get_tracer_provider()
-    return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer(SYSTEM, _version())
-
-
-@cache
-def _version() -> str:
-    return version("dagorama")
-
-
 _has_warned = False
 
 
@@ -60,6 +48,19 @@ def optional() -> Iterator[None]:
             _has_warned = True
             kind = type(error).__name__
             get_logger().warning("spans are lost, because OpenTelemetry failed in this process: %s: %s", kind, error)
+
+
+def tracer() -> Tracer | None:
+    """Return the tracer of this process; None if no SDK is set up here, or it cannot be loaded."""
+    with optional():
+        provider = trace.get_tracer_provider()
+        return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer(SYSTEM, _version())
+    return None
+
+
+@cache
+def _version() -> str:
+    return version("dagorama")
 
 
 # --- contexts as text -----------------------------------------------------------------------------------

@@ -144,6 +144,14 @@ def test_an_sdk_that_fails_costs_spans_and_no_work(tmp_path: Path, moment: str, 
     assert found.errors.count("OpenTelemetry failed in this process: RuntimeError: no collector") == processes
 
 
+def test_without_the_provider_that_the_environment_names_there_is_a_warning_and_no_tracer() -> None:
+    code = "from dagorama.graph import tracing; print(tracing.tracer())"
+    named = {**os.environ, "OTEL_PYTHON_TRACER_PROVIDER": "not_installed"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=named, check=True)
+    assert done.stdout == "None\n"
+    assert "spans are lost, because OpenTelemetry failed in this process: StopIteration" in done.stderr
+
+
 IMPORTS = """
 import sys, dagorama, dagorama.graph.submission, dagorama.worker.child.main, dagorama.worker.in_process.worker
 print("opentelemetry" in sys.modules)
