@@ -7,6 +7,7 @@ is ever called.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib import import_module
 from inspect import isclass, unwrap
 from types import MethodType, ModuleType
@@ -19,7 +20,7 @@ from dagorama.errors import FunctionNotFound
 from dagorama.graph import shipping
 from dagorama.graph.definitions import instantiate
 from dagorama.user_code.class_code import code_of
-from dagorama.user_code.modules import local_modules
+from dagorama.user_code.modules import is_filled, local_modules
 from dagorama.user_code.names import class_name, plain_function, wire_name
 
 _only: frozenset[str] | None = None  # modules whose definitions may be found; None: any
@@ -106,10 +107,25 @@ def _class_named(name: str, wanted: shipping.Version) -> type[DAGDefinition]:
             " (--only-imported)"
         )
     shipping.load_registered(name)
-    cls = shipping.sent_class(name, wanted) or _local_class(name, wanted) or _imported(name, wanted)
+    cls = _sent_class(name, wanted) or _local_class(name, wanted) or _imported(name, wanted)
     if not (isclass(cls) and issubclass(cls, DAGDefinition)):
         raise FunctionNotFound(f"{name} is not a DAGDefinition")
     return cls
+
+
+def _sent_class(name: str, wanted: shipping.Version) -> type | None:
+    """Return the class that the launching program has sent; None if it has not, or if only an import gives its code.
+
+    A program that reloads a module sends the class that was replaced, because only its older nodes need it.
+    """
+    sent = shipping.sent_class(name, wanted)
+    if sent is None or not wanted.hash or wanted.fit(code_of(sent))[0] or is_filled(name.partition(":")[0]):
+        return sent
+    with suppress(FunctionNotFound):
+        found = _imported(name, wanted)
+        if isclass(found) and issubclass(found, DAGDefinition) and wanted.fit(code_of(found))[0]:
+            return None
+    return sent
 
 
 def _local_class(name: str, wanted: shipping.Version) -> type | None:

@@ -18,6 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from dagorama.logging import get_logger
 from dagorama.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,11 +31,31 @@ _W3C = TraceContextTextMapPropagator()
 
 Attributes = dict[str, str | int]
 
+_has_warned = False
+
+
+@contextmanager
+def optional() -> Iterator[None]:
+    """Continue without the span if the SDK fails; warn the first time.
+
+    Samplers and span processors are user code, and the work that they trace must end as it does without them.
+    """
+    global _has_warned
+    try:
+        yield
+    except Exception as error:
+        if not _has_warned:
+            _has_warned = True
+            kind = type(error).__name__
+            get_logger().warning("spans are lost, because OpenTelemetry failed in this process: %s: %s", kind, error)
+
 
 def tracer() -> Tracer | None:
-    """Return the tracer of this process; None if no SDK is set up here."""
-    provider = trace.get_tracer_provider()
-    return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer(SYSTEM, _version())
+    """Return the tracer of this process; None if no SDK is set up here, or it cannot be loaded."""
+    with optional():
+        provider = trace.get_tracer_provider()
+        return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer(SYSTEM, _version())
+    return None
 
 
 @cache
@@ -94,6 +115,12 @@ def note_error(span: Span, error: BaseException) -> None:
     span.set_status(trace.Status(trace.StatusCode.ERROR, text))
 
 
+def end(span: Span) -> None:
+    """End a span."""
+    with optional():
+        span.end()
+
+
 # --- submissions ----------------------------------------------------------------------------------------
 
 
@@ -104,19 +131,22 @@ def sending(runs: Sequence[NodeBatch]) -> Iterator[None]:
     if own is None or first is None:
         yield
         return
-    function = first.function_of(0)
-    with own.start_as_current_span(
-        f"send {function.queue}", kind=SpanKind.PRODUCER, attributes=_sent(runs, first),
-        record_exception=False, set_status_on_exception=False,
-    ) as span:  # fmt: skip
-        text = to_text(span)
-        for run in runs:
-            run.trace = text
-        try:
+    function, attributes, span = first.function_of(0), _sent(runs, first), None
+    with optional():
+        span = own.start_span(f"send {function.queue}", kind=SpanKind.PRODUCER, attributes=attributes)
+    if span is None:
+        yield
+        return
+    for run in runs:
+        run.trace = to_text(span)
+    try:
+        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
             yield
-        except BaseException as error:
-            note_error(span, error)
-            raise
+    except BaseException as error:
+        note_error(span, error)
+        raise
+    finally:
+        end(span)
 
 
 def _sent(runs: Sequence[NodeBatch], first: NodeBatch) -> Attributes:

@@ -107,6 +107,48 @@ CELLS = [
     ("workers.__exit__(None, None, None)\nbroker.__exit__(None, None, None)\nworker.pid == pid", "True"),
 ]  # fmt: skip
 
+EDIT = """
+    import os, pathlib
+    file = pathlib.Path("adding.py")
+    file.write_text({text})
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime + {later}))  # as if it was edited later
+    """
+
+MODULE = """
+from dagorama import DAGDefinition, dagorama
+
+
+def first(x):
+    return x + 1
+
+
+class Adding(DAGDefinition):
+    @dagorama
+    def entrypoint(self, x):
+        return self.second(first(x))
+
+    @dagorama
+    def second(self, x):
+        return x + 1
+"""
+
+ANSWER = "with launch_workers(1):\n    answer = resolve(*Adding()(0), timeout=20)\nanswer"
+
+#: A module that changes: `%autoreload` follows the edit of a decorated method, and a reload follows every edit.
+CELLS_OF_A_MODULE = [
+    (START, None),
+    ("workers.__exit__(None, None, None)\nimport importlib", None),
+    (f"text = {MODULE!r}", None),
+    (EDIT.format(text="text", later=0), None),
+    ("%load_ext autoreload\n%autoreload 2\nimport adding\nfrom adding import Adding", None),
+    (ANSWER, "2"),
+    (EDIT.format(text="text[:-2] + '100'", later=10), None),
+    (ANSWER, "101"),
+    (EDIT.format(text="text.replace('x + 1', 'x + 1000')", later=20), None),
+    ("importlib.reload(adding)\nfrom adding import Adding\n" + ANSWER, "2000"),
+    ("broker.__exit__(None, None, None)\nbroker = None", None),
+]
+
 
 def results(notebook: Any) -> list[str | None]:
     """Return what each code cell of a notebook shows as its result."""
@@ -123,6 +165,15 @@ def test_every_cell_gets_the_answer_of_the_code_as_it_is_then() -> None:
     notebook = v4.new_notebook(cells=[v4.new_code_cell(dedent(source)) for source, _ in CELLS])
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     assert results(notebook) == [expected for _, expected in CELLS]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_workers_run_the_code_of_a_module_that_the_notebook_has_reloaded(tmp_path: Path) -> None:
+    v4: Any = nbformat.v4
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(dedent(source)) for source, _ in CELLS_OF_A_MODULE])
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=60, kernel_name="python3", resources=place).execute()
+    assert results(notebook) == [expected for _, expected in CELLS_OF_A_MODULE]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

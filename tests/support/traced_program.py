@@ -1,5 +1,6 @@
 """A program whose work is traced: it runs four instances on a worker, and prints their ids and what a node logged."""
 
+import importlib
 import json
 import logging
 import os
@@ -84,5 +85,5 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if os.environ.get("DAGORAMA_TRACES"):
-        import tests.support.traced_setup  # noqa: F401  # imported to set up the SDK
+        importlib.import_module(os.environ["SETUP"])
     main(sys.argv[1])

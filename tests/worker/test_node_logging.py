@@ -50,6 +50,17 @@ def test_what_a_node_logs_is_shown_with_the_node_that_it_is_of(capsys: pytest.Ca
         assert second.endswith("- app.mine - [WARNING] - [00000000 #7 Dag.step, attempt 2] by its own")
 
 
+def test_a_record_that_our_factory_has_not_made_is_shown_with_its_node_too(capsys: pytest.CaptureFixture[str]) -> None:
+    of_another_process = logging.LogRecord("app.other", logging.WARNING, "file", 1, "of another", (), None)
+    with a_child():
+        logging.getLogger("app.other").handle(of_another_process)
+        logging.setLogRecordFactory(logging.LogRecord)
+        logging.warning("by the factory of a library")
+        first, second = shown(capsys)
+        assert first.endswith("- app.other - [WARNING] - [00000000 #7 Dag.step, attempt 2] of another")
+        assert second.endswith("- root - [WARNING] - [00000000 #7 Dag.step, attempt 2] by the factory of a library")
+
+
 def test_outside_of_a_node_a_record_is_of_none(capsys: pytest.CaptureFixture[str]) -> None:
     with a_child():
         token = current_run.set(None)

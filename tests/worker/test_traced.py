@@ -26,6 +26,7 @@ class Run:
 
     said: dict[str, Any]
     spans: list[dict[str, Any]]
+    errors: str  #: what it and its worker wrote to stderr
 
     def of(self, instance: str, kind: str = "CONSUMER") -> list[dict[str, Any]]:
         found = [span for span in self.spans if span["kind"] == f"SpanKind.{kind}"]
@@ -46,7 +47,7 @@ def run(folder: Path, **environment: str) -> Run:
         env={**os.environ, "TRACES_FILE": str(file), "SETUP": "tests.support.traced_setup", **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return Run(json.loads(done.stdout), [json.loads(line) for line in file.read_text().splitlines()])
+    return Run(json.loads(done.stdout), [json.loads(line) for line in file.read_text().splitlines()], done.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,21 @@ def test_the_sampler_of_the_environment_decides_for_the_whole_instance(tmp_path:
     found = run(tmp_path, DAGORAMA_TRACES="1", OTEL_TRACES_SAMPLER="always_off")
     assert found.spans == []
     assert found.said["logged"] == {"trace": "", "span": ""}
+
+
+@pytest.mark.parametrize(("moment", "processes"), [("start", 1), ("end", 2)])
+def test_an_sdk_that_fails_costs_spans_and_no_work(tmp_path: Path, moment: str, processes: int) -> None:
+    found = run(tmp_path, DAGORAMA_TRACES="1", SETUP="tests.support.failing_traces_setup", FAILS_AT=moment)
+    assert "joining" in found.said  # all instances have ended as they do without an SDK
+    assert found.errors.count("OpenTelemetry failed in this process: RuntimeError: no collector") == processes
+
+
+def test_without_the_provider_that_the_environment_names_there_is_a_warning_and_no_tracer() -> None:
+    code = "from dagorama.graph import tracing; print(tracing.tracer())"
+    named = {**os.environ, "OTEL_PYTHON_TRACER_PROVIDER": "not_installed"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=named, check=True)
+    assert done.stdout == "None\n"
+    assert "spans are lost, because OpenTelemetry failed in this process: StopIteration" in done.stderr
 
 
 IMPORTS = """

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any
 from uuid import UUID
 
-from dagorama.context import running
+from dagorama.context import CurrentNode, running
 from dagorama.logging import FORMAT, StderrHandler, get_logger
 from dagorama.settings import captured_log_level, node_log_level
 from dagorama.worker.child.call import Call
@@ -24,8 +24,11 @@ class LastResort(StderrHandler):
     """A handler of the root logger for records that no other handler receives."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._is_taken(logging.getLogger(record.name)):
-            super().emit(record)
+        if self._is_taken(logging.getLogger(record.name)):
+            return
+        if not hasattr(record, "dagorama_prefix"):  # it is of another process, or user code has replaced our factory
+            record.dagorama_prefix = _prefix(running())
+        super().emit(record)
 
     def _is_taken(self, logger: logging.Logger | None) -> bool:
         while logger is not None:
@@ -78,10 +81,14 @@ def _naming_the_node(make: Callable[..., logging.LogRecord]) -> Callable[..., lo
         record.dagorama_node = str(node.node_id) if node else ""
         record.dagorama_function = node.function if node else ""
         record.dagorama_attempt = node.attempt if node else ""
-        record.dagorama_prefix = f"[{node.short}] " if node else ""
+        record.dagorama_prefix = _prefix(node)
         return record
 
     return made
+
+
+def _prefix(node: CurrentNode | None) -> str:
+    return f"[{node.short}] " if node else ""
 
 
 def log_completed(call: Call, microseconds: int) -> None:

@@ -49,7 +49,7 @@ class TracedExecutor(Executor):
         return scope
 
     def _started(self, call: Call) -> Span | None:
-        """Start the span of an attempt; None if no SDK is set up in this process."""
+        """Start the span of an attempt; None if no SDK is set up in this process, or it fails."""
         from opentelemetry.trace import SpanKind
 
         from dagorama.graph import tracing
@@ -58,10 +58,12 @@ class TracedExecutor(Executor):
         if own is None:
             return None
         texts = [*call.links, *filter(None, [self._contexts.pop(source, "") for source in call.beside])]
-        return own.start_span(
-            f"process {call.work.queue}", tracing.from_text(call.trace), SpanKind.CONSUMER, _attributes(call),
-            tracing.links(texts), start_time=time_ns(),
-        )  # fmt: skip
+        with tracing.optional():
+            return own.start_span(
+                f"process {call.work.queue}", tracing.from_text(call.trace), SpanKind.CONSUMER, _attributes(call),
+                tracing.links(texts), start_time=time_ns(),
+            )  # fmt: skip
+        return None
 
     def _enter(self, scope: AttemptScope, run: RunningNode) -> None:
         super()._enter(scope, run)
@@ -101,14 +103,14 @@ class TracedExecutor(Executor):
         span = self._spans.pop(call.attempt, None)
         if span is None:
             return
+        from dagorama.graph import tracing
+
         if cancelled or issubclass(type(error), RetryLater):
             span.set_attribute("dagorama.outcome", "cancelled" if cancelled else "retry_later")
         elif error is not None:
-            from dagorama.graph.tracing import note_error
-
             self.outbox.traces.pop(call.attempt, None)
-            note_error(span, error)
-        span.end()
+            tracing.note_error(span, error)
+        tracing.end(span)
 
     def _remember(self, node: int, trace: str) -> None:
         if len(self._contexts) >= MOST_REMEMBERED:

@@ -20,6 +20,8 @@ from tokenize import TokenError
 from types import CodeType, EllipsisType, FunctionType, MethodType, NoneType
 from typing import Any, NamedTuple
 
+from dagorama.code_signature.reloaded import is_reloaded, reloaded_source
+
 DIGITS = 32  # 128 bits: two functions do not have the same hash by chance
 FORMS_KEPT = 4096
 
@@ -108,6 +110,8 @@ def _form(function: FunctionType) -> _Form:
 def _node(function: FunctionType) -> "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None":
     """Return the syntax tree of the function itself, or None if its source is not available."""
     code = function.__code__
+    if is_reloaded(function):
+        return reloaded_source(function, _instructions)
     if code.co_filename in _NO_FILE:
         return None
     lines = source_lines(code.co_filename, function.__globals__)
