@@ -110,10 +110,10 @@ class FailedAttempt(NamedTuple):
 class NodeFailed(DagoramaError):
     """A node ended without a value; `__cause__` is the original exception if it could be rebuilt.
 
-    `function` and `node_id` name the node that failed: the awaited node itself, or one that it needed. In the second
-    case `dependent` names the function of the awaited node. `instance_id` is the instance of the awaited node. `type`,
-    `message` and `traceback` describe the last attempt of the failed node; `earlier` has the attempts before it, oldest
-    first, as far as the broker keeps them.
+    `function`, `node_id` and `node_instance_id` name the node that failed: the awaited node itself, or one that it
+    needed. In the second case `dependent` names the function of the awaited node, whose instance is `instance_id`.
+    `type`, `message` and `traceback` describe the last attempt of the failed node;
+    `earlier` has the attempts before it, oldest first, as far as the broker keeps them.
     """
 
     outcome = "failed"
@@ -121,13 +121,14 @@ class NodeFailed(DagoramaError):
     def __init__(
         self, function: str, attempts: int = 1, type: str = "", message: str = "", traceback: str = "", *,
         earlier: tuple[FailedAttempt, ...] = (), node_id: UUID | None = None, dependent: str = "",
-        instance_id: UUID | None = None,
+        instance_id: UUID | None = None, node_instance_id: UUID | None = None,
     ) -> None:  # fmt: skip
         # Attributes that are not in `args` are pickled with the attributes of the exception.
         super().__init__(function, attempts, type, message, traceback)
         self.function, self.attempts, self.type = function, attempts, type
         self.message, self.traceback, self.earlier = message, traceback, earlier
         self.node_id, self.dependent, self.instance_id = node_id, dependent, instance_id
+        self.node_instance_id = node_instance_id or instance_id
 
     @property
     def identifier(self) -> UUID | None:
@@ -136,8 +137,8 @@ class NodeFailed(DagoramaError):
 
     @property
     def headline(self) -> str:
-        """The summary and the ids of instance and node, which `dagorama show INSTANCE NODE` takes."""
-        places = ("instance", self.instance_id), ("node", self.node_id)
+        """The summary and the ids of the failed node and its instance, which `dagorama show INSTANCE NODE` takes."""
+        places = ("instance", self.node_instance_id), ("node", self.node_id)
         where = ", ".join(f"{what} {found}" for what, found in places if found is not None)
         return f"{self.summary} ({where})" if where else self.summary
 

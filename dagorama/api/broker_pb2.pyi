@@ -1711,6 +1711,7 @@ class NodeFailure(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     MICROSECONDS_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     """the root cause: the node itself, or the failed node upstream"""
     function: _builtins.str
@@ -1725,6 +1726,8 @@ class NodeFailure(_message.Message):
     """how long it ran; 0: unknown"""
     worker: _builtins.str
     """the name of the worker that ran it"""
+    instance: _builtins.bytes
+    """the instance of the root cause; empty: it is not told"""
     @_builtins.property
     def earlier(self) -> _containers.RepeatedCompositeFieldContainer[Global___EarlierFailure]:
         """the attempts before the last, oldest first, as far as they are kept"""
@@ -1743,10 +1746,11 @@ class NodeFailure(_message.Message):
         ended: _builtins.float = ...,
         microseconds: _builtins.int = ...,
         worker: _builtins.str = ...,
+        instance: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "earlier", b"earlier", "ended", b"ended", "exception", b"exception", "function", b"function", "message", b"message", "microseconds", b"microseconds", "node", b"node", "traceback", b"traceback", "type", b"type", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "earlier", b"earlier", "ended", b"ended", "exception", b"exception", "function", b"function", "instance", b"instance", "message", b"message", "microseconds", b"microseconds", "node", b"node", "traceback", b"traceback", "type", b"type", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

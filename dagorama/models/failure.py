@@ -54,6 +54,7 @@ class Failure(metaclass=_HasEnded):
     node_id: UUID | None = None  #: the node that failed
     cancelled: bool = False
     instance_id: UUID | None = None  #: the instance of the node that has no value
+    node_instance_id: UUID | None = None  #: the instance of the node that failed, if it is known
 
     def __bool__(self) -> bool:
         return False
@@ -69,4 +70,5 @@ class Failure(metaclass=_HasEnded):
         return kind(
             self.function, self.attempts, self.type, self.message, self.traceback,
             earlier=self.earlier, node_id=self.node_id, instance_id=self.instance_id,
+            node_instance_id=self.node_instance_id,
         )  # fmt: skip

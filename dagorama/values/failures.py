@@ -10,7 +10,7 @@ import json
 from uuid import UUID
 
 from dagorama.api.broker_pb2 import NodeFailure
-from dagorama.api.contract import CANCELLED, hooked_arguments
+from dagorama.api.contract import CANCELLED, INSTANCE_BYTES, NODE_ID_BYTES, hooked_arguments
 from dagorama.errors import FailedAttempt, NodeFailed, TamperedValue, UnverifiedValue
 from dagorama.models.failure import Failure
 from dagorama.models.promise import DAGPromise
@@ -28,9 +28,10 @@ def failure_of(message: NodeFailure, cancelled: bool = False, instance: bytes = 
         traceback=message.traceback,
         attempts=message.attempts,
         earlier=tuple(FailedAttempt(run.type, run.message, run.traceback) for run in message.earlier),
-        node_id=UUID(bytes=message.node) if len(message.node) == 16 else None,
+        node_id=UUID(bytes=message.node) if len(message.node) == NODE_ID_BYTES else None,
         cancelled=is_cancelled,
         instance_id=UUID(bytes=instance) if instance else None,
+        node_instance_id=UUID(bytes=message.instance) if len(message.instance) == INSTANCE_BYTES else None,
     )
 
 

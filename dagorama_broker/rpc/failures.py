@@ -39,10 +39,11 @@ def headline(failure: Failure) -> str:
     return bounded(text, LONGEST_REASON)
 
 
-def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
-    """Return a failure as a message; `id` is the id of the node that failed first."""
+def failure_message(failure: Failure, id: bytes, instance: bytes = b"") -> pb.NodeFailure:
+    """Return a failure as a message; `id` is the id of the node that failed first, in this instance."""
     return pb.NodeFailure(
         node=id,
+        instance=instance,
         function=failure.function,
         type=failure.type,
         message=failure.message,
@@ -77,9 +78,10 @@ async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure | None:
         return None
     id = (await broker.commits.in_store(broker.store.ids, [root_cause.key]))[root_cause.key]
     if outcome.failure is not None:
-        return failure_message(Failure.unpacked(outcome.failure), id)
+        return failure_message(Failure.unpacked(outcome.failure), id, root_cause.instance.id)
     type = CANCELLATION if outcome.state == State.CANCELLED else ""
-    return pb.NodeFailure(node=id, function=await _function_of(broker, root_cause), type=type)
+    function = await _function_of(broker, root_cause)
+    return pb.NodeFailure(node=id, instance=root_cause.instance.id, function=function, type=type)
 
 
 async def _function_of(broker: Broker, root_cause: Node) -> str:

@@ -73,6 +73,12 @@ class Reads(DAGDefinition):
         return text.upper()
 
 
+class ReadsElsewhere(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, file: str) -> str:
+        return Reads()(file)[1]
+
+
 class Report(DAGDefinition):
     """Rolls up what is there; what is not is counted."""
 
@@ -246,6 +252,20 @@ def test_a_failed_node_is_shown_with_all_that_is_kept_of_it(
     assert "cannot be shown: the signing key" in run("show", id, node, "--arguments")
     code, said = refusal("show", id, "--arguments")
     assert (code, "pass it after the instance" in said) == (2, True)
+
+
+def test_the_ids_of_a_failed_node_of_another_instance_belong_together(broker: LaunchedBroker, tmp_path: Path) -> None:
+    with launch_workers(1):
+        instance, promise = ReadsElsewhere()(str(tmp_path / "file"))
+        with pytest.raises(NodeFailed) as failed:
+            resolve(instance, promise, timeout=WAIT)
+    error = failed.value
+    assert error.instance_id == instance.instance_id
+    assert error.node_instance_id != instance.instance_id
+    assert f"(instance {error.node_instance_id}, node {error.node_id})" in str(error)
+    shown = run("show", error.node_instance_id, error.node_id)
+    for part in (f"{error.node_id}", "FAILED", "Reads.content"):
+        assert part in shown
 
 
 def test_old_nodes_are_rebound_by_the_code_that_is_deployed_now(
