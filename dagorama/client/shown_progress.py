@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from io import StringIO
 from uuid import UUID
 
 from dagorama.client.connection import connection
@@ -25,7 +26,8 @@ class ShownProgress:
 
     def __init__(self, instance: bytes) -> None:
         self._watch = Watch(connection(), instance)
-        self._display = display_for(str(UUID(bytes=instance)), sys.stderr, notebooks=True)
+        stream = sys.stderr or StringIO()  # a program without a console has no stderr
+        self._display = display_for(str(UUID(bytes=instance)), stream, notebooks=True)
         self._thread = threading.Thread(target=self._follow, name="dagorama-progress", daemon=True)
 
     def _follow(self) -> None:

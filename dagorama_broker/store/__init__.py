@@ -82,6 +82,8 @@ def copy_store(source: tuple[str, str], target: tuple[str, str]) -> int:
     from dagorama_broker.store.value_copies import copy_values
 
     _check_places(source[1], target[1])
+    if source[0] == target[0]:
+        raise SettingsError(f"store {without_password(source[0])} cannot be copied to itself: name another one as --to")
     stores = []
     for url, values in (source, target):
         store = open_store(url, StoreOptions(values, waits=False, owns_values=False))
@@ -145,6 +147,8 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
 
         return MemoryStore()
     path = url.removeprefix(_SQLITE)
+    if "?" in path:
+        raise SettingsError(f"store {url!r}: the URL of a file has no parameters, and the name of a store no `?`")
     if path in (url, "", "/", ":memory:") or path.endswith("/"):
         raise SettingsError(
             f"store {without_password(url)!r} is not one of sqlite:///relative.db, sqlite:////absolute/path.db,"

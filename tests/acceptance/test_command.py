@@ -75,7 +75,7 @@ class Reads(DAGDefinition):
 
 class ReadsElsewhere(DAGDefinition):
     @dagorama().syncfn
-    def entrypoint(self, file: str) -> str:
+    def entrypoint(self, file: str) -> Any:
         return Reads()(file)[1]
 
 

@@ -435,6 +435,10 @@ def test_the_command_says_if_there_are_none_and_what_is_wrong(broker: LaunchedBr
     nothing = command(f"{instance.instance_id}", "--attempt", "7")
     assert (nothing.returncode, nothing.stdout) == (0, b"")
     assert nothing.stderr.startswith(b"No such logs are kept: ")
+    assert (
+        b"no node of 'Talks.speak' has printed"
+        in command(f"{instance.instance_id}", "--function", "Talks.speak").stderr
+    )
     assert command(f"{instance.instance_id}", "--since", "60").stdout
     later = command(f"{instance.instance_id}", "--since", "2999-01-01")
     assert later.stdout == b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from dagorama import DAGDefinition, aresolve, dagorama, resolve
@@ -51,6 +53,9 @@ def test_a_wait_whose_progress_cannot_be_shown_goes_on(capfd: pytest.CaptureFixt
             patch.setattr(display.LineDisplay, "show", _refuses)
             assert resolve(instance, promise, timeout=WAIT, progress=True) == 0
         assert "no progress is shown: the screen is full" in capfd.readouterr().err
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stderr", None)  # as in a program without a console
+            assert resolve(instance, promise, timeout=WAIT, progress=True) == 0
 
 
 def _refuses(_: LineDisplay, progress: Progress) -> None:

@@ -132,6 +132,19 @@ def test_a_store_in_memory_is_not_copied(place: Callable[[str], Place]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_store_is_not_copied_to_itself(place: Callable[[str], Place], kind: str) -> None:
+    original = place(kind)
+    with pytest.raises(SettingsError, match="cannot be copied to itself"):
+        copy_store(original, original)
+
+
+def test_the_url_of_a_file_has_no_parameters(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="the URL of a file has no parameters"):
+        open_store(f"sqlite:///{tmp_path / 'a.sqlite3'}?mode=ro")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_store_that_is_not_there_is_not_copied(place: Callable[[str], Place], kind: str) -> None:
     original, copy = place(kind), place("sqlite")
     with pytest.raises(StoreError, match=r"there is no store|there is nothing to copy"):
