@@ -28,7 +28,7 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CurrentNode:
-    """The node that runs here: `dagorama show INSTANCE NODE` takes its ids."""
+    """The node that runs here: `dagorama show INSTANCE NODE` takes its IDs."""
 
     instance_id: UUID
     node_id: UUID
@@ -209,7 +209,7 @@ def _only_run() -> RunningNode | None:
 
 
 def current() -> CurrentNode:
-    """Return the ids, attempt and function of the running node, in sync and async nodes.
+    """Return the IDs, attempt and function of the running node, in sync and async nodes.
 
     Raises NotInNode outside of nodes.
     """

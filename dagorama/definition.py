@@ -118,8 +118,8 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
         """
         name = class_name(cls)
         if (instance_id is None) is (id is None):
-            raise TypeError("attach() takes either the UUID of an instance or the id that start() has given to it")
-        uuid = as_uuid(instance_id, "an instance's id").bytes if instance_id is not None else b""
+            raise TypeError("attach() takes either the UUID of an instance or the ID that start() has given to it")
+        uuid = as_uuid(instance_id, "an instance's ID").bytes if instance_id is not None else b""
         info = connection().get_instance(uuid) if uuid else connection().get_named_instance(name, check_id(id))
         promise = entry_promise(name, info)
         return DAGInstance(UUID(bytes=info.instance), instantiate(cls)), promise
@@ -181,7 +181,7 @@ class DAGInstance:
         return _new(_types.get(id(kind)) or _type_of(kind))
 
     def __init__(self, instance_id: UUID | str, definition: DAGDefinition) -> None:
-        _set_id(self, as_uuid(instance_id, "an instance's id").bytes)
+        _set_id(self, as_uuid(instance_id, "an instance's ID").bytes)
         _set_definition(self, definition)
         set_scope(self, ImmediateScope(definition))
 
@@ -277,7 +277,7 @@ def instance_within(instance_id: bytes, definition: DAGDefinition, scope: CallSc
     return instance
 
 
-#: By the id of the class of the definition; an entry is removed with its class.
+#: By the ID of the class of the definition; an entry is removed with its class.
 _types: dict[int, type[DAGInstance]] = {}
 _new: Callable[[type[DAGInstance]], DAGInstance] = object.__new__
 

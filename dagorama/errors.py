@@ -21,7 +21,7 @@ DagoramaError
 ├── FunctionNotFound (ValueError)          no such module, definition or function here: import path
 ├── DefinitionNotRegistered                the definition needs constructor arguments: register_definition
 ├── DefinitionDiffers                      a worker has registered another one than the caller's: make them alike
-├── InstanceExists (ValueError)            an id was given to an instance with other arguments: use another id
+├── InstanceExists (ValueError)            an ID was given to an instance with other arguments: use another ID
 ├── WrongInstance (ValueError)             a promise of one instance was given to another
 ├── ReservedName (TypeError)               a definition uses a name that dagorama needs: rename it
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
@@ -131,19 +131,19 @@ class NodeFailed(DagoramaError):
 
     @property
     def identifier(self) -> UUID | None:
-        """The id of the failed node: another name of `node_id`."""
+        """The ID of the failed node: another name of `node_id`."""
         return self.node_id
 
     @property
     def headline(self) -> str:
-        """The summary and the ids of instance and node, which `dagorama show INSTANCE NODE` takes."""
+        """The summary and the IDs of instance and node, which `dagorama show INSTANCE NODE` takes."""
         places = ("instance", self.instance_id), ("node", self.node_id)
         where = ", ".join(f"{what} {found}" for what, found in places if found is not None)
         return f"{self.summary} ({where})" if where else self.summary
 
     @property
     def summary(self) -> str:
-        """The failed node and its reason, in one sentence without ids."""
+        """The failed node and its reason, in one sentence without IDs."""
         what = f"{self.function} {self.outcome}"
         if self.attempts:
             what += " after 1 attempt" if self.attempts == 1 else f" after {self.attempts} attempts"
@@ -228,7 +228,7 @@ class DefinitionDiffers(DagoramaError):
 
 
 class InstanceExists(DagoramaError, ValueError):
-    """`start()` was given the id of an instance of the same definition that was started with other arguments."""
+    """`start()` was given the ID of an instance of the same definition that was started with other arguments."""
 
 
 class WrongInstance(DagoramaError, ValueError):

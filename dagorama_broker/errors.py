@@ -3,7 +3,7 @@
 BrokerRefusal
 ├── NotFound            NOT_FOUND             an instance, node, source or value that does not exist
 ├── InvalidArgument           INVALID_ARGUMENT      the message itself is invalid
-├── Conflict            ALREADY_EXISTS        the same id with other content
+├── Conflict            ALREADY_EXISTS        the same ID with other content
 ├── FailedPrecondition       FAILED_PRECONDITION   possible at another time or for another caller
 ├── ResourceExhausted             RESOURCE_EXHAUSTED    a limit is exceeded
 │   └── Full                                  a limit is exceeded now: it says when to try again
@@ -39,7 +39,7 @@ class InvalidArgument(BrokerRefusal):
 
 
 class Conflict(BrokerRefusal):
-    """An id was submitted before with other content."""
+    """An ID was submitted before with other content."""
 
 
 class FailedPrecondition(BrokerRefusal):

@@ -51,7 +51,7 @@ def later(function: Any, seconds: float) -> Any:
     Meanwhile the node is in the state BACKOFF: it holds no worker, survives restarts, and can be cancelled.
 
     `later(MyTask(), 60)(8)` starts an instance whose entry point runs then, and returns `(instance, promise)` at once;
-    `later(start(MyTask(), id="order-42"), 60)(8)` gives it an id too. The entry point must be decorated.
+    `later(start(MyTask(), id="order-42"), 60)(8)` gives it an ID too. The entry point must be decorated.
 
     Raises ValueError for seconds below 0, an entry point that is not decorated, or a call that is delayed already;
     TypeError for what is neither a decorated method, nor a definition, nor the result of start().

@@ -85,9 +85,9 @@ def schedule(
     seven on weekdays. `cron` has five fields, or six with seconds first, and is read in the time zone `tz`, an IANA
     name (UTC). With `every` instead of `cron`, an instance starts at each such interval, counted from now.
 
-    `id`, of at most 200 characters, names the schedule on the broker. A call with the same id replaces it; its times go
+    `id`, of at most 200 characters, names the schedule on the broker. A call with the same ID replaces it; its times go
     on if they are the same ones. Call it in each deployment: the last call decides about code and arguments. An
-    instance has the id of the schedule and its time, as in "daily-report/2026-11-25T07:00+01:00", for `attach(id=...)`;
+    instance has the ID of the schedule and its time, as in "daily-report/2026-11-25T07:00+01:00", for `attach(id=...)`;
     in its nodes `scheduled_for()` returns that time.
 
     `overlap` says what happens at a time if the last instance has not ended: "skip" starts nothing, "queue" starts one

@@ -41,7 +41,7 @@ def explain(broker: Connection, instance: str, node: str | None) -> Answer:
 
 
 def _ids(found: broker_pb2.Explanation) -> Iterator[bytes]:
-    """Yield the ids of all nodes that an explanation names."""
+    """Yield the IDs of all nodes that an explanation names."""
     yield found.node
     yield from (id for reason in found.reasons for id in reason.node)
     for cause in found.causes:

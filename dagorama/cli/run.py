@@ -45,7 +45,7 @@ class Started(NamedTuple):
 @click.command(cls=NumbersCommand)
 @click.argument("definition", metavar="MODULE:Class")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...")
-@click.option("--wait/--detach", default=True, help="Wait for the result, or print the id and leave.  [default: wait]")
+@click.option("--wait/--detach", default=True, help="Wait for the result, or print the ID and leave.  [default: wait]")
 @click.option(
     "--id", "name", help="Id of the instance. If an instance with the same arguments has it, wait for that one."
 )
@@ -154,7 +154,7 @@ def _stuck(started: Started) -> str:
 
 
 def _failure_text(error: NodeFailed) -> str:
-    """Return the text of an error with the name of the failed node instead of its ids."""
+    """Return the text of an error with the name of the failed node instead of its IDs."""
     from dagorama.client.connection import connection
 
     if error.node_id is None:

@@ -45,7 +45,7 @@ def cancel(instance: InstanceRef, promise: DAGPromise[Any] | None = None) -> int
 def delete(instance: InstanceRef) -> int:
     """Delete an ended instance with its values before its retention is over; return how many nodes it had.
 
-    Afterwards it is unknown, and the id that `start()` has given to it may be used again. Raises NotFound, or
+    Afterwards it is unknown, and the ID that `start()` has given to it may be used again. Raises NotFound, or
     RequestRejected if it has unfinished nodes, or if another instance needs its values.
     """
     return connection().delete(_nodes("delete()", instance, None)[0])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-#: The largest number of nodes that one call can wait for: their ids must fit into a message.
+#: The largest number of nodes that one call can wait for: their IDs must fit into a message.
 MOST_AT_ONCE = 200_000
 
 

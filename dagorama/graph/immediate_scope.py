@@ -90,7 +90,7 @@ class ImmediateScope:
 
     def _new_id(self) -> tuple[bytes, int]:
         ids = self._ids
-        # A forked child must not create the same ids.
+        # A forked child must not create the same IDs.
         if ids is None or ids[0] != os.getpid():
             ids = self._ids = os.getpid(), os.urandom(ORIGIN_BYTES), count()
         return ids[1], next(ids[2])

@@ -14,7 +14,7 @@ from dagorama.pools.engine import EngineRefused, Phase
 from dagorama.pools.options import PoolOptions
 from dagorama.settings import Settings
 
-#: Ids that a sentence names.
+#: IDs that a sentence names.
 _NAMED = 5
 #: Looks in a row at which workers run and none is connected, before that is told: a minute at most.
 _PATIENCE = 6

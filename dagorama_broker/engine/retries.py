@@ -179,7 +179,7 @@ async def ended_waits(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> 
 
 
 async def _with_used_failures(broker: Broker, asked: Asked) -> set[int]:
-    """Return nodes that were given a failure which was retried earlier; with ids, those among or right after them."""
+    """Return nodes that were given a failure which was retried earlier; with IDs, those among or right after them."""
     instance = (await broker.lookups.stored_instance(asked.instance)).row.key
     used = await broker.commits.in_store(broker.store.used_failures, instance)
     if asked.ids:

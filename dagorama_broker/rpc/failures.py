@@ -40,7 +40,7 @@ def headline(failure: Failure) -> str:
 
 
 def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
-    """Return a failure as a message; `id` is the id of the node that failed first."""
+    """Return a failure as a message; `id` is the ID of the node that failed first."""
     return pb.NodeFailure(
         node=id,
         function=failure.function,

@@ -61,7 +61,7 @@ class CachedValues(Outcomes):
         return caching.keys[node.key] if node.key in caching.announced else b""
 
     def nodes_found(self, ids: Iterable[bytes]) -> dict[bytes, Node]:
-        """Return the nodes with cached values among these ids, by id, as far as memory knows all of them."""
+        """Return the nodes with cached values among these IDs, by ID, as far as memory knows all of them."""
         found: dict[bytes, Node] = {}
         for id in ids:
             row = self.graph.caching.row_of(id)

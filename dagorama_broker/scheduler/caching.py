@@ -18,7 +18,7 @@ from dagorama_broker.scheduler.objects import Node
 
 #: Cached values that are kept at the same time; beyond them the oldest is dropped.
 MOST_CACHED = 200_000
-#: Bytes of the id of a signing key, with which a signature begins.
+#: Bytes of the ID of a signing key, with which a signature begins.
 KEY_ID_BYTES = 8
 #: Nodes that are looked at to find out whether a node would wait for itself.
 MOST_LOOKED_AT = 10_000
@@ -52,7 +52,7 @@ class Caching:
         self.alone: set[int] = set()  #: keys of nodes that run although another one computes the same
         self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value will be cached, by their keys
         self.hits = self.misses = 0  #: nodes that ended with a cached value, and with one that was then cached
-        self._of_node: dict[bytes, bytes] = {}  # cache keys of entries, by the ids of their nodes
+        self._of_node: dict[bytes, bytes] = {}  # cache keys of entries, by the IDs of their nodes
         self._of_instance: dict[int, set[bytes]] = {}
 
     # --- finding ----------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Caching:
             self.drop([key], changes)
 
     def row_of(self, node: bytes) -> CachedRow | None:
-        """Return the entry of a node, by its id."""
+        """Return the entry of a node, by its ID."""
         key = self._of_node.get(node)
         return None if key is None else self.entries[key]
 

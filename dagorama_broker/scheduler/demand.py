@@ -167,7 +167,7 @@ class DemandLook:
         )
 
     def _refused(self, rules: PoolRules, taking: Collection[Worker]) -> Mapping[int, int]:
-        """Return how many nodes count of functions, by their ids, whose nodes the workers of a pool have returned.
+        """Return how many nodes count of functions, by their IDs, whose nodes the workers of a pool have returned.
 
         None at first, also when these workers have left: else one after the other would be started for a node that no
         worker of the pool can run. After a while one node counts, because the next worker may have other code.

@@ -38,7 +38,7 @@ def nothing_to_pause(failure: Failure) -> Failure:
 
 class KeyPauses:
     def __init__(self, queues: Mapping[int, FunctionQueue], keyed: Mapping[tuple[int, str], FunctionQueue]) -> None:
-        """`queues`: of functions, by id; `keyed`: of keys, by the function's id and the key."""
+        """`queues`: of functions, by ID; `keyed`: of keys, by the function's ID and the key."""
         self.rows: dict[PausedKey, KeyPauseRow] = {}
         self._ends: dict[PausedKey, float] = {}  # by the scheduler's clock
         self._timers: list[tuple[float, PausedKey]] = []  # heap; outdated unless `_ends` says the same

@@ -51,7 +51,7 @@ class Offers:
                 pool.withdraw(idle)
 
     def forget_queues(self, ids: set[int]) -> None:
-        """Drop what workers and pools know of these functions, by their ids."""
+        """Drop what workers and pools know of these functions, by their IDs."""
         self.pools.forget(ids)
         self.refusals.forget(ids)
         for worker in self.workers.values():

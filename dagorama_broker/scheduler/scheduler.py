@@ -147,7 +147,7 @@ class Scheduler(Signals):
     ) -> None:
         """Make instances and nodes, all or none. Raises InvalidArgument, NotFound, Conflict or ResourceExhausted.
 
-        `known` has ended nodes by the ids that the blocks name, `stored` instances that are not in memory; both were
+        `known` has ended nodes by the IDs that the blocks name, `stored` instances that are not in memory; both were
         read from the store.
         """
         for block in blocks:

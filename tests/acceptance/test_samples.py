@@ -134,7 +134,7 @@ def test_a_service_accepts_reports_and_streams() -> None:
         "PUT 202 /jobs/order-42",
         "other arguments: 409",
         "no number: 400",
-        "another id: 404",
+        "another ID: 404",
         "stream: the instance has ended",
         "GET COMPLETED 2470",
     ]

@@ -478,7 +478,7 @@ def test_the_sender_refuses_what_has_no_json_form_and_the_broker_what_is_too_lar
             send(instance, "a name", 1)
         with pytest.raises(NotFound):
             send(uuid4(), "number", 1)
-        with pytest.raises(ValueError, match="not the id of an instance"):
+        with pytest.raises(ValueError, match="not the ID of an instance"):
             send("order-42", "number", 1)
 
 

@@ -263,7 +263,7 @@ async def test_a_node_that_is_waited_for_as_of_two_instances_is_refused(served: 
 
 
 async def test_runs_without_nodes_count_as_what_an_attempt_makes() -> None:
-    """However many ids they name, the attempt fails, and who waits for it hears why."""
+    """However many IDs they name, the attempt fails, and who waits for it hears why."""
     dag = Dag()
     async with serving(max_submission=10_000) as served:
         await submit(served.stub, dag.submission(b"parent"))

@@ -434,7 +434,7 @@ class TestIdsThatAreNotProven:
     def test_do_not_end_the_session_of_a_connected_worker(self, driver: SchedulerDriver) -> None:
         hand = driver.worker("worker")
         driver.spawn("a")
-        with pytest.raises(FailedPrecondition, match="cannot prove that the id is its own"):
+        with pytest.raises(FailedPrecondition, match="cannot prove that the ID is its own"):
             driver.worker("worker", is_proven=False)
         assert hand.complete("a")
 

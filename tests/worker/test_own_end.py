@@ -22,7 +22,7 @@ from tests.support.fifo import Fifo
 from tests.support.scripted_broker import Conversation, ScriptedBroker, environment_of
 from tests.support.worker_grants import call
 
-#: A program that starts a worker beside itself, says its process id, and drains it when it is told to.
+#: A program that starts a worker beside itself, says its process ID, and drains it when it is told to.
 HOST = """
 import sys
 from dagorama.pools.hosted import HostedWorker

@@ -133,7 +133,7 @@ def definition_of(cls: type[DAGDefinition], constructor: bytes | None) -> DAGDef
 
 
 class Values(NamedTuple):
-    """The values that the nodes of a grant need, by the ids of the nodes that returned them."""
+    """The values that the nodes of a grant need, by the IDs of the nodes that returned them."""
 
     signed: SignedValues
     failed: Mapping[bytes, bytes]  #: the serialized NodeFailure of nodes that have no value

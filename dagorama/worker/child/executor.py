@@ -50,7 +50,7 @@ class Executor:
         self._ring = keyring()
         self._logs_nodes = get_logger().isEnabledFor(INFO)
         self._grants = GrantReader(self._ring)
-        # Nodes whose values are passed on to another node of this process in memory; and those values, with their ids.
+        # Nodes whose values are passed on to another node of this process in memory; and those values, with their IDs.
         self._handed_on: set[int] = set()
         self._own: dict[int, tuple[bytes, bytes]] = {}
         self.runs: set[RunningNode] = set()  #: running attempts
@@ -229,7 +229,7 @@ class Executor:
             ) from None
 
     def _handed(self, sources: Iterable[int], as_json: bool) -> dict[bytes, object]:
-        """Return new copies of the values of nodes that ran before in this process, by the nodes' ids."""
+        """Return new copies of the values of nodes that ran before in this process, by the nodes' IDs."""
         self._handed_on.difference_update(sources)
         own = [self._own.pop(source) for source in sources]
         return {id: read_whole(envelope, as_json) for id, envelope in own}
