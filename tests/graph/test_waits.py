@@ -518,7 +518,7 @@ def test_an_instance_with_an_id_gets_signals_by_it() -> None:
         assert resolve(instance, promise) == f"10 {Decision(True)}"
 
 
-def test_a_test_that_waits_for_a_signal_that_nobody_sends_is_told_so() -> None:
+def test_a_test_that_waits_for_an_unsent_signal_fails_with_the_reason() -> None:
     with inline():
         instance, promises = numbers()
         with pytest.raises(NothingHappens, match="signal 'number'"):

@@ -259,7 +259,7 @@ def test_nodes_of_the_originals_calls_are_not_rebound(driver: SchedulerDriver) -
         driver.rebind("old", "new", "h")
 
 
-def test_who_has_what_other_code_is_told(driver: SchedulerDriver) -> None:
+def test_other_code_of_connected_workers_is_listed(driver: SchedulerDriver) -> None:
     driver.spawn("a")
     deployed(driver, "a", hash="new", worker="one")
     two = deployed(driver, "a", hash="newer", worker="two")
