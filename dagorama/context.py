@@ -22,7 +22,7 @@ STARTED_BY = "_dagorama_started_by"
 
 
 def never() -> bool:
-    """Return False: the default `is_cancelled`, of a run that cannot be cancelled."""
+    """Return False, for a run that cannot be cancelled."""
     return False
 
 
@@ -182,7 +182,7 @@ def run_here() -> RunningNode | None:
     """Return the run that the calling thread or task belongs to, which may be over; None outside of nodes.
 
     In a child process of a worker, a thread that no run has started belongs to the current run. Raises NotInInstance if
-    there are several.
+    there are several current runs.
     """
     run = current_run.get()
     return run if run is not None or _under_way is None else run_of_thread() or _only_run()

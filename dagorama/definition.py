@@ -112,8 +112,8 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
     def attach(cls: Any, instance_id: UUID | str | None = None, *, id: str | None = None) -> Any:
         """Return an instance that another process has created, and the promise of its entry point.
 
-        `id` is the one that `start(..., id=...)` has given to it, instead of `instance_id`. Raises NotFound if the
-        broker has no such instance or it has no entry point, WrongInstance if it belongs to another definition,
+        Pass either `instance_id` or the `id` that `start(..., id=...)` has given to the instance. Raises NotFound if
+        the broker has no such instance or it has no entry point, WrongInstance if it belongs to another definition,
         DefinitionNotRegistered if this definition needs constructor arguments.
         """
         name = class_name(cls)
@@ -142,7 +142,7 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
 def run_entry(launch: Launch[DAGInstance], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run the entry point and submit the instance; return it with the result, or a coroutine if the entry is async.
 
-    The function that calls this one is taken for the one that the user has called.
+    The caller of this function counts as the function that the user has called.
     """
     try:
         with launch.running():

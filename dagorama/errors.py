@@ -175,7 +175,7 @@ class SignalTimeout(NodeFailed):
 
 
 class WorkerLost(NodeFailed):
-    """Workers were lost, or their connections, each time that a node ran: look at their logs, machines and network."""
+    """A worker or its connection was lost each time that a node ran: look at their logs, machines and network."""
 
 
 class ProcessDied(NodeFailed):
@@ -189,11 +189,11 @@ class ResultRejected(NodeFailed):
 class RetryLater(DagoramaError):
     """Raised by a node that must run again after `retry_after` seconds, instead of the pause of its retry policy.
 
-    The attempt counts, regardless of `retry_on` and `give_up_on`; without attempts left, or without a retry policy, the
-    node fails as with any other exception.
+    The attempt counts, regardless of `retry_on` and `give_up_on`. If no attempts are left, or without a retry policy,
+    the node fails as with any other exception.
 
-    With `pause_key`, no other node with its `rate_key` or `concurrency_key` starts until then. Without a key this holds
-    for all nodes of its `limit`, else of its function if that has a `rate` or `max_concurrency`; else the node fails.
+    With `pause_key`, no other node with its `rate_key` or `concurrency_key` starts until then. Without a key this
+    applies to its `limit`, or to its function if that has a `rate` or `max_concurrency`; else the node fails.
     """
 
     def __init__(self, retry_after: float, message: str = "", *, pause_key: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`start(definition, id=..., fair=..., refresh=...)`: a call of a definition that says more of the new instance.
+"""`start(definition, id=..., fair=..., refresh=...)`: a call of a definition with options for the new instance.
 
 The rule: an ID is looked up before the entry point runs, and the broker refuses to give it to a second instance.
 """

@@ -45,9 +45,9 @@ class Started(NamedTuple):
 @click.command(cls=NumbersCommand)
 @click.argument("definition", metavar="MODULE:Class")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...")
-@click.option("--wait/--detach", default=True, help="Wait for the result, or print the ID and leave.  [default: wait]")
+@click.option("--wait/--detach", default=True, help="Wait for the result, or print the ID and exit.  [default: wait]")
 @click.option(
-    "--id", "name", help="Id of the instance. If an instance with the same arguments has it, wait for that one."
+    "--id", "name", help="ID of the instance. If an instance with the same arguments has it, wait for that one."
 )
 @label_option("Label of the instance. May be repeated.")
 @click.option(

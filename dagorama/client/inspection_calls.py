@@ -168,7 +168,7 @@ class InspectionCalls(ABC):
         return self._ask(lambda timeout: self.stub.ExplainNode(request, timeout=timeout))
 
     def drain_worker(self, worker: bytes) -> broker_pb2.DrainWorkerReply:
-        """Let a worker finish what it runs and leave."""
+        """Let a worker finish its running nodes and leave."""
         request = broker_pb2.DrainWorkerRequest(worker=worker)
         return self._ask(lambda timeout: self.stub.DrainWorker(request, timeout=timeout))
 

@@ -1,4 +1,4 @@
-"""The scope of an instance that exists: what every scope offers to decorated calls, and what each of them refuses.
+"""The scope of an instance that exists, with the parts that all scopes share: what they offer to calls, and refuse.
 
 The rule: a call is submitted at once, by itself.
 """

@@ -1,4 +1,4 @@
-"""The sentences by which a pool tells people its changes and its troubles. None is told twice in a row."""
+"""The messages in which a pool reports its changes and its problems. None is repeated in a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Computes the times of schedules. The scheduler knows none of this: it is told to start instances.
+"""Computes the times of schedules. The scheduler knows no times; it only gets instances to start.
 
 The rule: what comes after a time does not depend on where the computation began, so that each time has one name.
 """

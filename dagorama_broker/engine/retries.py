@@ -40,9 +40,9 @@ class Done(NamedTuple):
 async def retry(broker: Broker, asked: Asked) -> Done:
     """Retry these nodes of an instance, or all failed ones, together with the nodes that failed because of them.
 
-    A node that failed because of another stands for that one. Unfinished and completed nodes stay as they are unless
-    they are downstream, or are in `asked.waits`. Raises NotFound, InvalidArgument or FailedPrecondition, and then
-    nothing has changed.
+    If a node failed because of another node, that other node is retried. Unfinished and completed nodes stay as they
+    are unless they are downstream, or are in `asked.waits`. Raises NotFound, InvalidArgument or FailedPrecondition, and
+    then nothing has changed.
     """
     async with broker.retry_lock:
         with broker.lookups.holds.on(asked.instance):

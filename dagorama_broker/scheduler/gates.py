@@ -120,7 +120,7 @@ class Gate(Generic[Queue]):
         return self.used + self.held >= self.rate.starts
 
     def release(self) -> None:
-        """Hold a start no longer: the node starts now, or was given back."""
+        """Hold a start no longer: the node starts now, or was returned."""
         self.held -= bool(self.held)  # 0: the limit had no rate when the node was granted
 
     def fill(self, now: float) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dagorama.models.failure import Failure
     from dagorama.values.json_calls import JsonFunction
 
-#: errors of a function that this process cannot run, and the reasons for which its nodes are given back then
+#: errors of a function that this process cannot run, and the reasons for which its nodes are returned then
 UNUSABLE_REASONS: dict[type[BaseException], pb.ReturnReason.ValueType] = {
     FunctionNotFound: pb.NOT_IMPORTABLE,
     CodeMismatchException: pb.CODE_MISMATCH,

@@ -221,7 +221,7 @@ class Executor:
         try:
             return self._ring.open_arguments(call.arguments, call.instance, call.id, call.function)
         except UnverifiedValue:
-            # If the node were given back, the broker would offer this process no more nodes signed with that key.
+            # If the node were returned, the broker would offer this process no more nodes signed with that key.
             if call.work.key_id not in self._ring.ids:
                 raise
             raise TamperedValue(
