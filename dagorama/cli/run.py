@@ -68,7 +68,7 @@ def run(
     Without an annotation it is JSON if possible, otherwise text. NAME=VALUE is a keyword argument if the entry point
     has that parameter. Write -- before an ARG that begins with a dash and is not a number.
 
-    The module may be in the current folder. Workers run the nodes; the instance goes on after Ctrl-C, and after
+    The module may be in the current folder. Workers run the nodes; the instance continues after Ctrl-C, and after
     --timeout.
     """
     if timeout is not None and not wait:
@@ -132,9 +132,9 @@ def _wait(started: Started, timeout: float | None, output: Output) -> Answer:
     except TimeoutError:
         why = _stuck(started)
         reason = f": {why}" if why else ""
-        fail(f"no result after {timeout:g} s{reason}; the instance goes on: dagorama watch {short}", ExitCode.TIMEOUT)
+        fail(f"no result after {timeout:g} s{reason}; the instance continues: dagorama watch {short}", ExitCode.TIMEOUT)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; the instance goes on: dagorama cancel {short} ends it", err=True)
+        click.echo(f"interrupted; the instance continues: dagorama cancel {short} ends it", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except NodeFailed as error:
         more = f"{_failure_text(error)}\n\nMore: dagorama failures {short}, dagorama graph {short}"

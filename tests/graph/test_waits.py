@@ -428,7 +428,7 @@ def test_a_wait_is_not_retried_while_a_node_has_its_value() -> None:
     with inline() as world:
         instance, used, _, wait = checked()
         send(instance, "even", Even(2))
-        with pytest.raises(RequestRejected, match="has not ended and depends on what is to run again"):
+        with pytest.raises(RequestRejected, match="has not ended and depends on a node that would run again"):
             retry_failed(instance, wait, downstream=True)
         world.run()
         assert resolve(instance, used) == "2"

@@ -112,7 +112,7 @@ async def test_a_failure_that_an_unfinished_node_takes_for_a_value_stays() -> No
             b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1], tolerant=[0, 1], functions=[LEAF],
         ))  # fmt: skip
         await worker.durable(await worker.fail(await worker.node()))
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "takes the failure for a value"):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "takes the failure as a value"):
             await retry(served, dag, 0)
         assert await served.states(dag.instance, dag.id(0)) == [pb.FAILED]
 
@@ -411,8 +411,8 @@ async def test_what_a_retry_downstream_has_wait_again_is_to_be_signed_too() -> N
     ("rebindings", "text"),
     [
         ([], "needs a signature that allows it"),
-        ([signed(FUNCTION.name, "another hash")], "do it again"),
-        ([signed(LEAF.name, FUNCTION.hash)], "do it again"),
+        ([signed(FUNCTION.name, "another hash")], "sign it again"),
+        ([signed(LEAF.name, FUNCTION.hash)], "sign it again"),
         ([signed(FUNCTION.name, FUNCTION.hash, instance=bytes(16))], "needs a signature that allows it"),
     ],
     ids=["unsigned", "for other code", "for another function", "for another instance"],

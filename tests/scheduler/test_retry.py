@@ -245,7 +245,7 @@ def test_an_unfinished_node_that_takes_the_failure_for_a_value_is_in_the_way(dri
     driver.spawn("a", "b", "join <- a? b?")
     hand.fail("a")
     before = driver.everything()
-    with pytest.raises(FailedPrecondition, match=f"{driver.ids['join'].hex()}.*takes the failure for a value"):
+    with pytest.raises(FailedPrecondition, match=f"{driver.ids['join'].hex()}.*takes the failure as a value"):
         driver.retry("a")
     assert driver.everything() == before
     hand.complete("b")
