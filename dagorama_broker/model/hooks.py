@@ -1,4 +1,4 @@
-"""Defines failure hooks: what an instance makes a node of if it ends failed."""
+"""Defines failure hooks: the functions from which an instance that fails gets a node."""
 
 from __future__ import annotations
 

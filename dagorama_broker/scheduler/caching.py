@@ -20,7 +20,7 @@ from dagorama_broker.scheduler.objects import Node
 MOST_CACHED = 200_000
 #: Bytes of the ID of a signing key, with which a signature begins.
 KEY_ID_BYTES = 8
-#: Nodes that are looked at to find out whether a node would wait for itself.
+#: Nodes that are examined to find out whether a node would wait for itself.
 MOST_LOOKED_AT = 10_000
 
 
@@ -74,7 +74,7 @@ class Caching:
         return row
 
     def leave_to_workers(self, node: Node) -> None:
-        """Use no more what the caller of a node has signed: it will run with other code, which has other keys."""
+        """Ignore what the caller of a node has signed: the node will run with other code, which has other keys."""
         if node.key in self.announced:
             self.announced[node.key] = b""
 

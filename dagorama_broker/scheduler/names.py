@@ -121,7 +121,7 @@ class Names:
         return self.recording
 
     def stir(self, queue: FunctionQueue) -> None:
-        """Have the oldest claimable node of a queue looked for, which may have changed."""
+        """Note that the oldest claimable node of a queue may have changed."""
         self.stirred[queue] = None
 
     # --- functions ------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class Names:
         return queue
 
     def declare(self, queue: FunctionQueue) -> None:
-        """Let the figures that a function declares for its limits hold from now on."""
+        """Apply the figures that a function declares for its limits from now on."""
         changed = self.rates.declare(queue)
         if changed is not None:
             self.effects.limits.append(changed)

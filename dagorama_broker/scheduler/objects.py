@@ -217,7 +217,7 @@ class Pool:
         return len(self.idle) + len(self.partially_free)
 
     def any_worker(self) -> Worker:
-        """Return one of the workers, which stands for all."""
+        """Return one of the workers, as an example of all."""
         return next(iter(self.workers.values()))
 
     def may_run(self, queue: FunctionQueue) -> bool:

@@ -1,6 +1,6 @@
 """Explains why nodes have not ended: the states of all that they wait for, and what no connected worker may run.
 
-Nothing is changed here, and one call looks at a bounded number of nodes and edges.
+Nothing is changed here, and one call examines a bounded number of nodes and edges.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ MOST = 10_000
 
 
 class PoolRules(NamedTuple):
-    """The token, queues and taints of workers; workers with the same ones are one pool for people."""
+    """The token, queues and taints of workers; to users, workers with the same ones are one pool."""
 
     owner: str  #: name of the token; empty: any, or none
     include_queues: frozenset[str]

@@ -1,4 +1,4 @@
-"""The scheduler: what clients, workers and time do to it. No IO, no clock, no chance; time comes as an argument.
+"""The scheduler, as clients, workers and time drive it. No IO, no clock, no randomness; time comes as an argument.
 
 `Scheduler` has eight layers, each in its own module: views, children, outcomes, cached values, workers,
 administration, signals, and here steps, submissions and retries. Each verb changes everything it must, or refuses and
