@@ -100,7 +100,7 @@ def _loaded(name: str) -> click.Command:
 def main() -> None:
     """Run programs, and inspect and manage the instances, nodes, queues and workers of a broker.
 
-    Nodes are named INSTANCE/N, such as 3f9a1c02/17; the first digits of an id are enough. With -o json each command
+    Nodes are named INSTANCE/N, such as 3f9a1c02/17; the first digits of an ID are enough. With -o json each command
     prints JSON instead of a table; docs/reference/commands.md lists its keys.
 
     Exit codes: 0 success, 1 failed or refused, 2 usage error, 69 no broker answers, 75 try again, 77 not permitted,

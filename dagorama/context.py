@@ -22,13 +22,13 @@ STARTED_BY = "_dagorama_started_by"
 
 
 def never() -> bool:
-    """Return False: the default `is_cancelled`, of a run that cannot be cancelled."""
+    """Return False, for a run that cannot be cancelled."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentNode:
-    """The node that runs here: `dagorama show INSTANCE NODE` takes its ids."""
+    """The node that runs here: `dagorama show INSTANCE NODE` takes its IDs."""
 
     instance_id: UUID
     node_id: UUID
@@ -182,7 +182,7 @@ def run_here() -> RunningNode | None:
     """Return the run that the calling thread or task belongs to, which may be over; None outside of nodes.
 
     In a child process of a worker, a thread that no run has started belongs to the current run. Raises NotInInstance if
-    there are several.
+    there are several current runs.
     """
     run = current_run.get()
     return run if run is not None or _under_way is None else run_of_thread() or _only_run()
@@ -209,7 +209,7 @@ def _only_run() -> RunningNode | None:
 
 
 def current() -> CurrentNode:
-    """Return the ids, attempt and function of the running node, in sync and async nodes.
+    """Return the IDs, attempt and function of the running node, in sync and async nodes.
 
     Raises NotInNode outside of nodes.
     """

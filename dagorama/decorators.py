@@ -84,8 +84,8 @@ def dagorama(
       Each attempt is a start.
     - `rate_key`: applies `rate` to each key separately; it is given like `concurrency_key`. If both are given they must
       be the same.
-    - `limit`: a Limit, which all functions share that name it, also of other definitions.
-    - `cache`: equal calls share one value, as a Cache says, for example `Cache(ttl=86_400)`.
+    - `limit`: a Limit, shared by all functions that name it, also in other definitions.
+    - `cache`: equal calls share one value, as described by a Cache, for example `Cache(ttl=86_400)`.
     """
     if unknown := options.keys() - Options.names():
         raise TypeError(unexpected_option(min(unknown)))
@@ -113,13 +113,13 @@ def on_failure(
     taint_name: str | None = None,
     timeout: float | None = None,
 ) -> Any:
-    """Decorate the method of a DAGDefinition that is called when an instance has ended failed: its failure hook.
+    """Decorate the method of a DAGDefinition that is called when an instance has failed: its failure hook.
 
-    It is sync or async and takes a Failure, the first one of the instance. The broker makes a node of it, in the same
-    transaction as the end of the last other node, so that it is as durable as the failure; workers run it like any
-    node, with these options of `@dagorama`. The instance ends when this node has. If it fails itself, it shows up as a
-    failed node, and is not called again. It is called again if failed nodes are retried and one of them fails, and not
-    if somebody has cancelled the instance. `resolve` does not wait for it.
+    The method is sync or async and takes a Failure, the first one of the instance. The broker creates its node in the
+    same transaction as the end of the last other node, so that the hook is as durable as the failure. Workers run it
+    like any node, with these options of `@dagorama`. The instance ends when this node has ended. A hook that fails is a
+    failed node, and is not called again. It is called again if failed nodes are retried and one of them fails. It is
+    not called if the instance was cancelled. `resolve` does not wait for it.
 
     A definition has at most one. A subclass inherits it and may override it with another one of the same name. Raises
     ValueError for an invalid option or another signature.

@@ -112,14 +112,14 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
     def attach(cls: Any, instance_id: UUID | str | None = None, *, id: str | None = None) -> Any:
         """Return an instance that another process has created, and the promise of its entry point.
 
-        `id` is the one that `start(..., id=...)` has given to it, instead of `instance_id`. Raises NotFound if the
-        broker has no such instance or it has no entry point, WrongInstance if it belongs to another definition,
+        Pass either `instance_id` or the `id` that `start(..., id=...)` has given to the instance. Raises NotFound if
+        the broker has no such instance or it has no entry point, WrongInstance if it belongs to another definition,
         DefinitionNotRegistered if this definition needs constructor arguments.
         """
         name = class_name(cls)
         if (instance_id is None) is (id is None):
-            raise TypeError("attach() takes either the UUID of an instance or the id that start() has given to it")
-        uuid = as_uuid(instance_id, "an instance's id").bytes if instance_id is not None else b""
+            raise TypeError("attach() takes either the UUID of an instance or the ID that start() has given to it")
+        uuid = as_uuid(instance_id, "an instance's ID").bytes if instance_id is not None else b""
         info = connection().get_instance(uuid) if uuid else connection().get_named_instance(name, check_id(id))
         promise = entry_promise(name, info)
         return DAGInstance(UUID(bytes=info.instance), instantiate(cls)), promise
@@ -142,7 +142,7 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
 def run_entry(launch: Launch[DAGInstance], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run the entry point and submit the instance; return it with the result, or a coroutine if the entry is async.
 
-    The function that calls this one is taken for the one that the user has called.
+    The caller of this function counts as the function that the user has called.
     """
     try:
         with launch.running():
@@ -181,7 +181,7 @@ class DAGInstance:
         return _new(_types.get(id(kind)) or _type_of(kind))
 
     def __init__(self, instance_id: UUID | str, definition: DAGDefinition) -> None:
-        _set_id(self, as_uuid(instance_id, "an instance's id").bytes)
+        _set_id(self, as_uuid(instance_id, "an instance's ID").bytes)
         _set_definition(self, definition)
         set_scope(self, ImmediateScope(definition))
 
@@ -277,7 +277,7 @@ def instance_within(instance_id: bytes, definition: DAGDefinition, scope: CallSc
     return instance
 
 
-#: By the id of the class of the definition; an entry is removed with its class.
+#: By the ID of the class of the definition; an entry is removed with its class.
 _types: dict[int, type[DAGInstance]] = {}
 _new: Callable[[type[DAGInstance]], DAGInstance] = object.__new__
 

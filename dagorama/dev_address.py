@@ -16,7 +16,7 @@ from stat import S_ISREG
 FOLDER, FILE = ".dagorama", "address"
 #: The address that the broker of `dagorama dev` listens on.
 HOST = "127.0.0.1"
-#: Bytes; an address and a process id have fewer.
+#: Bytes; an address and a process ID have fewer.
 _LONGEST = 100
 #: Bits of a mode that let others write an address into the file.
 _WRITABLE_BY_OTHERS = 0o022

@@ -21,7 +21,7 @@ DagoramaError
 ├── FunctionNotFound (ValueError)          no such module, definition or function here: import path
 ├── DefinitionNotRegistered                the definition needs constructor arguments: register_definition
 ├── DefinitionDiffers                      a worker has registered another one than the caller's: make them alike
-├── InstanceExists (ValueError)            an id was given to an instance with other arguments: use another id
+├── InstanceExists (ValueError)            an ID was given to an instance with other arguments: use another ID
 ├── WrongInstance (ValueError)             a promise of one instance was given to another
 ├── ReservedName (TypeError)               a definition uses a name that dagorama needs: rename it
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
@@ -132,19 +132,19 @@ class NodeFailed(DagoramaError):
 
     @property
     def identifier(self) -> UUID | None:
-        """The id of the failed node: another name of `node_id`."""
+        """The ID of the failed node: another name of `node_id`."""
         return self.node_id
 
     @property
     def headline(self) -> str:
-        """The summary and the ids of the failed node and its instance, which `dagorama show INSTANCE NODE` takes."""
+        """The summary and the IDs of the failed node and its instance, which `dagorama show INSTANCE NODE` takes."""
         places = ("instance", self.node_instance_id), ("node", self.node_id)
         where = ", ".join(f"{what} {found}" for what, found in places if found is not None)
         return f"{self.summary} ({where})" if where else self.summary
 
     @property
     def summary(self) -> str:
-        """The failed node and its reason, in one sentence without ids."""
+        """The failed node and its reason, in one sentence without IDs."""
         what = f"{self.function} {self.outcome}"
         if self.attempts:
             what += " after 1 attempt" if self.attempts == 1 else f" after {self.attempts} attempts"
@@ -176,7 +176,7 @@ class SignalTimeout(NodeFailed):
 
 
 class WorkerLost(NodeFailed):
-    """Workers were lost, or their connections, each time that a node ran: look at their logs, machines and network."""
+    """A worker or its connection was lost each time that a node ran: look at their logs, machines and network."""
 
 
 class ProcessDied(NodeFailed):
@@ -190,11 +190,11 @@ class ResultRejected(NodeFailed):
 class RetryLater(DagoramaError):
     """Raised by a node that must run again after `retry_after` seconds, instead of the pause of its retry policy.
 
-    The attempt counts, regardless of `retry_on` and `give_up_on`; without attempts left, or without a retry policy, the
-    node fails as with any other exception.
+    The attempt counts, regardless of `retry_on` and `give_up_on`. If no attempts are left, or without a retry policy,
+    the node fails as with any other exception.
 
-    With `pause_key`, no other node with its `rate_key` or `concurrency_key` starts until then. Without a key this holds
-    for all nodes of its `limit`, else of its function if that has a `rate` or `max_concurrency`; else the node fails.
+    With `pause_key`, no other node with its `rate_key` or `concurrency_key` starts until then. Without a key this
+    applies to its `limit`, or to its function if that has a `rate` or `max_concurrency`; else the node fails.
     """
 
     def __init__(self, retry_after: float, message: str = "", *, pause_key: bool = False) -> None:
@@ -229,7 +229,7 @@ class DefinitionDiffers(DagoramaError):
 
 
 class InstanceExists(DagoramaError, ValueError):
-    """`start()` was given the id of an instance of the same definition that was started with other arguments."""
+    """`start()` was given the ID of an instance of the same definition that was started with other arguments."""
 
 
 class WrongInstance(DagoramaError, ValueError):

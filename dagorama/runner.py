@@ -183,7 +183,7 @@ class WorkerHandle:
 
     @property
     def pid(self) -> int | None:
-        """The process id; it changes when the process dies while it runs a node, and is replaced."""
+        """The process ID; it changes when the process dies while it runs a node, and is replaced."""
         self._launched.hear_all()
         while self._slot not in self._launched.pids and self._launched.hear(None):
             pass

@@ -1,16 +1,16 @@
 """The errors of the broker as a tree; `rpc.status` maps each refusal to a gRPC status. A refusal changes nothing.
 
 BrokerRefusal
-├── NotFound            NOT_FOUND             an instance, node, source or value that does not exist
-├── InvalidArgument           INVALID_ARGUMENT      the message itself is invalid
-├── Conflict            ALREADY_EXISTS        the same id with other content
-├── FailedPrecondition       FAILED_PRECONDITION   possible at another time or for another caller
-├── ResourceExhausted             RESOURCE_EXHAUSTED    a limit is exceeded
-│   └── Full                                  a limit is exceeded now: it says when to try again
-├── Unauthenticated     UNAUTHENTICATED       the caller is unknown
-├── PermissionDenied        PERMISSION_DENIED     the caller may not do this
+├── NotFound             NOT_FOUND             an instance, node, source or value that does not exist
+├── InvalidArgument      INVALID_ARGUMENT      the message itself is invalid
+├── Conflict             ALREADY_EXISTS        the same ID with other content
+├── FailedPrecondition   FAILED_PRECONDITION   possible at another time or for another caller
+├── ResourceExhausted    RESOURCE_EXHAUSTED    a limit is exceeded
+│   └── Full                                   a limit is exceeded now: it says when to try again
+├── Unauthenticated      UNAUTHENTICATED       the caller is unknown
+├── PermissionDenied     PERMISSION_DENIED     the caller may not do this
 └── Unavailable          UNAVAILABLE           the broker is starting or leaving
-    └── ValuesAway                            the object store of large values does not answer
+    └── ValuesAway                             the object store of large values does not answer
 Stopped
 ├── SettingsError (ValueError)  an option or an environment variable has an invalid value
 ├── BindError                   the broker cannot listen at the configured address
@@ -39,7 +39,7 @@ class InvalidArgument(BrokerRefusal):
 
 
 class Conflict(BrokerRefusal):
-    """An id was submitted before with other content."""
+    """An ID was submitted before with other content."""
 
 
 class FailedPrecondition(BrokerRefusal):
@@ -73,7 +73,7 @@ class ValuesAway(Unavailable):
 
 
 class Stopped(Exception):
-    """An error with which the broker ends, or does not start. Its operator meets it, so it says where to read more."""
+    """An error that stops the broker, or prevents its start. It is for the operator, so it says where to read more."""
 
     __notes__ = documented(__name__)
 

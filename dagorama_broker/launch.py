@@ -116,7 +116,7 @@ class LaunchedBroker:
 
     @property
     def pid(self) -> int | None:
-        """Return the process id; None if the broker is not running."""
+        """Return the process ID; None if the broker is not running."""
         return self._process.pid if self._process is not None else None
 
     # --- starting ---------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class _Life:
-    """How a broker tells that it serves, and learns that it should stop."""
+    """How a broker reports that it serves, and learns that it should stop."""
 
     ready: Callable[[Served], None]
     stop: asyncio.Event
@@ -190,7 +190,7 @@ def _helpers(broker: Broker, *others: Coroutine[Any, Any, None]) -> list[asyncio
 
 
 def _shown(monitoring: Monitoring, health: HealthServicer) -> Callable[[bool], Awaitable[None]]:
-    """Return what tells probes whether this broker serves."""
+    """Return the object that tells probes whether this broker serves."""
 
     async def show(serves: bool) -> None:
         status = health_pb2.HealthCheckResponse

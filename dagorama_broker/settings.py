@@ -243,7 +243,7 @@ class Endpoint:
 
     @classmethod
     def from_env(cls, **options: Any) -> Endpoint:
-        """Return the way from options by field name, else the environment. Raise SettingsError if a value is wrong."""
+        """Return these settings, from options by field name or the environment. Raise SettingsError if one is wrong."""
         return cls(**read_settings(cls, options))
 
 

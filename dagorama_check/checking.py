@@ -1,4 +1,4 @@
-"""Checks files: finds the files that may use dagorama, looks at them together, and leaves out silenced findings."""
+"""Checks files: finds the files that may use dagorama, analyzes them together, and leaves out silenced findings."""
 
 from __future__ import annotations
 

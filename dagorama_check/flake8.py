@@ -1,4 +1,4 @@
-"""The plugin for flake8, which looks at one file at a time, and so knows no base classes from other files."""
+"""The plugin for flake8, which analyzes one file at a time, and so knows no base classes from other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application: which address leads where, and what happens if something goes wrong."""
+"""The application: its routes, and the pages that it shows for errors."""
 
 from __future__ import annotations
 

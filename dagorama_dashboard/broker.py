@@ -1,6 +1,6 @@
-"""The broker as the dashboard sees it: asynchronous calls, each with the token of the person who looks.
+"""The broker as the dashboard sees it: asynchronous calls, each with the token of the viewer.
 
-The rule: the dashboard has no token of its own, so that the broker decides what each person may see and do.
+The rule: the dashboard has no token of its own, so that the broker decides what each viewer may see and do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KNOWN_FOR, MOST_KNOWN = 5.0, 1_000
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The person who looks, according to the broker."""
+    """A viewer of the dashboard, as the broker knows them."""
 
     name: str  #: of the token; empty: the broker requires none
     role: str
@@ -57,7 +57,7 @@ class Broker:
         await self._channel.close()
 
     async def identity(self, token: str) -> Identity:
-        """Return whose token this is; empty: what somebody without a token is. Raises AccessDenied and others."""
+        """Return the viewer with this token; empty: a viewer without one. Raises AccessDenied and others."""
         found = self._known.get(token)
         if found is not None and monotonic() - found[0] < KNOWN_FOR:
             return found[1]

@@ -18,14 +18,14 @@ from dagorama_monitoring.documentation import documented
 from dagorama_testing.calls import Call, rpc_error
 from dagorama_testing.driver import Driver
 
-#: Seconds that a call which follows something lets pass, when nothing is due, until it is told of the last change.
+#: Seconds that a following call lets pass when nothing is due, so that it learns of the last change.
 LINGER = 5.0
 OWN_WORKERS = "an inline world has its own workers: call world.run() instead of execute_worker()"
 LATE = "the clock of the world has reached the deadline"
 
 
 class NothingHappens(RuntimeError):
-    """Something waits without a timeout in a world in which nothing more can happen."""
+    """A call waits without a timeout in a world in which nothing more can happen."""
 
     __notes__ = documented(__name__)
 

@@ -1,4 +1,4 @@
-"""An event loop whose clock moves only when it is told to: no sockets, no threads, no waiting."""
+"""An event loop whose clock moves only when its owner sets it: no sockets, no threads, no waiting."""
 
 from __future__ import annotations
 

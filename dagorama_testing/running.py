@@ -93,7 +93,7 @@ def _value(world: World, instance: Any, promise: Any) -> Any:
         if run is None:
             raise
     except NothingHappens:
-        # A node whose resource cannot be opened is given back, and then no worker may run it.
+        # A node whose resource cannot be opened is returned, and then no worker may run it.
         run = next((run for run in reversed(world.runs) if isinstance(run.error, ResourceNotOpened)), None)
         if run is None:
             raise

@@ -253,7 +253,7 @@ class InlineWorker:
         self._stop_hanging()
 
     def _stop_hanging(self) -> None:
-        """End the child process of a node that hangs, as the supervisor does: all else that it holds is given back."""
+        """End the child process of a node that hangs, as the supervisor does: its other nodes are returned."""
         if self._hanging is not None:
             self._claims.finish(self._hanging.entry)
         running = self._claims.answered([node.attempt for node in self.tasks.values()])

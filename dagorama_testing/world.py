@@ -150,7 +150,7 @@ class World:
         self._rules.hang(method, times)
 
     def restart_broker(self) -> None:
-        """Crash the broker, now, and start it again on its store; a node may call this, too."""
+        """Crash the broker at once, and restart it on its store; a node may call this, too."""
         self._driver.restart_broker()
 
     def add_worker(self, worker: SimulatedWorker) -> None:
@@ -179,8 +179,8 @@ def inline(
     """Make a world for the length of the block: calls of dagorama, of all threads, go to its broker.
 
     `workers` run the nodes; by default there is one, which takes every queue and tolerates every taint. `retention` and
-    `retention_failed` are seconds for which instances are kept that have ended well or failed.
-    Raises ValueError or TypeError for other arguments.
+    `retention_failed` are the seconds for which completed and failed instances are kept. Raises ValueError or TypeError
+    for other arguments.
     """
     if not retention >= 0 or not retention_failed >= 0:
         raise ValueError(f"retention={retention!r}, retention_failed={retention_failed!r}: pass seconds from 0 up")

@@ -2,8 +2,8 @@
 
 Run: python samples/reattach.py
 
-The script starts itself twice. `reattach.py spawn` submits an instance, prints its id and is gone; only then do
-workers start. `reattach.py resolve ID` is a new process that knows the id and nothing else: `attach` gives it the
+The script starts itself twice. `reattach.py spawn` submits an instance, prints its ID and is gone; only then do
+workers start. `reattach.py resolve ID` is a new process that knows the ID and nothing else: `attach` gives it the
 instance and the promise of its entry point, typed as the definition says.
 """
 

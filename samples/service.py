@@ -1,9 +1,9 @@
-"""A web service: it accepts a job with 202 and an id, says how far it is, and streams what happens as events.
+"""A web service: it accepts a job with 202 and an ID, says how far it is, and streams what happens as events.
 
 Run: python samples/service.py
 or serve it: `dagorama dev samples/service.py`, and in another terminal `uvicorn service:app --app-dir samples`
 
-It needs `pip install starlette uvicorn`. The client chooses the id, so a request that it repeats starts nothing twice.
+It needs `pip install starlette uvicorn`. The client chooses the ID, so a request that it repeats starts nothing twice.
 The service keeps nothing itself: it may be restarted, or run in several copies, while the jobs go on.
 """
 
@@ -148,7 +148,7 @@ def main() -> None:
             print("PUT", accepted.status, json.load(accepted)["status"].removeprefix(f"http://127.0.0.1:{port}"))
         print("other arguments:", ask(port, "PUT", "/jobs/order-42?count=21").status)
         print("no number:", ask(port, "PUT", "/jobs/order-44?count=many").status)
-        print("another id:", ask(port, "GET", "/jobs/order-43").status)
+        print("another ID:", ask(port, "GET", "/jobs/order-43").status)
 
         for line in ask(port, "GET", "/jobs/order-42/events"):
             if line.startswith(b"event: instanceended"):

@@ -13,7 +13,7 @@ CASES = tomllib.loads((Path(__file__).parent / "cases.toml").read_text())["case"
 
 @cache
 def ids_in(file: str) -> set[str]:
-    """The ids below `file`, without looking into modules that it imports."""
+    """The IDs below `file`, without looking into modules that it imports."""
     found: set[str] = set()
     for statement in ast.parse((ROOT / file).read_text()).body:
         within = statement.body if isinstance(statement, ast.ClassDef) and statement.name.startswith("Test") else []

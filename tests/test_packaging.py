@@ -311,7 +311,7 @@ def image_environment(environment: dict[str, str], tmp_path: Path) -> dict[str, 
 
 
 @pytest.mark.slow
-def test_the_image_serves_nobody_without_tokens_and_tls_unless_told_that_it_is_insecure(
+def test_the_image_does_not_serve_without_tokens_and_tls_unless_insecure_is_set(
     installed: Path, image_environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [str(installed / "bin" / "dagorama-broker"), "serve"]
@@ -382,7 +382,7 @@ def test_continuous_integration_runs_every_python_that_the_package_names() -> No
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this tree is not a clone")
-def test_no_committed_file_names_a_path_of_somebodys_machine() -> None:
+def test_no_committed_file_contains_a_path_of_a_personal_machine() -> None:
     somebodys = re.compile(r"(?<![\w.~-])/(?:root|work|home/\w+|Users/\w+)/")
     assert [name for name, text in committed_text() if somebodys.search(text)] == []
 

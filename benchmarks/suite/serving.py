@@ -53,7 +53,7 @@ def serving(workers: int = WORKERS, store: str = "", **environment: str) -> Iter
 
 
 def nodes_of(instance: DAGInstance, most: int = 1 << 62) -> list[UUID]:
-    """Return the ids of all its nodes, page by page, as the broker has recorded them."""
+    """Return the IDs of all its nodes, page by page, as the broker has recorded them."""
     found: list[UUID] = []
     after = 0
     while len(found) < most:

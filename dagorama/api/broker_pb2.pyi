@@ -4,12 +4,12 @@ isort:skip_file
 The contract between clients, workers and the broker. Nodes are columns, not sub-messages: a message costs about 300
 microseconds in Python, a node in a column well under one. Envelopes (arguments, values) are opaque to the broker.
 
-Names on the wire. An instance id is 16 bytes. A node id is 16 bytes: a 12-byte *origin*, random, one for
+Names on the wire. An instance ID is 16 bytes. A node ID is 16 bytes: a 12-byte *origin*, random, one for
 each maker of nodes (a client's instance, an attempt), and a 4-byte big-endian counter. Inside the broker,
 and between it and its workers, a node is a 64-bit *key*.
 
 References. A message names sources and promised nodes of a `Nodes` block by references, each a sint64: r >= 0 is
-counter r of the same origin; r < 0 is entry -1-r of the `foreign` list of 16-byte ids.
+counter r of the same origin; r < 0 is entry -1-r of the `foreign` list of 16-byte IDs.
 """
 
 from collections import abc as _abc
@@ -614,9 +614,9 @@ class NewInstance(_message.Message):
     definition: _builtins.str
     """"package.module:Class" """
     entry: _builtins.bytes
-    """id of the node whose promise the entry point returned; empty: none"""
+    """ID of the node whose promise the entry point returned; empty: none"""
     name: _builtins.str
-    """Its user's id, at most 256 characters: refused with ALREADY_EXISTS if another instance of the definition has it."""
+    """Its user's ID, at most 256 characters: refused with ALREADY_EXISTS if another instance of the definition has it."""
     digest: _builtins.bytes
     """of what it is started with, so that clients recognize a repetition; at most 64 bytes"""
     priority: _builtins.int
@@ -801,7 +801,7 @@ class Hello(_message.Message):
     until: Global___Until.ValueType
     secret: _builtins.bytes
     """32 random bytes, known to this worker and its broker only: `worker` is the beginning of their SHA-256. Empty: the
-    worker cannot prove that the id is its own, so it cannot replace a connected one or take up what was granted before.
+    worker cannot prove that the ID is its own, so it cannot replace a connected one or take up what was granted before.
     """
     shows_stacks: _builtins.bool
     """it answers `stacks`"""
@@ -1375,7 +1375,7 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 @_typing.final
 class GrantBody(_message.Message):
     """Serialized pieces may be joined: that is how protobuf merges messages. Keys are the broker's own names; a child finds
-    values by the ids in the signed arguments and values, and trusts no other statement of which value is whose.
+    values by the IDs in the signed arguments and values, and trusts no other statement of which value is whose.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1420,7 +1420,7 @@ class GrantBody(_message.Message):
     def function(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """the node's 16-byte id"""
+        """the node's 16-byte ID"""
 
     @_builtins.property
     def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
@@ -1466,7 +1466,7 @@ class GrantBody(_message.Message):
 
     @_builtins.property
     def value_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """the 16-byte ids of `value_node`: what a value's signature is checked against"""
+        """the 16-byte IDs of `value_node`: what a value's signature is checked against"""
 
     @_builtins.property
     def fused_source(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -1665,7 +1665,7 @@ class WaitReply(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def value_node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """ids of completed nodes: the nodes asked for, and the nodes that their values name"""
+        """IDs of completed nodes: the nodes asked for, and the nodes that their values name"""
 
     @_builtins.property
     def value(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
@@ -2015,7 +2015,7 @@ class NodeReport(_message.Message):
     attempt: _builtins.int
     """from workers"""
     node: _builtins.bytes
-    """id, in Progress"""
+    """ID, in Progress"""
     function: _builtins.str
     """in Progress"""
     message: _builtins.str
@@ -2679,7 +2679,7 @@ Global___FindValueReply: _TypeAlias = FindValueReply  # noqa: Y015
 class FindIdsRequest(_message.Message):
     """--- inspection ----------------------------------------------------------------------------------------
 
-    Ids by their first digits, for people who type them. Digits that no id or several begin with are refused.
+    IDs by their first digits, for people who type them. Digits that no ID or several begin with are refused.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2739,7 +2739,7 @@ class GetInstanceRequest(_message.Message):
     DEFINITION_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
-    """empty: the one with this definition and user's id"""
+    """empty: the one with this definition and user's ID"""
     definition: _builtins.str
     name: _builtins.str
     def __init__(
@@ -2822,7 +2822,7 @@ class InstanceInfo(_message.Message):
     digest: _builtins.bytes
     priority: _builtins.int
     schedule: _builtins.str
-    """id of the schedule that has started it; empty: none has"""
+    """ID of the schedule that has started it; empty: none has"""
     fair: _builtins.str
     """as in NewInstance"""
     @_builtins.property
@@ -2902,7 +2902,7 @@ class ListInstancesRequest(_message.Message):
     before: _builtins.int
     """`more` of the reply before; 0: from the latest on"""
     name: _builtins.str
-    """only with this user's id; empty: any"""
+    """only with this user's ID; empty: any"""
     function: _builtins.str
     """only with a node of this function; empty: any"""
     error: _builtins.str
@@ -3095,7 +3095,7 @@ class NodeInfo(_message.Message):
     microseconds: _builtins.int
     """how long its last attempt ran; 0: unknown"""
     creator: _builtins.bytes
-    """id of the node whose attempt created it; empty: a client did"""
+    """ID of the node whose attempt created it; empty: a client did"""
     ordinal: _builtins.int
     """its place among the nodes of its instance in the order of creation; the first is 1"""
     delay: _builtins.float
@@ -3105,7 +3105,7 @@ class NodeInfo(_message.Message):
     def function(self) -> Global___Function: ...
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """ids; at most 100"""
+        """IDs; at most 100"""
 
     @_builtins.property
     def report(self) -> Global___NodeReport:
@@ -3293,7 +3293,7 @@ Global___ListFailuresReply: _TypeAlias = ListFailuresReply  # noqa: Y015
 
 @_typing.final
 class FailureGroup(_message.Message):
-    """Failed nodes of one function, with one type of exception, whose messages differ in numbers, ids and quoted text only."""
+    """Failed nodes of one function, with one type of exception, whose messages differ in numbers, IDs and quoted text only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3939,7 +3939,7 @@ class Explanation(_message.Message):
     since: _builtins.float
     """seconds since 1970: when the node ended, or began to run; 0: unknown"""
     schedule: _builtins.str
-    """id of the schedule that has started the instance; empty: none has"""
+    """ID of the schedule that has started the instance; empty: none has"""
     scheduled_for: _builtins.str
     """the time for which it has, such as 2026-11-25T07:00+01:00"""
     @_builtins.property
@@ -4476,7 +4476,7 @@ class DrainWorkerRequest(_message.Message):
 
     WORKER_FIELD_NUMBER: _builtins.int
     worker: _builtins.bytes
-    """the id, or its first bytes if no other begins with them; at least two"""
+    """the ID, or its first bytes if no other begins with them; at least two"""
     def __init__(
         self,
         *,
@@ -5443,7 +5443,7 @@ class SendSignalReply(_message.Message):
     known: _builtins.bool
     """a signal with this key was accepted before: this call has changed nothing"""
     node: _builtins.bytes
-    """id of the node that it was given to; empty: none, or `known`"""
+    """ID of the node that it was given to; empty: none, or `known`"""
     kept: _builtins.int
     """signals of this name that are kept until a node waits"""
     def __init__(
@@ -5628,7 +5628,7 @@ Global___DemandReply: _TypeAlias = DemandReply  # noqa: Y015
 class PutScheduleRequest(_message.Message):
     """--- schedules ------------------------------------------------------------------------------------------------
 
-    A definition and the times at which it is started. A schedule with the same id is replaced; if its times are the same, they go on.
+    A definition and the times at which it is started. A schedule with the same ID is replaced; if its times are the same, they go on.
     `function` and `arguments` are the entry point's: the only node that it makes. The arguments are signed in the role
     `S` for the schedule, hold no promises and nothing large, and have at most 64 KiB.
     """
@@ -5806,7 +5806,7 @@ Global___PauseScheduleReply: _TypeAlias = PauseScheduleReply  # noqa: Y015
 
 @_typing.final
 class ListSchedulesRequest(_message.Message):
-    """Schedules by id, in pages."""
+    """Schedules by ID, in pages."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -4,12 +4,12 @@ isort:skip_file
 The contract between clients, workers and the broker. Nodes are columns, not sub-messages: a message costs about 300
 microseconds in Python, a node in a column well under one. Envelopes (arguments, values) are opaque to the broker.
 
-Names on the wire. An instance id is 16 bytes. A node id is 16 bytes: a 12-byte *origin*, random, one for
+Names on the wire. An instance ID is 16 bytes. A node ID is 16 bytes: a 12-byte *origin*, random, one for
 each maker of nodes (a client's instance, an attempt), and a 4-byte big-endian counter. Inside the broker,
 and between it and its workers, a node is a 64-bit *key*.
 
 References. A message names sources and promised nodes of a `Nodes` block by references, each a sint64: r >= 0 is
-counter r of the same origin; r < 0 is entry -1-r of the `foreign` list of 16-byte ids.
+counter r of the same origin; r < 0 is entry -1-r of the `foreign` list of 16-byte IDs.
 """
 
 from collections import abc as _abc

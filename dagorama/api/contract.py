@@ -1,4 +1,4 @@
-"""Constants and ids of the protocol that no message can define; the client library and the broker agree on them.
+"""Constants and IDs of the protocol that no message can define; the client library and the broker agree on them.
 
 docs/reference/protocol.md and docs/reference/envelopes.md describe them. This file imports nothing of protobuf or gRPC.
 """
@@ -21,9 +21,9 @@ RETRY_AFTER = "retry-after-ms"
 #: Trailing metadata of a refusal because the object store of large values does not answer the broker.
 VALUES_AWAY = "values-away"
 
-# --- ids --------------------------------------------------------------------------------------------------
+# --- IDs --------------------------------------------------------------------------------------------------
 
-#: Bytes of the id of a node, and of the origin with which it begins; a counter follows, big-endian.
+#: Bytes of the ID of a node, and of the origin with which it begins; a counter follows, big-endian.
 NODE_ID_BYTES, ORIGIN_BYTES = 16, 12
 
 # --- workers ----------------------------------------------------------------------------------------------
@@ -33,9 +33,9 @@ MOST_SLOTS = 4096
 
 # --- cached values ----------------------------------------------------------------------------------------
 
-#: Bytes of a cache key, and of a signature that binds it to a node: the id of the signing key and an HMAC.
+#: Bytes of a cache key, and of a signature that binds it to a node: the ID of the signing key and an HMAC.
 CACHE_KEY_BYTES, CACHE_SIGNATURE_BYTES = 32, 40
-#: Bytes of the id of a signing key, with which such a signature begins.
+#: Bytes of the ID of a signing key, with which such a signature begins.
 KEY_ID_BYTES = 8
 #: GrantBody.cache of a node that is to run, and of one that gets the first value of `found`.
 TO_RUN, FIRST_FOUND = 1, 2
@@ -47,7 +47,7 @@ LATEST_START = 253_370_764_800.0
 
 # --- instances --------------------------------------------------------------------------------------------
 
-#: Characters of the id that a user gives to an instance.
+#: Characters of the ID that a user gives to an instance.
 LONGEST_NAME = 256
 #: Labels of an instance, and the characters of a label and of its value.
 MOST_LABELS, LONGEST_LABEL, LONGEST_LABEL_VALUE = 16, 64, 256
@@ -103,31 +103,31 @@ TOKEN_PREFIX = "dgt_"
 
 # --- what schedules start ---------------------------------------------------------------------------------
 
-# The id of an instance that a schedule starts is computed from the schedule and the time. So a time never makes two
+# The ID of an instance that a schedule starts is computed from the schedule and the time. So a time never makes two
 # instances, and a broker cannot pass the signed arguments of a schedule off as the arguments of another node.
 
-#: Bytes of an instance's id.
+#: Bytes of an instance's ID.
 INSTANCE_BYTES = 16
-#: Characters of the id of a schedule: with a time after it, it is the id of an instance.
+#: Characters of the ID of a schedule: with a time after it, it is the ID of an instance.
 LONGEST_SCHEDULE = 200
 #: Bytes of the arguments of a schedule, which has no large values.
 LARGEST_SCHEDULED = 64 << 10
-#: The label that instances get which a schedule starts; its value is the id of the schedule.
+#: The label that instances get which a schedule starts; its value is the ID of the schedule.
 SCHEDULE_LABEL = "schedule"
 
 
 def schedule_digest(definition: str, name: str) -> bytes:
-    """Return 16 bytes that stand for a schedule: `definition` is the name of its class, `name` the schedule's id."""
+    """Return 16 bytes that stand for a schedule: `definition` is the name of its class, `name` the schedule's ID."""
     return sha256(f"schedule {len(definition)} {definition}{name}".encode()).digest()[:INSTANCE_BYTES]
 
 
 def firing_instance(schedule: bytes, time: str) -> bytes:
-    """Return the id of the instance that a schedule, by its digest, starts at a time such as 2026-11-25T07:00+01:00."""
+    """Return the ID of the instance that a schedule, by its digest, starts at a time such as 2026-11-25T07:00+01:00."""
     return sha256(b"firing " + schedule + time.encode()).digest()[:INSTANCE_BYTES]
 
 
 def entry_node(instance: bytes) -> bytes:
-    """Return the id of the only node that a schedule makes in an instance."""
+    """Return the ID of the only node that a schedule makes in an instance."""
     return instance[:ORIGIN_BYTES] + bytes(4)
 
 
@@ -153,8 +153,8 @@ def scheduled_time(arguments: bytes) -> str:
 
 # --- failure hooks ----------------------------------------------------------------------------------------
 
-# The node of a failure hook is made by the broker, of arguments that were signed when the instance was started. Its id
-# says what it is, so that those arguments fit no other node, and no client or worker can make a node with such an id.
+# The node of a failure hook is made by the broker, of arguments that were signed when the instance was started. Its ID
+# says what it is, so that those arguments fit no other node, and no client or worker can make a node with such an ID.
 
 #: Another flag of arguments: the broker has added the failure at the end, after the signed bytes.
 HOOK = 64

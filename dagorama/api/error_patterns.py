@@ -1,6 +1,6 @@
 """The part of messages that is the same if they are about the same error: the broker groups failed nodes by it.
 
-Only numbers, ids and quoted text may differ within a group.
+Only numbers, IDs and quoted text may differ within a group.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DETAILS = re.compile(
       | (?<=")(?<!\w")[^"{_BETWEEN}]*"(?!\w)
       | (?<=[0-9a-fA-F])(?<!\w.)[0-9a-fA-F]{{7}}-(?:[0-9a-fA-F]{{4}}-){{3}}[0-9a-fA-F]{{12}}\b
       | (?<=0)(?<!\w.)[xX][0-9a-fA-F]+\b
-      | (?<=[0-9a-f])(?<!\w.)(?:(?<=\d)|(?=[a-f]*\d))[0-9a-f]{{7,}}\b      # the id of a commit
+      | (?<=[0-9a-f])(?<!\w.)(?:(?<=\d)|(?=[a-f]*\d))[0-9a-f]{{7,}}\b      # the ID of a commit
       | (?<=\d)\d*(?:[.,:_]\d+)*(?:[eE][-+]?\d+\b)?                        # a number, a time, an address
     )""",
     re.VERBOSE | re.DOTALL,
@@ -38,7 +38,7 @@ def _first_line(message: str) -> str:
 
 
 def without_details(lines: Sequence[str]) -> list[str]:
-    """Return texts of one line with `DETAIL` in place of numbers, ids, hexadecimal digits and quoted text."""
+    """Return texts of one line with `DETAIL` in place of numbers, IDs, hexadecimal digits and quoted text."""
     if not lines:
         return []
     zeros = _BETWEEN.join(lines).translate(_DIGITS).split(_BETWEEN)  # most texts differ in digits only

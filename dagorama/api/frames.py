@@ -71,7 +71,7 @@ class FrameReader:
 
 
 def peer_user(connection: socket.socket) -> int:
-    """Return the user id of the process at the other end of a Unix socket."""
+    """Return the user ID of the process at the other end of a Unix socket."""
     _, user, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return int(user)
 

@@ -1,4 +1,4 @@
-"""The forms of values that are texts in JSON, which library and broker read: times, ids, decimal numbers and bytes.
+"""The forms of values that are texts in JSON, which library and broker read: times, IDs, decimal numbers and bytes.
 
 Python reads other forms too, and drops digits of a second after the sixth.
 """

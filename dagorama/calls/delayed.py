@@ -51,10 +51,10 @@ def later(function: Any, seconds: float) -> Any:
     Meanwhile the node is in the state BACKOFF: it holds no worker, survives restarts, and can be cancelled.
 
     `later(MyTask(), 60)(8)` starts an instance whose entry point runs then, and returns `(instance, promise)` at once;
-    `later(start(MyTask(), id="order-42"), 60)(8)` gives it an id too. The entry point must be decorated.
+    `later(start(MyTask(), id="order-42"), 60)(8)` gives it an ID too. The entry point must be decorated.
 
     Raises ValueError for seconds below 0, an entry point that is not decorated, or a call that is delayed already;
-    TypeError for what is neither a decorated method, nor a definition, nor the result of start().
+    TypeError if `function` is neither a decorated method, nor a definition, nor the result of start().
     """
     return _delayed(function, delay_after(seconds), "later")
 
@@ -77,11 +77,11 @@ def at(function: Callable[P, R], when: datetime) -> Callable[P, R]: ...
 def at(function: Any, when: datetime) -> Any:
     """Return a function that calls `function` so that its node does not start before `when`.
 
-    `at(self.close, auction.ends)(auction.id)` is as `later`, with a date instead of seconds. `when` needs a time zone;
-    if it is over, the node starts at once. The broker's clock decides: if it is set, or the machine has slept, the node
-    starts at the date by the new time.
+    `at(self.close, auction.ends)(auction.id)` works like `later`, with a date instead of seconds. `when` needs a time
+    zone. If it has passed, the node starts at once. The broker's clock decides: if the clock is set, or the machine has
+    slept, the node starts at the date by the new time.
 
-    Raises ValueError for a datetime without a time zone, and as `later`.
+    Raises ValueError for a datetime without a time zone, and the errors of `later`.
     """
     return _delayed(function, delay_until(when), "at")
 

@@ -1,6 +1,6 @@
-"""`start(definition, id=..., fair=..., refresh=...)`: a call of a definition that says more of the new instance.
+"""`start(definition, id=..., fair=..., refresh=...)`: a call of a definition with options for the new instance.
 
-The rule: an id is looked up before the entry point runs, and the broker refuses to give it to a second instance.
+The rule: an ID is looked up before the entry point runs, and the broker refuses to give it to a second instance.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Found = tuple[DAGInstance, Any]
 
-#: How often a call begins again because another one gave the id to an instance after it was looked up.
+#: How often a call begins again because another one gave the ID to an instance after it was looked up.
 ATTEMPTS = 5
 
 
@@ -76,20 +76,20 @@ def start(
     fair: str | None = None,
     refresh: bool = False,
 ) -> Any:
-    """Return a function that starts an instance: `start(MyTask(), id="order-42")(8)` is `MyTask()(8)` with an id.
+    """Return a function that starts an instance: `start(MyTask(), id="order-42")(8)` is `MyTask()(8)` with an ID.
 
     `id`, of at most 256 characters, makes the start idempotent: while the broker has an instance of this definition
-    with the same id, a start with the same arguments returns that one, whether it runs, has completed or has failed,
+    with the same ID, a start with the same arguments returns that one, whether it runs, has completed or has failed,
     and its entry point does not run again. Other arguments raise InstanceExists. Plain values and containers are
     compared by their content, objects of other classes by their pickles. When the instance is deleted or its retention
-    is over, the id may be used again. `attach(id=...)` returns the instance in any process.
+    is over, the ID may be used again. `attach(id=...)` returns the instance in any process.
 
     `labels` are up to 16 strings by name, of at most 256 and 64 characters, by which `dagorama list --label` finds
     instances. `priority`, from -128 to 127, comes before age: queued nodes of instances of a higher priority go first.
     Instances with different `fair` keys, of at most 256 characters, take turns. With `refresh`, all nodes of the
     instance run even if their values are cached.
 
-    Raises TypeError or ValueError for an invalid argument. In a function with `stream_children` an id is refused.
+    Raises TypeError or ValueError for an invalid argument. In a function with `stream_children` an ID is refused.
     """
     if not isinstance(definition, DAGDefinition):
         raise TypeError(f"start() takes an object of a DAGDefinition, and was given {definition!r}")
@@ -156,12 +156,12 @@ class DefinitionStart:
         if attempt is not None and attempt.on_growth is not None:
             raise ValueError(
                 f"start(id={self._options.id!r}) was called in a function with stream_children: an attempt that fails "
-                "cancels what it has started, and the id would be lost; start it in another function"
+                "cancels what it has started, and the ID would be lost; start it in another function"
             )
         return replace(self._options, digest=started_with(self._definition, args, kwargs))
 
     def _look_up(self, options: StartOptions) -> Found | Launch[DAGInstance]:
-        """Return the instance with this id; if there is none, return the launch of a new one.
+        """Return the instance with this ID; if there is none, return the launch of a new one.
 
         Raises InstanceExists if it was started with other arguments.
         """
@@ -182,12 +182,12 @@ class DefinitionStart:
     def _check(self, options: StartOptions, digest: bytes, instance: UUID) -> None:
         if digest != options.digest:
             raise InstanceExists(
-                f"the instance {instance} of {self._key[0]} has the id {options.id!r} and was started with other "
-                "arguments: use another id, or delete that instance when it has ended (dagorama delete)"
+                f"the instance {instance} of {self._key[0]} has the ID {options.id!r} and was started with other "
+                "arguments: use another ID, or delete that instance when it has ended (dagorama delete)"
             )
 
     def _note(self, options: StartOptions, found: Found) -> Found:
-        """Remember an instance that is not submitted yet, for another start with the same id."""
+        """Remember an instance that is not submitted yet, for another start with the same ID."""
         _pending()[self._key] = StartedInstance(options.digest, *found)
         return found
 
@@ -201,6 +201,6 @@ def _pending() -> Started:
 
 
 def _raise_unless_taken(error: RequestRejected, attempt: int) -> None:
-    """Raise the error unless another call gave the id to an instance meanwhile, which the next look-up finds."""
+    """Raise the error unless another call gave the ID to an instance meanwhile, which the next look-up finds."""
     if error.status != "ALREADY_EXISTS" or attempt == ATTEMPTS - 1:
         raise error

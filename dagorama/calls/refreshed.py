@@ -1,6 +1,6 @@
 """`refresh(self.work)(...)`: a call that runs in any case, and whose value replaces the cached one.
 
-The rule: what such a node creates is refreshed too, so that no part of the new value is an old one.
+The rule: nodes that such a node creates are refreshed too, so that no part of the new value is old.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def refresh(function: Any) -> Any:
     `refresh(self.embed)(text)` is typed and called as `self.embed(text)`. The new value replaces the cached one. Nodes
     that the node creates are refreshed too. `start(MyTask(), refresh=True)(8)` does it for a whole instance.
 
-    Raises TypeError for what is not a decorated method.
+    Raises TypeError if `function` is not a decorated method.
     """
     method = function.__func__ if isinstance(function, MethodType) else function
     if not isinstance(method, FunctionType) or "_dagorama_decorated" not in method.__dict__:

@@ -1,4 +1,4 @@
-"""Things that a worker process opens once and uses in many nodes: `@resource` on a generator function."""
+"""Resources that a worker process opens once and uses in many nodes: `@resource` on a generator function."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Resource(Generic[T]):
     def __call__(self) -> T:
         """Return the resource of this process, which is opened by the first call.
 
-        Raises ResourceNotOpened if that fails; the next call tries again. In a node, the node is given back then, and
-        another worker gets it.
+        Raises ResourceNotOpened if that fails; the next call tries again. If a node made the call, its worker returns
+        the node, and another worker gets it.
         """
         state = self._state()
         with state.lock:
@@ -98,7 +98,7 @@ class Resource(Generic[T]):
                 raise RuntimeError(f"the resource {self.__qualname__} yields more than once")
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        """Be pickled by name, or with the function if that travels by value: one of a script, or a local one."""
+        """Pickle the resource by name, or with its function if that is pickled by value, as in a script."""
         is_by_value = self.__module__ == "__main__" or "<locals>" in self.__qualname__
         return (Resource, (self._factory,)) if is_by_value else self.__qualname__
 
@@ -142,8 +142,8 @@ class Resource(Generic[T]):
 def resource(factory: Callable[[], Iterator[T]]) -> Resource[T]:
     """Turn a generator function into a resource that each worker process opens once, and closes when it ends.
 
-    The function yields once: what comes before opens the resource, such as a model on a GPU or a pool of connections,
-    and what comes after closes it. Nodes call it to get the value:
+    The function yields once: the code before the `yield` opens the resource, such as a model on a GPU or a pool of
+    connections, and the code after it closes the resource. Nodes call the function to get the value:
 
         @resource
         def model() -> Iterator[Model]:
@@ -156,8 +156,9 @@ def resource(factory: Callable[[], Iterator[T]]) -> Resource[T]:
             def classify(self, picture: bytes) -> int:
                 return model().classify(picture)
 
-    The first node that needs it opens it, and the time counts towards its timeout. If that fails, the node is
-    given back and the worker is granted no more nodes of that function: `dagorama explain` and `dagorama status` tell
-    why. A process that is killed closes nothing. Threads and coroutines of a process share the resource.
+    The first node that needs the resource opens it, and the time counts towards the node's timeout. If that fails, the
+    worker returns the node and is granted no more nodes of that function; `dagorama explain` and `dagorama status` show
+    the reason. A process that is killed does not close its resources. Threads and coroutines of a process share the
+    resource.
     """
     return Resource(factory)

@@ -1,6 +1,6 @@
 """`schedule(definition, "0 7 * * MON-FRI", id=...)(...)`: a call of a definition that the broker repeats.
 
-The rule: a schedule is data in the broker. Its arguments are signed once, for all of its times, and nothing else.
+The rule: a schedule is data in the broker. Its arguments are signed once, for all of its times, and for no other use.
 """
 
 from __future__ import annotations
@@ -85,18 +85,19 @@ def schedule(
     seven on weekdays. `cron` has five fields, or six with seconds first, and is read in the time zone `tz`, an IANA
     name (UTC). With `every` instead of `cron`, an instance starts at each such interval, counted from now.
 
-    `id`, of at most 200 characters, names the schedule on the broker. A call with the same id replaces it; its times go
-    on if they are the same ones. Call it in each deployment: the last call decides about code and arguments. An
-    instance has the id of the schedule and its time, as in "daily-report/2026-11-25T07:00+01:00", for `attach(id=...)`;
-    in its nodes `scheduled_for()` returns that time.
+    `id`, of at most 200 characters, names the schedule on the broker. A call with the same ID replaces the schedule,
+    which continues if its times are the same. Call `schedule` in each deployment: the last call decides which code and
+    arguments are used. An instance has the ID of the schedule and its time, as in
+    "daily-report/2026-11-25T07:00+01:00", for `attach(id=...)`; in its nodes `scheduled_for()` returns that time.
 
     `overlap` says what happens at a time if the last instance has not ended: "skip" starts nothing, "queue" starts one
-    instance when it has ended, "allow" starts another one at once, "replace" cancels the last one before. `catch_up` is
-    about times at which no broker ran: "last" starts an instance for the last of them, "none" for none, "all" for each
-    of them, at most 100: one after the other, but all at once if `overlap` is "allow", and only the last one if it is
-    "replace".
+    instance when it has ended, "allow" starts another one at once, and "replace" cancels the last one first. `catch_up`
+    applies to times at which no broker ran: "last" starts an instance for the last of them, "none" for none, and "all"
+    for each of them, at most 100. These start one after the other, but all at once if `overlap` is "allow", and only
+    the last one starts if it is "replace".
 
-    With a `fair` key its instances take turns with instances of other keys, as with `start(..., fair=...)`.
+    With a `fair` key, instances of the schedule take turns with instances of other keys, as with `start(...,
+    fair=...)`.
 
     The entry point must be decorated. Arguments hold no promises and nothing of `put()`, and at most 64 KiB. Raises
     TypeError or ValueError for other arguments.
@@ -117,8 +118,8 @@ def schedule(
 def scheduled_for() -> datetime | None:
     """Return the time for which a schedule has started the instance of the running node, with its offset from UTC.
 
-    It is the time of the schedule, not the one at which the instance started, and is the same in each attempt of each
-    node of the instance. Returns None in other instances, in nodes that a client has added to one, and outside of
+    It is the time of the schedule, not the time at which the instance started, and it is the same in each attempt of
+    each node of the instance. Returns None in other instances, in nodes that a client has added to one, and outside of
     nodes.
     """
     run = run_here()

@@ -1,4 +1,4 @@
-"""The parts that all `dagorama` commands share: the connection, ids as arguments, the output and the error messages."""
+"""The parts that all `dagorama` commands share: the connection, IDs as arguments, the output and the error messages."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = [
     "node_names", "node_reference", "print_answer", "report_errors", "target", "whole_ids",
 ]  # fmt: skip
 
-#: hexadecimal digits of a complete id, and the fewest that may stand for one
+#: hexadecimal digits of a complete ID, and the fewest that may stand for one
 ID_DIGITS, MIN_ID_DIGITS = 32, 4
-#: Begins an argument that names an instance by the id that its user has given to it.
+#: Begins an argument that names an instance by the ID that its user has given to it.
 USER_ID = "id="
 #: Nodes that one call may find.
 _FOUND_TOGETHER = 100
@@ -127,13 +127,13 @@ def connect(host: str | None, port: int | None) -> Connection:
     return Connection(Settings.from_env(host, port))
 
 
-# --- ids as people type them ------------------------------------------------------------------------------
+# --- IDs as people type them ------------------------------------------------------------------------------
 
 
 def id_digits(text: str) -> str:
-    """Return the digits of a complete or abbreviated id, in lower case and without dashes. Raises BadParameter.
+    """Return the digits of a complete or abbreviated ID, in lower case and without dashes. Raises BadParameter.
 
-    A user's id, `id=order-42`, is returned as it is.
+    A user's ID, `id=order-42`, is returned as it is.
     """
     if text.startswith(USER_ID):
         return text
@@ -144,7 +144,7 @@ def id_digits(text: str) -> str:
         raise click.BadParameter(f"{text!r} names a node, and an instance is expected.")
     hint = f" For the node with this ordinal, write /{digits}." if fullmatch("[1-9][0-9]*", digits) else ""
     raise click.BadParameter(
-        f"{text!r} is not an id, nor the first {MIN_ID_DIGITS} or more hexadecimal digits of one.{hint}"
+        f"{text!r} is not an ID, nor the first {MIN_ID_DIGITS} or more hexadecimal digits of one.{hint}"
     )
 
 
@@ -162,7 +162,7 @@ def node_reference(text: str) -> str:
     digits = node.lower().replace("-", "")
     if not fullmatch(f"[0-9a-f]{{{ID_DIGITS}}}", digits):
         raise click.BadParameter(
-            f"{text!r} is not a node: after the slash comes its ordinal, from 1, or its complete id."
+            f"{text!r} is not a node: after the slash comes its ordinal, from 1, or its complete ID."
         )
     return f"{whose}/{digits}"
 
@@ -203,7 +203,7 @@ TARGET = click.argument("instance", type=target, metavar="INSTANCE[/N]")
 
 
 def whole_ids(broker: Connection, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
-    """Return the complete ids; the broker is called only if one of them is abbreviated. Raises BrokerError.
+    """Return the complete IDs; the broker is called only if one of them is abbreviated. Raises BrokerError.
 
     `instance` may name a node too, which then is the first of the nodes.
     """
@@ -219,13 +219,13 @@ def whole_ids(broker: Connection, instance: str, nodes: Sequence[str] = ()) -> t
 
 
 def _with_user_id(broker: Connection, name: str) -> bytes:
-    """Return the only instance that has this id. Raises NotFound or RequestRejected."""
+    """Return the only instance that has this ID. Raises NotFound or RequestRejected."""
     found = broker.list_instances(2, name=name).instances if name else []
     if not found:
-        raise NotFound(f"no instance has the id {name!r}")
+        raise NotFound(f"no instance has the ID {name!r}")
     if len(found) > 1:
         named = ", ".join(f"{UUID(bytes=info.instance)} of {info.definition}" for info in found)
-        raise RequestRejected(f"several definitions have an instance with the id {name!r}: {named}")
+        raise RequestRejected(f"several definitions have an instance with the ID {name!r}: {named}")
     return found[0].instance
 
 
@@ -255,12 +255,12 @@ _NAMED_TOGETHER = 1_000
 
 
 def node_name(instance: bytes, ordinal: int, id: bytes) -> str:
-    """Return the name of a node; its id if the broker has not told its ordinal."""
+    """Return the name of a node; its ID if the broker has not told its ordinal."""
     return f"{instance.hex()[:PREFIX_DIGITS]}/{ordinal}" if ordinal else str(UUID(bytes=id))
 
 
 def node_names(broker: Connection, ids: Collection[bytes]) -> dict[bytes, str]:
-    """Return the names of nodes by their ids; the name of a node that the broker does not tell is its id.
+    """Return the names of nodes by their IDs; the name of a node that the broker does not tell is its ID.
 
     Names only decorate an answer. A command that has changed something must not look failed because the broker is
     gone by then, is older, or does not let the role of the token read: a repetition would change it twice.

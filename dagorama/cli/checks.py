@@ -18,7 +18,7 @@ _STDERR = 2
 
 
 class FolderCheck:
-    """Checks a folder whenever it is told to; only the latest check goes on to its end."""
+    """Checks a folder on request; a new check ends the one before."""
 
     def __init__(self, folder: Path | str) -> None:
         self._folder = os.path.relpath(folder)

@@ -43,7 +43,7 @@ def print_new_key() -> None:
 @keys.command("list")
 @output_options(NAMED)
 def list_keys(output: Output) -> None:
-    """Print the ids of this process's keys, the signing one first, and their origin; never the keys themselves."""
+    """Print the IDs of this process's keys, the signing one first, and their origin; never the keys themselves."""
     from dagorama.values.keys import where
     from dagorama.values.signing import keyring
 

@@ -1,4 +1,4 @@
-"""The command that deletes ended instances, by their ids or all that match."""
+"""The command that deletes ended instances, by their IDs or all that match."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def delete(
 ) -> Answer:
     """Delete ended instances with their values, before their retention is over.
 
-    Pass their ids, or --completed or --failed with filters. An instance with unfinished nodes is not deleted, and
+    Pass their IDs, or --completed or --failed with filters. An instance with unfinished nodes is not deleted, and
     neither is one whose values another instance needs; the others are deleted all the same.
     """
     matches = completed or failed
@@ -59,7 +59,7 @@ def delete(
 
 
 def _named(broker: Connection, instances: Sequence[str]) -> list[bytes]:
-    """Return the complete ids, each once. Raises BrokerError if one of them is not known."""
+    """Return the complete IDs, each once. Raises BrokerError if one of them is not known."""
     return list(dict.fromkeys(whole_ids(broker, id)[0] for id in instances))
 
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def _key_ids(context: click.Context, parameter: click.Parameter, ids: Sequence[str]) -> list[bytes]:
-    """Return the ids of keys as bytes. Raises BadParameter."""
+    """Return the IDs of keys as bytes. Raises BadParameter."""
     try:
         return [bytes.fromhex(id) for id in ids]
     except ValueError:
-        raise click.BadParameter("the id of a key is hexadecimal, as `dagorama keys list` prints it") from None
+        raise click.BadParameter("the ID of a key is hexadecimal, as `dagorama keys list` prints it") from None
 
 
 @click.command()
@@ -30,7 +30,7 @@ def _key_ids(context: click.Context, parameter: click.Parameter, ids: Sequence[s
 @names_option("--toleration", "tolerations", "TAINT", "The workers tolerate this taint.")
 @click.option(
     "--key-id", "key_ids", multiple=True, metavar="ID", callback=_key_ids,
-    help="The workers hold the signing key with this id. May be repeated.  [default: the keys that are used here]",
+    help="The workers hold the signing key with this ID. May be repeated.  [default: the keys that are used here]",
 )  # fmt: skip
 @click.option(
     "--horizon", type=Number(0.001, 86_400), default=10.0, show_default=True, metavar="SECONDS",

@@ -41,7 +41,7 @@ def explain(broker: Connection, instance: str, node: str | None) -> Answer:
 
 
 def _ids(found: broker_pb2.Explanation) -> Iterator[bytes]:
-    """Yield the ids of all nodes that an explanation names."""
+    """Yield the IDs of all nodes that an explanation names."""
     yield found.node
     yield from (id for reason in found.reasons for id in reason.node)
     for cause in found.causes:
@@ -65,7 +65,8 @@ def _instance(id: str, found: broker_pb2.Explanation) -> Iterator[str]:
 def _reasons(reasons: Iterable[broker_pb2.Reason], names: Mapping[bytes, str], indent: str = "") -> Iterator[str]:
     for reason in reasons:
         until = f", until {time_text(reason.until)}" if reason.until else ""
-        yield f"{indent}- {reason.text}{until} [{reason.code}]"
+        text = reason.text.replace("\n", f"\n{indent}  ")  # the message of an exception may have several lines
+        yield f"{indent}- {text}{until} [{reason.code}]"
         yield from (f"{indent}    {names[id]}" for id in reason.node)
         if reason.about > len(reason.node) > 0:
             yield f"{indent}    and {reason.about - len(reason.node)} more"

@@ -34,7 +34,7 @@ DEFAULT_LIMIT, MOST_GROUPS = 20, 1_000
 def failures(broker: Connection, instance: str | None, definition: str, limit: int) -> Answer:
     """Group failed nodes by function, exception and message, of INSTANCE or of all instances.
 
-    Messages that differ in numbers, ids and quoted text only are one group. Nodes that failed because of another node
+    Messages that differ in numbers, IDs and quoted text only are one group. Nodes that failed because of another node
     are counted as downstream of it. With -o name, print one node of each group.
     """
     id = whole_ids(broker, instance)[0] if instance is not None else b""

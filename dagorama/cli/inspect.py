@@ -48,7 +48,7 @@ _LIMIT = click.option(
 @click.option("--unfinished", is_flag=True, help="Only unfinished instances; with --failed, unfinished or failed ones.")
 @click.option("--failed", is_flag=True, help="Only instances with a failed or cancelled node.")
 @filter_option("--definition", help="Only instances of this definition, 'package.module:Class'.")
-@filter_option("--id", "name", help="Only instances with this id, which start() has given to them.")
+@filter_option("--id", "name", help="Only instances with this ID, which start() has given to them.")
 @LABELS
 @filter_option("--function", help="Only instances with a node of this function, 'module:Class.method'.")
 @filter_option("--error", help="Only instances with a node whose error has this text in its type or message.")
@@ -194,7 +194,7 @@ def _instance_facts(info: broker_pb2.InstanceInfo, entry: str) -> list[tuple[str
 
 
 def marks_text(info: broker_pb2.InstanceInfo) -> str:
-    """Return the user's id of an instance and its labels in one line."""
+    """Return the user's ID of an instance and its labels in one line."""
     return " ".join([*([info.name] if info.name else []), *(f"{k}={v}" for k, v in sorted(info.labels.items()))])
 
 

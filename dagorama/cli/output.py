@@ -1,4 +1,4 @@
-"""The output of commands: a table for people, or JSON, lines of JSON or ids for programs.
+"""The output of commands: a table for people, or JSON, lines of JSON or IDs for programs.
 
 The rule: data goes to standard output and words to standard error, nothing is cut unless a terminal shows it, and
 nothing that nodes wrote controls the terminal of the reader.
@@ -36,7 +36,7 @@ class Output(StrEnum):
 
 
 DATA = (Output.TABLE, Output.JSON, Output.JSONL)
-#: The forms of commands whose output has ids.
+#: The forms of commands whose output has IDs.
 NAMED = (*DATA, Output.NAME)
 
 
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
     text: str  #: for people
     data: object  #: for programs: dicts, lists, texts and numbers
     note: str = ""  #: for people; printed on stderr in addition to the text or the data
-    names: Sequence[str] = ()  #: ids, for `-o name`
+    names: Sequence[str] = ()  #: IDs, for `-o name`
     records: Sequence[Mapping[str, object]] | None = None  #: for `-o jsonl`; None: the items of `data`, or `data`
     code: int = 0  #: exit code of the command, if a part of what was asked for was refused
 

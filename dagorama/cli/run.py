@@ -45,9 +45,9 @@ class Started(NamedTuple):
 @click.command(cls=NumbersCommand)
 @click.argument("definition", metavar="MODULE:Class")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...")
-@click.option("--wait/--detach", default=True, help="Wait for the result, or print the id and leave.  [default: wait]")
+@click.option("--wait/--detach", default=True, help="Wait for the result, or print the ID and exit.  [default: wait]")
 @click.option(
-    "--id", "name", help="Id of the instance. If an instance with the same arguments has it, wait for that one."
+    "--id", "name", help="ID of the instance. If an instance with the same arguments has it, wait for that one."
 )
 @label_option("Label of the instance. May be repeated.")
 @click.option(
@@ -68,7 +68,7 @@ def run(
     Without an annotation it is JSON if possible, otherwise text. NAME=VALUE is a keyword argument if the entry point
     has that parameter. Write -- before an ARG that begins with a dash and is not a number.
 
-    The module may be in the current folder. Workers run the nodes; the instance goes on after Ctrl-C, and after
+    The module may be in the current folder. Workers run the nodes; the instance continues after Ctrl-C, and after
     --timeout.
     """
     if timeout is not None and not wait:
@@ -132,9 +132,9 @@ def _wait(started: Started, timeout: float | None, output: Output) -> Answer:
     except TimeoutError:
         why = _stuck(started)
         reason = f": {why}" if why else ""
-        fail(f"no result after {timeout:g} s{reason}; the instance goes on: dagorama watch {short}", ExitCode.TIMEOUT)
+        fail(f"no result after {timeout:g} s{reason}; the instance continues: dagorama watch {short}", ExitCode.TIMEOUT)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; the instance goes on: dagorama cancel {short} ends it", err=True)
+        click.echo(f"interrupted; the instance continues: dagorama cancel {short} ends it", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except NodeFailed as error:
         more = f"{_failure_text(error)}\n\nMore: dagorama failures {short}, dagorama graph {short}"
@@ -154,7 +154,7 @@ def _stuck(started: Started) -> str:
 
 
 def _failure_text(error: NodeFailed) -> str:
-    """Return the text of an error with the name of the failed node instead of its ids."""
+    """Return the text of an error with the name of the failed node instead of its IDs."""
     from dagorama.client.connection import connection
 
     if error.node_id is None:

@@ -70,7 +70,7 @@ def _taken(worker: broker_pb2.WorkerInfo) -> str:
 def drain(broker: Connection, worker: str) -> Answer:
     """Let WORKER finish the nodes that it runs, and leave; it gets no new nodes.
 
-    WORKER is a name as `dagorama workers` shows it, or the first 4 or more digits of an id. The process exits with 0
+    WORKER is a name as `dagorama workers` shows it, or the first 4 or more digits of an ID. The process exits with 0
     when its last node has ended. A worker of an older version stays connected without nodes.
     """
     found = _worker(broker, worker)
@@ -84,7 +84,7 @@ def drain(broker: Connection, worker: str) -> Answer:
 
 
 def _worker(broker: Connection, text: str) -> broker_pb2.WorkerInfo:
-    """Return the only worker with this name, or with an id that begins so. Raises NotFound or RequestRejected."""
+    """Return the only worker with this name, or with an ID that begins so. Raises NotFound or RequestRejected."""
     connected = broker.get_status().workers
     digits = text.lower().replace("-", "")
     found = [worker for worker in connected if worker.name == text]
@@ -95,5 +95,5 @@ def _worker(broker: Connection, text: str) -> broker_pb2.WorkerInfo:
         raise NotFound(f"no worker {text!r} is connected; connected are: {names or 'none'}")
     if len(found) > 1:
         ids = ", ".join(worker.worker.hex() for worker in found)
-        raise RequestRejected(f"several workers are called {text!r}; name one by its id: {ids}")
+        raise RequestRejected(f"several workers are called {text!r}; name one by its ID: {ids}")
     return found[0]

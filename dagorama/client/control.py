@@ -45,7 +45,7 @@ def cancel(instance: InstanceRef, promise: DAGPromise[Any] | None = None) -> int
 def delete(instance: InstanceRef) -> int:
     """Delete an ended instance with its values before its retention is over; return how many nodes it had.
 
-    Afterwards it is unknown, and the id that `start()` has given to it may be used again. Raises NotFound, or
+    Afterwards it is unknown, and the ID that `start()` has given to it may be used again. Raises NotFound, or
     RequestRejected if it has unfinished nodes, or if another instance needs its values.
     """
     return connection().delete(_nodes("delete()", instance, None)[0])
@@ -66,8 +66,8 @@ def retry_failed(
     as children of an aborted attempt, and cancelled if they are unfinished. If the promise is of a `wait_for` that has
     got its signal, or has taken its default, the node waits for another one. With `new_code` the nodes, unfinished
     nodes that wait for them, and retried nodes that are queued for code that no connected worker has, are run with the
-    deployed code. The first signing key of this process signs that for this instance, so that nodes of other instances
-    keep their code.
+    deployed code. This process signs the permission for this instance alone, with its first signing key, so that nodes
+    of other instances keep their code.
     """
     owner, nodes = _nodes("retry_failed()", instance, promise)
     request = broker_pb2.RetryRequest(

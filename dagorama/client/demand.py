@@ -17,7 +17,7 @@ PAUSE, LONGEST_PAUSE = 0.1, 2.0
 
 
 class Demand(NamedTuple):
-    """The slots that a pool of workers needs, and what they follow from. A slot is one child process of a worker."""
+    """The slots that a pool of workers needs, with the counts behind them. A slot is one child process of a worker."""
 
     slots: int  #: slots that are needed: `running_slots`, and some for the ready nodes
     running: int = 0  #: nodes that workers of the pool hold and have started
@@ -32,7 +32,7 @@ class Demand(NamedTuple):
 
 
 class BrokerAway(NamedTuple):
-    """No broker answers; the last demand is the last that is known."""
+    """No broker answers; the previous demand is the latest that is known."""
 
     why: str
 

@@ -1,8 +1,8 @@
-"""Sends the wait for an instance's entry node along with its submission, if the caller waited for the last one's.
+"""Sends the wait for an instance's entry node with its submission, if the thread has waited for its last instance.
 
-A caller that submits one instance after the other, and waits for each, then sends one message less for each. The habit
-is a thread's own: the first submission that is not waited for ends it. Such a wait may be refused although a later one
-is not, because the broker reads it before it has made the nodes; then the caller waits as before.
+A caller that submits one instance after the other, and waits for each, then sends one message less for each. Each
+thread is observed by itself: the first submission that it does not wait for ends this. Such a wait may be refused
+although a later one is not, because the broker reads it before it has made the nodes; then the caller waits as before.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class EarlyWaits(threading.local):
 
 
 class EarlyReplies:
-    """The replies to a wait that was sent before it was asked for."""
+    """The replies to a wait that was sent before the caller asked for it."""
 
     def __init__(
         self, peer: Peer, pending: PendingRequest, timeout: float | None, again: Callable[[], Replies]

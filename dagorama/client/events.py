@@ -1,6 +1,6 @@
 """Follow what happens in an instance: `events(instance)` yields each change of a node, for people and displays.
 
-The rule: it is for looking, not for acting. Events are delivered at most once, and a `Gap` says when some are missing.
+The rule: events are for display, not for decisions. They are delivered at most once, and a `Gap` stands for lost ones.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Events(Following[Event]):
 def events(instance: InstanceRef) -> Events:
     """Return what happens in an instance from now on, to be iterated over with `for` or `async for`.
 
-    Use it for display only: events are delivered at most once. Each is a `NodeEvent`, a `Gap` where events
-    are missing because the reader was too slow or the broker was restarted, or at the end an `InstanceEnded`. They
+    Use it for display only: events are delivered at most once. Each item is a `NodeEvent`, a `Gap` in place of events
+    that were lost because the reader was too slow or the broker was restarted, or at the end an `InstanceEnded`. They
     come in batches, at most four a second. Raises NotFound if there is no such instance, and BrokerUnavailable if the
     broker stays away.
     """

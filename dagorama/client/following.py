@@ -1,4 +1,4 @@
-"""Follow something at the broker with `for` or `async for`, across restarts of the broker."""
+"""Follow a stream of the broker with `for` or `async for`, across restarts of the broker."""
 
 from __future__ import annotations
 

@@ -52,12 +52,12 @@ class InspectionCalls(ABC):
         return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
 
     def get_named_instance(self, definition: str, name: str) -> broker_pb2.InstanceInfo:
-        """Return the instance of a definition with this user's id. Raises NotFound."""
+        """Return the instance of a definition with this user's ID. Raises NotFound."""
         request = broker_pb2.GetInstanceRequest(definition=definition, name=name)
         return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
 
     def find_ids(self, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
-        """Return the ids of an instance and of its nodes that begin with these 4 to 32 hexadecimal digits.
+        """Return the IDs of an instance and of its nodes that begin with these 4 to 32 hexadecimal digits.
 
         A node may also be given as "/" and its ordinal.
         Raises NotFound if there is none, RequestRejected if there are several.
@@ -95,7 +95,7 @@ class InspectionCalls(ABC):
         function: str = "",
         error: str = "",
     ) -> InstanceList:
-        """Return the latest instances, at most `limit`; 0 means all. `name` is a user's id."""
+        """Return the latest instances, at most `limit`; 0 means all. `name` is a user's ID."""
         asked = broker_pb2.ListInstancesRequest(
             unfinished=unfinished, failed=failed, definition=definition, name=name, labels=labels or {},
             function=function, error=error,
@@ -168,7 +168,7 @@ class InspectionCalls(ABC):
         return self._ask(lambda timeout: self.stub.ExplainNode(request, timeout=timeout))
 
     def drain_worker(self, worker: bytes) -> broker_pb2.DrainWorkerReply:
-        """Let a worker finish what it runs and leave."""
+        """Let a worker finish its running nodes and leave."""
         request = broker_pb2.DrainWorkerRequest(worker=worker)
         return self._ask(lambda timeout: self.stub.DrainWorker(request, timeout=timeout))
 
@@ -201,7 +201,7 @@ class InspectionCalls(ABC):
         return self._ask(lambda timeout: self.stub.PauseQueue(request, timeout=timeout))
 
     def put_schedule(self, request: broker_pb2.PutScheduleRequest) -> broker_pb2.PutScheduleReply:
-        """Add a schedule, or replace the one with its id."""
+        """Add a schedule, or replace the one with its ID."""
         return self._ask(lambda timeout: self.stub.PutSchedule(request, timeout=timeout))
 
     def remove_schedule(self, id: str) -> None:
@@ -215,7 +215,7 @@ class InspectionCalls(ABC):
         return self._ask(lambda timeout: self.stub.PauseSchedule(request, timeout=timeout))
 
     def list_schedules(self, id: str = "") -> list[broker_pb2.ScheduleInfo]:
-        """Return all schedules by id, or only the one with this id. Raises NotFound."""
+        """Return all schedules by ID, or only the one with this ID. Raises NotFound."""
         request, found = broker_pb2.ListSchedulesRequest(id=id), list[broker_pb2.ScheduleInfo]()
         while True:
             reply = self._ask(lambda timeout: self.stub.ListSchedules(request, timeout=timeout))

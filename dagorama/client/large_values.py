@@ -66,7 +66,8 @@ class BrokerValues:
     def leave(self, data: Buffer) -> bytes:
         """Store a value for a submission that names it; return its SHA-256. Raises BrokerError.
 
-        The submission makes it known to the broker. A value that none names is deleted like others without references.
+        The submission makes the value known to the broker. Without a submission it is deleted like any unreferenced
+        value.
         """
         files = self._shared()
         if files is None or not self._takes_named:
@@ -81,7 +82,8 @@ class BrokerValues:
         return hashing.digest()
 
     def send_left(self, digests: Iterable[bytes]) -> bool:
-        """Send values of `leave` that a submission has named in vain, because another broker has replaced theirs.
+        """Send values of `leave` that a submission has named to no effect, because another broker has replaced the
+        first one.
 
         Return whether there were any. Raises BrokerError.
         """

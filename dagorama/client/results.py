@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-#: The largest number of nodes that one call can wait for: their ids must fit into a message.
+#: The largest number of nodes that one call can wait for: their IDs must fit into a message.
 MOST_AT_ONCE = 200_000
 
 
@@ -53,10 +53,10 @@ def resolve(
 ) -> Any:
     """Return the value of a promise, with the promises in it resolved.
 
-    Without `timeout` it never waits and returns None if there is no value; `state` tells that from a value that is
-    None. With `timeout` it waits for that number of seconds (None: forever) and then raises TimeoutError. With
-    `progress` it shows the progress of the instance meanwhile: as a table on a terminal, as lines on another stderr, as
-    HTML in a notebook.
+    Without `timeout` it never waits, and returns None if there is no value; use `state` to tell this from a value that
+    is None. With `timeout` it waits for that number of seconds (None: forever) and then raises TimeoutError. With
+    `progress` it shows the progress of the instance while it waits: as a table on a terminal, as lines if stderr is not
+    a terminal, or as HTML in a notebook.
 
     If the node ended without a value it raises NodeFailed or a subclass (NodeCancelled, QueueTimeout, WorkerLost,
     ProcessDied, ResultRejected), or returns a Failure for `outcome(promise)`. Raises NotFound if there is no

@@ -1,4 +1,4 @@
-"""Schedules as a client sees them: what `schedule()` returns, and how to remove, pause and resume one by its id."""
+"""Schedules as a client sees them: what `schedule()` returns, and how to remove, pause and resume one by its ID."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def schedule_of(id: str, next: float, paused: bool = False) -> Schedule:
 
 
 def check_schedule_id(id: str) -> str:
-    """Return the id of a schedule. Raises TypeError or ValueError."""
+    """Return the ID of a schedule. Raises TypeError or ValueError."""
     if not isinstance(id, str):
-        raise TypeError(f"the id of a schedule is {id!r}: it must be a string")
-    return check_content(id, "the id of a schedule", 1, LONGEST_SCHEDULE)
+        raise TypeError(f"the ID of a schedule is {id!r}: it must be a string")
+    return check_content(id, "the ID of a schedule", 1, LONGEST_SCHEDULE)
 
 
 def unschedule(id: str) -> None:
-    """Remove a schedule by its id. Instances that it has started continue. Raises NotFound if there is none."""
+    """Remove a schedule by its ID. Instances that it has started continue. Raises NotFound if there is none."""
     connection().remove_schedule(check_schedule_id(id))
 
 

@@ -24,7 +24,7 @@ UNFINISHED = "unfinished"
 WORD = "shared"  #: the file with the secret word of the broker
 #: The largest number of files that are remembered as compared.
 REMEMBERED = 4096
-#: Bytes that are written by one call of the system, before it is looked whether the value exists already.
+#: Bytes that one system call writes; after each, it is checked whether the value exists already.
 PIECE = 8 << 20
 
 

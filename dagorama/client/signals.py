@@ -25,7 +25,7 @@ def send(
 ) -> bool:
     """Send a value to the node of an instance that waits for the signal `name`; return when that is durable.
 
-    If no node waits for it yet, the broker keeps it, up to 1,000 for each name. `instance` may be its id. `value` is
+    If no node waits for it yet, the broker keeps it, up to 1,000 for each name. `instance` may be its ID. `value` is
     written as JSON: as `type_` if that is given, else plain values and containers as they are, and other objects, such
     as dataclasses and pydantic models, by their class.
 
@@ -85,7 +85,7 @@ def _id_of(instance: InstanceRef | UUID | str) -> bytes:
             return UUID(instance).bytes
         except ValueError:
             raise ValueError(
-                f"{instance!r} is not the id of an instance; MyTask.attach(id={instance!r}) finds one by its user's id"
+                f"{instance!r} is not the ID of an instance; MyTask.attach(id={instance!r}) finds one by its user's ID"
             ) from None
     check_instance("send()", instance)
     return instance.instance_id.bytes

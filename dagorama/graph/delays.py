@@ -28,7 +28,7 @@ class Delay(NamedTuple):
 
 
 def delay_after(seconds: float) -> Delay:
-    """Return the delay of later(). Raises ValueError for what is not a number of seconds."""
+    """Return the delay of later(). Raises ValueError if it is not a number of seconds."""
     check_seconds(seconds=seconds)
     return Delay(seconds=float(seconds))
 

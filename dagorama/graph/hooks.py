@@ -1,4 +1,4 @@
-"""The failure hook of a class of definitions, and its call as the broker keeps it until an instance ends failed.
+"""The failure hook of a class of definitions, and its call as the broker keeps it until an instance fails.
 
 The rule: the call is signed when the instance is started, for this instance alone; a definition without a hook costs
 nothing.

@@ -1,4 +1,4 @@
-"""The scope of an instance that exists: what every scope offers to decorated calls, and what each of them refuses.
+"""The scope of an instance that exists, with the parts that all scopes share: what they offer to calls, and refuse.
 
 The rule: a call is submitted at once, by itself.
 """
@@ -90,7 +90,7 @@ class ImmediateScope:
 
     def _new_id(self) -> tuple[bytes, int]:
         ids = self._ids
-        # A forked child must not create the same ids.
+        # A forked child must not create the same IDs.
         if ids is None or ids[0] != os.getpid():
             ids = self._ids = os.getpid(), os.urandom(ORIGIN_BYTES), count()
         return ids[1], next(ids[2])

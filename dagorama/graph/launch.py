@@ -42,7 +42,7 @@ class Launch(Generic[InstanceT]):
     ) -> None:
         """Make the instance with `instance_within`, which gets a scope for its calls; `set_scope` changes the scope.
 
-        `existing` is the id of an instance that was started with the same arguments: the entry point runs only for the
+        `existing` is the ID of an instance that was started with the same arguments: the entry point runs only for the
         promises that it returns, and nothing is submitted.
         """
         check_attributes(definition)

@@ -97,7 +97,7 @@ class FunctionTable:
 class NodeBatch:
     """Nodes of one instance that one node or client creates, in order, as columns. Any thread may add nodes.
 
-    A node gets its id here, and its arguments are signed here.
+    A node gets its ID here, and its arguments are signed here.
     """
 
     __slots__ = (
@@ -264,7 +264,7 @@ class NodeBatch:
 
 
 def references(origin: bytes, node_ids: Iterable[bytes]) -> tuple[list[int], list[bytes]]:
-    """Return node ids as references in a batch of `origin`, and the list of foreign ids that these refer to."""
+    """Return node IDs as references in a batch of `origin`, and the list of foreign IDs that these refer to."""
     foreign: dict[bytes, int] = {}
     found = [
         int.from_bytes(node_id[ORIGIN_BYTES:], "big")

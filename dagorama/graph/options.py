@@ -1,6 +1,6 @@
 """The options of a decorated function, checked once.
 
-The rule: the broker applies all of them; only the key of a call is computed in the process that makes the call.
+The rule: the broker applies all options; only the key of a call is computed in the process that makes the call.
 """
 
 from __future__ import annotations

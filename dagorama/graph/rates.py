@@ -1,6 +1,6 @@
 """Rates and limits: how often nodes start, and how many run at once, over all workers together.
 
-The rule: the broker counts; here is only what it is told. Seconds may be fractions.
+The rule: the broker counts; this module only describes the limits to it. Seconds may be fractions.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class Rate:
 @stored.named("Limit")
 @dataclass(frozen=True)
 class Limit:
-    """A limit that all functions share which name it: `Limit("openai", rate=Rate(500, per=60), concurrency=20)`.
+    """A limit shared by all functions that name it: `Limit("openai", rate=Rate(500, per=60), concurrency=20)`.
 
-    If functions give it different numbers, the ones submitted last apply, and the broker says so in its log
-    and in `dagorama explain`. Raises ValueError.
+    If functions give it different numbers, the numbers submitted last apply, and the broker reports this in its log and
+    in `dagorama explain`. Raises ValueError, which names the invalid field.
     """
 
     name: str

@@ -14,7 +14,7 @@ PREFIX = "_dagorama_"
 #: Names that an instance uses itself, and their meanings.
 OF_INSTANCES: Mapping[str, str] = {
     "definition": "the definition of an instance",
-    "instance_id": "the id of an instance",
+    "instance_id": "the ID of an instance",
     "_dagorama_id": "private to dagorama",
     "_dagorama_scope": "private to dagorama",
     "__class__": "the class of an object",

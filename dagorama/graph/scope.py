@@ -168,7 +168,7 @@ class InstanceScope(_BatchScope):
         options: StartOptions | None = None,
         hook: broker_pb2.FailureHook | None = None,
     ) -> None:
-        """Submit the instance; `entry` is the id of the node of its entry point, `hook` is called if it fails."""
+        """Submit the instance; `entry` is the ID of the node of its entry point, `hook` is called if it fails."""
         assert self._run is not None
         creates = self._run.creates = broker_pb2.NewInstance(definition=definition, entry=entry or b"", hook=hook)
         if options is not None:

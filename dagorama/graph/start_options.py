@@ -1,4 +1,4 @@
-"""The options of a new instance: its id, labels, priority and fair key, checked at the call."""
+"""The options of a new instance: its ID, labels, priority and fair key, checked at the call."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from dagorama.values.digest import stable_digest
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """The id of an instance, if it has one, with its labels, priority and fair key."""
+    """The ID of an instance, if it has one, with its labels, priority and fair key."""
 
     id: str
     labels: Mapping[str, str]
     priority: int
     fair: str = ""  #: empty: it has none
-    digest: bytes = b""  #: of what the instance is started with, if it has an id
+    digest: bytes = b""  #: of what the instance is started with, if it has an ID
     delay: Delay | None = None  #: of its entry point
     refresh: bool = False  #: whether its nodes run even if their values are cached
 
 
 class StartedInstance(NamedTuple):
-    """An instance with an id that is not submitted yet."""
+    """An instance with an ID that is not submitted yet."""
 
     digest: bytes  #: of what it was started with
     instance: Any
     result: Any  #: of its entry point
 
 
-#: Instances that a batch() block or a running node has started, by definition and id.
+#: Instances that a batch() block or a running node has started, by definition and ID.
 Started: TypeAlias = dict[tuple[str, str], StartedInstance]
 
 
@@ -68,7 +68,7 @@ def start_options(
 
 
 def check_id(id: str | None) -> str:
-    """Return an id that a caller asks for. Raises TypeError or ValueError."""
+    """Return an ID that a caller asks for. Raises TypeError or ValueError."""
     return _check_text(id, "id", 1, LONGEST_NAME)
 
 

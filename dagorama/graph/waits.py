@@ -1,6 +1,6 @@
 """Nodes that wait for a signal: its name, its type, and their timeout.
 
-The rule: a wait is a node of its batch like others, with signed arguments; only the broker completes it.
+The rule: a wait is an ordinary node of its batch, with signed arguments; only the broker completes it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Wait:
 
 
 def check_signal_name(name: object) -> None:
-    """Raise TypeError or ValueError for what cannot be the name of a signal."""
+    """Raise TypeError or ValueError if this cannot be the name of a signal."""
     if not isinstance(name, str):
         raise TypeError(f"the name of a signal is {name!r}: it must be a str")
     if not fullmatch(SIGNAL_NAME, name):

@@ -21,7 +21,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeEvent:
-    """Something that has happened to a node."""
+    """A change of a node."""
 
     kind: EventKind
     node_id: UUID
@@ -42,7 +42,7 @@ class InstanceEnded:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Events are missing here: the reader was too slow, or the broker was restarted."""
+    """A gap in the events: the reader was too slow, or the broker was restarted."""
 
     lost: int | None  #: how many; None: unknown
 

@@ -45,10 +45,10 @@ def as_uuid(given: UUID | str, what: str) -> UUID:
 
 
 class DAGPromise(Generic[R_co]):
-    """The promise of a value of type R: an id of 16 bytes, and the line where it was made.
+    """The promise of a value of type R: an ID of 16 bytes, and the line where it was made.
 
     `DAGPromise(identifier=UUID(text))` makes a promise from its text, `str(promise.identifier)`. A pickle contains the
-    id, instance, function name and line, but not the arguments.
+    ID, instance, function name and line, but not the arguments.
     """
 
     # With one slot, making a promise is a single store, and assignments to other attributes can be refused.
@@ -86,7 +86,7 @@ class DAGPromise(Generic[R_co]):
 
     @property
     def node_id(self) -> bytes:
-        """The 16 bytes of the id: the origin, and the counter in big-endian order."""
+        """The 16 bytes of the ID: the origin, and the counter in big-endian order."""
         record = self._record
         return record[0] + record[1].to_bytes(4, "big")
 

@@ -1,4 +1,4 @@
-"""Checks names, ids and keys that a user gives: some texts fit into no message, or into no store.
+"""Checks names, IDs and keys that a user gives: some texts fit into no message, or into no store.
 
 The rule: the broker refuses the same texts, but by then the call that gave one is no longer on the stack.
 """

@@ -37,16 +37,16 @@ class Engine(Protocol):
     """
 
     def start(self, n: int, worker: WorkerSpec) -> list[str]:
-        """Ask for `n` workers; return the ids of the requested ones, which may be fewer.
+        """Ask for `n` workers; return the IDs of the requested ones, which may be fewer.
 
         A worker must be named `worker.name_of(id)`, so that the broker's workers and the members can be compared.
         """
         ...
 
     def alive(self) -> Mapping[str, Phase]:
-        """Return the members by their ids, oldest first."""
+        """Return the members by their IDs, oldest first."""
         ...
 
     def drain(self, ids: Sequence[str]) -> None:
-        """Tell workers to leave as SIGTERM does, and withdraw pending ones. Unknown ids are skipped. Do not wait."""
+        """Tell workers to leave as SIGTERM does, and withdraw pending ones. Unknown IDs are skipped. Do not wait."""
         ...

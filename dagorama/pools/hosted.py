@@ -39,7 +39,7 @@ class HostedWorker:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Its process ID."""
         return self._process.pid
 
     @property

@@ -1,4 +1,4 @@
-"""The sentences by which a pool tells people its changes and its troubles. None is told twice in a row."""
+"""The messages in which a pool reports its changes and its problems. None is repeated in a row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dagorama.pools.engine import EngineRefused, Phase
 from dagorama.pools.options import PoolOptions
 from dagorama.settings import Settings
 
-#: Ids that a sentence names.
+#: IDs that a sentence names.
 _NAMED = 5
 #: Looks in a row at which workers run and none is connected, before that is told: a minute at most.
 _PATIENCE = 6

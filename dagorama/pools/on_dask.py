@@ -26,7 +26,7 @@ KEPT_S = 5.0
 
 
 class DaskEngine:
-    """Runs workers next to Dask workers; the ids of its members are the names of the Dask workers.
+    """Runs workers next to Dask workers; the IDs of its members are the names of the Dask workers.
 
     `address` is a scheduler's, or `cluster` a cluster of which the pool is the only user. `resources` are names of
     resources: only Dask workers that have all of them are used.

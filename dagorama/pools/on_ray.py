@@ -24,7 +24,7 @@ CONNECT_S = 5.0
 
 
 class RayEngine:
-    """Runs workers as actors of a Ray cluster; the ids of its members are the names of the actors.
+    """Runs workers as actors of a Ray cluster; the IDs of its members are the names of the actors.
 
     `actor` are options of `ray.remote`, for example `num_cpus`, `num_gpus` and `resources`. Without CPUs an actor holds
     none while it runs, and Ray may take away its machine. `runtime_env` is Ray's; Ray refuses a local folder in it if

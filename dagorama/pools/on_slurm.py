@@ -36,7 +36,7 @@ exec {command} --name {pool}/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARR
 
 
 class SlurmEngine:
-    """Runs workers as batch jobs of this user; the ids of its members are the ids of the jobs.
+    """Runs workers as batch jobs of this user; the IDs of its members are the IDs of the jobs.
 
     `arguments` are given to `sbatch` as they are. `time` is the limit of a job in one of Slurm's forms, such as
     `1:00:00`. `python` is the interpreter on the machines of the cluster; dagorama must be installed in it.

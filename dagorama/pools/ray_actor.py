@@ -33,7 +33,7 @@ class WorkerActor:
         ray.kill(handle)
 
     def ping(self) -> int:
-        """Return the process id of the worker: the actor was started."""
+        """Return the process ID of the worker: the actor was started."""
         return self._hosted.pid
 
     def drain(self) -> None:

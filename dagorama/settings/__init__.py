@@ -244,7 +244,7 @@ class WorkerOptions:
     idle: float | None = None  #: seconds without a node after which to stop; None: stay
     lifetime: float | None = None  #: seconds after which to finish what runs, and stop; None: stay
     lifeline: int | None = None  #: descriptor of a pipe or socket: to stop at once when its other end is closed
-    name: str = ""  #: as people see it; empty: its host and process id
+    name: str = ""  #: as people see it; empty: its host and process ID
     definitions: bytes = b""  #: a pickled Shipment of the launching program's, for the children
     captures_output: bool = False  #: also capture the output of C code and of programs
     grace: float | None = None  #: seconds that running nodes get when it is told to stop; None: Settings.grace

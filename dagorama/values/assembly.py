@@ -29,7 +29,7 @@ def assemble(
     """Return the values of `roots`, whose promises are replaced by their values, to any depth.
 
     `refs[key]` has the key for each reference of `envelopes[key]`; keys without references may be missing, and
-    without `refs` the keys are node ids. Each key is unpickled once. Raises ValueNotReadable.
+    without `refs` the keys are node IDs. Each key is unpickled once. Raises ValueNotReadable.
     """
     values: dict[K, object] = {}
     for root in roots:

@@ -5,7 +5,7 @@ A broker holds no signing key, and is believed only with both signatures:
     proof           the process that ran a node has signed that the node has the value of a cache key
     announcement    the caller of a node has signed that this is the cache key of the node
 
-Each is the id of a signing key and an HMAC of 1 (the version), the cache key, the instance and the node, under a role
+Each is the ID of a signing key and an HMAC of 1 (the version), the cache key, the instance and the node, under a role
 of its own. So a broker cannot give a node the value of another function, of other code or of other arguments. It can
 offer a value that has expired, which is not a wrong value.
 

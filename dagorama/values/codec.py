@@ -39,7 +39,7 @@ class Called(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """An envelope and the distinct promises in it, in the order of its table; `refs` are their 16-byte ids."""
+    """An envelope and the distinct promises in it, in the order of its table; `refs` are their 16-byte IDs."""
 
     envelope: bytes
     refs: Sequence[bytes]

@@ -2,7 +2,7 @@
 
     byte 0   1, the version
     byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS, 16 JSON, 128 REFRESH; or alone 32, SIGNAL, or 64, FOUND, below
-    SIGNED   8-byte key id, 16-byte instance, 32-byte MAC; `signing` makes and checks it
+    SIGNED   8-byte key ID, 16-byte instance, 32-byte MAC; `signing` makes and checks it
     REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
     body     the pickle, or if JSON a text in UTF-8; if LARGE, u64 length and SHA-256 of it, stored separately
     PARTS    for each large part outside the pickle: u64 length, SHA-256, u8 kind; then their number as u32
@@ -61,7 +61,7 @@ class Part(NamedTuple):
 
 
 def references(envelope: bytes) -> list[bytes]:
-    """Return the ids of the promises in an envelope, in the order of its table."""
+    """Return the IDs of the promises in an envelope, in the order of its table."""
     try:
         return [
             origin + counter.to_bytes(4, "big")

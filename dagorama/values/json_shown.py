@@ -63,7 +63,7 @@ def _signal_text(envelope: bytes, most: int) -> str:
 
 
 def promised_nodes(envelope: bytes) -> list[bytes]:
-    """Return the ids of the nodes of promises in a JSON envelope, the first MOST_NAMED; none if it is not JSON."""
+    """Return the IDs of the nodes of promises in a JSON envelope, the first MOST_NAMED; none if it is not JSON."""
     try:
         return references(envelope)[:MOST_NAMED] if _is_json(envelope) else []
     except DagoramaError:

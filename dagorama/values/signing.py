@@ -10,7 +10,7 @@ Rebindings and the keys of cached values are signed too, but they are not envelo
 
 No signature binds the attempt. A large value or part is signed by its length and SHA-256, which the envelope contains.
 
-The envelope contains the instance, which is signed with it. Node ids are unique across instances, so a reader that
+The envelope contains the instance, which is signed with it. Node IDs are unique across instances, so a reader that
 knows the node of a value does not depend on the broker for the instance; if it expects an instance, it compares them.
 
 The rule: an envelope is opened here before anything in it is read, fetched or unpickled.
@@ -84,12 +84,12 @@ class Keyring:
 
     @property
     def ids(self) -> list[bytes]:
-        """The ids of the keys; the key that signs is the first."""
+        """The IDs of the keys; the key that signs is the first."""
         return list(self._by_id)
 
     @property
     def signs_under(self) -> bytes:
-        """The id of the key that signs."""
+        """The ID of the key that signs."""
         return self._first.id
 
     def sign(self, envelope: bytes, role: bytes, instance: bytes, node: bytes, function: bytes = b"") -> bytes:
@@ -143,7 +143,7 @@ class Keyring:
     def open_hook(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
         """Return the arguments of the failure hook of an instance, without their signature.
 
-        The node must have an id that only failure hooks have. Raises what `open` raises.
+        The node must have an ID that only failure hooks have. Raises what `open` raises.
         """
         time = None
         if envelope[1] & SCHEDULED:
@@ -210,7 +210,7 @@ class Keyring:
 
 
 class SignedValues:
-    """Received values by node id; the signature of each is verified when the value is needed."""
+    """Received values by node ID; the signature of each is verified when the value is needed."""
 
     def __init__(self, ring: Keyring, received: Mapping[bytes, bytes]) -> None:
         self._ring = ring

@@ -218,7 +218,7 @@ def _print_copy(what: str, make: Callable[[], Backup]) -> None:
 @_option(Settings, "store", "a file in your state folder")
 @_option(Settings, "values")
 def restore(copy: Path, store: str | None, values: str | None) -> None:
-    """Make a store out of the file COPY and the folder COPY.values, which `backup` has written.
+    """Create a store from the file COPY and the folder COPY.values, which `backup` has written.
 
     There must be no such store yet. The copy is checked first, and stays as it is. Results of workers that still run
     nodes of the lost time are refused.

@@ -26,7 +26,7 @@ log = logging.getLogger("dagorama_broker")
 PROGRAM = ("-m", "dagorama", "dashboard")
 #: Modules that the dashboard needs.
 MODULES = ("dagorama_dashboard", "jinja2", "starlette", "uvicorn")
-#: Begins the line on stdout by which the dashboard says that it serves.
+#: The beginning of the line on stdout by which the dashboard says that it serves.
 SERVES = "dashboard: "
 #: Exit codes after which another start would end in the same way: wrong usage, an invalid setting.
 HOPELESS = (2, 78)

@@ -87,7 +87,7 @@ class Broker:
         self.cancellation = Cancellation(commits, self.lookups)
         self.schedules = Schedules(commits, self.submissions, self.cancellation)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
-        self._draining: OrderedDict[bytes, None] = OrderedDict()  # ids of workers that were told to leave
+        self._draining: OrderedDict[bytes, None] = OrderedDict()  # IDs of workers that were told to leave
         self.traffic = Traffic()
         self.attempt_traces = AttemptTraces()
         self.recorder: Recorder | None = None  #: counts the steps for metrics, if there is one

@@ -1,4 +1,4 @@
-"""Computes the times of schedules. The scheduler knows none of this: it is told to start instances.
+"""Computes the times of schedules. The scheduler knows no times; it only gets instances to start.
 
 The rule: what comes after a time does not depend on where the computation began, so that each time has one name.
 """
@@ -121,7 +121,7 @@ def due(times: Times, catch_up: CatchUp, since: float, now: float) -> Due:
 
 
 def time_name(times: Times, time: float) -> str:
-    """Return the name of a time in the ids of instances, such as `2026-11-25T07:00+01:00`."""
+    """Return the name of a time in the IDs of instances, such as `2026-11-25T07:00+01:00`."""
     local = datetime.fromtimestamp(time, _zone(times.zone))
     if local.microsecond:
         return local.isoformat(timespec="microseconds")

@@ -97,7 +97,7 @@ class Commits:
         #: Looks at a store that is not near, which need not wait for commits either.
         self._looker = self.thread if store.near else ThreadPoolExecutor(1, thread_name_prefix="look")
         self._in_flight_ids: set[bytes] = set()
-        #: Called with each commit that is durable, and with the ids and name keys that it has made.
+        #: Called with each commit that is durable, and with the IDs and name keys that it has made.
         self.observers: set[Callable[[Changes, set[bytes]], None]] = set()
         self._waiting: list[Waiter] = []  # for the next commit
         self._tasks: set[asyncio.Task[None]] = set()

@@ -17,7 +17,7 @@ from dagorama_broker.scheduler import Draft, NewNodes, Node, Worker
 
 #: Nodes and references that are looked at between two turns of other calls, if no commit follows.
 TURN = 2_000
-#: Ids that are looked up in the store at once, and how many nodes a question to the store about one block counts as.
+#: IDs that are looked up in the store at once, and how many nodes a question to the store about one block counts as.
 LOOKED_UP, LOOK = 1_000, 20
 
 

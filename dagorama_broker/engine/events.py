@@ -37,7 +37,7 @@ _ENDS = {State.COMPLETED: EventKind.COMPLETED, State.FAILED: EventKind.FAILED, S
 
 class NodeEvent(NamedTuple):
     kind: EventKind
-    node: bytes  #: 16-byte id
+    node: bytes  #: 16-byte ID
     function: str  #: its name
     time: float  #: seconds since 1970
     attempt: int = 0  #: from 1; 0: does not apply

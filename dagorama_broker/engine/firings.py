@@ -130,7 +130,7 @@ def _by_overlap(overlap: Overlap, came: list[float], is_running: bool) -> tuple[
 
 
 def instance_of(row: ScheduleRow, time: float) -> bytes:
-    """Return the id of the instance that a schedule starts for a time."""
+    """Return the ID of the instance that a schedule starts for a time."""
     return firing_instance(schedule_digest(row.definition, row.name), time_name(row.times, time))
 
 
@@ -168,9 +168,9 @@ def _hook_of(row: ScheduleRow, time: str) -> Hook | None:
 
 
 def fired_by(definition: str, name: str, instance: bytes) -> tuple[str, str] | None:
-    """Return the id of the schedule that has started an instance, and the time; None: none has.
+    """Return the ID of the schedule that has started an instance, and the time; None: none has.
 
-    `name` is the id that the instance has by its user.
+    `name` is the ID that the instance has by its user.
     """
     schedule, _, time = name.rpartition("/")
     if not schedule or firing_instance(schedule_digest(definition, schedule), time) != instance:

@@ -31,7 +31,7 @@ class Loaded:
     known: Known  #: the store, or its answer
     nodes: dict[bytes, Node] = field(default_factory=dict)
     instances: dict[bytes, StoredInstance] = field(default_factory=dict)  #: instances that memory lacked
-    unknown: set[bytes] = field(default_factory=set)  #: ids that were never used
+    unknown: set[bytes] = field(default_factory=set)  #: IDs that were never used
     gone: set[int] = field(default_factory=set)  #: keys of instances that were removed meanwhile
 
     def without_gone(self) -> Loaded:
@@ -66,7 +66,7 @@ class Loading:
         return None if self.is_unsettled(blocks) else found
 
     async def load(self, blocks: Sequence[NewNodes], ids: Iterable[bytes] = ()) -> Loaded:
-        """Find all that these blocks and ids name.
+        """Find all that these blocks and IDs name.
 
         Nothing changes between the last look and the return: as long as the caller does not await, all that is named
         is in memory, in the answer, or unknown.
@@ -183,7 +183,7 @@ class Loading:
             raise _other_instance(block)
 
     def _is_new(self, block: NewNodes, known: Known) -> bool:
-        """Return whether nothing was ever made under the block's ids."""
+        """Return whether nothing was ever made under the block's IDs."""
         scheduler, is_unwritten, id, origin = self._scheduler, self._commits.is_unwritten, block.instance, block.origin
         if scheduler.has_origin(origin) or id in scheduler.instances or is_unwritten(origin) or is_unwritten(id):
             return False
@@ -232,7 +232,7 @@ def reject_other_protocol(blocks: Iterable[NewNodes], found: Loaded) -> None:
 
 
 def named_by(blocks: Sequence[NewNodes]) -> set[bytes]:
-    """Return the ids of sources that the blocks do not make themselves."""
+    """Return the IDs of sources that the blocks do not make themselves."""
     named, made = set[bytes](), made_by(blocks)
     for block in blocks:
         named |= named_by_one(block, made)
@@ -240,7 +240,7 @@ def named_by(blocks: Sequence[NewNodes]) -> set[bytes]:
 
 
 def named_by_one(block: NewNodes, made: Made) -> set[bytes]:
-    """Return the ids of a block's sources that the call does not make itself."""
+    """Return the IDs of a block's sources that the call does not make itself."""
     named = {id for id in block.foreign if not _is_made(made, id[:12], int.from_bytes(id[12:], "big"))}
     if block.sources is not None and block.first:
         earlier = {ref for refs in block.sources for ref in refs if 0 <= ref < block.first}

@@ -203,7 +203,7 @@ class Logs:
     # --- reading --------------------------------------------------------------------------------------
 
     async def read(self, asked: LogQuery, after: int = 0) -> AsyncGenerator[KeptPart, None]:
-        """Yield the parts after this id. Raises FailedPrecondition if they cannot be read."""
+        """Yield the parts after this ID. Raises FailedPrecondition if they cannot be read."""
         while True:
             try:
                 page = await self._in_thread(self._file.read, asked, after)
@@ -229,7 +229,7 @@ class Logs:
 
     @property
     def followed(self) -> Collection[bytes]:
-        """The ids of the instances that are followed."""
+        """The IDs of the instances that are followed."""
         return self._followers.keys()
 
     def _wake(self, instances: Iterable[bytes]) -> None:

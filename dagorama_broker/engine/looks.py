@@ -39,7 +39,7 @@ class Look:
         noted.large = seen.large & wanted.large
 
     def note(self, changes: Changes, made: set[bytes]) -> None:
-        """Add a commit that was made after the question; `made` has its ids and name keys."""
+        """Add a commit that was made after the question; `made` has its IDs and name keys."""
         seen, wanted = self._seen, self.wanted
         seen.removed.update((row.id, row) for row in changes.removed if row.id in wanted.instances)
         if self._ids.isdisjoint(made):
@@ -118,7 +118,7 @@ class Looks:
             self.under_way.discard(look)
 
     async def run(self) -> None:
-        """Learn which ids the store certainly lacks. Raises StoreError."""
+        """Learn which IDs the store certainly lacks. Raises StoreError."""
         await self.used.fill(self._commits)
 
     def may_have(self, instance: bytes, origin: bytes) -> bool:
@@ -127,7 +127,7 @@ class Looks:
         return not used.is_complete or instance in used or origin in used
 
     def without_asking(self, blocks: Iterable[NewNodes]) -> Look | None:
-        """Return the facts about blocks whose ids were certainly never used; None: the store must be asked."""
+        """Return the facts about blocks whose IDs were certainly never used; None: the store must be asked."""
         if not self.used.is_complete:
             return None
         wanted, used = Wanted(), self.used

@@ -60,7 +60,7 @@ class Lookups:
     # --- instances ------------------------------------------------------------------------------------
 
     def has_instance(self, id: bytes, known: Known) -> bool:
-        """Return whether this id was ever used for an instance."""
+        """Return whether this ID was ever used for an instance."""
         return id in self._scheduler.instances or self._commits.is_unwritten(id) or known.has_instance(id)
 
     async def not_known(self, instance: bytes) -> NotFound:
@@ -68,7 +68,7 @@ class Lookups:
         return not_known(instance, await self._commits.quickly(self._store.removed, instance), self.keeping)
 
     def check_names(self, blocks: Iterable[NewNodes], known: Known) -> None:
-        """Raise Conflict if one of these new instances would get a user's id that another one of its definition has.
+        """Raise Conflict if one of these new instances would get a user's ID that another one of its definition has.
 
         Until the next await, the blocks may be made.
         """
@@ -79,16 +79,16 @@ class Lookups:
             definition, name = block.creates[0], block.start.name
             key = name_key(definition, name)
             if key in seen or self._commits.is_unwritten(key) or known.named_instance(definition, name):
-                raise Conflict(f"an instance of {definition} with the id {name!r} exists already")
+                raise Conflict(f"an instance of {definition} with the ID {name!r} exists already")
             seen.add(key)
 
     async def instance_named(self, definition: str, name: str) -> bytes:
-        """Return the 16-byte id of the instance of a definition that has this user's id. Raises NotFound."""
+        """Return the 16-byte ID of the instance of a definition that has this user's ID. Raises NotFound."""
         await self._commits.wait_durable()
         asked = InstanceQuery(_LAST, 1, definition=definition, name=name)
         found = await self._commits.in_view(self._store.view.list_instances, asked)
         if not found.instances:
-            raise NotFound(f"no instance of {definition} has the id {name!r}")
+            raise NotFound(f"no instance of {definition} has the ID {name!r}")
         return found.instances[0].row.id
 
     async def stored_instance(self, id: bytes) -> StoredInstance:
@@ -96,7 +96,7 @@ class Lookups:
         return (await self.stored_instances([id]))[id]
 
     async def stored_instances(self, ids: Collection[bytes]) -> dict[bytes, StoredInstance]:
-        """Return instances as the store has them, by id, including all changes until now. Raises NotFound."""
+        """Return instances as the store has them, by ID, including all changes until now. Raises NotFound."""
         await self._commits.wait_durable()
         read = self._store.instance
         found = await self._commits.in_store(lambda: {id: stored for id in ids if (stored := read(id)) is not None})
@@ -112,7 +112,7 @@ class Lookups:
         return (await self.find_nodes(instance, [id]))[id]
 
     async def find_nodes(self, instance: bytes, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
-        """Return nodes of an instance as the store has them, by id.
+        """Return nodes of an instance as the store has them, by ID.
 
         Raises NotFound if the instance or a node is unknown, and InvalidArgument if a node is of another instance.
         """
@@ -125,7 +125,7 @@ class Lookups:
         return found
 
     async def find_ended(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
-        """Return nodes that have ended, by id, from the store; unknown and unfinished ones are left out."""
+        """Return nodes that have ended, by ID, from the store; unknown and unfinished ones are left out."""
         if not ids:
             return {}
         found = await self._commits.in_store(self._store.find, ids)
@@ -139,13 +139,13 @@ class Lookups:
         return await self._commits.in_store(self._store.outcome, key)
 
     async def values_of(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
-        """Return the envelopes of completed nodes, by node id."""
+        """Return the envelopes of completed nodes, by node ID."""
         values = await self._payloads.values.get(node.key for node in nodes)
         ids = await self.ids_of(nodes)
         return {ids[key]: value for key, value in values.items()}
 
     async def ids_of(self, nodes: Sequence[Node]) -> dict[int, bytes]:
-        """Return the 16-byte ids of nodes, by key."""
+        """Return the 16-byte IDs of nodes, by key."""
         ids = {node.key: node.block.id_of(node.key) for node in nodes if node.block is not None}
         if len(ids) < len(nodes):
             rest = [node.key for node in nodes if node.block is None]

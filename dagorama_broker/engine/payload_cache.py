@@ -75,7 +75,7 @@ class RecentResults:
 
     def __init__(self, values: PayloadCache) -> None:
         self._values = values
-        self._nodes: OrderedDict[bytes, Node] = OrderedDict()  # by id
+        self._nodes: OrderedDict[bytes, Node] = OrderedDict()  # by ID
         self._sizes: dict[int, int] = {}  # by key
         self._size = 0
 
@@ -83,7 +83,7 @@ class RecentResults:
         return key in self._sizes
 
     def find(self, id: bytes) -> Node | None:
-        """Return the node with this id if its result is kept."""
+        """Return the node with this ID if its result is kept."""
         return self._nodes.get(id)
 
     def add(self, node: Node) -> list[int]:

@@ -172,7 +172,7 @@ class ProgressReader:
 
     @property
     def watched(self) -> Collection[bytes]:
-        """The ids of the instances that are watched."""
+        """The IDs of the instances that are watched."""
         return self._watched.keys()
 
     @property

@@ -1,7 +1,7 @@
 """Proofs of grants: after a lost connection or a restart, a worker's claims are restored only with a proof.
 
-A worker's id is a commitment to a secret that only the worker and its broker know, so that the id, which others can
-read, is no credential. Each grant carries a MAC under the store's secret over the worker's id and what was granted.
+A worker's ID is a commitment to a secret that only the worker and its broker know, so that the ID, which others can
+read, is no credential. Each grant carries a MAC under the store's secret over the worker's ID and what was granted.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ class Proofs:
 
 
 def check_secret(worker: bytes, secret: bytes) -> None:
-    """Raise InvalidArgument or PermissionDenied if a secret does not fit the worker's id."""
+    """Raise InvalidArgument or PermissionDenied if a secret does not fit the worker's ID."""
     if len(secret) != SECRET_BYTES:
         raise InvalidArgument(f"a worker's secret has {SECRET_BYTES} bytes, not {len(secret)}")
     if not compare_digest(id_of(secret), worker):
         raise PermissionDenied(
-            "the worker's id does not fit its secret: a worker's id is the first 16 bytes of the SHA-256 of its secret"
+            "the worker's ID does not fit its secret: a worker's ID is the first 16 bytes of the SHA-256 of its secret"
         )
 
 
 def id_of(secret: bytes) -> bytes:
-    """Return the id of the worker that has this secret."""
+    """Return the ID of the worker that has this secret."""
     return sha256(secret).digest()[:16]
 
 

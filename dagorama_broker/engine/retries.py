@@ -40,9 +40,9 @@ class Done(NamedTuple):
 async def retry(broker: Broker, asked: Asked) -> Done:
     """Retry these nodes of an instance, or all failed ones, together with the nodes that failed because of them.
 
-    A node that failed because of another stands for that one. Unfinished and completed nodes stay as they are unless
-    they are downstream, or are in `asked.waits`. Raises NotFound, InvalidArgument or FailedPrecondition, and then
-    nothing has changed.
+    If a node failed because of another node, that other node is retried. Unfinished and completed nodes stay as they
+    are unless they are downstream, or are in `asked.waits`. Raises NotFound, InvalidArgument or FailedPrecondition, and
+    then nothing has changed.
     """
     async with broker.retry_lock:
         with broker.lookups.holds.on(asked.instance):
@@ -179,7 +179,7 @@ async def ended_waits(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> 
 
 
 async def _with_used_failures(broker: Broker, asked: Asked) -> set[int]:
-    """Return nodes that were given a failure which was retried earlier; with ids, those among or right after them."""
+    """Return nodes that were given a failure which was retried earlier; with IDs, those among or right after them."""
     instance = (await broker.lookups.stored_instance(asked.instance)).row.key
     used = await broker.commits.in_store(broker.store.used_failures, instance)
     if asked.ids:

@@ -17,7 +17,7 @@ PAGE, LOOKED_AT = 2_000, 200_000
 
 @dataclass(slots=True)
 class Shape:
-    """Edges between functions, by their ids."""
+    """Edges between functions, by their IDs."""
 
     values: Counter[tuple[int, int]] = field(default_factory=Counter)  #: from the source to the node that takes it
     created: Counter[tuple[int, int]] = field(default_factory=Counter)  #: from the creator to the created node

@@ -31,7 +31,7 @@ class ActionRow(NamedTuple):
 
     action: str  #: an `ActionKind`
     by: str  #: name of the token of the caller; empty: the broker requires none
-    instance: bytes = b""  #: its 16-byte id, if the action is about one
+    instance: bytes = b""  #: its 16-byte ID, if the action is about one
     #: the queue, worker, function or schedule; if it is empty, the store adds the definition of the instance
     target: str = ""
     nodes: int = 0  #: that it has changed, or that it is about

@@ -1,4 +1,4 @@
-"""Defines failure hooks: what an instance makes a node of if it ends failed."""
+"""Defines failure hooks: the functions from which an instance that fails gets a node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIRST_HOOK, HOOKS, FLAG = 0xF000_0000, 0x1000_0000, 64
 
 
 def hook_node(instance: bytes, number: int) -> bytes:
-    """Return the id of the node of the failure hook of an instance; each call of the hook has another number."""
+    """Return the ID of the node of the failure hook of an instance; each call of the hook has another number."""
     return instance[:12] + (FIRST_HOOK + number % HOOKS).to_bytes(4, "big")
 
 
@@ -72,7 +72,7 @@ class HookRow(NamedTuple):
 
 
 def told(failure: Failure, node: bytes) -> bytes:
-    """Return a failure as a hook gets it: texts, and the id of the node that failed first."""
+    """Return a failure as a hook gets it: texts, and the ID of the node that failed first."""
     return json.dumps({
         "node": node.hex(),
         "function": failure.function,

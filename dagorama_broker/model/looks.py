@@ -15,14 +15,14 @@ class Known(Protocol):
     """The facts by which new nodes are decided. The broker asks this in its loop, so each answer must be quick."""
 
     def is_new(self, instance: bytes, origin: bytes) -> bool:
-        """Return whether neither the id was used for an instance, see `has_instance`, nor the origin for nodes.
+        """Return whether neither the ID was used for an instance, see `has_instance`, nor the origin for nodes.
 
         The only query that most submissions need.
         """
         ...
 
     def has_instance(self, id: bytes) -> bool:
-        """Return whether this id was ever used, as far as removed ids are remembered."""
+        """Return whether this ID was ever used, as far as removed IDs are remembered."""
         ...
 
     def removed(self, id: bytes) -> RemovedRow | None:
@@ -34,7 +34,7 @@ class Known(Protocol):
         ...
 
     def named_instance(self, definition: str, name: str) -> NameRow | None:
-        """Return the row of a user's id of an instance; None if no instance of the definition has it."""
+        """Return the row of a user's ID of an instance; None if no instance of the definition has it."""
         ...
 
     def has_large(self, sha256: bytes) -> bool:
@@ -46,9 +46,9 @@ class Known(Protocol):
 class Wanted:
     """The facts of a store that submissions depend on."""
 
-    instances: set[bytes] = field(default_factory=set)  #: ids
+    instances: set[bytes] = field(default_factory=set)  #: IDs
     blocks: set[tuple[bytes, int]] = field(default_factory=set)  #: origins, each with a counter
-    names: set[tuple[str, str]] = field(default_factory=set)  #: definitions, each with a user's id of an instance
+    names: set[tuple[str, str]] = field(default_factory=set)  #: definitions, each with a user's ID of an instance
     large: set[bytes] = field(default_factory=set)  #: SHA-256 of large values
 
     def __bool__(self) -> bool:
@@ -64,10 +64,10 @@ class Wanted:
 
 @dataclass(slots=True)
 class Seen:
-    """The answer of a store to all that was wanted; unknown names and ids are left out."""
+    """The answer of a store to all that was wanted; unknown names and IDs are left out."""
 
-    instances: set[bytes] = field(default_factory=set)  #: ids that were ever used, as far as they are remembered
-    removed: dict[bytes, RemovedRow] = field(default_factory=dict)  #: by the id of the instance
+    instances: set[bytes] = field(default_factory=set)  #: IDs that were ever used, as far as they are remembered
+    removed: dict[bytes, RemovedRow] = field(default_factory=dict)  #: by the ID of the instance
     origins: set[bytes] = field(default_factory=set)  #: used for nodes
     blocks: dict[tuple[bytes, int], NodeBlockRow] = field(default_factory=dict)  #: the last before each counter
     names: dict[tuple[str, str], NameRow] = field(default_factory=dict)

@@ -31,7 +31,7 @@ class NodeColumns(NamedTuple):
     A store knows nothing of nodes that run or are queued; the engine overlays what it knows of them.
     """
 
-    functions: list[int]  #: ids of the functions that they were created with
+    functions: list[int]  #: IDs of the functions that they were created with
     states: bytearray  #: of their outcomes, RESOLVING included; `NO_OUTCOME`: there is none
     ended: list[int]  #: microseconds since 1970; 0: the node has not ended
     microseconds: list[int]  #: how long the recorded attempt ran; 0: unknown

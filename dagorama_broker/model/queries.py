@@ -102,7 +102,7 @@ class Live:
 
 
 class FoundNode(NamedTuple):
-    """A node found by its id in the store."""
+    """A node found by its ID in the store."""
 
     id: bytes  #: as asked for
     key: int
@@ -121,10 +121,10 @@ class StoredInstance(NamedTuple):
 
 
 class InstanceMarks(NamedTuple):
-    """The id, the labels and the fair key that a user has given to an instance."""
+    """The ID, the labels and the fair key that a user has given to an instance."""
 
-    name: str = ""  #: its id within the definition; empty: it has none
-    digest: bytes = b""  #: of what it was started with, if it has an id
+    name: str = ""  #: its ID within the definition; empty: it has none
+    digest: bytes = b""  #: of what it was started with, if it has an ID
     labels: tuple[tuple[str, str], ...] = ()  #: in their order
     fair: str = ""  #: empty: it has none
 
@@ -137,7 +137,7 @@ class InstanceQuery(NamedTuple):
     unfinished: bool = False  #: only unfinished ones; with `failed`, also failed ones
     failed: bool = False
     definition: str = ""  #: only of this one; empty: of any
-    name: str = ""  #: only with this id of the user's; empty: any
+    name: str = ""  #: only with this ID of the user's; empty: any
     labels: tuple[tuple[str, str], ...] = ()  #: only with all of these
     function: str = ""  #: only with a node of this function; empty: any
     error: str = ""  #: only with a node that failed with this in its type or message; empty: any

@@ -23,13 +23,13 @@ class InstanceRow(NamedTuple):
     key: int  #: also its place in the order: smaller is older
     id: bytes  #: 16 bytes
     definition: str
-    entry: bytes  #: 16-byte node id, or empty
+    entry: bytes  #: 16-byte node ID, or empty
     created: float  #: seconds since 1970
     priority: int = 0  #: before the order of creation; higher goes first
 
 
 class NameRow(NamedTuple):
-    """The id that a user has given to an instance. No two instances of a definition have the same one."""
+    """The ID that a user has given to an instance. No two instances of a definition have the same one."""
 
     instance: int
     definition: str
@@ -162,7 +162,7 @@ class ReboundRow(NamedTuple):
 
     key: int
     function: int
-    #: id of the row that allows it; 0: none, the node is run by its original code again
+    #: ID of the row that allows it; 0: none, the node is run by its original code again
     rebinding: int = 0
 
 
@@ -277,8 +277,8 @@ class Changes:
     used_failures: list[UsedFailureRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
     removed: list[RemovedRow] = field(default_factory=list)
-    functions_gone: list[int] = field(default_factory=list)  #: ids of functions that no node names
-    workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
+    functions_gone: list[int] = field(default_factory=list)  #: IDs of functions that no node names
+    workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: ID, name
     workers_left: list[bytes] = field(default_factory=list)
     worker_names: list[WorkerNameRow] = field(default_factory=list)
     paused: list[PausedQueueRow] = field(default_factory=list)

@@ -47,7 +47,7 @@ class Times:
 class ScheduleRow(NamedTuple):
     """A schedule as it is stored. A later row with the same name replaces it."""
 
-    name: str  #: its id
+    name: str  #: its ID
     definition: str
     function: bytes  #: the entry point, and the failure hook if there is one, see `packed_function`
     arguments: bytes  #: an envelope, signed for this schedule

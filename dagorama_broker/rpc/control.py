@@ -14,7 +14,7 @@ from dagorama_broker.scheduler import Worker
 
 log = logging.getLogger("dagorama_broker")
 
-#: Bytes that the id of a worker has, and the fewest that may stand for it.
+#: Bytes that the ID of a worker has, and the fewest that may stand for it.
 ID_BYTES, LEAST = 16, 2
 #: Workers that a refusal names.
 NAMED = 3
@@ -56,14 +56,14 @@ async def drain_worker(broker: Broker, id: bytes) -> pb.DrainWorkerReply:
 
 def _with_prefix(broker: Broker, prefix: bytes) -> Worker:
     if not LEAST <= len(prefix) <= ID_BYTES:
-        raise InvalidArgument(f"the id of a worker has {len(prefix)} bytes; {LEAST} to {ID_BYTES} are expected")
+        raise InvalidArgument(f"the ID of a worker has {len(prefix)} bytes; {LEAST} to {ID_BYTES} are expected")
     found = [worker for id, worker in broker.scheduler.workers.items() if id.startswith(prefix)]
     if not found:
-        raise NotFound(f"no connected worker has an id that begins with {prefix.hex()}")
+        raise NotFound(f"no connected worker has an ID that begins with {prefix.hex()}")
     if len(found) > 1:
         named = ", ".join(f"{worker.info.id.hex()} ({worker.info.name})" for worker in found[:NAMED])
         raise FailedPrecondition(
-            f"several workers have ids that begin with {prefix.hex()}; use more digits: {named}"
+            f"several workers have IDs that begin with {prefix.hex()}; use more digits: {named}"
             + (", ..." if len(found) > NAMED else "")
         )
     return found[0]

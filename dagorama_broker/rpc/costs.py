@@ -67,7 +67,7 @@ def _of_columns(nodes: pb.Nodes) -> int:
 
 
 def _ids(nodes: pb.Nodes) -> int:
-    """Return the number of ids, keys and hashes in the columns of a block."""
+    """Return the number of IDs, keys and hashes in the columns of a block."""
     return len(nodes.foreign) + len(nodes.keys) + len(nodes.large) + 2 * len(nodes.cache_key)
 
 
@@ -77,7 +77,7 @@ def of_wait(request: pb.WaitRequest) -> int:
 
 
 def of_ids(ids: Sized) -> int:
-    """Return the bytes that the ids of nodes in a request take."""
+    """Return the bytes that the IDs of nodes in a request take."""
     return AWAITED * len(ids)
 
 

@@ -40,7 +40,7 @@ def headline(failure: Failure) -> str:
 
 
 def failure_message(failure: Failure, id: bytes, instance: bytes = b"") -> pb.NodeFailure:
-    """Return a failure as a message; `id` is the id of the node that failed first, in this instance."""
+    """Return a failure as a message; `id` is the ID of the node that failed first, in this instance."""
     return pb.NodeFailure(
         node=id,
         instance=instance,

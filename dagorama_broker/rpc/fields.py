@@ -32,9 +32,9 @@ MOST_NAMES, LONGEST_NAMES = 500, 16 << 10
 
 
 def id_bytes(id: bytes, what: str) -> bytes:
-    """Return a 16-byte id as it came. Raises InvalidArgument."""
+    """Return a 16-byte ID as it came. Raises InvalidArgument."""
     if len(id) != 16:
-        raise InvalidArgument(f"the id of {what} has {len(id)} bytes; 16 are expected")
+        raise InvalidArgument(f"the ID of {what} has {len(id)} bytes; 16 are expected")
     return id
 
 
@@ -106,13 +106,13 @@ def check_plain(arguments: bytes, what: str, largest: int, may_have: int = 0) ->
 
 
 def check_key_id(id: bytes, whose: str) -> None:
-    """Raise InvalidArgument if this is too long for the id of a signing key."""
+    """Raise InvalidArgument if this is too long for the ID of a signing key."""
     if len(id) > LONGEST_KEY_ID:
-        raise InvalidArgument(f"{whose}: the id of a signing key has at most {LONGEST_KEY_ID} bytes")
+        raise InvalidArgument(f"{whose}: the ID of a signing key has at most {LONGEST_KEY_ID} bytes")
 
 
 def check_worker_keys(ids: Sequence[bytes]) -> None:
-    """Raise InvalidArgument if the ids of a worker's signing keys are too many or too long."""
+    """Raise InvalidArgument if the IDs of a worker's signing keys are too many or too long."""
     if len(ids) > MOST_NAMES:
         raise InvalidArgument(f"a worker names {len(ids)} signing keys; {MOST_NAMES:,} are allowed")
     for id in ids:

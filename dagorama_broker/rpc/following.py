@@ -30,7 +30,7 @@ class Feed(Protocol[R_co]):
 
 @asynccontextmanager
 async def following(broker: Broker, instance: bytes, feed: Feed[R_co]) -> AsyncIterator[R_co]:
-    """Follow an instance, by its id, within the context; one that has ended is finished already. Raises NotFound."""
+    """Follow an instance, by its ID, within the context; one that has ended is finished already. Raises NotFound."""
     with broker.lookups.holds.on(instance):
         while True:
             stored = await broker.lookups.stored_instance(instance)

@@ -61,9 +61,9 @@ class GrantBuilder:
         self._attempts: list[int] = []
         self._large: list[bytes] = []
         self._timeouts, self._final = _Rare(0.0), _Rare(False)
-        self._function_of: dict[int, int] = {}  # by the id of the function
+        self._function_of: dict[int, int] = {}  # by the ID of the function
         self._instance_of: dict[bytes, int] = {}
-        self._rebinding_of: dict[int, int] = {}  # by the id of its row
+        self._rebinding_of: dict[int, int] = {}  # by the ID of its row
         self._trace_of: dict[str, int] = {}
         self._linked: set[int] = set()
         self._values: set[int] = set()
@@ -181,7 +181,7 @@ class GrantBuilder:
         return key not in self._values
 
     def add_values(self, nodes: Sequence[Node], values: Mapping[int, bytes], ids: Mapping[int, bytes]) -> None:
-        """Add values that the next node needs, and the ids of their nodes; more than a piece is sent ahead."""
+        """Add values that the next node needs, and the IDs of their nodes; more than a piece is sent ahead."""
         for node in nodes:
             key, envelope = node.key, values[node.key]
             place = len(self._values)

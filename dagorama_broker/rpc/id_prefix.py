@@ -1,4 +1,4 @@
-"""Ids by the prefix that a person types, and nodes by their ordinals.
+"""IDs by the prefix that a person types, and nodes by their ordinals.
 
 The rule: exactly one match or a refusal, and only a few rows are read.
 """
@@ -14,14 +14,14 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import FailedPrecondition, InvalidArgument, NotFound
 
 _DIGITS = 32
-#: Ids that a refusal lists.
+#: IDs that a refusal lists.
 NAMED = 3
 #: Nodes that one request may name.
 NODES = 100
 
 
 async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsReply:
-    """Return the ids with these prefixes. Raise NotFound if none matches, FailedPrecondition if several do."""
+    """Return the IDs with these prefixes. Raise NotFound if none matches, FailedPrecondition if several do."""
     if len(request.node) > NODES:
         raise InvalidArgument(f"the request names {len(request.node)} nodes; {NODES} are allowed")
     between = _range(request.instance)
@@ -63,12 +63,12 @@ async def _nodes_at(broker: Broker, instance: int, ordinals: Set[int]) -> dict[i
 
 def _only(what: str, prefix: str, found: Sequence[bytes]) -> bytes:
     if not found:
-        raise NotFound(f"no {what} has an id that begins with {prefix}")
+        raise NotFound(f"no {what} has an ID that begins with {prefix}")
     if len(found) > 1:
         named = ", ".join(str(UUID(bytes=id)) for id in found[:NAMED])
         more = ", ..." if len(found) > NAMED else ""
         raise FailedPrecondition(
-            f"several {what}s have ids that begin with {prefix}; use a longer prefix: {named}{more}"
+            f"several {what}s have IDs that begin with {prefix}; use a longer prefix: {named}{more}"
         )
     return found[0]
 
@@ -83,7 +83,7 @@ def _ordinal(text: str) -> int:
 
 
 def _range(prefix: str) -> tuple[bytes, bytes]:
-    """Return the smallest and the largest id with this prefix. Raise InvalidArgument."""
+    """Return the smallest and the largest ID with this prefix. Raise InvalidArgument."""
     if not re.fullmatch(f"[0-9a-f]{{4,{_DIGITS}}}", prefix):
-        raise InvalidArgument("the prefix of an id must have 4 to 32 hexadecimal digits")
+        raise InvalidArgument("the prefix of an ID must have 4 to 32 hexadecimal digits")
     return bytes.fromhex(prefix.ljust(_DIGITS, "0")), bytes.fromhex(prefix.ljust(_DIGITS, "f"))

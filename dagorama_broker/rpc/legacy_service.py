@@ -234,7 +234,7 @@ class LegacyService(pb_grpc.DagoramaServicer):
         return self._broker.scheduler.function_queues[queue_id].function
 
     async def _add_sources(self, message: pb.NodeMessage, keys: Sequence[int], completed: Collection[int]) -> None:
-        """Add the direct sources of a node: their ids, and the values of completed ones. Raises ResourceExhausted."""
+        """Add the direct sources of a node: their IDs, and the values of completed ones. Raises ResourceExhausted."""
         for start in range(0, len(keys), AT_A_TIME):
             batch = keys[start : start + AT_A_TIME]
             ids = await self._broker.commits.in_store(self._broker.store.ids, batch)

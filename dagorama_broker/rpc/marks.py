@@ -1,4 +1,4 @@
-"""Reads and writes what users say of instances: ids, labels, priorities, fair keys.
+"""Reads and writes what users say of instances: IDs, labels, priorities, fair keys.
 
 Raises InvalidArgument if one is invalid.
 """
@@ -56,10 +56,10 @@ def labels_of(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def check_user_id(name: str) -> str:
-    """Return a user's id of an instance as it came."""
+    """Return a user's ID of an instance as it came."""
     if len(name) > LONGEST_NAME:
-        raise InvalidArgument(f"the id of an instance has {len(name)} characters; {LONGEST_NAME} are allowed")
-    return check_text(name, "the id of an instance")
+        raise InvalidArgument(f"the ID of an instance has {len(name)} characters; {LONGEST_NAME} are allowed")
+    return check_text(name, "the ID of an instance")
 
 
 def add_marks(info: pb.InstanceInfo, marks: InstanceMarks | None, priority: int) -> None:

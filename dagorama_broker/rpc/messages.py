@@ -151,7 +151,7 @@ def _cache_keys(nodes: pb.Nodes) -> dict[int, AnnouncedKey]:
 
 
 def _digest_of(functions: blake2b, nodes: pb.Nodes) -> bytes:
-    """Return a hash of a block and its functions, which tells it from another block with the same ids."""
+    """Return a hash of a block and its functions, which tells it from another block with the same IDs."""
     content = functions.copy()
     content.update(nodes.SerializeToString(deterministic=True))
     return content.digest()

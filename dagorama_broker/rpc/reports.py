@@ -170,7 +170,7 @@ def large_by_place(results: pb.Results) -> dict[int, list[bytes]]:
 
 
 async def _known(broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None) -> Mapping[bytes, Node]:
-    """Return the nodes that a report names by id, as sources of children or as promises in values.
+    """Return the nodes that a report names by ID, as sources of children or as promises in values.
 
     Unfinished ones are included, because they may have ended when the report is processed up to there.
     """
@@ -196,7 +196,7 @@ async def _known(broker: Broker, results: pb.Results, refs: list[Sequence[int]] 
 
 
 def _own_promises(broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None) -> list[bytes]:
-    """Return the ids of promises in values that are children of the same eager attempt: these may have ended before."""
+    """Return the IDs of promises in values that are children of the same eager attempt: these may have ended before."""
     if refs is None:
         return []
     origin_of = broker.scheduler.origin_of_children

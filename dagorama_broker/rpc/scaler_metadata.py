@@ -85,7 +85,7 @@ def _key_ids(metadata: Mapping[str, str]) -> list[bytes]:
         return [bytes.fromhex(id) for id in _names(metadata, "keyIds")]
     except ValueError:
         raise InvalidArgument(
-            "keyIds of a trigger must be hexadecimal, as `dagorama keys list` prints the ids of keys"
+            "keyIds of a trigger must be hexadecimal, as `dagorama keys list` prints the IDs of keys"
         ) from None
 
 

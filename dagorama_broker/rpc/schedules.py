@@ -66,15 +66,15 @@ def _row(request: pb.PutScheduleRequest) -> ScheduleRow:
 
 def _checked_id(id: str) -> str:
     if not 0 < len(id) <= LONGEST_SCHEDULE:
-        raise InvalidArgument(f"the id of a schedule has {len(id)} characters; 1 to {LONGEST_SCHEDULE} are allowed")
-    return check_text(id, "the id of a schedule")
+        raise InvalidArgument(f"the ID of a schedule has {len(id)} characters; 1 to {LONGEST_SCHEDULE} are allowed")
+    return check_text(id, "the ID of a schedule")
 
 
 def _printable(id: str) -> str:
-    """Return the id of a new schedule. Earlier ones may not be printable, and are still listed and removed."""
+    """Return the ID of a new schedule. Earlier ones may not be printable, and are still listed and removed."""
     if not id.strip() or any(category(each) in ("Cc", "Zl", "Zp") for each in id):
         raise InvalidArgument(
-            f"the id of a schedule is {id!r}: it must have a character that can be seen, and neither line breaks nor"
+            f"the ID of a schedule is {id!r}: it must have a character that can be seen, and neither line breaks nor"
             " control characters"
         )
     return id
@@ -109,8 +109,8 @@ async def pause_schedule(broker: Broker, request: pb.PauseScheduleRequest) -> pb
 
 async def list_schedules(broker: Broker, request: pb.ListSchedulesRequest) -> pb.ListSchedulesReply:
     """Return a page of schedules. Raise NotFound if the only one that is asked for does not exist."""
-    check_name(request.id, "the id of a schedule")
-    check_name(request.after, "the id of a schedule")
+    check_name(request.id, "the ID of a schedule")
+    check_name(request.after, "the ID of a schedule")
     await broker.commits.wait_durable()
     found = [each for each in broker.schedules.upcoming() if each.row.name > request.after]
     if request.id:

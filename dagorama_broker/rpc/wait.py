@@ -257,7 +257,7 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
 
 
 def _id_of(node: Node) -> bytes:
-    """Return the id of a node that had not ended when it was looked up."""
+    """Return the ID of a node that had not ended when it was looked up."""
     assert node.block is not None
     return node.block.id_of(node.key)
 

@@ -31,7 +31,7 @@ class WaitMessages:
         self._failures: dict[int, pb.NodeFailure] = {}  #: by root cause
 
     async def about(self, nodes: Sequence[tuple[Node, bytes]]) -> AsyncIterator[pb.WaitReply]:
-        """Yield replies about nodes that have ended, which are given with their ids. Raise a BrokerRefusal."""
+        """Yield replies about nodes that have ended, which are given with their IDs. Raise a BrokerRefusal."""
         pieces = _Pieces()
         async for id, envelope in self._values_for([node for node, _ in nodes if node.state is State.COMPLETED]):
             for reply in pieces.add(len(envelope), pb.WaitReply(value_node=[id], value=[envelope])):
@@ -59,7 +59,7 @@ class WaitMessages:
     # --- values and failures ----------------------------------------------------------------------
 
     async def _values_for(self, nodes: Iterable[Node]) -> AsyncIterator[tuple[bytes, bytes]]:
-        """Yield the values that these nodes need: node ids and envelopes."""
+        """Yield the values that these nodes need: node IDs and envelopes."""
         needed = await self._with_named(nodes)
         start, most = 0, FEW
         while start < len(needed):
@@ -83,7 +83,7 @@ class WaitMessages:
         return list(found.values())
 
     async def _values(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
-        """Return envelopes by node id. Raise Unavailable if completed nodes were rerun since this wait began."""
+        """Return envelopes by node ID. Raise Unavailable if completed nodes were rerun since this wait began."""
         try:
             found = await self._broker.lookups.values_of(nodes)
         except StoreError:

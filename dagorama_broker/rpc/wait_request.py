@@ -18,7 +18,7 @@ class RequestedNodes:
             raise InvalidArgument("a wait must name at least one node")
         self._request = request
         self._instances: list[bytes] = []
-        self._indexes: dict[bytes, int | list[int]] = {}  #: by id; a list for a node that is named more than once
+        self._indexes: dict[bytes, int | list[int]] = {}  #: by ID; a list for a node that is named more than once
 
     async def read_instances(self, turn: Turn) -> None:
         """Read and check the instances; call this before `add`. Raise InvalidArgument."""
@@ -28,7 +28,7 @@ class RequestedNodes:
         check_instances(self._request, len(self._instances))
 
     def add(self, index: int, id: bytes) -> bool:
-        """Add the node at this index; return whether it is the first with this id. Raise InvalidArgument."""
+        """Add the node at this index; return whether it is the first with this ID. Raise InvalidArgument."""
         before = self._indexes.setdefault(id, index)
         if before is index:
             return True

@@ -1,4 +1,4 @@
-"""Decides which node runs when, and on which worker. No IO, no clock, no chance; time comes as an argument.
+"""Decides which node runs when, and on which worker. No IO, no clock, no randomness; time comes as an argument.
 
 Other packages use what is exported here, and no module of this package.
 """

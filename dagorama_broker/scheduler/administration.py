@@ -1,4 +1,4 @@
-"""Carries out what people do to a broker: removed instances, paused queues and schedules.
+"""Carries out administrative changes: removed instances, paused queues and schedules.
 
 The sixth layer of `Scheduler`.
 """
@@ -28,7 +28,7 @@ class Administration(Workers):
         self.graph.caching.drop_instances((row.key for row in rows), self.graph.changes)
 
     def drop_functions(self, ids: Iterable[int]) -> None:
-        """Drop functions that no stored node names, by their ids, unless something in memory uses them."""
+        """Drop functions that no stored node names, by their IDs, unless something in memory uses them."""
         ids = set(ids)
         self.claims.tidy(ids)
         self.claims.forget_queues({id for id in ids if self.graph.drop_queue(id)})
@@ -38,7 +38,7 @@ class Administration(Workers):
         self.graph.changes.actions.append(row._replace(time=self.graph.now + self.graph.wall))
 
     def silence(self, instance: bytes) -> None:
-        """Do not call the failure hook of an instance that somebody cancels, by its id."""
+        """Do not call the failure hook of an instance that is cancelled, by its ID."""
         silence_hook(self.graph, self.graph.instances.get(instance))
 
     # --- paused queues ------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ class Administration(Workers):
         return self.graph.paused
 
     def pause(self, queue: str, by: str) -> bool:
-        """Stop granting nodes of a queue, also of functions that are not known yet. Nodes that workers hold run.
+        """Stop granting nodes of a queue, also of functions that are not known yet. Nodes that workers hold continue.
 
         Return whether it was not paused. Raises ResourceExhausted if too many queues are paused.
         """

@@ -107,7 +107,7 @@ class ReadyAges:
     def oldest_of(self, queue: FunctionQueue, now: float) -> float:
         """Return the age in seconds of the oldest claimable node of a function, with any of its first concurrency keys.
 
-        0 if none of its nodes is claimable, or nothing was noted since they were queued.
+        Returns 0 if none of its nodes is claimable, or nothing was noted since they were queued.
         """
         oldest = self._age_of(queue, now) if queue.available > 0 else 0.0
         for _, _, keyed in islice(queue.heads, MOST_KEYS):

@@ -1,4 +1,4 @@
-"""Takes what workers report of cached values, and tells what is known of them.
+"""Records what workers report of cached values, and answers questions about them.
 
 The fourth layer of `Scheduler`. Each verb changes everything it must, or refuses and changes nothing.
 """
@@ -29,7 +29,7 @@ class CachedValues(Outcomes):
         return True
 
     def found_gone(self, worker: Worker, key: int, attempt: int) -> bool:
-        """Take a node back that was to have the value of another one, which cannot be named: look its key up again."""
+        """Take back a node that should get the value of another one, if that cannot be named; look its key up again."""
         node = self._taken_back(worker, key, attempt)
         if node is None:
             return False
@@ -61,7 +61,7 @@ class CachedValues(Outcomes):
         return caching.keys[node.key] if node.key in caching.announced else b""
 
     def nodes_found(self, ids: Iterable[bytes]) -> dict[bytes, Node]:
-        """Return the nodes with cached values among these ids, by id, as far as memory knows all of them."""
+        """Return the nodes with cached values among these IDs, by ID, as far as memory knows all of them."""
         found: dict[bytes, Node] = {}
         for id in ids:
             row = self.graph.caching.row_of(id)

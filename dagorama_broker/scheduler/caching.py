@@ -18,9 +18,9 @@ from dagorama_broker.scheduler.objects import Node
 
 #: Cached values that are kept at the same time; beyond them the oldest is dropped.
 MOST_CACHED = 200_000
-#: Bytes of the id of a signing key, with which a signature begins.
+#: Bytes of the ID of a signing key, with which a signature begins.
 KEY_ID_BYTES = 8
-#: Nodes that are looked at to find out whether a node would wait for itself.
+#: Nodes that are examined to find out whether a node would wait for itself.
 MOST_LOOKED_AT = 10_000
 
 
@@ -53,7 +53,7 @@ class Caching:
         self.followed: set[int] = set()  #: keys of unfinished nodes that others, with the same cache key, wait for
         self.computed: dict[int, Computed] = {}  #: of unfinished nodes whose value will be cached, by their keys
         self.hits = self.misses = 0  #: nodes that ended with a cached value, and with one that was then cached
-        self._of_node: dict[bytes, bytes] = {}  # cache keys of entries, by the ids of their nodes
+        self._of_node: dict[bytes, bytes] = {}  # cache keys of entries, by the IDs of their nodes
         self._of_instance: dict[int, set[bytes]] = {}
 
     # --- finding ----------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Caching:
         return row
 
     def leave_to_workers(self, node: Node) -> None:
-        """Use no more what the caller of a node has signed: it will run with other code, which has other keys."""
+        """Ignore what the caller of a node has signed: the node will run with other code, which has other keys."""
         if node.key in self.announced:
             self.announced[node.key] = b""
 
@@ -205,7 +205,7 @@ class Caching:
             self.drop([key], changes)
 
     def row_of(self, node: bytes) -> CachedRow | None:
-        """Return the entry of a node, by its id."""
+        """Return the entry of a node, by its ID."""
         key = self._of_node.get(node)
         return None if key is None else self.entries[key]
 

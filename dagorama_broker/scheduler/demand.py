@@ -1,7 +1,7 @@
-"""Tells how many slots a pool of workers needs now, and why: what its workers run, and what they would be granted.
+"""Computes how many slots a pool of workers needs now, from what its workers run and what they would be granted.
 
-The predicate that grants nodes decides what a pool may run, and the counts that grants are made from tell how many, so
-that the demand does not differ from what is granted. It costs nothing unless it is asked for.
+The predicate that grants nodes decides what a pool may run, and the counts behind grants decide how many, so that the
+demand does not differ from what is granted. It costs nothing unless it is requested.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dagorama_broker.scheduler.transitions import BACKOFF
 HORIZON = 10.0
 #: Delayed nodes that are due within this many seconds count as ready, because a new worker takes a while to start.
 SOON = 30.0
-#: Delayed nodes that are looked at. If more are due soon, those beyond count when they are queued.
+#: Delayed nodes that are examined. If more are due soon, the others count when they are queued.
 MOST_DELAYED = 5_000
 
 
@@ -42,7 +42,7 @@ class DemandQuery(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """The slots that a pool needs, and what they follow from."""
+    """The slots that a pool needs, with the counts behind them."""
 
     slots: int = 0  #: slots that are needed: `running_slots`, and some for the ready nodes
     running: int = 0  #: nodes that workers of the pool hold and have started
@@ -167,7 +167,7 @@ class DemandLook:
         )
 
     def _refused(self, rules: PoolRules, taking: Collection[Worker]) -> Mapping[int, int]:
-        """Return how many nodes count of functions, by their ids, whose nodes the workers of a pool have returned.
+        """Return how many nodes count of functions, by their IDs, whose nodes the workers of a pool have returned.
 
         None at first, also when these workers have left: else one after the other would be started for a node that no
         worker of the pool can run. After a while one node counts, because the next worker may have other code.

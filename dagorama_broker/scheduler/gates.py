@@ -1,8 +1,8 @@
 """Counts starts and claimed nodes against a limit that queues share. Knows no nodes, and reads no clock.
 
-The window of a rate slides: a start counts for as long as the rate says, and never more than its number count at once.
-So no window of that length has more starts, however it is placed. A bucket that refills while it is emptied would let
-up to twice as many through, and one that spaces starts evenly would have a short burst wait for no reason.
+The window of a rate slides: a start counts for the length of the window, and the number of counted starts never exceeds
+the rate. So no window of that length has more starts, however it is placed. A bucket that refills while it is emptied
+would let up to twice as many through, and one that spaces starts evenly would delay short bursts for no reason.
 
 Starts that follow each other closely are one span, which counts until the last of them is old enough. So a gate keeps
 at most `SPANS` of them for any rate, and a busy one is used to at least 1 - 1/SPANS.
@@ -103,7 +103,7 @@ class Gate(Generic[Queue]):
         return self.used + self.held >= rate.starts or self.due == inf
 
     def give_back(self, when: float) -> None:
-        """Count a start no longer that was counted at this time, because nothing has run."""
+        """Remove a start that was counted at this time, because nothing has run."""
         for span in reversed(self._spans):
             if span.first <= when <= span.last:
                 self.used -= 1
@@ -120,7 +120,7 @@ class Gate(Generic[Queue]):
         return self.used + self.held >= self.rate.starts
 
     def release(self) -> None:
-        """Hold a start no longer: the node starts now, or was given back."""
+        """Release a held start: the node starts now, or was returned."""
         self.held -= bool(self.held)  # 0: the limit had no rate when the node was granted
 
     def fill(self, now: float) -> None:

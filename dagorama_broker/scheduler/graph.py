@@ -1,4 +1,4 @@
-"""The graph of unfinished nodes: who waits for whom, and what follows when a node completes. Knows no workers.
+"""The graph of unfinished nodes: which nodes wait for which, and what follows when one completes. Knows no workers.
 
 `Graph` has five layers, each in its own module: names, states, cached values, endings, and here the dependencies.
 """

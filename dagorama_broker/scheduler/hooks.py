@@ -40,7 +40,7 @@ def _node(instance: Instance, hook: HookRow, number: int) -> NewNodes:
 
 
 def silence_hook(graph: Graph, instance: Instance | None) -> None:
-    """Let the failures of an instance that somebody has cancelled call its hook no longer, up to a retry."""
+    """Ignore the failures of a cancelled instance, so that they do not call its hook, up to a retry."""
     if instance is not None and instance.hook is not None and (instance.hook.is_due or not instance.hook.is_deaf):
         graph.set_hook(instance, instance.hook.silenced())
 

@@ -32,7 +32,7 @@ class Instance:
 
 
 class NodeBlock:
-    """Nodes that one node or client created with one message; the 16-byte ids of its nodes are computed, not stored."""
+    """Nodes that one node or client created with one message; the 16-byte IDs of its nodes are computed, not stored."""
 
     __slots__ = ("count", "digest", "eager_attempt", "first", "first_key", "instance", "origin")
 
@@ -52,7 +52,7 @@ class NodeBlock:
         return self.first_key + counter - self.first
 
     def id_of(self, key: int) -> bytes:
-        """Return the 16-byte id of the node with this key."""
+        """Return the 16-byte ID of the node with this key."""
         return self.origin + (self.first + key - self.first_key).to_bytes(4, "big")
 
 

@@ -1,8 +1,7 @@
 """Keeps the pauses that nodes ask for: none with the same key, or the same shared limit, starts until they are over.
 
-If the other side of a call says when to come back, that holds for all nodes that its limit is about. The pauses are
-stored, so that a restart of the broker does not end them. A paused queue costs nothing: it is looked at when its pause
-is over.
+If the other side of a call says when to try again, this applies to all nodes of the same limit. The pauses are stored,
+so that a restart of the broker does not end them. A paused queue costs nothing until its pause is over.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def nothing_to_pause(failure: Failure) -> Failure:
 
 class KeyPauses:
     def __init__(self, queues: Mapping[int, FunctionQueue], keyed: Mapping[tuple[int, str], FunctionQueue]) -> None:
-        """`queues`: of functions, by id; `keyed`: of keys, by the function's id and the key."""
+        """`queues`: of functions, by ID; `keyed`: of keys, by the function's ID and the key."""
         self.rows: dict[PausedKey, KeyPauseRow] = {}
         self._ends: dict[PausedKey, float] = {}  # by the scheduler's clock
         self._timers: list[tuple[float, PausedKey]] = []  # heap; outdated unless `_ends` says the same
@@ -46,7 +45,7 @@ class KeyPauses:
 
     @property
     def next_due(self) -> float | None:
-        """When a pause must be looked at."""
+        """The time at which the first pause must be checked."""
         return self._timers[0][0] if self._timers else None
 
     def end_of(self, what: PausedKey) -> float:

@@ -118,7 +118,7 @@ class Mailboxes:
         self.size += size
 
     def enough(self, size: int) -> bool:
-        """Return whether all kept signals together leave no room for this many bytes more."""
+        """Return whether all kept signals together leave no room for this number of bytes."""
         return self.kept + size > MOST_BYTES
 
     def keep(self, box: Mailbox, row: SignalRow) -> None:

@@ -44,7 +44,7 @@ def block_with(blocks: Sequence[NodeBlock], counter: int) -> NodeBlock | None:
 
 
 def node_id(origin: bytes, counter: int) -> bytes:
-    """Return the 16-byte id of a node."""
+    """Return the 16-byte ID of a node."""
     return origin + counter.to_bytes(4, "big")
 
 
@@ -82,10 +82,10 @@ class Names:
         self.nodes: dict[int, Node] = {}  #: unfinished ones
         self.instances: dict[bytes, Instance] = {}  #: with an unfinished node
         self.origins: dict[bytes, list[NodeBlock]] = {}  #: of those instances
-        self.reserved: dict[bytes, Reservation] = {}  #: ids of instances, and origins of nodes, that drafts are making
+        self.reserved: dict[bytes, Reservation] = {}  #: IDs of instances, and origins of nodes, that drafts are making
         self.drafted: dict[bytes, Instance] = {}  #: that drafts add to: they stay the same while a draft goes on
         self.queues: dict[Function, FunctionQueue] = {}
-        self.queue_by_id: dict[int, FunctionQueue] = {}  #: the same, by the id that rows name them by
+        self.queue_by_id: dict[int, FunctionQueue] = {}  #: the same, by the ID that rows name them by
         self.paused: dict[str, PausedQueueRow] = {}  #: queues whose nodes are not granted, by name
         self.schedules: dict[str, ScheduleRow] = {}  #: by name; the engine decides what they start
         self.keyed: dict[tuple[int, str], FunctionQueue] = {}  #: queues of concurrency keys that an unfinished node has
@@ -109,7 +109,7 @@ class Names:
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
-        self.unwritten: set[bytes] = set()  #: ids of instances, their name keys, and origins that `changes` makes
+        self.unwritten: set[bytes] = set()  #: IDs of instances, their name keys, and origins that `changes` makes
         self.effects = Effects()
         self.recording = Recording()
         self.sampled = NONE_SAMPLED  #: bits that the keys of sampled nodes do not have
@@ -121,7 +121,7 @@ class Names:
         return self.recording
 
     def stir(self, queue: FunctionQueue) -> None:
-        """Have the oldest claimable node of a queue looked for, which may have changed."""
+        """Note that the oldest claimable node of a queue may have changed."""
         self.stirred[queue] = None
 
     # --- functions ------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class Names:
         return queue
 
     def declare(self, queue: FunctionQueue) -> None:
-        """Let the figures that a function declares for its limits hold from now on."""
+        """Apply the figures that a function declares for its limits from now on."""
         changed = self.rates.declare(queue)
         if changed is not None:
             self.effects.limits.append(changed)
@@ -221,7 +221,7 @@ class Names:
     # --- nodes and instances --------------------------------------------------------------------------
 
     def find(self, id: bytes) -> Node | None:
-        """Return an unfinished node by its 16-byte id."""
+        """Return an unfinished node by its 16-byte ID."""
         counter = int.from_bytes(id[12:], "big")
         block = block_with(self.origins.get(id[:12], ()), counter)
         return self.nodes.get(block.key_of(counter)) if block is not None else None
@@ -251,7 +251,7 @@ class Names:
         return instance
 
     def enter_block(self, block: NodeBlock) -> None:
-        """Make the nodes of a block findable by their ids."""
+        """Make the nodes of a block findable by their IDs."""
         block.instance.blocks.append(block)
         of_origin = self.origins.setdefault(block.origin, [])
         if of_origin and of_origin[-1].first > block.first:

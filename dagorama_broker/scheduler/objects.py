@@ -184,8 +184,8 @@ class Worker:
         self.lease = lease
         self.slots = [Slot(self, index) for index in range(presence.slots)]
         self.pool: Pool | None = None  #: None: it is granted nothing more
-        self.refuses: dict[int, Mismatch] = {}  #: by the id of a function: why this worker gave such a node back
-        self.deployed: dict[int, str] = {}  #: by the id of a function: hash of the code that it has instead
+        self.refuses: dict[int, Mismatch] = {}  #: by the ID of a function: why this worker gave such a node back
+        self.deployed: dict[int, str] = {}  #: by the ID of a function: hash of the code that it has instead
 
     def mismatch(self, queue: FunctionQueue) -> Mismatch | None:
         """Return why this worker may not run nodes of this function; None: it may."""
@@ -207,9 +207,9 @@ class Pool:
         self.idle: OrderedDict[Slot, None] = OrderedDict()
         #: slots with nodes that may have room, the one that waited longest first
         self.partially_free: dict[Slot, None] = {}
-        self._may: dict[int, bool] = {}  # by the id of a function, as far as asked
+        self._may: dict[int, bool] = {}  # by the ID of a function, as far as asked
         self.offered: dict[FunctionQueue, int] = {}  #: functions' own queues, and the place at which `_heads` has each
-        self._heads: list[tuple[int, int, FunctionQueue]] = []  # heap of (place, id, the function's own queue)
+        self._heads: list[tuple[int, int, FunctionQueue]] = []  # heap of (place, ID, the function's own queue)
 
     @property
     def slots_with_room(self) -> int:
@@ -217,7 +217,7 @@ class Pool:
         return len(self.idle) + len(self.partially_free)
 
     def any_worker(self) -> Worker:
-        """Return one of the workers, which stands for all."""
+        """Return one of the workers, as an example of all."""
         return next(iter(self.workers.values()))
 
     def may_run(self, queue: FunctionQueue) -> bool:
@@ -274,7 +274,7 @@ class Pool:
         return min(heads[1][0], heads[2][0])
 
     def forget(self, queues: set[int]) -> None:
-        """Drop what is known of these functions, by their ids."""
+        """Drop what is known of these functions, by their IDs."""
         for queue in queues.intersection(self._may):
             del self._may[queue]
 

@@ -1,6 +1,6 @@
 """Explains why nodes have not ended: the states of all that they wait for, and what no connected worker may run.
 
-Nothing is changed here, and one call looks at a bounded number of nodes and edges.
+Nothing is changed here, and one call examines a bounded number of nodes and edges.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EACH = 2_000
 class NodeStatus:
     """Counts unfinished nodes by what they wait for, each once."""
 
-    obstacles: dict[int, Obstacle] = field(default_factory=dict)  #: by the id of the function
+    obstacles: dict[int, Obstacle] = field(default_factory=dict)  #: by the ID of the function
     counts: dict[int, int] = field(default_factory=dict)  #: nodes of each of them
     waiting: int = 0
     queued: int = 0  #: nodes that a connected worker may run
@@ -53,7 +53,7 @@ class Explainer:
     def __init__(self, claims: Claims, most: int = MOST) -> None:
         self._claims = claims
         self._left = most
-        self._reasons: dict[int, str | None] = {}  # by the id of a function
+        self._reasons: dict[int, str | None] = {}  # by the ID of a function
 
     def explain(self, nodes: Iterable[Node | None], *, until_one_proceeds: bool = False) -> NodeStatus:
         """Return the states of these nodes and all that they wait for. Ended nodes do not count."""

@@ -13,7 +13,7 @@ from dagorama_broker.scheduler.pools import Pools
 from dagorama_broker.scheduler.queues import FunctionQueue, Head
 from dagorama_broker.scheduler.refusals import Refusals
 
-#: Reasons of a worker that has not the code of a node.
+#: Reasons of a worker that does not have the code of a node.
 ABOUT_CODE = frozenset(
     {ReasonCode.NOT_IMPORTABLE, ReasonCode.OTHER_CODE, ReasonCode.NOT_REGISTERED, ReasonCode.UNCHECKABLE}
 )
@@ -51,7 +51,7 @@ class Offers:
                 pool.withdraw(idle)
 
     def forget_queues(self, ids: set[int]) -> None:
-        """Drop what workers and pools know of these functions, by their ids."""
+        """Drop what workers and pools know of these functions, by their IDs."""
         self.pools.forget(ids)
         self.refusals.forget(ids)
         for worker in self.workers.values():
@@ -87,7 +87,7 @@ class Offers:
                 pool.offer(base, self.graph.head(base))
 
     def satisfied(self) -> list[Worker]:
-        """Return the workers that may leave, because what they wait for has come (see `Until` in broker.proto)."""
+        """Return the workers that may leave, because their condition is met (see `Until` in broker.proto)."""
         if self.graph.starting or self.graph.unnotified:
             return []  # there may be more in a moment
         waiting: Iterable[Worker] = self.until_idle
@@ -112,7 +112,7 @@ class Offers:
     def unschedulable(self, queues: Iterable[FunctionQueue] | None = None) -> list[tuple[FunctionQueue, str]]:
         """Return the queues whose nodes no connected worker may run, and why.
 
-        By default, of all functions with queued nodes.
+        By default it covers all functions with queued nodes.
         """
         queues = self.graph.active.values() if queues is None else queues
         return [(queue, reason) for queue in queues if (reason := self.unschedulable_reason(queue)) is not None]

@@ -147,7 +147,7 @@ class Outcomes(Children):
         return True
 
     def _reported(self, worker: Worker, key: int, attempt: int) -> Node | None:
-        """Return the node whose outcome a worker reports; None: it does not hold the attempt, and is told so."""
+        """Return the node whose outcome a worker reports; None: it does not hold the attempt, and is notified."""
         node = self.claims.held(worker, key, attempt)
         if node is not None and node.pending:
             self.claims.unfuse_early(node)

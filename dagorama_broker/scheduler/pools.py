@@ -64,13 +64,13 @@ class Pools:
             self.join(worker)
 
     def forget(self, queues: set[int]) -> None:
-        """Drop what pools know of these functions, by their ids."""
+        """Drop what pools know of these functions, by their IDs."""
         for pools in self._pools.values():
             for pool in pools.values():
                 pool.forget(queues)
 
     def allow(self, worker: Worker, queues: set[int]) -> None:
-        """Forget that the worker has refused these functions, by their ids."""
+        """Forget that the worker has refused these functions, by their IDs."""
         stale = queues.intersection(worker.refuses)
         if not stale:
             return

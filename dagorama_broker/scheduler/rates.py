@@ -1,4 +1,4 @@
-"""Keeps the gates of rates and shared limits: which queues they limit, whose figures hold, and when they open.
+"""Keeps the gates of rates and shared limits: which queues they limit, whose figures apply, and when they open.
 
 A function's own rate is counted by the function's name, so that it holds over a change of code as well. A queue whose
 gate is closed costs nothing: it is looked at again when its gate opens, and there is one heap of times for all gates.
@@ -77,7 +77,7 @@ class Rates:
             self.join_key(queue, 0.0)
 
     def leave(self, queue: FunctionQueue) -> bool:
-        """Let go of a function's queue; return False if it must stay, because starts are counted for it."""
+        """Release a function's queue; return False if it must stay, because starts are counted for it."""
         name, gates = queue.function.name, queue.gates
         if any(gate.spans or gate.held for gate in gates):
             return False
@@ -110,7 +110,7 @@ class Rates:
         self.watch(gate)
 
     def leave_key(self, queue: FunctionQueue) -> None:
-        """Let go of a key's queue, which has no more nodes; its starts are remembered as long as they count."""
+        """Release a key's queue, which has no nodes left; its starts are remembered as long as they count."""
         gate, queue.gate = queue.gate, None
         if gate is not None:
             gate.queues.pop(queue, None)
@@ -175,11 +175,11 @@ class Rates:
 
     @property
     def next_due(self) -> float | None:
-        """When a gate must be looked at."""
+        """The time at which the first gate must be checked."""
         return self._timers[0][0] if self._timers else None
 
     def watch(self, gate: QueueGate) -> None:
-        """Have a gate looked at in time, after a change of what counts."""
+        """Schedule the next check of a gate, after a change of its counts."""
         when = gate.wake_at()
         if when >= gate.due:
             return
@@ -192,7 +192,7 @@ class Rates:
             heapify(self._timers)
 
     def look(self, now: float, most: int) -> None:
-        """Look at up to `most` gates whose time has come: some open, others have nothing more to remember."""
+        """Check up to `most` gates that are due: some open, others have nothing left to remember."""
         timers, forgotten = self._timers, set[str]()
         while timers and timers[0][0] <= now and most:
             when, _, gate = heappop(timers)
@@ -213,13 +213,13 @@ class Rates:
             self._shrink(name)
 
     def _shrink(self, name: str) -> None:
-        """Give the memory of a table back that had many more keys: a dict does not become smaller by itself."""
+        """Free the memory of a table that had many more keys: a dict does not become smaller by itself."""
         gates = self.of_keys.get(name)
         if gates is not None and getsizeof(gates) > SPARSE * (len(gates) + FEW):
             self.of_keys[name] = dict(gates)
 
     def opened(self, gate: QueueGate) -> None:
-        """Have the queues of a gate looked at, which may have more room than before."""
+        """Note that the queues of a gate may have more room than before."""
         for queue in gate.queues:
             if queue.key:
                 queue.recount()

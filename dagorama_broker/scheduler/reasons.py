@@ -136,7 +136,7 @@ def _pause(node: Node, wall: float) -> Reason:
     tried, of_function = failures.attempts, node.queue.function.delay
     if failures.note or not (tried or of_function or node.delay):
         why = f": {failures.note}" if failures.note else ""  # a restart of the broker forgets it
-        text = f"its worker gave it back, and it is granted again soon{why}"
+        text = f"its worker returned it, and it is granted again soon{why}"
         return Reason(ReasonCode.BACKOFF, text, tried, until=failures.retry_at)
     if not tried:
         text = delay.reason(of_function, failures.retry_at + wall)

@@ -1,6 +1,6 @@
-"""Binds unfinished nodes to other code than they were made with, as a holder of a signing key allows.
+"""Binds unfinished nodes to other code than they were made with, if a holder of a signing key allows it.
 
-The scheduler holds no key. It does what a rebinding says and keeps what was signed with each node that it moves;
+The scheduler holds no key. It applies a rebinding and keeps it, with its signature, for each node that it moves;
 workers check the signature before they run the node.
 """
 
@@ -36,7 +36,7 @@ class ReboundFunction(NamedTuple):
 
 
 class Rebindable(NamedTuple):
-    """Nodes that may be rebound as things stand."""
+    """Nodes that may be rebound at present."""
 
     nodes: list[Node]
     hash: str  #: of the new code
@@ -136,8 +136,8 @@ def _queues_asked_for(claims: Claims, asked: ReboundFunction) -> list[FunctionQu
     queues = [queue for queue in queues if claims.needs_rebinding(queue)]
     if not queues:
         raise FailedPrecondition(
-            f"no connected worker has said that it has other code of {name} than its queued nodes were made with: "
-            "start one that has, or name both, with what they were made and what is to run them"
+            f"no connected worker has reported other code of {name} than the code of its queued nodes: start a worker"
+            " that has it, or name both hashes, of the old code (--from-hash) and of the new code (--hash)"
         )
     return queues
 
@@ -159,7 +159,7 @@ def _refuse_unknown(name: str, queues: Sequence[FunctionQueue], made_with: Colle
     known = {queue.function.hash for queue in queues}
     for hash in made_with:
         if hash not in known:
-            raise NotFound(f"no node of {name} was made with {hash!r}; there are {', '.join(sorted(known))}")
+            raise NotFound(f"no node of {name} was made with {hash!r}; its nodes have {', '.join(sorted(known))}")
 
 
 def _deployed(claims: Claims, name: str, queues: Sequence[FunctionQueue]) -> str:
@@ -170,7 +170,7 @@ def _deployed(claims: Claims, name: str, queues: Sequence[FunctionQueue]) -> str
         return hashes.pop()
     if not hashes:
         raise FailedPrecondition(
-            f"no connected worker has said what code of {name} it has: name the hash of what is to run"
+            f"no connected worker has reported its code of {name}: name the hash of the new code (--hash)"
         )
     raise FailedPrecondition(
         f"connected workers have different code of {name}: name one of {', '.join(sorted(hashes))}"
@@ -192,8 +192,8 @@ def _refuse_unsigned(found: Rebindable, asked: ReboundFunction, rebinding: Rebin
 def _refuse_missing(names: Collection[str], *, has_some: bool) -> None:
     if names and has_some:
         raise FailedPrecondition(
-            f"what was signed does not allow other code for all nodes of {', '.join(sorted(set(names)))}; there are "
-            "others by now, or it was signed for something else: do it again"
+            f"the signed rebinding does not allow other code for all nodes of {', '.join(sorted(set(names)))}: it was "
+            "signed for something else, or there are new nodes by now; sign it again"
         )
     if names:
         raise FailedPrecondition(

@@ -15,7 +15,7 @@ MOST = 10_000
 
 
 class PoolRules(NamedTuple):
-    """The token, queues and taints of workers; workers with the same ones are one pool for people."""
+    """The token, queues and taints of workers; to users, workers with the same ones are one pool."""
 
     owner: str  #: name of the token; empty: any, or none
     include_queues: frozenset[str]
@@ -44,7 +44,7 @@ class Refusals:
         self._count = 0
 
     def note(self, info: WorkerInfo, queue: int, now: float) -> None:
-        """Note that a worker has returned a node of this function, by its id."""
+        """Note that a worker has returned a node of this function, by its ID."""
         rules = rules_of(info)
         for each in {rules, rules.of_any_owner}:
             its = self._at.pop(each, {})  # the pools with the latest ones are last
@@ -55,7 +55,7 @@ class Refusals:
             self._count -= len(self._at.pop(next(iter(self._at))))
 
     def of(self, rules: PoolRules) -> Mapping[int, float]:
-        """Return when workers of this pool have returned nodes, by the ids of functions."""
+        """Return when workers of this pool have returned nodes, by the IDs of functions."""
         return self._at.get(rules, {})
 
     def withdraw(self, rules: PoolRules, queue: int) -> None:
@@ -63,7 +63,7 @@ class Refusals:
         self._count -= self._at[rules].pop(queue, None) is not None
 
     def forget(self, queues: Collection[int]) -> None:
-        """Forget these functions, by their ids."""
+        """Forget these functions, by their IDs."""
         for rules in self._at:
             for queue in queues:
                 if queue in self._at[rules]:

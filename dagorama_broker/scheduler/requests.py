@@ -16,8 +16,8 @@ from dagorama_broker.model.signals import WaitRow
 class Start(NamedTuple):
     """The options with which a user starts an instance."""
 
-    name: str = ""  #: its id, unique among instances of the definition; empty: it has none
-    digest: bytes = b""  #: of what it is started with, if it has an id
+    name: str = ""  #: its ID, unique among instances of the definition; empty: it has none
+    digest: bytes = b""  #: of what it is started with, if it has an ID
     priority: int = 0  #: before the order of creation; higher goes first
     labels: tuple[tuple[str, str], ...] = ()
     hook: Hook | None = None
@@ -25,7 +25,7 @@ class Start(NamedTuple):
 
 
 def name_key(definition: str, name: str) -> bytes:
-    """Return 32 bytes that stand for the id of an instance."""
+    """Return 32 bytes that stand for the ID of an instance."""
     return sha256(f"{len(definition)} {definition}{name}".encode()).digest()
 
 
@@ -33,7 +33,7 @@ class AnnouncedKey(NamedTuple):
     """The cache key of a node, as its caller has computed and signed it."""
 
     key: bytes
-    signature: bytes  #: begins with the id of the signing key
+    signature: bytes  #: begins with the ID of the signing key
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class WorkerInfo:
     leave_when_drained: bool = False
     leave_when_idle: bool = False
     key_ids: frozenset[str] = frozenset()  #: signing keys that it holds, in hexadecimal
-    is_proven: bool = True  #: it has proven that the id is its own
+    is_proven: bool = True  #: it has proven that the ID is its own
     fuses_joins: bool = False  #: it runs a node right after several sources of it that are granted with it
     owner: str = ""  #: name of the token with which it connected; empty: none
 

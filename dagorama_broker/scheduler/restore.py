@@ -73,7 +73,7 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
 
 
 def _rebuild_limits(graph: Graph) -> None:
-    """Have the figures of the youngest nodes hold, and all rates used up: what was started before is not known."""
+    """Apply the limits of the youngest nodes, and count all rates as used up: earlier starts are not known."""
     limited = [queue for queue in graph.queue_by_id.values() if queue.is_limited]
     for queue in limited:
         graph.rates.declare(queue)

@@ -63,12 +63,12 @@ def refuse(graph: Graph, failed: Failed, downstream: bool) -> None:
             given = node.state is not WAITING and not keys.isdisjoint(other.key for other in node.sources)
             if given or node.key in failed.resolving:
                 raise FailedPrecondition(
-                    f"node {_id(node)} has not ended and depends on what is to run again: "
+                    f"node {_id(node)} has not ended and depends on a node that would run again: "
                     "retry when it has ended, or cancel it first"
                 )
         elif node.tolerates and node.state is not RESOLVING and not keys.isdisjoint(node.tolerates):
             raise FailedPrecondition(
-                f"node {_id(node)} has not ended and takes the failure for a value: "
+                f"node {_id(node)} has not ended and takes the failure as a value: "
                 "retry when it has ended, or cancel it first"
             )
 

@@ -31,7 +31,7 @@ class RunTimeEstimate:
         self.short_us = float(WINDOW_US)
 
     def measured(self, microseconds: int) -> None:
-        """Add a run time to the mean, which rises fast and falls slowly: granting too little is the smaller fault."""
+        """Add a run time to the mean, which rises fast and falls slowly, because it is better to grant too little."""
         mean = self.mean_us
         if mean is None:
             self.mean_us = float(microseconds)

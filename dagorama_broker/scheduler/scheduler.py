@@ -1,4 +1,4 @@
-"""The scheduler: what clients, workers and time do to it. No IO, no clock, no chance; time comes as an argument.
+"""The scheduler, as clients, workers and time drive it. No IO, no clock, no randomness; time comes as an argument.
 
 `Scheduler` has eight layers, each in its own module: views, children, outcomes, cached values, workers,
 administration, signals, and here steps, submissions and retries. Each verb changes everything it must, or refuses and
@@ -147,7 +147,7 @@ class Scheduler(Signals):
     ) -> None:
         """Make instances and nodes, all or none. Raises InvalidArgument, NotFound, Conflict or ResourceExhausted.
 
-        `known` has ended nodes by the ids that the blocks name, `stored` instances that are not in memory; both were
+        `known` has ended nodes by the IDs that the blocks name, `stored` instances that are not in memory; both were
         read from the store.
         """
         for block in blocks:

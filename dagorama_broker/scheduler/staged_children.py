@@ -104,7 +104,7 @@ def own_origin(node: Node, blocks: Sequence[NewNodes]) -> bytes:
 
 
 def promised(plan: SubmissionPlan, own: bytes, refs: Sequence[int], foreign: Sequence[bytes]) -> tuple[Node, ...]:
-    """Return the nodes that a result names: children, whose origin is `own`, by counter, others by id.
+    """Return the nodes that a result names: children, whose origin is `own`, by counter, others by ID.
 
     Raises InvalidArgument or NotFound.
     """

@@ -80,7 +80,7 @@ class Starts(Offers):
     def pause_key(self, node: Node, seconds: float) -> bool:
         """Grant no nodes with the key or the shared limit of this one for some seconds; return False if it has none.
 
-        Nodes that wait behind others in their processes are asked back; they may have started by then.
+        Nodes that wait behind others in their processes are taken back, unless they have started by then.
         """
         graph, what = self.graph, pausable_key(node.queue)
         if what is None:

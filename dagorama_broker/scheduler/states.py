@@ -204,7 +204,7 @@ class States(Names):
         return None if queue.is_paused or (queue.gates and queue.is_closed) else oldest(queue, self.first)
 
     def set_paused(self, name: str, row: PausedQueueRow | None) -> None:
-        """Stop granting nodes of a queue, or go on with it; nodes that workers hold run."""
+        """Stop granting nodes of a queue, or resume it; nodes that workers hold continue."""
         if row is not None:
             self.paused[name] = row
             self.changes.paused.append(row)

@@ -31,7 +31,7 @@ class SubmissionPlan:
         known: Mapping[bytes, Node],
         reservation: Reservation | None = None,
     ) -> None:
-        """`known` has ended nodes, read from the store, by the ids that the blocks name.
+        """`known` has ended nodes, read from the store, by the IDs that the blocks name.
 
         Without a reservation the plan is complete at once, or raises InvalidArgument, NotFound or Conflict. With one,
         the caller completes it by `steps`.
@@ -57,7 +57,7 @@ class SubmissionPlan:
     # --- names ----------------------------------------------------------------------------------------
 
     def find(self, id: bytes) -> Node | None:
-        """Return a planned, unfinished or known node by its 16-byte id."""
+        """Return a planned, unfinished or known node by its 16-byte ID."""
         return self.at(id[:12], int.from_bytes(id[12:], "big")) or self._known.get(id)
 
     def at(self, origin: bytes, counter: int) -> Node | None:

@@ -33,7 +33,7 @@ REASONS: dict[tuple[State, State], str] = {
     (CLAIMED, COMPLETED): "returned a value",
     (CLAIMED, RESOLVING): "returned promises",
     (CLAIMED, BACKOFF): "failed, attempts left; its workers are lost often; or its large values are away",
-    (CLAIMED, QUEUED): "worker lost, or given back",
+    (CLAIMED, QUEUED): "worker lost, or returned",
     (CLAIMED, WAITING): "a source it was sent along with has no value for it, or another node computes the same",
     (CLAIMED, FAILED): "failed, no attempts left",
     (CLAIMED, CANCELLED): "cancelled",

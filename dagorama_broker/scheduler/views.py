@@ -52,7 +52,7 @@ class Views:
 
     @property
     def instances(self) -> Mapping[bytes, Instance]:
-        """Instances with an unfinished node, by id."""
+        """Instances with an unfinished node, by ID."""
         return self.graph.instances
 
     @property
@@ -81,11 +81,11 @@ class Views:
         return self.graph.next_instance
 
     def node(self, id: bytes) -> Node | None:
-        """Return an unfinished node by its 16-byte id."""
+        """Return an unfinished node by its 16-byte ID."""
         return self.graph.find(id)
 
     def instance(self, id: bytes) -> Instance | None:
-        """Return an instance with an unfinished node by its 16-byte id."""
+        """Return an instance with an unfinished node by its 16-byte ID."""
         return self.graph.instances.get(id)
 
     def unfinished_of(self, instance: bytes) -> Iterator[Node]:
@@ -124,12 +124,12 @@ class Views:
 
     @property
     def function_queues(self) -> Mapping[int, FunctionQueue]:
-        """The queues of all functions, by the id of the function."""
+        """The queues of all functions, by the ID of the function."""
         return self.graph.queue_by_id
 
     @property
     def active_queues(self) -> Mapping[int, FunctionQueue]:
-        """The queues of functions with a queued node, by the id of the function."""
+        """The queues of functions with a queued node, by the ID of the function."""
         return self.graph.active
 
     @property
@@ -194,7 +194,7 @@ class Views:
 
     @property
     def workers(self) -> Mapping[bytes, Worker]:
-        """Connected workers, by id."""
+        """Connected workers, by ID."""
         return self.claims.workers
 
     def is_connected(self, worker: Worker) -> bool:

@@ -51,15 +51,15 @@ class Workers(CachedValues):
     def connect(self, presence: WorkerInfo, held: Iterable[tuple[int, int, int]], now: float) -> Worker:
         """Connect a worker that holds these nodes, as (node key, attempt, slot). Void claims are refused.
 
-        It replaces an earlier session under its id. `held` is trusted: the caller has checked that these attempts were
-        granted to this worker. Raises FailedPrecondition if another session is open under an id that is not proven.
+        It replaces an earlier session under its ID. `held` is trusted: the caller has checked that these attempts were
+        granted to this worker. Raises FailedPrecondition if another session is open under an ID that is not proven.
         """
         known = self.claims.workers.get(presence.id)
         if known is not None:
             if not presence.is_proven:
                 raise FailedPrecondition(
-                    "another worker is connected under this id, and this one cannot prove that the id is its own:"
-                    " send the secret that the id is made of, or use another id"
+                    "another worker is connected under this ID, and this one cannot prove that the ID is its own:"
+                    " send the secret that the ID is made of, or use another ID"
                 )
             self.disconnect(known, now)
         worker = self.claims.add(presence, now, self.timing.lease)

@@ -23,7 +23,7 @@ from dagorama_broker.model.rows import Changes, OutcomeRow
 from dagorama_broker.store.objects.large_objects import LargeObjects
 from dagorama_broker.store.view import Queries, StoreView
 
-#: Number of removed instances whose ids a store remembers, the latest.
+#: Number of removed instances whose IDs a store remembers, the latest.
 REMEMBERED = 100_000
 #: Length of a store's secret.
 SECRET_BYTES = 32
@@ -113,7 +113,7 @@ class Store(Known, Queries, Protocol):
         ...
 
     def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
-        """Return nodes by 16-byte id, without unknown ones."""
+        """Return nodes by 16-byte ID, without unknown ones."""
         ...
 
     def ended(self, keys: Sequence[int]) -> list[EndedNode]:
@@ -136,7 +136,7 @@ class Store(Known, Queries, Protocol):
         ...
 
     def used_ids(self, after: bytes, most: int) -> list[bytes]:
-        """Return up to `most` ids of instances, removed ones too, and origins of nodes after this one, in their order.
+        """Return up to `most` IDs of instances, removed ones too, and origins of nodes after this one, in their order.
 
         The broker may call it in a thread of its own while it commits in another one.
         """
@@ -164,7 +164,7 @@ class Store(Known, Queries, Protocol):
         ...
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
-        """Return ids of the functions of up to `most` nodes after this key, also of functions that they are rebound to.
+        """Return IDs of the functions of up to `most` nodes after this key, also of functions that they are rebound to.
 
         Also return the last key that was read; None if there are no more nodes.
         """

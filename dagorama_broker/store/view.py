@@ -31,7 +31,7 @@ class Queries(Protocol):
         ...
 
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
-        """Return 16-byte ids by node key. Raise StoreError if a key is missing."""
+        """Return 16-byte IDs by node key. Raise StoreError if a key is missing."""
         ...
 
     def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
@@ -51,7 +51,7 @@ class Queries(Protocol):
         ...
 
     def instance(self, id: bytes) -> StoredInstance | None:
-        """Return an instance by its 16-byte id, with its signals."""
+        """Return an instance by its 16-byte ID, with its signals."""
         ...
 
     def waits(self, keys: Collection[int]) -> dict[int, WaitRow]:
@@ -80,7 +80,7 @@ class StoreView(Queries, Protocol):
         ...
 
     def counts(self, id: bytes) -> tuple[StoredInstance, list[FunctionCount]] | None:
-        """Return an instance by its 16-byte id, and count its nodes by function and state, all at one moment.
+        """Return an instance by its 16-byte ID, and count its nodes by function and state, all at one moment.
 
         Checksums of nodes are not compared.
         """
@@ -94,11 +94,11 @@ class StoreView(Queries, Protocol):
         ...
 
     def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
-        """Return up to `most` ids of instances from `low` to `high`, both included, in their order."""
+        """Return up to `most` IDs of instances from `low` to `high`, both included, in their order."""
         ...
 
     def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
-        """Return up to `most` node ids of an instance, by its key, from `low` to `high` inclusive, in their order."""
+        """Return up to `most` node IDs of an instance, by its key, from `low` to `high` inclusive, in their order."""
         ...
 
     def list_instances(self, asked: InstanceQuery) -> ListedInstances:
@@ -129,7 +129,7 @@ class StoreView(Queries, Protocol):
         ...
 
     def ids_at(self, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
-        """Return the ids of the nodes with these ordinals in an instance, by its key; others are left out."""
+        """Return the IDs of the nodes with these ordinals in an instance, by its key; others are left out."""
         ...
 
     def places(self, keys: Collection[int]) -> dict[int, NodePlace]:

@@ -24,12 +24,12 @@ from dagorama_check.analysis.values import (
 
 
 class Bindings(Frame):
-    """Looks at targets and attributes."""
+    """Analyzes targets and attributes."""
 
     # --- targets
 
     def bind(self, target: ast.expr, value: Value) -> None:
-        """Look at an assignment of a value to a target."""
+        """Analyze an assignment of a value to a target."""
         if isinstance(target, ast.Name):
             self.scope.bind(target.id, value)
         elif isinstance(target, ast.Tuple | ast.List):

@@ -35,7 +35,7 @@ GREEDY = "greedy_execution"
 
 
 class Calls(LibraryCalls):
-    """Looks at calls."""
+    """Analyzes calls."""
 
     def _call(self, node: ast.Call) -> Value:
         function = node.func
@@ -195,7 +195,7 @@ class Calls(LibraryCalls):
         return made_at(node.lineno, found)
 
     def _followed(self, function: Function, parameters: dict[str, Value]) -> Followed:
-        """Look at a function with these parameters, to learn what a call returns and does with them."""
+        """Analyze a function with these parameters, to learn what a call returns and does with them."""
         if len(self.following) >= DEEPEST or function in self.following:
             return Followed(UNKNOWN, [])
         results = self.module.results if function.scope.lasts else None
@@ -221,7 +221,7 @@ class Calls(LibraryCalls):
         return Followed(as_result(frame.result_of(function, parameters)), uses)
 
     def result_of(self, function: Function, parameters: dict[str, Value]) -> Value:
-        """Look at the body of a function; return what a call returns."""
+        """Analyze the body of a function; return what a call returns."""
         node = function.node
         self.scope.own = frozenset(parameters)
         for name, value in parameters.items():

@@ -25,7 +25,7 @@ _CHANGES = {"append", "extend", "insert", "remove", "clear", "reverse", "sort", 
 
 
 class DataMethods(Bindings):
-    """Looks at calls of methods of containers and of literals."""
+    """Analyzes calls of methods of containers and of literals."""
 
     def method_of_data(self, node: ast.Call, method: ast.Attribute, base: Value, arguments: Arguments) -> Value:
         """Return the result of a method of a container or of a literal."""
@@ -77,7 +77,7 @@ class DataMethods(Bindings):
         return PLAIN
 
     def _format(self, node: ast.Call, text: str, arguments: Arguments) -> None:
-        """Look at `text.format(...)`: the fields that show the text of a promise."""
+        """Analyze `text.format(...)`: the fields that show the text of a promise."""
         try:
             fields = [(name, conversion) for _, name, _, conversion in Formatter().parse(text) if name is not None]
         except ValueError:  # it raises when it runs, with or without promises

@@ -15,7 +15,7 @@ _CLASS_DECORATORS_WITHOUT_EFFECT = {"dataclass", "final"}
 
 
 class Definitions(Expressions):
-    """Looks at statements that define something or import it."""
+    """Analyzes statements that define something or import it."""
 
     # --- imports
 

@@ -22,10 +22,10 @@ from dagorama_check.analysis.values import (
 
 
 class Displays(Calls):
-    """Looks at expressions that make containers, and at expressions that take items out."""
+    """Analyzes expressions that make containers, and expressions that take items out."""
 
     def condition(self, node: ast.expr, use: str) -> None:
-        """Look at an expression whose truth decides."""
+        """Analyze an expression whose truth decides."""
         self.misuse("DAG001", node, self.value_of(node), use)
 
     def _list(self, node: ast.List) -> Value:
@@ -98,7 +98,7 @@ class Displays(Calls):
         return found[-1]
 
     def _bind_each(self, generators: list[ast.comprehension], first: Value) -> None:
-        """Look at the parts of a comprehension with `for`; the first is iterated in any case, and is known already."""
+        """Analyze the parts of a comprehension with `for`; the first is iterated in any case, and is known already."""
         for index, generator in enumerate(generators):
             given = generator.iter
             value = self.iterated(given, self.value_of(given), "iteration") if index else first

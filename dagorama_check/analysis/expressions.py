@@ -38,7 +38,7 @@ _AS_TEXT = (-1, ord("s"))
 
 
 class Expressions(Displays):
-    """Looks at expressions."""
+    """Analyzes expressions."""
 
     def value_of(self, node: ast.expr) -> Value:
         look: Callable[[ast.expr], Value] = getattr(self, f"_{type(node).__name__.lower()}", self._others)
@@ -82,7 +82,7 @@ class Expressions(Displays):
         return PLAIN
 
     def _formatted(self, node: ast.BinOp, template: str, value: Value) -> Value:
-        """Look at `template % value`."""
+        """Analyze `template % value`."""
         found = [match for match in _CONVERSION.finditer(template) if match[0] != "%%"]
         if any(match[1] or "*" in (match[2], match[3]) for match in found):
             return PLAIN
@@ -157,7 +157,7 @@ class Expressions(Displays):
             self.misuse("DAG002", node, right, use)
 
     def _membership(self, node: ast.Compare, left: Value, right: Value, use: str) -> None:
-        """Look at `left in right`, for lists, tuples and ranges, whose items are compared one by one."""
+        """Analyze `left in right`, for lists, tuples and ranges, whose items are compared one by one."""
         if not isinstance(right, Items | Fixed) or right.kind not in ("list", "range", "tuple"):
             return
         items = right.items if isinstance(right, Fixed) else (right.item,)
@@ -186,7 +186,7 @@ class Expressions(Displays):
         return function
 
     def add_body(self, function: Function) -> None:
-        """Have a function looked at by itself later."""
+        """Put a function on the list of functions that are analyzed by themselves."""
         if not self.is_followed:
             decorator = function.decorator
             around = self.body

@@ -1,4 +1,4 @@
-"""One function, class or module while it is looked at: its variables, and what is found in it.
+"""One function, class or module while it is analyzed: its variables, and what is found in it.
 
 The rule: something is reported only if it certainly goes wrong when the code runs.
 """
@@ -19,7 +19,7 @@ from dagorama_check.analysis.values import Awaitable, Promise, Value, item_of, j
 BUDGET = 50_000
 #: Calls within calls that are followed.
 DEEPEST = 4
-#: Expressions within expressions, and blocks within blocks, that are looked at.
+#: Expressions within expressions, and blocks within blocks, that are analyzed.
 NESTING = 100
 
 
@@ -30,7 +30,7 @@ class Sink(Protocol):
 
 
 class Body(NamedTuple):
-    """A function that is still to be looked at by itself."""
+    """A function that is still to be analyzed by itself."""
 
     function: Function
     is_node: bool  #: it is decorated, or inside of a function that is
@@ -70,7 +70,7 @@ class Module(Protocol):
 
 
 class Frame:
-    """The state of looking at a piece of code; subclasses know what statements and expressions do."""
+    """The state of analyzing a piece of code; subclasses know what statements and expressions do."""
 
     def __init__(self, module: Module, scope: Scope, body: Body | None = None, sink: Sink | None = None) -> None:
         self.module = module
@@ -79,7 +79,7 @@ class Frame:
         self.sink = sink or module.sink
         self.depth = 0  #: of calls that are followed
         self.following: tuple[Function, ...] = ()
-        self.is_followed = False  #: it is looked at for a caller, who alone is told
+        self.is_followed = False  #: it is analyzed for a caller, who alone is told
         self.returned: list[Value] = []
         self.yielded: list[Value] = []
         self.silence = 0  #: of blocks in which errors are expected
@@ -89,11 +89,11 @@ class Frame:
 
     @abstractmethod
     def value_of(self, node: ast.expr) -> Value:
-        """Look at an expression, and return what is known of its value."""
+        """Analyze an expression, and return what is known of its value."""
 
     @abstractmethod
     def run(self, body: list[ast.stmt]) -> bool:
-        """Look at statements; return whether the code behind them can be reached."""
+        """Analyze statements; return whether the code behind them can be reached."""
 
     @property
     def is_node(self) -> bool:
@@ -133,7 +133,7 @@ class Frame:
 
     @contextmanager
     def maybe(self) -> Iterator[None]:
-        """Look at something that may be skipped."""
+        """Analyze something that may be skipped."""
         self.conditions += 1
         try:
             yield
@@ -142,7 +142,7 @@ class Frame:
 
     @contextmanager
     def silent(self, is_expected: bool) -> Iterator[None]:
-        """Look at something in which errors may be expected."""
+        """Analyze something in which errors may be expected."""
         self.silence += is_expected
         try:
             yield
@@ -150,7 +150,7 @@ class Frame:
             self.silence -= is_expected
 
     def alternatives(self, ways: list[Callable[[], bool]]) -> bool:
-        """Look at blocks of which one runs; return whether one of them reaches its end."""
+        """Analyze blocks of which one runs; return whether one of them reaches its end."""
         before, reached = self.scope.names, []
         for way in ways:
             self.scope.names = dict(before)

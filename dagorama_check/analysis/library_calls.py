@@ -58,7 +58,7 @@ _READS_TEXT = {"", "r", "rt", "tr"}
 
 
 class LibraryCalls(DataMethods):
-    """Looks at calls of functions whose code is not checked."""
+    """Analyzes calls of functions whose code is not checked."""
 
     @abstractmethod
     def called(self, node: ast.Call, callee: Value, arguments: Arguments) -> Value: ...

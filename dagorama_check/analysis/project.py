@@ -1,4 +1,4 @@
-"""The checked files as modules that import one another, and the order in which they are looked at."""
+"""The checked files as modules that import one another, and the order in which they are analyzed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Project:
         return [module for module in self.all if module.name in found]
 
     def find(self, name: str) -> ModuleAnalysis | None:
-        """Return the module with this name, after its statements have been looked at."""
+        """Return the module with this name, after its statements have been analyzed."""
         module = self.modules.get(name)
         if module is not None:
             module.look()
@@ -122,7 +122,7 @@ class ModuleAnalysis:
     # --- looking
 
     def look(self) -> None:
-        """Look at the statements of the module, once; a module that imports it meanwhile sees what is known by then."""
+        """Analyze the statements of the module, once; a module that imports it meanwhile sees what is known by then."""
         if self._has_begun:
             return
         self._has_begun = True
@@ -147,7 +147,7 @@ class ModuleAnalysis:
 
 
 def _parameters(function: Function) -> dict[str, Value]:
-    """Return what is known of parameters of which no call is looked at: nodes get values."""
+    """Return what is known of parameters of which no call is analyzed: nodes get values."""
     names = parameters_of(function.node)
     found: dict[str, Value] = dict.fromkeys(names, PLAIN if function.decorator else UNKNOWN)
     cls = function.owner
@@ -162,7 +162,7 @@ def _parameters(function: Function) -> dict[str, Value]:
 
 
 def look_at(sources: list[Source]) -> None:
-    """Look at all files; their sinks get the findings."""
+    """Analyze all files; their sinks get the findings."""
     project = Project(sources)
     modules = project.concerned()
     for module in modules:

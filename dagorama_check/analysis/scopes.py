@@ -1,4 +1,4 @@
-"""The variables of a module, a class or a function while it is looked at."""
+"""The variables of a module, a class or a function while it is analyzed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 class Scope:
     """Variables, within the scope of the code around them.
 
-    `names` has the values at the point that is looked at. Functions that are defined here see `ever` instead, because
+    `names` has the values at the point that is analyzed. Functions that are defined here see `ever` instead, because
     they run at any time: what a variable may be anywhere.
     """
 

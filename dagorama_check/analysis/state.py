@@ -48,7 +48,7 @@ class Uses:
 def lost_state(cls: Class, known: dict[ast.AST, Uses]) -> Iterator[tuple[ast.Attribute, str]]:
     """Yield the assignments to attributes of `self` whose value certainly gets lost, and say why.
 
-    `known` has the uses of the methods that were looked at before, for other classes of a family.
+    `known` has the uses of the methods that were analyzed before, for other classes of a family.
     """
     if not cls.is_definition or not cls.is_known:
         return

@@ -25,7 +25,7 @@ from dagorama_check.analysis.values import (
 
 
 class Interpreter(Definitions):
-    """Looks at statements, in the order in which they run."""
+    """Analyzes statements, in the order in which they run."""
 
     def run(self, body: list[ast.stmt]) -> bool:
         if self.module.nesting >= NESTING:
@@ -132,7 +132,7 @@ class Interpreter(Definitions):
         return self.alternatives([partial(self.run, node.body), partial(self.run, node.orelse)])
 
     def _while(self, node: ast.While) -> bool:
-        # The condition is looked at twice: as it is before the first round, and before any other.
+        # The condition is analyzed twice: as it is before the first round, and before any other.
         self.condition(node.test, "the condition of `while`")
         self.scope.forget(self.module.names.bound_in(node, [node]))
         self.condition(node.test, "the condition of `while`")
@@ -151,7 +151,7 @@ class Interpreter(Definitions):
     _asyncfor = _for
 
     def _loop(self, body: list[ast.stmt], orelse: list[ast.stmt], before: dict[str, Value] | None = None) -> None:
-        """Look at the body of a loop, which may run any number of times, and at its `else`."""
+        """Analyze the body of a loop, which may run any number of times, and its `else`."""
         ways = [before if before is not None else dict(self.scope.names)]
         self.jumps.append([])
         self.scope.names = dict(self.scope.names)

@@ -33,7 +33,7 @@ NOTHING = Marker("nothing")
 class Promise(Value):
     maker: str  #: the method whose value it stands for
     line: int  #: where it is made
-    is_argument: bool = False  #: it comes from the caller of the function that is looked at
+    is_argument: bool = False  #: it comes from the caller of the function that is analyzed
     is_attached: bool = False  #: of an instance that may have ended already
 
 

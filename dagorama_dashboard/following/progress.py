@@ -1,4 +1,4 @@
-"""The progress of instances whose pages are open: one stream for each, whose latest message all parts of a page use."""
+"""The progress of instances whose pages are open: one stream for each, whose latest message the whole page uses."""
 
 from __future__ import annotations
 

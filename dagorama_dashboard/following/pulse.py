@@ -51,7 +51,7 @@ class Pulse:
 
 
 class Pulses:
-    """One pulse for each token, as long as somebody listens to it."""
+    """One pulse for each token, as long as it has listeners."""
 
     def __init__(self) -> None:
         self._pulses: dict[str, Pulse] = {}

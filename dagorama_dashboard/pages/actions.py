@@ -41,7 +41,7 @@ class Target(NamedTuple):
     action: str
     instances: tuple[bytes, ...] = ()
     node: bytes = b""
-    name: str = ""  #: of a queue, a function or a schedule; the hexadecimal id of a worker
+    name: str = ""  #: of a queue, a function or a schedule; the hexadecimal ID of a worker
     search: str = ""  #: all instances that match
     state: str = ""
     is_search: bool = False
@@ -56,7 +56,7 @@ def _target(fields: Form) -> Target:
         instances = tuple(UUID(text).bytes for text in dict.fromkeys(fields.all("id")))
         node = UUID(fields.get("node")).bytes if fields.get("node") else b""
     except ValueError:
-        raise RequestRejected("an id in the request is not one of an instance or a node") from None
+        raise RequestRejected("an ID in the request is not one of an instance or a node") from None
     return Target(
         action, instances, node, fields.get("name"), fields.get("q"), fields.get("state"), bool(fields.get("all")),
         group_in(fields),
@@ -99,7 +99,7 @@ async def _matching(look: Look, target: Target) -> list[pb.InstanceInfo]:
     """Return the instances of a search that the action can change."""
     search = search_of(target.search, target.state)
     if search.digits:
-        raise RequestRejected("an id names one instance: choose it in the list")
+        raise RequestRejected("an ID names one instance: choose it in the list")
     found: list[pb.InstanceInfo] = []
     search.request.limit = 1_000
     while True:
@@ -228,7 +228,7 @@ async def _drain(look: Look, target: Target) -> str:
     try:
         worker = bytes.fromhex(target.name)
     except ValueError:
-        raise RequestRejected(f"{target.name!r} is not the id of a worker") from None
+        raise RequestRejected(f"{target.name!r} is not the ID of a worker") from None
     reply = await look.ask("DrainWorker", pb.DrainWorkerRequest(worker=worker))
     return f"{reply.name} finishes {pluralize(reply.held, 'node', 'nodes')} and leaves"
 

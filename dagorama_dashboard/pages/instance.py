@@ -42,12 +42,12 @@ FILTERS = (
 
 
 def instance_id(look: Look) -> bytes:
-    """Return the id in the path. Raises NotFound."""
+    """Return the ID in the path. Raises NotFound."""
     text = look.request.path_params["instance"]
     try:
         return UUID(text).bytes
     except ValueError:
-        raise NotFound(f"{text!r} is not the id of an instance") from None
+        raise NotFound(f"{text!r} is not the ID of an instance") from None
 
 
 async def instance(look: Look) -> Content:
@@ -125,7 +125,7 @@ class Table(NamedTuple):
     """A page of nodes."""
 
     nodes: list[pb.NodeInfo]
-    names: dict[bytes, int]  #: ordinals of root causes, by id
+    names: dict[bytes, int]  #: ordinals of root causes, by ID
     more: int
 
 
@@ -162,7 +162,7 @@ def _microseconds(text: str) -> int:
 
 
 async def ordinals(look: Look, ids: set[bytes]) -> dict[bytes, int]:
-    """Return the ordinals of nodes, by id, as far as the broker knows them."""
+    """Return the ordinals of nodes, by ID, as far as the broker knows them."""
     if not ids:
         return {}
     reply = await look.ask("NameNodes", pb.NameNodesRequest(node=sorted(ids)[:1_000]))

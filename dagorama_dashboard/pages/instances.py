@@ -17,10 +17,10 @@ STATES = {"": "all", "unfinished": "unfinished", "failed": "failed"}
 
 
 class Search(NamedTuple):
-    """A search as the broker takes it, and the beginning of an id that it may contain."""
+    """A search as the broker takes it, and the beginning of an ID that it may contain."""
 
     request: pb.ListInstancesRequest
-    digits: str  #: the first digits of an id; empty: none were typed
+    digits: str  #: the first digits of an ID; empty: none were typed
 
 
 def search_of(text: str, state: str = "") -> Search:

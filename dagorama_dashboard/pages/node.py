@@ -135,12 +135,12 @@ def attempts_of(details: pb.NodeDetails) -> list[Attempt]:
 
 
 async def by_id(look: Look) -> Response:
-    """Return the way from the id of a node to its page."""
+    """Return the way from the ID of a node to its page."""
     text = look.request.path_params["node"]
     try:
         id = UUID(text).bytes
     except ValueError:
-        raise NotFound(f"{text!r} is not the id of a node") from None
+        raise NotFound(f"{text!r} is not the ID of a node") from None
     reply = await look.ask("NameNodes", pb.NameNodesRequest(node=[id]))
     if not reply.names:
         raise NotFound(f"the broker knows no node {text}")

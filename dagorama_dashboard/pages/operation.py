@@ -80,7 +80,7 @@ async def queues(look: Look) -> Content:
 
 
 async def schedules(look: Look) -> Content:
-    """Return schedules by their ids, with their next times and last instances."""
+    """Return schedules by their IDs, with their next times and last instances."""
     asked = pb.ListSchedulesRequest(after=look.query("after"), limit=MOST_SCHEDULES)
     found = await look.recent("ListSchedules", asked, 0.9)
     return Content("schedules.html", "Schedules", {"found": found}, section="schedules")

@@ -113,7 +113,7 @@ async def send(look: Look) -> Response:
     try:
         instance = UUID(form.get("id")).bytes
     except ValueError:
-        raise RequestRejected("the id in the request is not one of an instance") from None
+        raise RequestRejected("the ID in the request is not one of an instance") from None
     try:
         request = pb.SendSignalRequest(instance=instance, name=name, value=value_of(form), key=form.get("key"))
         reply = await look.viewer.ask("SendSignal", request)

@@ -108,7 +108,7 @@ def uuid(id: bytes) -> str:
 
 
 def short(id: bytes) -> str:
-    """Return the first digits of an id, which usually are enough to name it."""
+    """Return the first digits of an ID, which usually are enough to name it."""
     return id.hex()[:8]
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from dagorama.errors import RequestRejected
 
 FORM = "application/x-www-form-urlencoded"
-#: Fields of a form: the ids of the instances on a page, several times.
+#: Fields of a form: the IDs of the instances on a page, several times.
 MOST_FIELDS = 2_000
 
 

@@ -27,7 +27,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-#: Bytes of the body of a request: the ids of a thousand instances.
+#: Bytes of the body of a request: the IDs of a thousand instances.
 LONGEST_BODY = 64 << 10
 
 

@@ -132,7 +132,7 @@ async def _sleep(look: Look, seconds: float) -> None:
 
 
 def sent(text: str, event: str = "", id: int | None = None) -> str:
-    """Return a server-sent message. The browser names the last id when it opens the stream again.
+    """Return a server-sent message. The browser names the last ID when it opens the stream again.
 
     A carriage return would end a line, so that text of others could add fields; in HTML it is a newline anyway.
     """

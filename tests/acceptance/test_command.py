@@ -376,7 +376,7 @@ def test_ids_may_be_cut_and_written_with_or_without_dashes(broker: LaunchedBroke
     assert run("cancel", short, str(promise.identifier)) == "1 node cancelled\n"
     assert run("cancel", short, promise.identifier.hex[:8]) == "0 nodes cancelled\n"
     code, said = refusal("show", "0123" if short[:4] != "0123" else "3210")
-    assert (code, "dagorama: no instance has an id that begins with" in said) == (1, True)
+    assert (code, "dagorama: no instance has an ID that begins with" in said) == (1, True)
 
 
 def test_a_list_that_was_cut_says_so(broker: LaunchedBroker) -> None:

@@ -167,7 +167,7 @@ def test_a_setting_that_is_wrong_ends_it_with_the_sentence_of_the_process(folder
     assert "this ends dagorama dev" in ended.stderr
 
 
-def test_output_that_nobody_reads_ends_nothing(folder: Path) -> None:
+def test_unread_output_does_not_end_a_process(folder: Path) -> None:
     with running(folder, "flow.py") as dev:
         assert dev.process.stdout is not None
         dev.process.stdout.close()

@@ -1,4 +1,4 @@
-"""Eager functions from end to end: children run while their parent does, and go with a run that comes to nothing."""
+"""Eager functions from end to end: children run while their parent does, and go with a run that is aborted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def broker() -> Iterator[None]:
 
 
 class Meeting(DAGDefinition):
-    """The entry node ends only when both of its children run beside it."""
+    """The entry node ends only when both of its children run next to it."""
 
     @dagorama(stream_children=True).syncfn
     def entrypoint(self, folder: str) -> Any:
@@ -81,7 +81,7 @@ def number_of(folder: str) -> int:
 
 
 class Repeating(DAGDefinition):
-    """Its first run makes children, waits until one of them has run and another runs, and comes to nothing."""
+    """Its first run makes children, waits until one of them has run and another runs, and is aborted."""
 
     def entrypoint(self, notes: str, folder: str, how: str) -> Any:
         return self.work(notes, folder, how)
@@ -117,9 +117,7 @@ class Repeating(DAGDefinition):
 
 
 @pytest.mark.parametrize("how", ["raises", "dies"])
-def test_the_retry_of_a_run_that_came_to_nothing_has_its_own_children_and_they_run_once(
-    tmp_path: Path, how: str
-) -> None:
+def test_the_retry_of_an_aborted_run_has_its_own_children_and_they_run_once(tmp_path: Path, how: str) -> None:
     notes, folder = tmp_path / "notes", tmp_path / "met"
     folder.mkdir()
     with launch_workers(2):

@@ -240,6 +240,6 @@ def test_a_delayed_node_runs_after_its_delay(worker: None) -> None:
     assert value_of(Limited(), "delayed", "") - began >= HANGS
 
 
-def test_a_node_that_nobody_takes_fails_after_its_queue_timeout(worker: None) -> None:
+def test_a_node_that_no_worker_takes_fails_after_its_queue_timeout(worker: None) -> None:
     failure = failure_of(Limited(), "unwanted", "")
     assert type(failure) is QueueTimeout

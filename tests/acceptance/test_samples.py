@@ -91,7 +91,7 @@ def test_another_process_resolves_what_one_that_has_ended_spawned() -> None:
     assert output_of("reattach").splitlines()[-1] == "Another process resolved it: 30"
 
 
-def test_an_order_waits_for_a_person_and_takes_its_default_if_nobody_decides() -> None:
+def test_an_order_waits_for_a_person_and_takes_its_default_after_the_timeout() -> None:
     assert output_of("approval").splitlines() == [
         "table: not shipped, no decision was made",
         "chair: shipped for 196.00, approved by Ada",
@@ -134,7 +134,7 @@ def test_a_service_accepts_reports_and_streams() -> None:
         "PUT 202 /jobs/order-42",
         "other arguments: 409",
         "no number: 400",
-        "another id: 404",
+        "another ID: 404",
         "stream: the instance has ended",
         "GET COMPLETED 2470",
     ]

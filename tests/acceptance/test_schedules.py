@@ -37,7 +37,7 @@ class JsonTicks(DAGDefinition, codec="json"):
 
 
 def ids() -> list[str]:
-    """Return the ids of all instances, oldest first."""
+    """Return the IDs of all instances, oldest first."""
     return [info.name for info in reversed(connection().list_instances().instances)]
 
 

@@ -177,7 +177,7 @@ def submitted(key_id: bytes, envelope: bytes) -> tuple[DAGInstance, DAGPromise[o
     return DAGInstance(UUID(bytes=instance), Adding()), restore_promise(origin + bytes(4), instance, None, None)
 
 
-def test_whoever_holds_no_key_can_make_no_worker_run_anything(broker: LaunchedBroker, tmp_path: Path) -> None:
+def test_without_a_key_no_caller_can_make_a_worker_run_anything(broker: LaunchedBroker, tmp_path: Path) -> None:
     bomb = Bomb(tmp_path / "went off")
     with launch_workers(1):
         submitted(b"", bomb.envelope)

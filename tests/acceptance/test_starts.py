@@ -1,4 +1,4 @@
-"""`start` with ids, labels and priorities: idempotent in clients, batches and nodes."""
+"""`start` with IDs, labels and priorities: idempotent in clients, batches and nodes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Later(DAGDefinition):
 
 
 class Parent(DAGDefinition):
-    """Starts others by their ids."""
+    """Starts others by their IDs."""
 
     @dagorama().syncfn
     def entrypoint(self, *ids: str) -> list[int]:
@@ -235,7 +235,7 @@ def test_what_is_not_a_definition_is_refused() -> None:
 
 
 def test_attach_takes_one_of_two_ids() -> None:
-    with pytest.raises(TypeError, match="either the UUID of an instance or the id"):
+    with pytest.raises(TypeError, match="either the UUID of an instance or the ID"):
         Doubles.attach()
-    with pytest.raises(NotFound, match=r"no instance of .*Doubles has the id 'never'"):
+    with pytest.raises(NotFound, match=r"no instance of .*Doubles has the ID 'never'"):
         Doubles.attach(id="never")

@@ -370,7 +370,7 @@ def test_a_worker_says_what_it_takes_and_when_it_has_a_broker(tmp_path: Path) ->
                 assert read_until(process, "again")[-1].endswith(f":{port} again\n")
 
 
-def test_a_worker_works_on_when_nobody_reads_what_it_says(broker: LaunchedBroker) -> None:
+def test_a_worker_continues_if_its_output_is_not_read(broker: LaunchedBroker) -> None:
     with worker(PYTHONPATH=str(ROOT)) as process:
         assert process.stderr is not None
         process.stderr.close()

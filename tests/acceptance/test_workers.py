@@ -30,7 +30,7 @@ def broker() -> Iterator[LaunchedBroker]:
 # --- who runs what ---------------------------------------------------------------------------------------
 
 
-def test_slow_nodes_run_side_by_side_whoever_held_them_first(broker: LaunchedBroker, tmp_path: Path) -> None:
+def test_slow_nodes_run_side_by_side_regardless_of_who_held_them_first(broker: LaunchedBroker, tmp_path: Path) -> None:
     """Case 45: behind 1,000 fast nodes are four that end only when all four of them run."""
     with launch_workers(4):
         instance, promise = FastThenSlow()(str(tmp_path))

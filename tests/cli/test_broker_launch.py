@@ -209,7 +209,7 @@ with launch_broker(port=0) as broker:
 """
 
 
-def test_it_is_gone_when_whoever_launched_it_is_killed() -> None:
+def test_it_ends_when_its_launcher_is_killed() -> None:
     with script(LAUNCH.format(block="print(broker.pid, flush=True); signal.pause()")) as process:
         pid = int(first_line(process))
         assert is_there(pid)

@@ -156,7 +156,7 @@ def test_an_address_of_this_machine_alone_needs_nothing_more(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "broker.example", "localhost.example"])
-def test_any_other_address_is_refused_until_somebody_says_insecure(host: str) -> None:
+def test_any_other_address_is_refused_without_insecure(host: str) -> None:
     with pytest.raises(SettingsError, match=r"without tokens and TLS: .*or pass --insecure"):
         Settings.from_env(host=host)
     insecure = Settings.from_env(host=host, insecure=True)

@@ -56,7 +56,7 @@ def test_the_keys_of_the_document_are_the_fields_of_the_reply() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--key-id", "xy"], "the id of a key is hexadecimal"),
+        (["--key-id", "xy"], "the ID of a key is hexadecimal"),
         (["--horizon", "0"], "0.001<=x<=86400"),
         (["--share", "0"], "0<x<=1"),
     ],

@@ -127,7 +127,7 @@ def test_the_store_of_a_running_broker_is_not_deleted(tmp_path: Path, monkeypatc
 
 # --- children -------------------------------------------------------------------------------------------
 
-#: Stands for the dashboard: it appends its process id to a file, and does what the rest of the program says.
+#: Stands for the dashboard: it appends its process ID to a file, and does what the rest of the program says.
 PAGE = "import os, sys, time\nopen('started', 'a').write(f'{os.getpid()} ')\n"
 SERVES = PAGE + "print('dashboard: http://127.0.0.1:1', flush=True)\nprint('a visitor', flush=True)\n"
 

@@ -25,9 +25,9 @@ def test_a_node_is_an_id_or_an_ordinal_after_a_slash(written: str, read: str) ->
 
 
 @pytest.mark.parametrize(("written", "said"), [
-    ("17", "write /17"), ("xyz", "is not an id"), ("3f9a/0", "its ordinal, from 1"), ("3f9a/", "its ordinal, from 1"),
-    ("3f9a/-1", "its ordinal"), ("3f/17", "is not an id"), ("3f9a/1/2", "its ordinal"), ("3f9a/abcd", "complete id"),
-    ("", "is not an id"),
+    ("17", "write /17"), ("xyz", "is not an ID"), ("3f9a/0", "its ordinal, from 1"), ("3f9a/", "its ordinal, from 1"),
+    ("3f9a/-1", "its ordinal"), ("3f/17", "is not an ID"), ("3f9a/1/2", "its ordinal"), ("3f9a/abcd", "complete ID"),
+    ("", "is not an ID"),
 ])  # fmt: skip
 def test_what_is_no_node_is_refused_with_a_hint(written: str, said: str) -> None:
     with pytest.raises(click.BadParameter, match=said):

@@ -1,4 +1,4 @@
-"""Commands find instances by ids and labels, delete them, and let workers leave."""
+"""Commands find instances by IDs and labels, delete them, and let workers leave."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ def test_an_instance_is_named_by_its_users_id() -> None:
     )
     assert "3 is odd" in said("show", "id=a/b", "/2")
     started(2, "a/b", Other())
-    assert "several definitions have an instance with the id 'a/b': " in said("show", "id=a/b", code=1)
-    assert "no instance has the id 'c'" in said("show", "id=c", code=1)
-    assert "no instance has the id ''" in said("show", "id=", code=1)
+    assert "several definitions have an instance with the ID 'a/b': " in said("show", "id=a/b", code=1)
+    assert "no instance has the ID 'c'" in said("show", "id=c", code=1)
+    assert "no instance has the ID ''" in said("show", "id=", code=1)
 
 
 @pytest.mark.usefixtures("broker")
@@ -146,7 +146,7 @@ def test_of_several_named_instances_those_are_deleted_that_can_be() -> None:
     good, bad = started(2, "good"), started(3, "bad")
     execute_worker(infinite_loop=False)
     runs = started(4, "runs")
-    assert "no instance has the id 'none'" in said("delete", "id=good", "id=none", code=1)
+    assert "no instance has the ID 'none'" in said("delete", "id=good", "id=none", code=1)
     assert names("list") == [uuid(runs), uuid(bad), uuid(good)]
     result = CliRunner().invoke(main, ["delete", "id=good", "id=runs", uuid(bad), "id=good", "-o", "json"])
     assert (result.exit_code, json.loads(result.stdout)["deleted"]) == (1, [uuid(good), uuid(bad)])

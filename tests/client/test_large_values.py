@@ -100,7 +100,7 @@ def test_a_value_is_hashed_if_no_thread_can_be_started(monkeypatch: pytest.Monke
     assert Hashing(DATA).digest() == NAME
 
 
-def test_what_is_read_may_be_written_to_and_nobody_else_sees_that(broker: RecordingBroker, folder: Path) -> None:
+def test_a_read_value_may_be_written_to_without_effect_on_others(broker: RecordingBroker, folder: Path) -> None:
     broker_values().put(DATA)
     found = broker_values().get(NAME)
     assert isinstance(found, Verified)

@@ -55,7 +55,7 @@ def test_a_value_is_stored_once_however_often_it_is_given(broker: RecordingBroke
 
 
 @pytest.mark.parametrize("value", [0, None, "text", [], {"a": (1, 2)}, LARGE, ["y" * 400_000], bytearray(LARGE)])
-def test_whoever_is_given_it_gets_the_plain_value(broker: RecordingBroker, value: Any) -> None:
+def test_a_node_that_is_given_it_gets_the_plain_value(broker: RecordingBroker, value: Any) -> None:
     found = resolved(broker, {"inside": [put(value)]})["inside"][0]
     assert (type(found), found) == (type(value), value)
 

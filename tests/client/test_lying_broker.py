@@ -77,7 +77,7 @@ def test_the_value_of_a_node_of_another_instance_is_refused(broker: RecordingBro
 
 
 def test_a_node_of_another_instance_cannot_be_passed_off_as_the_entry_point(broker: RecordingBroker) -> None:
-    """attach() has only the broker's word for which node that is; of the instance itself it has to be."""
+    """attach() has only the broker's word for which node that is; of the instance itself it must be."""
     instance, _, _ = two(broker)
     _, (other, _), _ = two(broker)
     broker.instances[instance.instance_id.bytes].entry = other.node_id
@@ -204,7 +204,7 @@ def test_a_failure_for_a_value_holds_texts_and_unpickles_nothing(broker: Recordi
     assert not bomb.went_off
 
 
-def test_a_run_that_was_stopped_at_its_timeout_has_a_cause_that_nobody_had_to_sign(broker: RecordingBroker) -> None:
+def test_a_run_that_was_stopped_at_its_timeout_has_an_unsigned_cause(broker: RecordingBroker) -> None:
     instance, promises, nodes = two(broker)
     failed(broker, nodes[0], b"")
     assert nodes[0].failure is not None

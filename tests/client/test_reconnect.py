@@ -309,7 +309,7 @@ def test_streams_that_are_always_reset_end_a_wait_too(
         resolve(instance, promise, timeout=None)
 
 
-def test_a_call_that_somebody_else_has_cancelled_is_sent_again(broker: RecordingBroker) -> None:
+def test_a_call_that_was_cancelled_elsewhere_is_sent_again(broker: RecordingBroker) -> None:
     broker.refusal = grpc.StatusCode.CANCELLED, "by somebody else"
     threading.Timer(0.3, lambda: setattr(broker, "refusal", None)).start()
     assert generate_instance_id().bytes in broker.instances

@@ -206,7 +206,7 @@ def test_a_failure_upstream_names_the_node_that_has_no_value_and_the_root_cause(
     assert isinstance(error.__cause__, ValueError)
 
 
-def test_the_root_causes_own_failure_names_nobody_else(broker: RecordingBroker) -> None:
+def test_the_failure_of_a_root_cause_names_no_other_node(broker: RecordingBroker) -> None:
     instance, promise = Sample()(1)
     fail(broker, promise, broker_pb2.FAILED, type="a.B", message="no", attempts=1)
     with pytest.raises(NodeFailed) as failed:
@@ -304,7 +304,7 @@ class Waiting(threading.Thread):
 
 
 @pytest.mark.slow
-def test_nobody_there_is_an_error_not_none(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_broker_is_an_error_and_not_none(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     instance, promise = Sample()(5)
     monkeypatch.setenv("DAGORAMA_PORT", "1")
     with pytest.raises(BrokerUnavailable):

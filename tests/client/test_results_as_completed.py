@@ -88,7 +88,7 @@ def test_each_comes_once_and_as_it_was_given(
 
 
 @BOTH
-def test_nothing_to_wait_for_asks_nobody(broker: RecordingBroker, instance: Any, collect: Collect) -> None:
+def test_an_empty_wait_makes_no_call(broker: RecordingBroker, instance: Any, collect: Collect) -> None:
     assert collect(as_completed(instance, [])) == []
     assert not broker.waits
 

@@ -94,7 +94,7 @@ async def test_a_failure_raises_or_is_given(broker: RecordingBroker, made: Any) 
 
 
 @pytest.mark.slow
-async def test_nobody_there_is_an_error(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_broker_is_an_error(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_PORT", "1")
     monkeypatch.setattr("dagorama.client.waiter.PATIENCE", 0.2)
     with pytest.raises(BrokerUnavailable):
@@ -120,7 +120,7 @@ def test_each_loop_can_use_it(broker: RecordingBroker, made: Any) -> None:
     assert [asyncio.run(aresolve(*made)) for _ in range(2)] == [5, 5]
 
 
-def test_an_answer_after_the_loop_has_gone_disturbs_nobody() -> None:
+def test_an_answer_after_the_loop_was_closed_is_ignored() -> None:
     given_up, told = threading.Event(), threading.Event()
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""The open stream: one for all threads, opened when something is asked, closed when nothing is, opened anew."""
+"""The open stream: one for all threads, opened when something is asked, closed when nothing is, opened again."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_no_page_has_an_inline_script_or_style(seen: Seen, path: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8088", "localhost.evil.example", "10.0.0.7", ""])
-def test_a_name_that_somebody_has_pointed_here_is_refused(seen: Seen, host: str) -> None:
+def test_a_foreign_name_that_points_here_is_refused(seen: Seen, host: str) -> None:
     assert seen.pages.get("/", headers={"Host": host}).status_code == 421
 
 

@@ -286,7 +286,7 @@ def test_data_of_an_unknown_instance_is_not_found(seen: Seen) -> None:
         assert response.status_code == 404
 
 
-def test_a_node_that_starts_later_is_delayed_and_nobody_says_that_it_is_retried(
+def test_a_node_that_starts_later_is_shown_as_delayed_and_not_as_retried(
     empty: tuple[Dashboard, LaunchedBroker],
 ) -> None:
     pages, _ = empty

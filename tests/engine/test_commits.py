@@ -138,7 +138,7 @@ def test_a_long_commit_says_nothing_of_short_ones(thread: CommitExecutor, clock:
     assert thread.may_commit_outside(SHORT)
 
 
-def test_nobody_commits_outside_while_the_thread_is_in_the_store(
+def test_no_commit_is_made_outside_while_the_thread_is_in_the_store(
     thread: CommitExecutor, clock: Callable[[float], None]
 ) -> None:
     clock(0.0002)

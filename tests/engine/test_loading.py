@@ -29,7 +29,7 @@ def resident() -> int:
 
 
 def many_instances() -> tuple[pb.SubmitRequest, bytes]:
-    """A message that makes instances of one node each, and the last one's id."""
+    """A message that makes instances of one node each, and the last one's ID."""
     request, block = pb.SubmitRequest(functions=[LEAF]), os.urandom(12)
     for number in range(IN_A_MESSAGE):
         instance = block + number.to_bytes(4, "big")

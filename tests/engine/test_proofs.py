@@ -34,7 +34,7 @@ THEFTS: dict[str, Callable[[RawWorker], dict[str, Any]]] = {
     "nothing but the attempt": lambda owner: {},
     "the proof of another worker's grant": lambda owner: {"grants": owner.grants},
     "the worker's id": lambda owner: {"worker": owner.hello.worker, "secret": b""},
-    "the worker's id and its proofs": lambda owner: {
+    "the worker's ID and its proofs": lambda owner: {
         "worker": owner.hello.worker, "secret": b"", "grants": owner.grants,
     },
     "a proof that is made up": lambda owner: {
@@ -105,7 +105,7 @@ async def test_the_id_of_a_connected_worker_does_not_end_its_session(served: Ser
     served.workers.append(thief)
     await thief.connect()
     error = await thief.end()
-    assert (error.code(), "send the secret that the id is made of" in (error.details() or "")) == (NOT_NOW, True)
+    assert (error.code(), "send the secret that the ID is made of" in (error.details() or "")) == (NOT_NOW, True)
     dag = Dag()
     await submit(served.stub, dag.submission(b"a"))
     await worker.complete(await worker.node())

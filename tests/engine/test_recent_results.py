@@ -16,7 +16,7 @@ async def completed(served: Served, worker: RawWorker, value: bytes = b"done") -
     return dag
 
 
-async def test_a_value_is_there_for_whoever_asks_after_the_end_without_a_look_into_the_store(served: Served) -> None:
+async def test_a_wait_after_the_end_gets_the_value_without_a_query_to_the_store(served: Served) -> None:
     dag = await completed(served, await served.worker(), b"of a")
     served.broker.store.find = None  # type: ignore[method-assign, assignment]  # it would be an error to call it
     assert await served.value(dag.instance, dag.id(0)) == envelope(b"of a")

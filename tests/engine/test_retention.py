@@ -84,7 +84,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 # --- what is said of it -------------------------------------------------------------------------------
 
 
-async def test_whoever_asks_for_a_removed_instance_is_told_when_it_ended_and_why_it_is_gone(place: str) -> None:
+async def test_a_call_for_a_removed_instance_says_when_it_ended_and_why_it_was_removed(place: str) -> None:
     dag = Dag()
     async with serving(store=place, retention=SOON) as served:
         await finish(served, dag)
@@ -106,7 +106,7 @@ async def test_whoever_asks_for_a_removed_instance_is_told_when_it_ended_and_why
                 await submit(served.stub, join)
 
 
-async def test_an_instance_that_nobody_ever_made_is_unknown_and_the_sentence_says_that_old_ones_go() -> None:
+async def test_an_instance_that_never_existed_is_unknown_and_the_message_says_that_old_ones_are_removed() -> None:
     async with serving(retention=36 * 3600.0) as served:
         with refused(GONE, "is not known to this broker; old instances are removed, ended ones after 36 h"):
             await served.stub.GetInstance(pb.GetInstanceRequest(instance=os.urandom(16)))
@@ -121,7 +121,7 @@ async def test_no_message_speaks_of_removals_if_nothing_is_removed() -> None:
         assert "removed" not in (refusal.value.details() or "")
 
 
-async def test_the_same_submission_does_not_make_a_removed_instance_anew(place: str) -> None:
+async def test_the_same_submission_does_not_recreate_a_removed_instance(place: str) -> None:
     dag, empty = Dag(), Dag()
     async with serving(store=place, retention=SOON) as served:
         nothing = empty.submission()
@@ -293,7 +293,7 @@ async def test_the_failure_of_another_instance_is_told_as_long_as_who_shares_it_
 
 
 def retention_of(broker: Broker) -> Retention:
-    """Return another instance beside the one that the broker runs."""
+    """Return another instance next to the one that the broker runs."""
     return Retention(broker.commits, broker.lookups, broker.loading, broker.removed)
 
 
@@ -420,7 +420,7 @@ async def test_an_instance_that_is_being_read_goes_when_the_reader_has_gone(plac
         assert is_removed(dag)(served.broker)
 
 
-async def test_who_waits_when_it_ends_gets_the_value_however_short_the_retention_is(place: str) -> None:
+async def test_a_wait_that_is_open_at_the_end_gets_the_value_with_any_retention(place: str) -> None:
     async with serving(store=place, retention=0.0) as served:
         worker = await served.worker()
         for _ in range(20):
@@ -633,7 +633,7 @@ async def test_a_large_value_goes_with_the_last_instance_that_names_it(place: st
         assert is_removed(last)(served.broker)
 
 
-async def test_a_large_value_that_nobody_names_any_more_goes_after_its_grace(place: str) -> None:
+async def test_a_large_value_is_removed_a_grace_period_after_its_last_reference(place: str) -> None:
     dag = Dag()
     async with serving(store=place, retention=SOON) as served:
         await put(served)

@@ -59,7 +59,7 @@ class Served:
         await self.broker.schedules.step()
 
     async def names(self) -> list[str]:
-        """Return the ids of all instances, oldest first, without the id of the schedule."""
+        """Return the IDs of all instances, oldest first, without the ID of the schedule."""
         view, in_view = self.broker.store.view, self.broker.commits.in_view
         found = await in_view(view.list_instances, InstanceQuery(1 << 62, 1_000))
         marks = await in_view(view.marks, [stored.row.key for stored in found.instances])
@@ -301,7 +301,7 @@ async def test_a_time_whose_id_a_user_has_taken_is_missed_and_said(
         await served.broker.submissions.submit([taken])
         with caplog.at_level(logging.WARNING, "dagorama_broker"):
             await served.at(1)
-        assert "an instance of work:Report with the id" in caplog.text
+        assert "an instance of work:Report with the ID" in caplog.text
         assert (served.row.missed, served.row.instance) == (1, b"")
         await served.at(2)
         assert await served.names() == hours(1, 2)

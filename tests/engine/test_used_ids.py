@@ -1,4 +1,4 @@
-"""Ids that a store certainly lacks are known without asking it, and its own ids are never taken for such."""
+"""IDs that a store certainly lacks are known without asking it, and its own IDs are never taken for such."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ near = pytest.mark.parametrize("distance", ["near"], indirect=True)
 
 @near
 def test_a_used_id_is_never_taken_for_an_unused_one_however_many_there_are() -> None:
-    """The ids fill three tables. Unused ones are taken for used ones so rarely that few questions are wasted."""
+    """The IDs fill three tables. Unused ones are taken for used ones so rarely that few questions are wasted."""
     random, used = Random(1), UsedIds()
     ids = [random.randbytes(12 + 4 * (number % 2)) for number in range(250_000)]
     used.update(ids)

@@ -216,7 +216,7 @@ def test_a_failed_hook_that_is_retried_tells_of_the_same_failure() -> None:
         assert [failure.message for _, failure in told] == ["no shape has -1 corners"]
 
 
-def test_an_instance_that_somebody_has_cancelled_calls_no_hook() -> None:
+def test_a_cancelled_instance_calls_no_hook() -> None:
     class Waiting(Shapes):
         @dagorama
         def entrypoint(self, number: int) -> int:

@@ -79,7 +79,7 @@ def world() -> Iterator[World]:
 
 
 def named(definition: type[DAGDefinition]) -> list[str]:
-    """Return the ids of the instances of a definition, oldest first."""
+    """Return the IDs of the instances of a definition, oldest first."""
     name = f"{definition.__module__}:{definition.__qualname__}"
     return [info.name for info in reversed(connection().list_instances(definition=name).instances)]
 
@@ -236,7 +236,7 @@ def hourly(**named: Any) -> Callable[..., Schedule]:
         (lambda: hourly(id="a\nb"), ValueError, "line breaks and control characters are not allowed"),
         (lambda: hourly(id="a\x1bb"), ValueError, "line breaks and control characters are not allowed"),
         (lambda: hourly(id="a\u2028b"), ValueError, "line breaks and control characters are not allowed"),
-        (lambda: hourly(id="\ud800"), ValueError, "the id of a schedule is .* which has a lone surrogate"),
+        (lambda: hourly(id="\ud800"), ValueError, "the ID of a schedule is .* which has a lone surrogate"),
         (lambda: schedule(Keyed(), every=EVERY_HOUR, id="a")(""), ValueError, "concurrency key of .* is empty"),
         (lambda: schedule(Keyed(), every=EVERY_HOUR, id="a")("a\0"), ValueError, "a NUL character is not allowed"),
         (lambda: schedule(Plain(), every=EVERY_HOUR, id="a"), ValueError, "is not decorated"),

@@ -428,7 +428,7 @@ def test_a_wait_is_not_retried_while_a_node_has_its_value() -> None:
     with inline() as world:
         instance, used, _, wait = checked()
         send(instance, "even", Even(2))
-        with pytest.raises(RequestRejected, match="has not ended and depends on what is to run again"):
+        with pytest.raises(RequestRejected, match="has not ended and depends on a node that would run again"):
             retry_failed(instance, wait, downstream=True)
         world.run()
         assert resolve(instance, used) == "2"
@@ -478,7 +478,7 @@ def test_the_sender_refuses_what_has_no_json_form_and_the_broker_what_is_too_lar
             send(instance, "a name", 1)
         with pytest.raises(NotFound):
             send(uuid4(), "number", 1)
-        with pytest.raises(ValueError, match="not the id of an instance"):
+        with pytest.raises(ValueError, match="not the ID of an instance"):
             send("order-42", "number", 1)
 
 
@@ -518,7 +518,7 @@ def test_an_instance_with_an_id_gets_signals_by_it() -> None:
         assert resolve(instance, promise) == f"10 {Decision(True)}"
 
 
-def test_a_test_that_waits_for_a_signal_that_nobody_sends_is_told_so() -> None:
+def test_a_test_that_waits_for_an_unsent_signal_fails_with_the_reason() -> None:
     with inline():
         instance, promises = numbers()
         with pytest.raises(NothingHappens, match="signal 'number'"):

@@ -21,7 +21,7 @@ def test_nothing_is_cancelled_outside_a_node() -> None:
     assert not cancelled()
 
 
-def test_a_node_sees_that_it_is_cancelled_whoever_says_so() -> None:
+def test_a_node_sees_that_it_is_cancelled_by_any_caller() -> None:
     told = threading.Event()
     run = RunningNode(2, told.is_set)
     token = current_run.set(run)

@@ -98,7 +98,7 @@ async def test_an_async_function_does_too(broker: RecordingBroker, instance: Any
     assert broker.only.function.is_async
 
 
-async def test_an_async_call_that_nobody_awaits_makes_no_node(broker: RecordingBroker, instance: Any) -> None:
+async def test_an_async_call_that_is_not_awaited_makes_no_node(broker: RecordingBroker, instance: Any) -> None:
     instance.async_plain(1).close()
     assert not broker.nodes
 

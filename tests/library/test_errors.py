@@ -66,7 +66,7 @@ def test_an_error_is_explained_by_its_docstring(kind: type[DagoramaError]) -> No
         ("SettingsError", ValueError),
     ],
 )
-def test_who_catches_the_usual_builtin_catches_ours(name: str, builtin: type[Exception]) -> None:
+def test_our_errors_are_caught_as_the_usual_builtin_ones(name: str, builtin: type[Exception]) -> None:
     assert issubclass(vars(errors)[name], builtin)
 
 

@@ -122,7 +122,7 @@ def policy(kind: Any, **options: Any) -> RetryConfiguration:
 
 
 @BOTH
-def test_every_failure_is_unless_somebody_says_otherwise(kind: Any) -> None:
+def test_every_failure_is_retried_by_default(kind: Any) -> None:
     assert not policy(kind).is_final(ValueError())
     assert not policy(kind).is_final(SystemExit())
 
@@ -143,7 +143,7 @@ def test_give_up_on_ends_it_also_where_retry_on_has_it(kind: Any) -> None:
 
 
 @BOTH
-def test_whoever_asks_to_be_run_later_is_whatever_the_types_say(kind: Any) -> None:
+def test_a_node_that_asks_to_run_later_is_retried_regardless_of_the_types(kind: Any) -> None:
     class Quota(RetryLater): ...
 
     for retry in (policy(kind, retry_on=(OSError,)), policy(kind, give_up_on=(Quota,))):

@@ -31,7 +31,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert Settings.from_env() == Settings()
 
 
-def test_the_variables_are_read_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variables_are_read_again_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     Settings.from_env()
     monkeypatch.setenv("DAGORAMA_HOST", "broker.internal")
     monkeypatch.setenv("DAGORAMA_PORT", "6000")

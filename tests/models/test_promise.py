@@ -331,7 +331,7 @@ def test_a_long_chain_of_promises_is_let_go_without_recursion() -> None:
     assert "MyTask" in text
 
 
-def test_a_set_of_promises_can_be_printed_sorted_by_nobody() -> None:
+def test_a_set_of_promises_can_be_printed_without_sorting() -> None:
     assert pprint.pformat({made(1), made(2)}).count("DAGPromise") == 2
 
 

@@ -22,7 +22,7 @@ WAIT = 60.0  #: seconds after which something that should happen is taken not to
 
 
 class Failed(NamedTuple):
-    """How a node failed, without ids and times."""
+    """How a node failed, without IDs and times."""
 
     kind: str  #: the class of the exception that `resolve` raised
     type: str
@@ -109,7 +109,7 @@ def _instance(instance: DAGInstance) -> tuple[object, ...]:
 
 
 def _nodes(instance: DAGInstance) -> list[tuple[object, ...]]:
-    """Return what the broker knows of each node, with functions in place of ids."""
+    """Return what the broker knows of each node, with functions in place of IDs."""
     nodes = connection().list_nodes(instance.instance_id.bytes)
     names = {node.node: node.function.name for node in nodes}
     return [_node(node, lambda key: names.get(key, "another instance")) for node in nodes]

@@ -47,7 +47,7 @@ class Ledger:
 
     dags: list[Dag] = field(default_factory=list)
     submitted: set[bytes] = field(default_factory=set)  #: instances that were acknowledged
-    values: dict[bytes, bytes] = field(default_factory=dict)  #: by id of a node, whose result was acknowledged
+    values: dict[bytes, bytes] = field(default_factory=dict)  #: by ID of a node, whose result was acknowledged
     keys: dict[int, bytes] = field(default_factory=dict)  #: which node each key stood for
     held: dict[tuple[int, int], Given] = field(default_factory=dict)  #: by key and attempt: not yet acknowledged
     proofs: list[pb.HeldGrant] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Stage:
         return given
 
     async def report(self, nodes: list[Given]) -> dict[bytes, bytes]:
-        """Report values that name their node and attempt; return them by the node's id."""
+        """Report values that name their node and attempt; return them by the node's ID."""
         values = {node.id: node.id + node.attempt.to_bytes(8, "big") for node in nodes}
         together = pb.Results()
         for node in nodes:

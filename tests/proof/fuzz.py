@@ -402,7 +402,7 @@ def prove(count: int, seed: int) -> Fuzzer:
         def with_one_thing_wrong(call: Any) -> None:
             name, messages = call
             method = SERVICES[0].methods_by_name[name]
-            # Each has ids of its own: the first that is taken in must not be all that is looked at.
+            # Each has IDs of its own: the first that is taken in must not be all that is looked at.
             own = fuzzer.sent.to_bytes(12, "big")
             data = [message.SerializeToString() for message in messages]
             fuzzer.call(method, [each.replace(INSTANCE, b"i" * 4 + own).replace(ORIGIN, own) for each in data])

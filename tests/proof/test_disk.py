@@ -51,7 +51,7 @@ def broker(store: Path) -> Iterator[tuple[subprocess.Popen[str], BrokerStub]]:
 
 
 def submit(stub: BrokerStub, size: int) -> bytes:
-    """The id of an instance that was acknowledged."""
+    """The ID of an instance that was acknowledged."""
     instance, origin = os.urandom(16), os.urandom(12)
     nodes = pb.Nodes(
         instance=instance, origin=origin, function=[0], arguments=[b"\1\0" + os.urandom(size)],

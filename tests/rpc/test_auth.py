@@ -330,7 +330,7 @@ async def test_the_originals_calls_are_told_that_they_carry_no_token(tokens: Tok
                 await stub.CreateWorker(api_pb2.WorkerConfigurationMessage())
 
 
-async def test_a_call_that_is_in_no_table_is_for_nobody(tokens: Tokens) -> None:
+async def test_a_call_that_is_in_no_table_is_denied_to_all_roles(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
         for method in (f"{OURS}Shutdown", "/other.Service/Call", "/grpc.reflection.v1.ServerReflection/Info"):
             call = bearing(served.channel, tokens["admin"]).unary_unary(method)
@@ -340,7 +340,7 @@ async def test_a_call_that_is_in_no_table_is_for_nobody(tokens: Tokens) -> None:
                 await cast(Any, served.channel).unary_unary(method)(b"")
 
 
-async def test_without_a_file_of_tokens_nobody_is_asked(served: Served) -> None:
+async def test_without_a_file_of_tokens_no_token_is_required(served: Served) -> None:
     for token in (None, "whatever"):
         assert await status_of(stubs(served, token), "GetStatus") is grpc.StatusCode.OK
 

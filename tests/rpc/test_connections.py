@@ -96,7 +96,7 @@ async def test_a_connection_that_says_nothing_of_use_is_closed(broker: LaunchedB
         await read_out(reader)
 
 
-async def test_a_hundred_half_open_connections_keep_nobody_out(broker: LaunchedBroker) -> None:
+async def test_a_hundred_half_open_connections_do_not_keep_others_out(broker: LaunchedBroker) -> None:
     sockets = [socket.create_connection((broker.host, broker.port)) for _ in range(100)]
     try:
         for half_open in sockets:
@@ -153,7 +153,7 @@ def goaways(data: bytes) -> Iterator[int]:
 
 
 @pytest.mark.slow
-async def test_a_wait_that_nobody_reads_piles_nothing_up(broker: LaunchedBroker) -> None:
+async def test_unread_replies_to_a_wait_do_not_pile_up(broker: LaunchedBroker) -> None:
     """120 values of 200 KiB, which is more than twenty times the broker's cache."""
     count, value = 120, bytes(200 << 10)
     async with stub_of(broker) as stub, stub_of(broker) as slow:
@@ -195,7 +195,7 @@ async def test_a_worker_that_neither_reads_nor_speaks_loses_its_nodes_and_then_i
         await channel.close()
 
 
-async def test_a_client_that_asks_for_a_value_and_does_not_read_it_holds_up_nobody(broker: LaunchedBroker) -> None:
+async def test_a_client_that_asks_for_a_value_and_does_not_read_it_holds_up_no_other(broker: LaunchedBroker) -> None:
     async with stub_of(broker) as stub, stub_of(broker) as slow:
         chunk = pb.ValueChunk(data=bytes(MIB))
         kept = await stub.PutValue(iter([chunk] * 64))

@@ -129,7 +129,7 @@ async def test_a_broker_that_leaves_ends_the_watch() -> None:
         ({"share": 1.5}, "a share of 1.5; more than 0 and at most 1 is allowed"),
         ({"share": float("nan")}, "a share of nan"),
         ({"include_queues": ["q"] * 501}, "a worker names 501 queues and taints"),
-        ({"key_ids": [b"k" * 65]}, "the id of a signing key has at most 64 bytes"),
+        ({"key_ids": [b"k" * 65]}, "the ID of a signing key has at most 64 bytes"),
     ],
 )
 async def test_an_unusable_request_is_refused_with_the_reason(asked: dict[str, Any], why: str) -> None:

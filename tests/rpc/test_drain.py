@@ -54,15 +54,15 @@ async def test_a_drained_worker_that_connects_again_is_told_again() -> None:
 @pytest.mark.parametrize("id", [b"", b"x", bytes(17)])
 async def test_an_id_of_another_length_is_refused(id: bytes) -> None:
     async with serving() as served:
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "the id of a worker"):
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "the ID of a worker"):
             await drain(served, id)
 
 
 async def test_an_id_that_no_worker_or_several_have_is_refused() -> None:
     async with serving() as served:
-        with refused(grpc.StatusCode.NOT_FOUND, "no connected worker has an id that begins with abab"):
+        with refused(grpc.StatusCode.NOT_FOUND, "no connected worker has an ID that begins with abab"):
             await drain(served, b"\xab\xab")
         for number in range(5):
             await served.worker(worker=b"\xab\xab" + bytes([number] * 14), secret=b"", name=f"w{number}")
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "several workers have ids that begin with abab"):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "several workers have IDs that begin with abab"):
             await drain(served, b"\xab\xab")

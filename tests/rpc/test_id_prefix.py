@@ -1,4 +1,4 @@
-"""Ids by how they begin."""
+"""IDs by how they begin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.raw import Dag, Served, refused, serving, submit
 
 
 def dag_of(instance: str, origin: str = "0000") -> Dag:
-    """Its ids begin with these digits."""
+    """Its IDs begin with these digits."""
     dag = Dag()
     dag.instance = bytes.fromhex(instance.ljust(32, "7"))
     dag.origin = bytes.fromhex(origin.ljust(24, "7"))
@@ -40,7 +40,7 @@ async def test_an_instance_is_found_by_as_many_digits_as_tell_it_from_others() -
         assert (await found(served, one.instance.hex()))[0] == one.instance
         with refused(grpc.StatusCode.FAILED_PRECONDITION, f"abcd; use a longer prefix: {UUID(bytes=one.instance)}, "):
             await found(served, "abcd")
-        with refused(grpc.StatusCode.NOT_FOUND, "no instance has an id that begins with abce"):
+        with refused(grpc.StatusCode.NOT_FOUND, "no instance has an ID that begins with abce"):
             await found(served, "abce")
         with refused(grpc.StatusCode.NOT_FOUND, "is not known to this broker"):
             await found(served, "7" * 32)
@@ -52,9 +52,9 @@ async def test_a_node_is_found_among_those_of_its_instance() -> None:
         await made(served, one, other)
         last = one.id(1)
         assert await found(served, "abcd1", [last.hex(), last.hex()]) == (one.instance, [last, last])
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "several nodes have ids that begin with beef; use a longer"):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "several nodes have IDs that begin with beef; use a longer"):
             await found(served, "abcd1", ["beef"])
-        with refused(grpc.StatusCode.NOT_FOUND, "no node has an id that begins with beef2"):
+        with refused(grpc.StatusCode.NOT_FOUND, "no node has an ID that begins with beef2"):
             await found(served, "abcd1", ["beef2"])
 
 

@@ -75,13 +75,13 @@ async def test_an_instance_is_found_by_its_id_and_labels(served: Served) -> None
     assert await listed(served, labels={"tenant": "7", "kind": "order"}) == [one.instance]
     assert await listed(served, name="order-1") == [other.instance, one.instance]
     assert await listed(served, name="order-1", definition="work:Other") == [other.instance]
-    with refused(grpc.StatusCode.NOT_FOUND, "no instance of work:Task has the id 'order-2'"):
+    with refused(grpc.StatusCode.NOT_FOUND, "no instance of work:Task has the ID 'order-2'"):
         await by_name(served, "order-2")
 
 
 async def test_a_definition_gives_an_id_to_one_instance(served: Served) -> None:
     dag = await start(served, "order-1")
-    with refused(EXISTS, "an instance of work:Task with the id 'order-1' exists already"):
+    with refused(EXISTS, "an instance of work:Task with the ID 'order-1' exists already"):
         await start(served, "order-1")
     assert await listed(served) == [dag.instance]
 
@@ -133,7 +133,7 @@ async def test_an_instance_without_nodes_has_its_id_too(served: Served) -> None:
 @pytest.mark.parametrize(
     ("marks", "text"),
     [
-        ({"name": "x" * 257}, "the id of an instance has 257 characters"),
+        ({"name": "x" * 257}, "the ID of an instance has 257 characters"),
         ({"labels": {str(n): "" for n in range(17)}}, "17 labels; 16 are allowed"),
         ({"labels": {"": "x"}}, "a label has 0 characters"),
         ({"labels": {"x" * 65: ""}}, "a label has 65 characters"),
@@ -157,7 +157,7 @@ async def test_what_is_not_allowed_is_refused(marks: dict[str, Any], text: str) 
 
 
 async def starts(served: Served, name: str) -> tuple[RawWorker, Given, Dag, pb.Children]:
-    """A worker that runs a node, and a new instance with this id that the node makes."""
+    """A worker that runs a node, and a new instance with this ID that the node makes."""
     await submit(served.stub, Dag().submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
@@ -178,7 +178,7 @@ async def test_a_node_that_starts_an_instance_whose_id_was_given_meanwhile_fails
     await worker.durable(await worker.report(results(node, functions=[FUNCTION], children=[made])))
     failure = await served.failure(node.instance, node.id)
     assert failure.type == "dagorama.errors.ResultRejected"
-    assert "an instance of work:Task with the id 'order-1' exists already" in failure.message
+    assert "an instance of work:Task with the ID 'order-1' exists already" in failure.message
     assert (await by_name(served, "order-1")).instance == before.instance
 
 

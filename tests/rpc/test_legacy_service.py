@@ -361,9 +361,7 @@ async def test_the_same_again_has_no_second_effect_and_other_content_is_refused(
         await client.create(instance, identifier=node.identifier, arguments=b"other")
 
 
-async def test_what_its_client_could_not_take_in_one_message_fails_and_holds_nobody_up(
-    client: Client, served: Served
-) -> None:
+async def test_a_node_too_large_for_its_client_fails_and_holds_up_no_other(client: Client, served: Served) -> None:
     instance, worker = await client.instance(), await client.worker()
     sources = [await client.create(instance) for _ in range(5)]
     for _ in sources:

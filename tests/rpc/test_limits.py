@@ -175,7 +175,7 @@ async def test_watchers_of_its_health_who_need_no_token(monkeypatch: pytest.Monk
                     break
 
 
-async def test_who_waits_for_a_node_waits_for_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_waits_for_a_node_also_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(max_streams=2) as served:
         dag = Dag()
         await submit(served.stub, dag.submission(b"a"))

@@ -137,7 +137,7 @@ async def others_are_served(served: Served) -> None:
     talk.cancel()
 
 
-async def test_who_opens_all_the_waits_that_there_are_leaves_the_rest_to_others() -> None:
+async def test_a_caller_with_all_its_waits_open_leaves_the_rest_to_others() -> None:
     dag = Dag()
     async with serving(max_streams=MANY) as served:
         await submit(served.stub, dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
@@ -172,7 +172,7 @@ async def test_asks_that_wait_on_one_stream_leave_the_rest_to_others() -> None:
 
 
 @pytest.mark.slow
-async def test_who_does_not_take_a_large_value_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_a_large_value_loses_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("SIDE_BY_SIDE", 1), ("LEAST", 1), ("READING", 0.2)):
         monkeypatch.setattr(large_values, name, value)
     async with serving() as served:

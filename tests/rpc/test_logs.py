@@ -158,7 +158,7 @@ async def test_a_node_is_followed_over_its_attempts_and_no_further(served: Serve
     assert texts([each async for each in pieces]) == ["second"]
 
 
-async def test_who_follows_is_told_that_the_broker_leaves(served: Served) -> None:
+async def test_a_follower_is_told_that_the_broker_leaves(served: Served) -> None:
     dag = Dag()
     await submit(served.stub, dag.submission(b"a"))
     pieces = served.stub.GetLogs(pb.GetLogsRequest(instance=dag.instance, follow=True), timeout=PATIENCE)

@@ -178,7 +178,7 @@ def test_a_message_of_very_many_parts_is_recognised_before_it_is_parsed(method: 
     assert not has_too_many_parts(data[: 2 * FEW], FORMS[method])
 
 
-def test_what_clients_send_and_what_nobody_can_parse_is_left_to_the_parser() -> None:
+def test_ordinary_and_malformed_messages_are_left_to_the_parser() -> None:
     dags = [Dag() for _ in range(30_000)]
     request = pb.SubmitRequest(functions=[FUNCTION], nodes=[dag.nodes(b"a", creates=True) for dag in dags])
     asks = pb.Requests(
@@ -263,7 +263,7 @@ async def test_a_node_that_is_waited_for_as_of_two_instances_is_refused(served: 
 
 
 async def test_runs_without_nodes_count_as_what_an_attempt_makes() -> None:
-    """However many ids they name, the attempt fails, and who waits for it hears why."""
+    """However many IDs they name, the attempt fails, and who waits for it hears why."""
     dag = Dag()
     async with serving(max_submission=10_000) as served:
         await submit(served.stub, dag.submission(b"parent"))

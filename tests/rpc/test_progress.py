@@ -165,7 +165,7 @@ async def test_nothing_is_read_while_nothing_changes(served: Served, monkeypatch
     replies.cancel()
 
 
-async def test_a_watch_that_nobody_reads_is_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watch_that_is_not_read_is_disconnected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dagorama_broker.rpc.status.PATIENCE", 0.1)
     monkeypatch.setattr(messages, "progress_message", lambda progress: pb.Progress(definition="x" * (1 << 20)))
     dag = Dag()
@@ -188,7 +188,7 @@ async def test_an_unknown_instance_is_refused(served: Served) -> None:
             await served.stub.Watch(request).read()
 
 
-async def test_who_watches_is_told_that_the_broker_leaves(served: Served) -> None:
+async def test_a_watcher_is_told_that_the_broker_leaves(served: Served) -> None:
     dag = Dag()
     await submit(served.stub, dag.submission(b"a"))
     replies = watch(served, dag)

@@ -172,11 +172,11 @@ async def test_the_latest_of_two_rebinds_goes_with_a_node_and_the_code_it_was_ma
     ("rebinding", "text"),
     [
         (None, "needs a signature that allows it: sign it with `dagorama rebind`"),
-        (signed(NAME, OLD, hash="another"), "do it again"),
-        (signed(NAME, "another", hash=NEW), "do it again"),
-        (signed(LEAF.name, OLD, hash=NEW), "do it again"),
-        (signed(NAME, OLD), "do it again"),
-        (signed(NAME, OLD, hash=NEW, instance=bytes(16)), "do it again"),
+        (signed(NAME, OLD, hash="another"), "sign it again"),
+        (signed(NAME, "another", hash=NEW), "sign it again"),
+        (signed(LEAF.name, OLD, hash=NEW), "sign it again"),
+        (signed(NAME, OLD), "sign it again"),
+        (signed(NAME, OLD, hash=NEW, instance=bytes(16)), "sign it again"),
     ],
     ids=["unsigned", "other code", "of other code", "another function", "what is deployed", "one instance"],
 )

@@ -85,9 +85,7 @@ async def test_children_are_acknowledged_only_when_the_outcome_of_their_parent_i
 
 
 @pytest.mark.parametrize("how", ["it fails", "its child process ends", "it is given back"])
-async def test_children_of_an_attempt_that_comes_to_nothing_hold_no_acknowledgement_back(
-    served: Served, how: str
-) -> None:
+async def test_children_of_an_aborted_attempt_delay_no_acknowledgement(served: Served, how: str) -> None:
     await submit(served.stub, Dag().submission(b"parent", b"other"))
     worker = await served.worker(slots=2)
     parent, other = await worker.nodes(2)
@@ -124,7 +122,7 @@ async def test_children_become_visible_with_their_parents_outcome(served: Served
 
 
 @pytest.mark.parametrize("how", ["it fails", "its worker vanishes", "its child process ends"])
-async def test_no_child_of_an_attempt_that_came_to_nothing_ever_runs(served: Served, how: str) -> None:
+async def test_no_child_of_an_aborted_attempt_ever_runs(served: Served, how: str) -> None:
     dag, retried = Dag(), pb.Function(name="work:Task.retried", retry=pb.Retry(max_attempts=2))
     await submit(served.stub, dag.submission(b"parent", functions=[retried]))
     worker = await served.worker()

@@ -115,7 +115,7 @@ async def test_a_submission_to_an_instance_that_has_left_memory_is_taken(served:
         assert (await worker.node()).id == dag.id(1)
 
 
-async def test_a_wait_is_answered_when_the_node_ends_and_holds_up_nobody(served: Served) -> None:
+async def test_a_wait_is_answered_when_the_node_ends_and_holds_up_no_other_request(served: Served) -> None:
     dag, worker = Dag(), await served.worker()
     async with talking(served) as talk:
         await talk.hear(await talk.submit(dag.submission(b"a")))
@@ -162,7 +162,7 @@ async def test_some_nodes_or_what_is_known_now_can_be_asked_for_as_well(served: 
         assert sorted(index for answer in await talk.hear(waiting) for index in answer.wait.index) == [0, 1]
 
 
-async def test_what_nobody_wants_to_know_any_more_leaves_nothing_behind(served: Served) -> None:
+async def test_cancelled_requests_leave_nothing_behind(served: Served) -> None:
     dag, worker = Dag(), await served.worker()
     async with talking(served) as talk:
         await talk.hear(await talk.submit(dag.submission(b"a", b"b")))
@@ -211,7 +211,7 @@ async def test_asks_that_make_no_sense_end_the_stream(served: Served) -> None:
             await talk.end()
 
 
-async def test_a_broker_that_leaves_says_so_to_whoever_waits_and_ends_the_stream() -> None:
+async def test_a_broker_that_leaves_tells_waiting_clients_and_ends_the_stream() -> None:
     async with serving() as served:
         dag = Dag()
         async with talking(served) as talk:
@@ -239,7 +239,7 @@ async def test_each_ask_counts_as_a_call_and_the_first_as_the_stream() -> None:
             assert not (await talk.hear(await talk.submit(Dag().submission(b"b"))))[0].HasField("refusal")
 
 
-async def test_who_does_not_listen_is_not_listened_to(served: Served) -> None:
+async def test_a_client_that_does_not_read_is_not_read_from(served: Served) -> None:
     """Answers that nobody takes are not heaped up: the broker stops reading what is asked."""
     dag, large = Dag(), bytes(200_000)
     worker = await served.worker()

@@ -27,7 +27,7 @@ def request(**changed: Any) -> pb.PutScheduleRequest:
         ({"id": ""}, "has 0 characters; 1 to 200 are allowed"),
         ({"id": "x" * 201}, "has 201 characters"),
         ({"id": "a\0b"}, "has a NUL character"),
-        ({"id": " "}, "the id of a schedule is ' ': it must have a character that can be seen"),
+        ({"id": " "}, "the ID of a schedule is ' ': it must have a character that can be seen"),
         ({"id": "a\nb"}, "neither line breaks nor control characters"),
         ({"definition": ""}, "the name of a definition has 0 characters"),
         ({"function": pb.Function()}, "the name of a function has 0 characters"),

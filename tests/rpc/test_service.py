@@ -448,7 +448,7 @@ async def test_a_file_that_is_not_a_clients_is_not_taken(served: Served, name: s
         await served.stub.ImportValue(pb.ImportValueRequest(sha256=b"short"))
 
 
-async def test_values_that_break_off_hold_nobody_up(served: Served) -> None:
+async def test_interrupted_values_hold_up_no_others(served: Served) -> None:
     async def breaking_off(part: bytes) -> AsyncIterator[pb.ValueChunk]:
         yield pb.ValueChunk(data=part)
         await asyncio.sleep(60)
@@ -487,7 +487,7 @@ async def test_an_unknown_instance_is_not_known(served: Served) -> None:
         await served.stub.GetInstance(pb.GetInstanceRequest(instance=b"short"))
 
 
-async def test_the_status_says_why_nobody_may_run_a_node(served: Served) -> None:
+async def test_the_status_says_why_no_worker_may_run_a_node(served: Served) -> None:
     gpu = pb.Function(name="work:Task.train", hash="h", queue="heavy", taint="GPU")
     await submit(served.stub, Dag().submission(b"a", b"b", functions=[gpu]))
     (unservable,) = (await served.status()).unschedulable

@@ -31,7 +31,7 @@ def node(instance: bytes, counter: int) -> bytes:
     return instance[:12] + counter.to_bytes(4, "big")
 
 
-async def test_cancelled_nodes_and_those_that_wait_for_them_end_for_whoever_waits() -> None:
+async def test_waits_for_cancelled_nodes_and_their_dependents_end() -> None:
     async with serving() as served:
         instance = os.urandom(16)
         await submit(served.stub, chain(instance))

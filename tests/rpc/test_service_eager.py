@@ -1,5 +1,5 @@
 """Eager functions over the real wire: children that are there while their parent runs, and go with an attempt that
-comes to nothing."""
+is aborted."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_the_same_report_again_makes_nothing(served: Served) -> None:
 
 
 @pytest.mark.parametrize("how", ["fails", "dies", "is given back", "is cancelled", "is granted to another"])
-async def test_unfinished_children_are_cancelled_with_the_attempt_and_whoever_runs_them_is_told(
+async def test_unfinished_children_are_cancelled_with_the_attempt_and_their_workers_are_told(
     served: Served, how: str
 ) -> None:
     dag, worker, eager_attempt = await begin(served, slots=1)
@@ -205,7 +205,7 @@ async def test_a_reclaimed_attempt_keeps_its_children_after_a_restart(tmp_path: 
         assert dead(served.broker.store, [node.key for node in given]) == set()
 
 
-async def test_children_of_one_that_is_granted_anew_after_a_restart_are_cancelled(tmp_path: Path) -> None:
+async def test_children_of_a_node_that_is_granted_again_after_a_restart_are_cancelled(tmp_path: Path) -> None:
     async with killed(tmp_path) as served:
         dag, worker, eager_attempt = await begin(served)
         await worker.report(made(eager_attempt.nodes(b"x", b"y")))
@@ -233,7 +233,7 @@ async def test_a_function_that_is_not_eager_shows_nothing_before_its_end(served:
     assert sum((await served.status()).nodes[:5]) == 1
 
 
-async def test_a_person_does_not_retry_what_a_run_made_that_has_not_ended_or_came_to_nothing(served: Served) -> None:
+async def test_children_of_an_unfinished_or_aborted_run_cannot_be_retried(served: Served) -> None:
     dag, worker, eager_attempt = await begin(served)
     await worker.report(made(eager_attempt.nodes(b"x")))
     child = await worker.node()
@@ -249,7 +249,7 @@ async def test_a_person_does_not_retry_what_a_run_made_that_has_not_ended_or_cam
     assert (await served.stub.Retry(pb.RetryRequest(instance=dag.instance, node=[dag.id(0)]))).queued == 1
 
 
-async def test_whoever_looks_sees_what_a_run_made_that_came_to_nothing(served: Served) -> None:
+async def test_children_of_an_aborted_run_are_shown(served: Served) -> None:
     dag, worker, eager_attempt = await begin(served)
     await worker.report(made(eager_attempt.nodes(b"x")))
     await worker.durable(await worker.complete(await worker.node()))

@@ -59,7 +59,7 @@ async def test_an_acknowledged_submission_is_there_and_the_same_again_has_no_sec
         assert sum((await served.status()).nodes) == 1
 
 
-async def test_who_waits_across_a_restart_is_told_by_the_next_broker(tmp_path: Path) -> None:
+async def test_a_wait_across_a_restart_is_answered_by_the_next_broker(tmp_path: Path) -> None:
     dag = Dag()
     async with killed(tmp_path) as served:
         await submit(served.stub, dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
@@ -115,7 +115,7 @@ async def test_nothing_is_handed_out_until_the_workers_on_record_are_back(tmp_pa
         assert (await other.node()).key != node.key
 
 
-async def test_after_the_wait_what_nobody_claimed_is_handed_out_and_a_late_claim_is_refused(tmp_path: Path) -> None:
+async def test_after_the_wait_unclaimed_nodes_are_granted_and_a_late_claim_is_refused(tmp_path: Path) -> None:
     dag = Dag()
     async with killed(tmp_path) as served:
         await submit(served.stub, dag.submission(b"a"))
@@ -275,7 +275,7 @@ async def test_nodes_made_after_a_restart_may_name_those_made_before(tmp_path: P
         assert [node.values[key] for key in node.sources] == [envelope(b"before"), envelope(b"after")]
 
 
-async def test_a_broker_that_is_stopped_cleanly_waits_for_nobody_at_its_next_start(tmp_path: Path) -> None:
+async def test_a_broker_that_was_stopped_cleanly_does_not_wait_at_its_next_start(tmp_path: Path) -> None:
     async with serving(store=url(tmp_path)) as served:
         await submit(served.stub, Dag().submission(b"a"))
         worker = await served.worker()

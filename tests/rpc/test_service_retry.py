@@ -59,7 +59,7 @@ async def test_what_failed_runs_again_and_what_waited_for_it_after_it(counters: 
         assert await retry(served, dag, *counters) == (0, 0)
 
 
-async def test_who_waits_after_the_retry_hears_of_the_new_end_only() -> None:
+async def test_a_wait_after_the_retry_gets_only_the_new_end() -> None:
     async with serving() as served:
         worker = await served.worker()
         dag = await failed(served, worker)
@@ -112,7 +112,7 @@ async def test_a_failure_that_an_unfinished_node_takes_for_a_value_stays() -> No
             b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1], tolerant=[0, 1], functions=[LEAF],
         ))  # fmt: skip
         await worker.durable(await worker.fail(await worker.node()))
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "takes the failure for a value"):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "takes the failure as a value"):
             await retry(served, dag, 0)
         assert await served.states(dag.instance, dag.id(0)) == [pb.FAILED]
 
@@ -158,7 +158,7 @@ async def test_a_node_that_is_unknown_or_of_another_instance_is_refused_and_no_o
         assert await served.states(dag.instance, dag.id(0)) == [pb.FAILED]
 
 
-async def test_who_was_about_to_hear_of_a_failure_that_is_retried_is_told_to_wait_again() -> None:
+async def test_a_wait_that_was_about_to_get_a_retried_failure_is_told_to_wait_again() -> None:
     async with serving() as served:
         worker = await served.worker(slots=2)
         dag = Dag()
@@ -222,7 +222,9 @@ async def info(served: Served, dag: Dag) -> pb.InstanceInfo:
     return await served.stub.GetInstance(pb.GetInstanceRequest(instance=dag.instance))
 
 
-async def test_who_has_used_a_failure_is_told_when_it_is_retried_and_marked_until_it_runs_again(tmp_path: Path) -> None:
+async def test_nodes_that_used_a_failure_are_counted_at_its_retry_and_marked_until_they_run_again(
+    tmp_path: Path,
+) -> None:
     settings = Settings(port=0, store=f"sqlite:///{tmp_path}/broker.sqlite3", reconnect_wait=0.2)
     async with serving(settings) as served:
         worker = await served.worker()
@@ -283,7 +285,7 @@ async def test_what_ends_while_a_retry_is_read_is_not_missed(downstream: bool) -
         assert (reply.queued, reply.completed, reply.used_failures) == (1, int(downstream), int(not downstream))
 
 
-async def test_who_waits_after_a_retry_downstream_hears_of_the_new_value_only() -> None:
+async def test_a_wait_after_a_retry_downstream_gets_only_the_new_value() -> None:
     """Although the old one was among those that had just been recorded."""
     async with serving() as served:
         worker = await served.worker()
@@ -409,8 +411,8 @@ async def test_what_a_retry_downstream_has_wait_again_is_to_be_signed_too() -> N
     ("rebindings", "text"),
     [
         ([], "needs a signature that allows it"),
-        ([signed(FUNCTION.name, "another hash")], "do it again"),
-        ([signed(LEAF.name, FUNCTION.hash)], "do it again"),
+        ([signed(FUNCTION.name, "another hash")], "sign it again"),
+        ([signed(LEAF.name, FUNCTION.hash)], "sign it again"),
         ([signed(FUNCTION.name, FUNCTION.hash, instance=bytes(16))], "needs a signature that allows it"),
     ],
     ids=["unsigned", "for other code", "for another function", "for another instance"],

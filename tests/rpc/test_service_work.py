@@ -104,7 +104,7 @@ async def test_a_worker_that_hangs_up_in_order_leaves_with_ok(served: Served) ->
     await served.until(lambda broker: not broker.scheduler.claims.workers and not broker.sessions)
 
 
-async def test_a_worker_that_reconnects_keeps_what_nobody_else_was_given(served: Served) -> None:
+async def test_a_worker_that_reconnects_keeps_nodes_that_no_other_worker_was_given(served: Served) -> None:
     dag, worker, node = await granted(served)
     await worker.connect(held_node=[node.key], held_attempt=[node.attempt], held_slot=[0])
     await settled()
@@ -114,7 +114,7 @@ async def test_a_worker_that_reconnects_keeps_what_nobody_else_was_given(served:
     assert await served.value(dag.instance, dag.id(0)) == envelope(b"of the first attempt")
 
 
-async def test_a_worker_that_reconnects_too_late_is_told_what_is_not_its_any_more(served: Served) -> None:
+async def test_a_worker_that_reconnects_too_late_is_told_which_nodes_it_has_lost(served: Served) -> None:
     await submit(served.stub, Dag().submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
@@ -125,7 +125,7 @@ async def test_a_worker_that_reconnects_too_late_is_told_what_is_not_its_any_mor
     assert worker.refused == [node.attempt, 78]
 
 
-async def test_a_worker_that_connects_anew_ends_its_earlier_stream(served: Served) -> None:
+async def test_a_worker_that_reconnects_ends_its_earlier_stream(served: Served) -> None:
     dag = Dag()
     await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()

@@ -76,7 +76,9 @@ async def outcome(broker: LaunchedBroker, *, ca: Authority | None, pair: tuple[s
     return "OK"
 
 
-async def test_whoever_trusts_the_brokers_authority_is_served(secure: LaunchedBroker, authority: Authority) -> None:
+async def test_a_client_that_trusts_the_brokers_authority_is_served(
+    secure: LaunchedBroker, authority: Authority
+) -> None:
     assert await outcome(secure, ca=authority) == "OK"
 
 
@@ -220,7 +222,7 @@ def test_a_key_that_everybody_may_read_is_refused(authority: Authority) -> None:
     assert "every user of this machine may use it: chmod 600" in refused("--tls-cert", cert, "--tls-key", key)
 
 
-def test_a_key_with_a_passphrase_asks_nobody_for_it(authority: Authority, tmp_path: Path) -> None:
+def test_a_key_with_a_passphrase_does_not_prompt_for_it(authority: Authority, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization as pem
 
     cert, key = authority.pair("locked.test")
@@ -232,7 +234,7 @@ def test_a_key_with_a_passphrase_asks_nobody_for_it(authority: Authority, tmp_pa
     assert "is not a valid PEM file" in refused("--tls-cert", cert, "--tls-key", str(locked))
 
 
-async def test_who_begins_no_handshake_is_hung_up_on(authority: Authority) -> None:
+async def test_a_connection_without_a_handshake_is_closed(authority: Authority) -> None:
     cert, key = authority.pair(NAME)
     assert server_credentials(cert, key, "")
     environment = {

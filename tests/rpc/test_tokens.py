@@ -166,7 +166,7 @@ def test_a_file_that_is_not_there_is_named(file: Path) -> None:
         read_tokens(file)
 
 
-def test_an_empty_file_lets_nobody_in(file: Path) -> None:
+def test_an_empty_file_admits_no_caller(file: Path) -> None:
     file.write_text("")
     assert read_tokens(file) == []
     assert matching([], b"") is None

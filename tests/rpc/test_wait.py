@@ -51,7 +51,7 @@ def nothing_is_left(served: Served) -> None:
 # --- being told -------------------------------------------------------------------------------------
 
 
-async def test_who_waits_before_the_end_is_told_at_the_end(served: Served) -> None:
+async def test_a_wait_before_the_end_is_answered_at_the_end(served: Served) -> None:
     dag, worker, node = await one_node(served)
     waiting = asyncio.ensure_future(served.value(dag.instance, dag.id(0)))
     await settled()
@@ -61,14 +61,14 @@ async def test_who_waits_before_the_end_is_told_at_the_end(served: Served) -> No
     nothing_is_left(served)
 
 
-async def test_who_waits_after_the_end_is_told_at_once(served: Served) -> None:
+async def test_a_wait_after_the_end_is_answered_at_once(served: Served) -> None:
     dag, worker, node = await one_node(served)
     await worker.durable(await worker.complete(node, value=b"the value"))
     assert await served.value(dag.instance, dag.id(0)) == envelope(b"the value")
     assert await served.states(dag.instance, dag.id(0)) == [pb.COMPLETED]
 
 
-async def test_who_waits_while_the_end_is_being_committed_is_told_after_it(served: Served) -> None:
+async def test_a_wait_during_the_commit_of_the_end_is_answered_after_it(served: Served) -> None:
     dag, worker, node = await one_node(served)
     with gate(served) as commits:
         early = asyncio.ensure_future(served.value(dag.instance, dag.id(0)))
@@ -293,7 +293,7 @@ async def test_a_node_made_on_a_failed_source_has_failed(served: Served) -> None
 # --- the broker goes --------------------------------------------------------------------------------
 
 
-async def test_who_waits_is_told_that_the_broker_leaves(served: Served) -> None:
+async def test_a_waiting_client_is_told_that_the_broker_leaves(served: Served) -> None:
     dag, _, _ = await one_node(served)
     waiting = asyncio.ensure_future(served.wait(dag.instance, dag.id(0)))
     await settled()

@@ -163,7 +163,7 @@ class TestShares:
         driver.spawn(*nodes(4), of=ASYNC)
         assert [len(hand.held) for hand in hands] == [2, 2]
 
-    def test_who_holds_nothing_comes_before_who_has_room(self, driver: SchedulerDriver) -> None:
+    def test_an_empty_slot_goes_before_one_with_room(self, driver: SchedulerDriver) -> None:
         busy = driver.worker("busy")
         driver.spawn("first")
         busy.complete("first", us=50)
@@ -173,7 +173,7 @@ class TestShares:
         assert idle.held.keys() == {"c"}
         assert busy.held.keys() == {"a", "b"}
 
-    def test_who_waited_longest_comes_first(self, driver: SchedulerDriver) -> None:
+    def test_the_slot_that_waited_longest_comes_first(self, driver: SchedulerDriver) -> None:
         hands = {name: driver.worker(name) for name in ("one", "two", "three")}
         order = []
         for number in range(6):

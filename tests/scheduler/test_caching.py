@@ -193,7 +193,7 @@ class TestAnnouncedKeys:
         assert driver.rebind("cached", "new", "h") == (1, "new")
         assert driver.state("b") == State.QUEUED
 
-    def test_nobody_waits_for_a_node_that_starts_later(self, driver: SchedulerDriver) -> None:
+    def test_no_node_waits_for_the_value_of_one_that_starts_later(self, driver: SchedulerDriver) -> None:
         hand = driver.worker(slots=2)
         driver.spawn("a", of=CACHED, announced={"a": K}, delays={"a": NodeDelay(60.0, 0.0)})
         driver.spawn("b", of=CACHED, announced={"b": K})

@@ -401,7 +401,7 @@ class TestTrouble:
 
 
 class TestTakingBack:
-    def test_nobody_asks_for_what_an_idle_worker_could_not_run_either(
+    def test_nodes_that_an_idle_worker_could_not_run_either_are_not_taken_back(
         self, driver: SchedulerDriver, hand: Hand
     ) -> None:
         driver.spawn("a", "b <- a")

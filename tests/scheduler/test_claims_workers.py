@@ -49,7 +49,7 @@ class TestLeases:
         assert driver.holders() == {}
 
     @pytest.mark.parametrize("seconds", [16.0, 90.0, 3_600.0, 366 * 86_400.0])
-    def test_a_broker_that_stood_still_evicts_nobody(self, driver: SchedulerDriver, seconds: float) -> None:
+    def test_a_suspended_broker_evicts_no_worker(self, driver: SchedulerDriver, seconds: float) -> None:
         hands = [driver.worker(f"w{number}") for number in range(5)]
         driver.spawn(*"abcde")
         driver.pass_time(seconds)
@@ -265,7 +265,7 @@ class TestDeaths:
 
 
 class TestComingBack:
-    def test_a_worker_that_reconnects_keeps_what_nobody_was_granted(self, driver: SchedulerDriver) -> None:
+    def test_a_worker_that_reconnects_keeps_nodes_that_were_not_granted_since(self, driver: SchedulerDriver) -> None:
         hand = driver.worker(slots=2)
         driver.spawn("a", "b")
         attempts = dict(hand.held)
@@ -461,7 +461,7 @@ class TestLeaving:
         assert driver.finish(hand, other, patient) == ["child", "user"]
         assert patient.may_leave
 
-    def test_nodes_that_nobody_here_may_run_do_not_count(self, driver: SchedulerDriver) -> None:
+    def test_nodes_that_no_worker_here_may_run_do_not_count(self, driver: SchedulerDriver) -> None:
         driver.spawn("gpu", "after <- gpu", where={"gpu": GPU})
         assert driver.worker(leave_when_drained=True).may_leave
 
@@ -498,7 +498,7 @@ def test_the_originals_workers_are_served_one_at_a_time(driver: SchedulerDriver)
     assert driver.scheduler.attempt_of(hand.worker, node) == attempt
 
 
-def test_the_originals_retry_is_claimed_by_nobody_while_it_waits(driver: SchedulerDriver) -> None:
+def test_the_originals_retry_is_not_claimed_while_it_waits(driver: SchedulerDriver) -> None:
     hand = driver.worker(protocol=WireProtocol.LEGACY)
     driver.spawn("a", of=function("old", protocol=WireProtocol.LEGACY, retry=retrying(2, 5.0).retry))
     hand.ask()
@@ -557,7 +557,7 @@ class TestASlotThatIsGoneForGood:
 
 
 class TestOverruns:
-    """Case 21: a worker that goes on beating but does not stop a run at its timeout is not trusted for ever."""
+    """Case 21: a worker that goes on beating but does not stop a run at its timeout is not trusted forever."""
 
     TIMED = function("timed", timeout=5.0)
 

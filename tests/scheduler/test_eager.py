@@ -1,4 +1,4 @@
-"""What an eager function makes is there at once, is cancelled with an attempt that comes to nothing, and stays where it
+"""What an eager function makes is there at once, is cancelled with an attempt that is aborted, and stays where it
 completes."""
 
 import pytest
@@ -99,7 +99,7 @@ class TestWhileItRuns:
 
 
 def end(driver: SchedulerDriver, hand: Hand, how: str) -> Hand:
-    """The attempt of `parent` comes to nothing; who goes on."""
+    """The attempt of `parent` is aborted; who goes on."""
     match how:
         case "fails":
             hand.fail("parent")
@@ -284,7 +284,7 @@ def test_a_child_of_a_parent_that_has_completed_is_simply_there(driver: Schedule
     assert driver.in_memory() == {}
 
 
-def test_what_a_completed_parents_child_makes_is_nobodys_to_cancel(driver: SchedulerDriver) -> None:
+def test_grandchildren_of_a_completed_parent_are_not_cancelled(driver: SchedulerDriver) -> None:
     hand = begin(driver, "child")
     hand.complete("parent")
     hand.make("child", "grandchild")
@@ -364,7 +364,7 @@ class TestAfterARestart:
         assert late.complete("parent", "x")
         assert driver.states("x") != ["CANCELLED"]
 
-    def test_until_the_node_is_granted_anew_its_children_go_on(self) -> None:
+    def test_children_continue_until_their_node_is_granted_again(self) -> None:
         driver = SchedulerDriver(timing=Timing(reconnect_wait=0.0))
         hand = begin(driver, "x")
         driver.crash()

@@ -55,7 +55,7 @@ class TestQueueTimeout:
             hand.complete(f"n{number}")
         assert len(driver.scheduler.graph.expiries) < 100
 
-    def test_what_nobody_may_run_fails_in_time_with_the_reason(self, driver: SchedulerDriver) -> None:
+    def test_a_node_that_no_worker_may_run_fails_in_time_with_the_reason(self, driver: SchedulerDriver) -> None:
         driver.worker(exclude_queues=frozenset({"patient"}))
         driver.spawn("a", "b <- a", of=PATIENT)
         driver.wait(4.9)
@@ -170,7 +170,7 @@ class TestConcurrencyKey:
         driver.crash()
         assert sorted(driver.worker(slots=3).held) == ["a1", "b1"]
 
-    def test_keys_that_no_node_has_any_more_are_forgotten(self, driver: SchedulerDriver) -> None:
+    def test_keys_without_nodes_are_forgotten(self, driver: SchedulerDriver) -> None:
         self.keyed(driver, "a1", "b1")
         hand = driver.worker(slots=2)
         hand.complete("a1")

@@ -336,7 +336,7 @@ class TestMemory:
         assert sorted(driver.effects.unread) == [driver.key("p"), driver.key("child")]
 
 
-def test_who_fails_with_a_node_that_it_waits_for_lets_go_of_what_that_names_once(driver: SchedulerDriver) -> None:
+def test_a_node_that_fails_with_one_that_it_waits_for_releases_its_references_once(driver: SchedulerDriver) -> None:
     """Found by the machine: it was let go of twice when both failed of the same cause."""
     hand = driver.worker(slots=3)
     instance = driver.spawn("cause", "named", "n")

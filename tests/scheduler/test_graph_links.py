@@ -26,7 +26,7 @@ def test_a_value_that_names_what_has_ended_links_too(driver: SchedulerDriver) ->
     assert driver.ledger.links == {LinkRow(2, 1)}
 
 
-def test_who_fails_with_a_node_of_another_instance_is_linked_to_its_root_cause(driver: SchedulerDriver) -> None:
+def test_a_node_that_fails_with_a_node_of_another_instance_is_linked_to_its_root_cause(driver: SchedulerDriver) -> None:
     worker = driver.worker()
     driver.spawn("other")
     worker.fail("other")

@@ -51,7 +51,7 @@ def test_tolerance_survives_a_restart_before_and_after_the_failure(driver: Sched
     assert "join" in hand.held
 
 
-def test_who_takes_a_failure_for_a_value_and_returns_the_promise_of_it_fails_with_it(driver: SchedulerDriver) -> None:
+def test_a_node_that_takes_a_failure_as_a_value_and_returns_its_promise_fails_with_it(driver: SchedulerDriver) -> None:
     """Found by the machine: it resolved, without a value for that part, and a restart saw it otherwise."""
     hand = driver.worker()
     driver.spawn("bad", "careful <- bad?")

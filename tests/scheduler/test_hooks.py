@@ -136,7 +136,7 @@ def test_nodes_that_are_added_to_an_ended_instance_may_call_it_again(driver: Sch
 
 
 @pytest.mark.parametrize("crashes", [False, True])
-def test_an_instance_that_somebody_cancels_calls_none_before_a_retry(driver: SchedulerDriver, crashes: bool) -> None:
+def test_a_cancelled_instance_calls_no_hook_before_a_retry(driver: SchedulerDriver, crashes: bool) -> None:
     hand = driver.worker(slots=2)
     instance = driver.spawn("a", "b", hook=HOOK)
     hand.fail("a")
@@ -151,7 +151,7 @@ def test_an_instance_that_somebody_cancels_calls_none_before_a_retry(driver: Sch
     assert driver.in_memory() == {}
 
 
-def test_a_node_that_somebody_cancels_does_not_silence_it(driver: SchedulerDriver) -> None:
+def test_cancelling_a_node_does_not_silence_it(driver: SchedulerDriver) -> None:
     hand = driver.worker(slots=2)
     driver.spawn("a", "b", hook=HOOK)
     hand.fail("a")

@@ -160,7 +160,7 @@ class TestStuckInstances:
 
 
 class TestWhatIsLeftBehind:
-    def test_a_worker_that_may_leave_is_told_what_nobody_may_run(self, driver: SchedulerDriver) -> None:
+    def test_a_worker_that_may_leave_is_told_which_nodes_no_worker_may_run(self, driver: SchedulerDriver) -> None:
         driver.spawn("gpu", "also", of=GPU)
         worker = driver.worker(leave_when_drained=True)
         assert left(driver, worker) == {"gpu": (2, NO_GPU)}

@@ -42,7 +42,7 @@ def test_the_reason_is_told_while_it_waits(driver: SchedulerDriver) -> None:
     hand.put_off("a", "the store is away")
     (reason,) = driver.scheduler.reasons_of(driver.scheduler.nodes[driver.key("a")])
     assert reason.code is ReasonCode.BACKOFF
-    assert reason.text == "its worker gave it back, and it is granted again soon: the store is away"
+    assert reason.text == "its worker returned it, and it is granted again soon: the store is away"
 
 
 def test_after_a_restart_it_still_waits(driver: SchedulerDriver) -> None:
@@ -54,7 +54,7 @@ def test_after_a_restart_it_still_waits(driver: SchedulerDriver) -> None:
     driver.wait(2.0)
     assert hand.held == {}
     (reason,) = driver.scheduler.reasons_of(driver.scheduler.nodes[driver.key("a")])
-    assert reason.text == "its worker gave it back, and it is granted again soon"
+    assert reason.text == "its worker returned it, and it is granted again soon"
     driver.wait(3.0)
     assert "a" in hand.held
 

@@ -72,7 +72,7 @@ class TestTaints:
         able = driver.worker("able", tolerations={"GPU"})
         assert able.held.keys() == {"gpu"}
 
-    def test_a_node_that_nobody_may_run_is_shown_with_the_reason(self, driver: SchedulerDriver) -> None:
+    def test_a_node_that_no_worker_may_run_is_shown_with_the_reason(self, driver: SchedulerDriver) -> None:
         driver.spawn("gpu", where={"gpu": GPU})
         assert reasons(driver) == {"gpu": "no worker is connected (start one with `worker`)"}
         driver.worker("one")
@@ -87,7 +87,7 @@ class TestTaints:
         driver.worker("five", tolerations={"GPU", "FPGA"})
         assert reasons(driver) == {}
 
-    def test_a_worker_that_leaves_counts_for_nobody(self, driver: SchedulerDriver) -> None:
+    def test_a_leaving_worker_takes_no_node_and_the_reason_says_so(self, driver: SchedulerDriver) -> None:
         worker = driver.worker()
         worker.drain()
         driver.spawn("a")
@@ -113,7 +113,7 @@ class TestTaints:
         driver.spawn("c", of=C)
         assert driver.holders()["c"] == "without", "others of its nodes it may run"
 
-    def test_when_nobody_is_left_the_reason_says_why(self, driver: SchedulerDriver) -> None:
+    def test_if_no_worker_is_left_the_reason_says_why(self, driver: SchedulerDriver) -> None:
         worker = driver.worker()
         driver.spawn("a", "b")
         worker.give_back("a", "it cannot import the function: No module named 'work'")
@@ -135,7 +135,7 @@ class TestTaints:
         assert both.held.keys() == {"a"}
         assert not reasons(driver)
 
-    def test_a_node_behind_one_whose_key_nobody_holds_is_not_held_up(self, driver: SchedulerDriver) -> None:
+    def test_a_node_behind_one_whose_key_no_worker_holds_is_not_held_up(self, driver: SchedulerDriver) -> None:
         hand = driver.worker(key_ids={"0b"})
         driver.spawn("a", "b", where={"a": function("old", key_id="0a"), "b": function("new", key_id="0b")})
         assert hand.held.keys() == {"b"}

@@ -13,7 +13,7 @@ def queues(driver: SchedulerDriver) -> set[str]:
 
 
 def drop_all(driver: SchedulerDriver) -> list[int]:
-    """Have all functions dropped that can be; their ids."""
+    """Have all functions dropped that can be; their IDs."""
     graph = driver.scheduler.graph
     driver.scheduler.drop_functions(list(graph.queue_by_id))
     return graph.changes.functions_gone

@@ -151,7 +151,7 @@ def test_what_is_not_allowed_is_refused_and_nothing_has_changed(
     before = driver.everything()
     asked = ReboundFunction("work", "new", ("h",))
     allowed: dict[str, Any] = {"name": "work", "made_with": {"h"}, "hash": "new", **changed}
-    with pytest.raises(FailedPrecondition, match="what was signed does not allow other code for all nodes of work"):
+    with pytest.raises(FailedPrecondition, match="the signed rebinding does not allow other code"):
         driver.scheduler.rebind(asked, driver.signed(**allowed))
     with pytest.raises(FailedPrecondition, match="other code for nodes of work needs a signature"):
         driver.scheduler.rebind(asked, None)
@@ -224,7 +224,7 @@ def test_what_a_connected_worker_may_run_stays_with_it_unless_it_is_named(driver
     driver.spawn("a", "b")
     deployed(driver, "a", worker="new")
     old = driver.worker("old")
-    with pytest.raises(FailedPrecondition, match="no connected worker has said that it has other code of work"):
+    with pytest.raises(FailedPrecondition, match="no connected worker has reported other code of work"):
         driver.rebind("work")
     assert driver.rebind("work", "new", "h") == (1, "new")
     assert old.held.keys() == {"a"}
@@ -242,7 +242,7 @@ def test_without_a_worker_both_have_to_be_named(driver: SchedulerDriver) -> None
     ("name", "made_with", "said"),
     [
         ("nothing", (), "no node of a function 'nothing'"),
-        ("work", ("x",), "no node of work was made with 'x'; there are h"),
+        ("work", ("x",), "no node of work was made with 'x'; its nodes have h"),
     ],
 )
 def test_what_is_not_there_is_refused(
@@ -259,7 +259,7 @@ def test_nodes_of_the_originals_calls_are_not_rebound(driver: SchedulerDriver) -
         driver.rebind("old", "new", "h")
 
 
-def test_who_has_what_other_code_is_told(driver: SchedulerDriver) -> None:
+def test_other_code_of_connected_workers_is_listed(driver: SchedulerDriver) -> None:
     driver.spawn("a")
     deployed(driver, "a", hash="new", worker="one")
     two = deployed(driver, "a", hash="newer", worker="two")

@@ -228,7 +228,9 @@ class TestReclaim:
         assert hand.held.keys() == {"c"}
         assert driver.outcome("a").attempt == attempts["a"]
 
-    def test_a_claim_of_two_epochs_ago_stands_where_nobody_was_granted_the_node(self, driver: SchedulerDriver) -> None:
+    def test_a_claim_of_two_epochs_ago_stands_if_no_other_worker_was_granted_the_node(
+        self, driver: SchedulerDriver
+    ) -> None:
         hand = driver.worker()
         driver.spawn("a")
         driver.crash()
@@ -348,7 +350,7 @@ class TestHoldingOff:
         hand.connect()
         assert driver.holders() == {"a": "worker"}
 
-    def test_who_has_not_come_back_in_time_is_not_waited_for_again(self, driver: SchedulerDriver) -> None:
+    def test_a_worker_that_has_not_returned_in_time_is_not_waited_for_again(self, driver: SchedulerDriver) -> None:
         driver.worker("gone")
         driver.spawn("a")
         driver.crash()
@@ -434,7 +436,7 @@ class TestIdsThatAreNotProven:
     def test_do_not_end_the_session_of_a_connected_worker(self, driver: SchedulerDriver) -> None:
         hand = driver.worker("worker")
         driver.spawn("a")
-        with pytest.raises(FailedPrecondition, match="cannot prove that the id is its own"):
+        with pytest.raises(FailedPrecondition, match="cannot prove that the ID is its own"):
             driver.worker("worker", is_proven=False)
         assert hand.complete("a")
 

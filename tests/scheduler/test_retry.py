@@ -158,7 +158,7 @@ def test_what_was_made_by_a_run_that_failed_is_not_there_twice(driver: Scheduler
     assert driver.state("a") is State.COMPLETED
 
 
-def test_who_returned_a_promise_that_was_not_kept_waits_for_it_again_and_does_not_run_again(
+def test_a_node_that_returned_a_promise_of_a_failed_node_waits_for_it_again_without_running(
     driver: SchedulerDriver,
 ) -> None:
     hand = driver.worker()
@@ -178,7 +178,9 @@ def test_who_returned_a_promise_that_was_not_kept_waits_for_it_again_and_does_no
     assert driver.states("a", "after", "child") == ["COMPLETED"] * 3
 
 
-def test_who_returned_the_promise_of_a_node_that_had_failed_does_not_run_again_either(driver: SchedulerDriver) -> None:
+def test_a_node_that_returned_a_promise_of_a_node_that_had_failed_before_does_not_run_again(
+    driver: SchedulerDriver,
+) -> None:
     hand = driver.worker(slots=2)
     driver.spawn("root cause", "a", "after <- a")
     hand.fail("root cause")
@@ -243,7 +245,7 @@ def test_an_unfinished_node_that_takes_the_failure_for_a_value_is_in_the_way(dri
     driver.spawn("a", "b", "join <- a? b?")
     hand.fail("a")
     before = driver.everything()
-    with pytest.raises(FailedPrecondition, match=f"{driver.ids['join'].hex()}.*takes the failure for a value"):
+    with pytest.raises(FailedPrecondition, match=f"{driver.ids['join'].hex()}.*takes the failure as a value"):
         driver.retry("a")
     assert driver.everything() == before
     hand.complete("b")
@@ -252,7 +254,9 @@ def test_an_unfinished_node_that_takes_the_failure_for_a_value_is_in_the_way(dri
     assert driver.finish(hand) == ["a"]
 
 
-def test_who_has_taken_the_failure_and_waits_for_its_promises_is_not_in_the_way(driver: SchedulerDriver) -> None:
+def test_a_node_that_has_taken_the_failure_and_waits_for_its_promises_does_not_block_the_retry(
+    driver: SchedulerDriver,
+) -> None:
     hand = driver.worker(slots=2)
     driver.spawn("a", "other", "join <- a?", "after <- join")
     hand.fail("a")

@@ -162,7 +162,7 @@ def test_an_unfinished_node_that_was_given_what_is_to_run_again_is_in_the_way(dr
     hand.complete("report")
     before = driver.everything()
     with pytest.raises(
-        FailedPrecondition, match=f"{driver.ids['after'].hex()} has not ended and depends on what is to run"
+        FailedPrecondition, match=f"{driver.ids['after'].hex()} has not ended and depends on a node that would run"
     ):
         driver.revive("a", downstream=True)
     assert driver.everything() == before
@@ -180,7 +180,7 @@ def test_a_node_that_was_given_it_and_waits_for_its_promises_is_in_the_way_also_
     hand.fail("a")
     hand.complete("report", "slow")
     for _ in range(2):
-        with pytest.raises(FailedPrecondition, match="has not ended and depends on what is to run again"):
+        with pytest.raises(FailedPrecondition, match="has not ended and depends on a node that would run again"):
             driver.revive("a", downstream=True)
         driver.crash()
 

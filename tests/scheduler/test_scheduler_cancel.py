@@ -34,7 +34,7 @@ def test_children_of_a_cancelled_run_never_come(driver: SchedulerDriver) -> None
     assert driver.in_memory() == {}
 
 
-def test_who_returned_a_promise_of_a_cancelled_node_is_cancelled(driver: SchedulerDriver) -> None:
+def test_a_node_that_returned_a_promise_of_a_cancelled_node_is_cancelled(driver: SchedulerDriver) -> None:
     hand = driver.worker()
     driver.spawn("a", "after <- a")
     hand.make("a", "child")

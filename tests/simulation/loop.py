@@ -34,7 +34,7 @@ class Livelock(Exception):
 
 
 class Host:
-    """A machine: what runs on it stands still while it is stopped, and comes to nothing when it is killed."""
+    """A machine: what runs on it stands still while it is stopped, and ends when it is killed."""
 
     def __init__(self, name: str) -> None:
         self.name = name

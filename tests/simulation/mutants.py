@@ -122,12 +122,12 @@ def _(of: Any) -> Any:
     return lambda self, worker, nodes, attempts: of(self, bytes(16), nodes, attempts)
 
 
-@mutant("a worker's secret is not compared with its id", (work, "check_secret"))
+@mutant("a worker's secret is not compared with its ID", (work, "check_secret"))
 def _(check: Any) -> Any:
     return lambda worker, secret: None
 
 
-@mutant("an id without a secret replaces a connected worker", (Scheduler, "connect"))
+@mutant("an ID without a secret replaces a connected worker", (Scheduler, "connect"))
 def _(connect: Any) -> Any:
     return lambda self, presence, held, now: connect(self, replace(presence, is_proven=True), held, now)
 

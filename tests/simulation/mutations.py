@@ -1,6 +1,6 @@
 """Tests the tester: `python -m tests.simulation.mutations` breaks the product in one way after another.
 
-Each fault has to be caught within `--seeds` lives; the table says by which seed and by which check. It ends with 1 when
+Each fault must be caught within `--seeds` lives; the table says by which seed and by which check. It ends with 1 when
 one goes unnoticed, or when its patch no longer fits the product and raises an error of its own.
 """
 

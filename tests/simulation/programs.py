@@ -16,7 +16,7 @@ from tests.simulation.loop import WALL
 ALWAYS = 1_000
 #: The own value of a node that has the value of another one from the cache.
 FOUND = "found"
-#: Ids of the signing key of workers and of most callers, and of the other ones.
+#: IDs of the signing key of workers and of most callers, and of the other ones.
 SIGNING_KEY, _OTHER_KEY = b"signing1", b"signing2"
 DEATHS = 3  #: that a node survives, and one less
 
@@ -282,7 +282,7 @@ class Computation:
 
 
 def columns(programs: list[Program], first: int, origin_of: dict[str, bytes], origin: bytes) -> dict[str, Any]:
-    """The columns of a `Nodes` message; `origin_of` has the ids of all nodes that have one."""
+    """The columns of a `Nodes` message; `origin_of` has the IDs of all nodes that have one."""
     names = [program.name for program in programs]
     functions = sorted({program.function for program in programs})
     keys = sorted({program.key for program in programs if program.key})

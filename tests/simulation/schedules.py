@@ -29,7 +29,7 @@ from .watcher import Watcher
 RULES = (("allow", "all", 1.0), ("skip", "last", 1.0), ("queue", "last", 1.5), ("replace", "last", 2.0))
 #: Seconds by which a broker that has just come back may be late, and a timer early.
 LATE, EARLY = 1.5, 0.01
-#: Stands between the id of a schedule and a time in the name of a node.
+#: Stands between the ID of a schedule and a time in the name of a node.
 AT = "@"
 
 
@@ -53,7 +53,7 @@ class _Programs(dict[str, Program]):
 
 
 def function_of(name: str) -> str:
-    """Return the function of a schedule: the last character of its id says which."""
+    """Return the function of a schedule: the last character of its ID says which."""
     return ("plain", "retries", "async")[int(name.partition("/")[0][-1]) % 3]
 
 

@@ -20,7 +20,7 @@ STAY = 0.05
 
 
 class Thief:
-    """It presents what its victim holds, under an id of its own or the victim's, and reports values for it."""
+    """It presents what its victim holds, under an ID of its own or the victim's, and reports values for it."""
 
     def __init__(self, network: Network, watcher: Watcher, name: str, victim: SimulatedWorker) -> None:
         self.loop, self.name = network.loop, name

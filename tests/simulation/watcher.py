@@ -96,7 +96,7 @@ class Watcher:
         self.wall_jumped = False
         self.names: dict[int, str] = {}  #: on disk, by key
         self.ids: dict[str, bytes] = {}  #: on disk
-        self.known: dict[str, bytes] = {}  #: ids of nodes that were submitted, or are on disk
+        self.known: dict[str, bytes] = {}  #: IDs of nodes that were submitted, or are on disk
         self.given_names: dict[int, str] = {}  #: of nodes that a worker has received, on disk or not, by key
         self.answered: set[str] = set()  #: nodes of which a run has ended
         self.keys: dict[str, int] = {}
@@ -429,7 +429,7 @@ class Watcher:
         return [name for name, key in self.keys.items() if not self.has_ended(key)]
 
     def instance_of(self, name: str) -> bytes:
-        """The id of the instance of a node on disk."""
+        """The ID of the instance of a node on disk."""
         return self.disk.tables.instances[self.disk.tables.nodes[self.keys[name]].instance].row.id
 
     def has_ended(self, key: int) -> bool:
@@ -464,7 +464,7 @@ class Watcher:
 
     def told_value(self, envelope: bytes, id: bytes) -> str:
         value = Value.of(envelope)
-        self.require(self.ids.get(value.name) == id, "the right value", f"the value of {value.name} under another id")
+        self.require(self.ids.get(value.name) == id, "the right value", f"the value of {value.name} under another ID")
         row = self.seen.get(self.keys[value.name])
         self.require(row is not None and row.value == envelope, "told is durable", f"{value.name}: not what is on disk")
         return value.name
@@ -489,7 +489,7 @@ class Watcher:
         known = self.given_names.setdefault(given.key, name)
         self.require(known == name, "no key is used twice", f"key {given.key} was of {known}, and is of {name}")
         self.require(self.names.get(given.key, name) == name, "the right node", f"{name} comes under another key")
-        self.require(self.ids.get(name, given.id) == given.id, "the right node", f"{name} comes under another id")
+        self.require(self.ids.get(name, given.id) == given.id, "the right node", f"{name} comes under another ID")
         function = FUNCTIONS[program.function]
         self.require(given.function.name == program.function, "the right function", f"{name}: {given.function.name}")
         tolerated = not function.taint or function.taint in presence.tolerations
@@ -590,10 +590,10 @@ class Watcher:
         self.require(silent or not worker.host.alive, "who speaks is not given up", f"{worker.name} was not silent")
 
     def replaced(self, worker: SimulatedWorker, broker: Broker | None) -> None:
-        """The broker hangs up because somebody else has come under the worker's id."""
+        """The broker hangs up because somebody else has come under the worker's ID."""
         other = broker and broker.scheduler.claims.workers.get(worker.hello.worker)
         name = other.info.name if other else worker.name
-        self.require(name == worker.name, "an id is no credential", f"{name} has ended the session of {worker.name}")
+        self.require(name == worker.name, "an ID is no credential", f"{name} has ended the session of {worker.name}")
 
     def died(self, names: list[str]) -> None:
         """A child process ended while these ran."""

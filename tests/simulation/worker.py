@@ -98,7 +98,7 @@ def _split(flat: Sequence[int], counts: Sequence[int], size: int) -> list[list[i
 
 
 class Child:
-    """A slot: one sync node at a time, async ones beside it."""
+    """A slot: one sync node at a time, async ones next to it."""
 
     def __init__(self, worker: SimulatedWorker, number: int) -> None:
         self.worker, self.number = worker, number

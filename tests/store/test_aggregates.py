@@ -1,4 +1,4 @@
-"""Places of nodes: an ordinal and an id lead to each other, however the blocks of several instances interleave."""
+"""Places of nodes: an ordinal and an ID lead to each other, however the blocks of several instances interleave."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCKS = [(Random(seed).randint(1, 3), Random(seed + 100).randint(1, 4)) for see
 
 @pytest.fixture
 def ids(store: Store) -> dict[int, list[bytes]]:
-    """The ids of the nodes of each instance, in the order of creation; they are in the store."""
+    """The IDs of the nodes of each instance, in the order of creation; they are in the store."""
     changes, found, first_key = Changes(functions=[FunctionRow(1, PLAIN)]), dict[int, list[bytes]](), 1
     changes.instances = [instance_row(key) for key in (1, 2, 3)]
     for number, (instance, size) in enumerate(BLOCKS):

@@ -93,7 +93,7 @@ def limited_broker(folder: Path, limit: int, host: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_strangers_who_say_nothing_keep_nobody_out(tmp_path: Path, host: str) -> None:
+def test_silent_strangers_do_not_keep_others_out(tmp_path: Path, host: str) -> None:
     settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
     with limited_broker(tmp_path, 300, host) as port, ExitStack() as channels:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

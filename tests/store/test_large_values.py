@@ -327,7 +327,7 @@ def test_no_link_of_a_client_leads_out_of_the_folder(shared: LargeFiles, tmp_pat
     assert not shared.keep(NAME, len(CONTENT), GIVEN)
 
 
-def test_asking_for_a_value_begins_its_grace_anew(shared: LargeFiles) -> None:
+def test_asking_for_a_value_restarts_its_grace_period(shared: LargeFiles) -> None:
     shared.put([CONTENT])
     other, _ = shared.put([b"other"])
     assert shared.keep(NAME, len(CONTENT))

@@ -137,7 +137,7 @@ def test_a_node_is_described_by_all_but_its_payloads(store: Store) -> None:
         store.described([1, 9])
 
 
-# --- ids between two ids --------------------------------------------------------------------------------
+# --- IDs between two IDs --------------------------------------------------------------------------------
 
 LOWEST, HIGHEST = bytes(16), b"\xff" * 16
 

@@ -1,4 +1,4 @@
-"""Stores keep the ids, labels, priorities and fair keys that users give to instances."""
+"""Stores keep the IDs, labels, priorities and fair keys that users give to instances."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAST = (1 << 63) - 1
 
 
 def marked(store: Store, key: int, name: str = "", *, priority: int = 0, **labels: str) -> None:
-    """Commit an instance of one node with an id and labels."""
+    """Commit an instance of one node with an ID and labels."""
     changes = graph(node(key, instance=key), instance=key, origin=b"origin-%05d" % key)
     changes.instances = [instance_row(key)._replace(priority=priority)]
     changes.names = [NameRow(key, "work:Plain", name, b"digest of %d" % key)] if name else []

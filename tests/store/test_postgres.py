@@ -231,7 +231,7 @@ def test_a_damaged_row_is_an_error(url: str, tmp_path: Path) -> None:
 # --- who leads --------------------------------------------------------------------------------------------
 
 
-def test_a_broker_that_does_not_renew_its_lead_is_replaced_and_can_commit_no_more(url: str, tmp_path: Path) -> None:
+def test_a_broker_that_does_not_renew_its_lease_is_replaced_and_can_no_longer_commit(url: str, tmp_path: Path) -> None:
     with opened(url, tmp_path, lease=SHORT) as old:
         old.commit(graph(node(1)))
         with opened(url, tmp_path) as new:

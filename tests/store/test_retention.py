@@ -341,7 +341,7 @@ def test_a_large_value_that_was_collected_may_be_given_again(store: Store) -> No
     assert list(store.get_large(name) or ()) == [b"content"]
 
 
-def test_who_reads_a_large_value_while_it_goes_reads_it_to_its_end(store: Store) -> None:
+def test_a_large_value_that_is_removed_while_it_is_read_is_read_to_its_end(store: Store) -> None:
     content = [bytes([number]) * (1 << 20) for number in range(3)]
     name, _ = store.put_large(content)
     reading = store.get_large(name)

@@ -124,7 +124,7 @@ def test_a_commit_is_synced_before_it_is_acknowledged(path: Path) -> None:
 
 
 def test_a_statement_takes_many_rows(path: Path) -> None:
-    """Each statement waits for its turn beside the broker's loop: rows cost less than statements."""
+    """Each statement waits for its turn next to the broker's loop: rows cost less than statements."""
     keys = range(1, 1001)
     statements: list[str] = []
     with opened(path) as store:
@@ -754,7 +754,7 @@ def instance_that_ended(key: int, size: int) -> Changes:
     return changes
 
 
-def test_who_looks_for_what_may_go_looks_at_an_index_only(path: Path) -> None:
+def test_the_search_for_removable_rows_uses_only_an_index(path: Path) -> None:
     with opened(path) as store:
         statements: list[str] = []
         assert store._database._looker is not None

@@ -179,7 +179,7 @@ def test_workers_on_record_are_those_that_have_not_left(store: Store) -> None:
     assert store.live().workers == [(b"a" * 16, "host:3")]
 
 
-# --- reading by key and by id -------------------------------------------------------------------------
+# --- reading by key and by ID -------------------------------------------------------------------------
 
 
 def test_arguments_and_values_come_back_by_key(store: Store) -> None:
@@ -274,7 +274,7 @@ def test_an_id_is_told_by_its_key(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
     store.commit(Changes(blocks=[run_row(10, 2, 3)], nodes=[node(3), node(4)]))
     assert store.ids([4, 1, 2]) == {1: node_id(0), 2: node_id(1), 4: node_id(11)}
-    with pytest.raises(StoreError, match="no id of node 5"):
+    with pytest.raises(StoreError, match="no ID of node 5"):
         store.ids([1, 5])
 
 

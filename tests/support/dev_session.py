@@ -85,18 +85,18 @@ class Dev:
 
     @property
     def broker(self) -> int:
-        """The process id of the broker; 0 while a new one takes its lock."""
+        """The process ID of the broker; 0 while a new one takes its lock."""
         return int((self.folder / ".dagorama" / "broker.sqlite3.lock").read_text() or 0)
 
     @property
     def processes(self) -> list[int]:
-        """The process ids of all descendants."""
+        """The process IDs of all descendants."""
         parents = dict(_parents())
         return [pid for pid in parents if self.process.pid in _ancestors(pid, parents)]
 
     @property
     def worker(self) -> int:
-        """The process id of the child that starts workers."""
+        """The process ID of the child that starts workers."""
         children = [pid for pid, parent in _parents() if parent == self.process.pid]
         (found,) = [pid for pid in children if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         return found

@@ -63,12 +63,12 @@ def far(url: str, options: StoreOptions | None = None) -> Store:
 
 
 async def _learn_nothing(looks: Looks) -> None:
-    """Leave it unknown which ids are unused."""
+    """Leave it unknown which IDs are unused."""
 
 
 @pytest.fixture(params=["near", "far"], autouse=True)
 def distance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Serve with stores that are near, and with stores that are not; "asked": even if nothing can be known of an id."""
+    """Serve with stores that are near, and with stores that are not; "asked": even if nothing can be known of an ID."""
     if request.param != "near":
         monkeypatch.setattr(server, "open_store", far)
     if request.param == "asked":

@@ -2,7 +2,7 @@
 
 A broker or a worker takes several times longer to import than to start. A fork server serves all tests of a process of
 pytest. A request on its socket brings the program, its arguments, its environment and folder, and descriptors: a pipe
-on which the fork server tells the process id of the fork and then its exit code, the fork's stdout and stderr, and
+on which the fork server tells the process ID of the fork and then its exit code, the fork's stdout and stderr, and
 others that it inherits. The fork server ends when the other end of its socket is closed.
 """
 
@@ -27,7 +27,7 @@ class ForkServer:
         self._control = control
         self._poll = poll()
         self._poll.register(control, POLLIN)
-        self._forks: dict[int, tuple[int, int]] = {}  #: by descriptor of a process, its id and the pipe to report on
+        self._forks: dict[int, tuple[int, int]] = {}  #: by descriptor of a process, its ID and the pipe to report on
 
     def run(self) -> dict[str, Any] | None:
         """Serve until the other end is closed. In a fork return the request for it, and None in the fork server."""

@@ -100,7 +100,7 @@ class Ledger:
         for function in changes.functions:
             _once(self.functions, function.id, function.function)
         for instance in changes.instances:
-            assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
+            assert instance.id not in {row.id for row in self.instances.values()}, "an instance's ID is taken"
             _once(self.instances, instance.key, instance)
         for hook in changes.hooks:
             assert hook.instance in self.instances

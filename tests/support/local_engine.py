@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class LocalEngine:
-    """The members are the files of a folder, whose names are ids and whose contents are process ids."""
+    """The members are the files of a folder, whose names are IDs and whose contents are process IDs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

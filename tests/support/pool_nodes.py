@@ -27,7 +27,7 @@ class OnGpu(DAGDefinition):
 
 
 class Waiting(DAGDefinition):
-    """A node that writes its process id to a file, and runs until it reads from a pipe."""
+    """A node that writes its process ID to a file, and runs until it reads from a pipe."""
 
     @dagorama().syncfn
     def entrypoint(self, started: str, fifo: str) -> str:

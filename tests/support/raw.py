@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 FUNCTION = pb.Function(name="work:Task.entrypoint", hash="hash-1")
 LEAF = pb.Function(name="work:Task.leaf", hash="hash-2")
-#: The id of a signing key, of which the broker wants to know who holds it.
+#: The ID of a signing key, of which the broker wants to know who holds it.
 KEY = b"\x0f" * 8
 MEMORY = Settings(port=0, store="memory://", reconnect_wait=0.2)
 
@@ -162,7 +162,7 @@ async def serving(settings: Settings = MEMORY, **changed: Any) -> AsyncIterator[
 
 
 class Dag:
-    """The ids of one instance, and its nodes as a client describes them."""
+    """The IDs of one instance, and its nodes as a client describes them."""
 
     def __init__(self) -> None:
         self.instance, self.origin = os.urandom(16), os.urandom(12)
@@ -247,7 +247,7 @@ def _split(flat: Sequence[int], counts: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def identity() -> dict[str, bytes]:
-    """A worker's id and its secret."""
+    """A worker's ID and its secret."""
     secret = os.urandom(32)
     return {"worker": sha256(secret).digest()[:16], "secret": secret}
 
@@ -305,7 +305,7 @@ class RawWorker:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return the arguments with which another RawWorker goes on as this one: id, secret and proofs of grants."""
+        """Return the arguments with which another RawWorker goes on as this one: ID, secret and proofs of grants."""
         return {"worker": self.hello.worker, "secret": self.hello.secret, "grants": self.grants}
 
     async def vanish(self) -> None:

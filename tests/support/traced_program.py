@@ -1,4 +1,4 @@
-"""A program whose work is traced: it runs four instances on a worker, and prints their ids and what a node logged."""
+"""A program whose work is traced: it runs four instances on a worker, and prints their IDs and what a node logged."""
 
 import importlib
 import json

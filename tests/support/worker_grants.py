@@ -46,7 +46,7 @@ class Wanted(NamedTuple):
 
     @property
     def named(self) -> dict[int, bytes]:
-        """Ids of the sources, by key."""
+        """IDs of the sources, by key."""
         return dict(zip(self.sources, references(self._envelope), strict=True))
 
     @property
@@ -90,7 +90,7 @@ def body_of(
 def _named(
     wanted: Sequence[Wanted], values: Mapping[int, Encoded], refs: Mapping[int, Sequence[int]]
 ) -> dict[int, bytes]:
-    """Ids of all nodes that arguments and values name, by key."""
+    """IDs of all nodes that arguments and values name, by key."""
     named = {key: id for each in wanted for key, id in each.named.items()}
     for key, others in refs.items():
         named.update(zip(others, references(values[key].envelope), strict=True))

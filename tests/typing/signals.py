@@ -1,4 +1,4 @@
-"""`wait_for` is typed as the value, and `send` takes an instance or an id."""
+"""`wait_for` is typed as the value, and `send` takes an instance or an ID."""
 
 from dataclasses import dataclass
 from typing import Any, assert_type

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-# Each line that ends in `# wrong` has to be an error, and no other line may be one.
+# Each line that ends in `# wrong` must be an error, and no other line may be one.
 WRONG = """
 from dagorama import (
     DAGDefinition, DAGPromise, Limit, Rate, RetryLater, StaticRetry, aresolve, as_completed, cancel, dagorama, outcome,

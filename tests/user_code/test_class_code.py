@@ -254,7 +254,7 @@ def test_a_value_class_has_a_hash_of_what_it_does(load: Load) -> None:
 
 @pytest.mark.parametrize("version", PYTHONS)
 def test_every_process_and_version_works_out_the_same(tmp_path: Path, version: str) -> None:
-    """Seeds of hashes and process ids differ from process to process."""
+    """Seeds of hashes and process IDs differ from process to process."""
     python = interpreter(version)
     if python is None:
         pytest.skip(f"Python {version} is not installed here")

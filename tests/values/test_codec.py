@@ -66,7 +66,7 @@ class Slotted:
 
 
 class Leaves(list[Any]):
-    """A list with something beside its items."""
+    """A list with attributes in addition to its items."""
 
     label: Any = None
 

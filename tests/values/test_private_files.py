@@ -42,7 +42,7 @@ def test_the_broker_has_the_same_rule() -> None:
                 assert of_the_broker.is_foreign(owner, user) == is_foreign(owner, user)
 
 
-def test_what_nobody_else_may_use_is_fine(tmp_path: Path) -> None:
+def test_a_file_that_no_other_user_can_read_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.touch(0o600)
     assert not is_open_to(OTHERS, str(file))

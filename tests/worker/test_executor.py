@@ -398,7 +398,7 @@ def test_a_node_can_know_which_run_of_it_this_is(ran: Ran, failed_before: list[i
     assert current_run.get() is None
 
 
-def test_what_a_cancelled_run_raises_is_told_to_nobody(ran: Ran) -> None:
+def test_an_exception_of_a_cancelled_run_is_not_reported(ran: Ran) -> None:
     [call_] = ran.executor.prepare(body_of([call("fail", "no luck")]).SerializeToString())
     ran.executor.run(call_, monotonic_ns(), lambda: True)
     ran.executor.outbox.flush()

@@ -183,7 +183,7 @@ def test_arguments_that_are_not_under_the_key_that_their_function_names_fail_tha
     granting.is_tampered(body)
 
 
-def test_whoever_only_names_a_key_fails_the_node(granting: Granting) -> None:
+def test_naming_a_key_without_holding_it_fails_the_node(granting: Granting) -> None:
     body = one(granting)
     signed = arguments(body, granting.bomb, ring=STRANGER)
     body.arguments[0] = signed.replace(STRANGER.signs_under, keyring().signs_under)

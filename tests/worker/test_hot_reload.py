@@ -68,7 +68,7 @@ def write(path: Path, value: int) -> None:
     )
 
 
-def test_a_save_by_rename_starts_the_worker_anew_with_its_flags(
+def test_a_save_by_rename_restarts_the_worker_with_its_flags(
     broker: ScriptedBroker, hot: HotReload, folder: Path
 ) -> None:
     first = broker.greeted()

@@ -184,7 +184,7 @@ def test_large_ones_leave_in_pieces(sent: Sent) -> None:
     assert all(len(results.SerializeToString()) < 1.3 * FLUSH_BYTES for results in sent.results)
 
 
-def test_whoever_flushes_is_told_that_nodes_wait(sent: Sent) -> None:
+def test_a_waiting_node_is_announced_for_the_next_flush(sent: Sent) -> None:
     told: list[int] = []
     sent.outbox.on_waiting = lambda: told.append(len(sent.outcomes))
     _, instance = growing(sent)
@@ -221,7 +221,7 @@ def test_an_instance_without_nodes_waits_for_the_outcome(sent: Sent) -> None:
 
 
 @pytest.mark.parametrize("how", ["failed", "returned", "cancelled"])
-def test_what_has_not_left_when_the_attempt_comes_to_nothing_never_does(sent: Sent, how: str) -> None:
+def test_unsent_children_of_an_aborted_attempt_are_never_sent(sent: Sent, how: str) -> None:
     _, instance = growing(sent)
     instance.echo(1)
     match how:

@@ -22,7 +22,7 @@ from tests.support.fifo import Fifo
 from tests.support.scripted_broker import Conversation, ScriptedBroker, environment_of
 from tests.support.worker_grants import call
 
-#: A program that starts a worker beside itself, says its process id, and drains it when it is told to.
+#: A program that starts a worker next to itself, says its process ID, and drains it when it is told to.
 HOST = """
 import sys
 from dagorama.pools.hosted import HostedWorker
@@ -115,7 +115,7 @@ async def test_a_lifetime_that_is_over_says_so() -> None:
 
 @pytest.fixture
 def host(broker: ScriptedBroker) -> Iterator[subprocess.Popen[str]]:
-    """A process with a worker beside it that connects to the scripted broker."""
+    """A process with a worker next to it that connects to the scripted broker."""
     with subprocess.Popen(
         [sys.executable, "-c", HOST], env=environment_of(broker), text=True, cwd=ROOT,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,

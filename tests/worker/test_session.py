@@ -122,7 +122,7 @@ def test_done_and_welcome_are_noted_and_a_new_stream_needs_its_own_welcome(sessi
     assert session.done
 
 
-def test_pauses_double_up_to_a_cap_and_begin_anew_after_success() -> None:
+def test_pauses_double_up_to_a_cap_and_start_over_after_success() -> None:
     backoff = Backoff(first=0.1, cap=0.3)
     assert [backoff.pause(chance=1) for _ in range(4)] == pytest.approx([0.1, 0.2, 0.3, 0.3])
     backoff.reset()

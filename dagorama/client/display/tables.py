@@ -1,4 +1,4 @@
-"""Format output for a terminal: aligned columns, ids as UUIDs, times in the local time zone."""
+"""Format output for a terminal: aligned columns, IDs as UUIDs, times in the local time zone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _cell(text: str) -> str:
 
 
 def uuid_text(id: bytes) -> str | None:
-    """Return an id as a UUID in text form; None for an empty id."""
+    """Return an ID as a UUID in text form; None for an empty ID."""
     return str(UUID(bytes=id)) if id else None
 
 

@@ -1,4 +1,4 @@
-"""JSON types of values that are texts in JSON: dates, times, durations, ids, decimal numbers and bytes."""
+"""JSON types of values that are texts in JSON: dates, times, durations, IDs, decimal numbers and bytes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from dagorama.worker.child.call import Call
 
 
 class LookUp(Exception):
-    """A node cannot run before the broker has looked its cache key up: it is given back. No error."""
+    """A node cannot run before the broker has looked its cache key up: it is returned. No error."""
 
     def __init__(self, key: bytes) -> None:
         super().__init__(key)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dagorama.models.failure import Failure
     from dagorama.values.json_calls import JsonFunction
 
-#: errors of a function that this process cannot run, and the reasons for which its nodes are given back then
+#: errors of a function that this process cannot run, and the reasons for which its nodes are returned then
 UNUSABLE_REASONS: dict[type[BaseException], pb.ReturnReason.ValueType] = {
     FunctionNotFound: pb.NOT_IMPORTABLE,
     CodeMismatchException: pb.CODE_MISMATCH,
@@ -157,7 +157,7 @@ def definition_of(cls: type[DAGDefinition], constructor: bytes | None) -> DAGDef
 
 
 class Values(NamedTuple):
-    """The values that the nodes of a grant need, by the ids of the nodes that returned them."""
+    """The values that the nodes of a grant need, by the IDs of the nodes that returned them."""
 
     signed: SignedValues
     failed: Mapping[bytes, bytes]  #: the serialized NodeFailure of nodes that have no value

@@ -1,4 +1,4 @@
-"""Report a node that raised an exception: as a failed attempt, or given back if this process cannot run it."""
+"""Report a node that raised an exception: as a failed attempt, or returned if this process cannot run it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Executor:
         self._ring = keyring()
         self._logs_nodes = get_logger().isEnabledFor(INFO)
         self._grants = GrantReader(self._ring)
-        # Nodes whose values are passed on to another node of this process in memory; and those values, with their ids.
+        # Nodes whose values are passed on to another node of this process in memory; and those values, with their IDs.
         self._handed_on: set[int] = set()
         self._own: dict[int, tuple[bytes, bytes]] = {}
         self.runs: set[RunningNode] = set()  #: running attempts
@@ -225,7 +225,7 @@ class Executor:
         try:
             return self._ring.open_arguments(call.arguments, call.instance, call.id, call.function)
         except UnverifiedValue:
-            # If the node were given back, the broker would offer this process no more nodes signed with that key.
+            # If the node were returned, the broker would offer this process no more nodes signed with that key.
             if call.work.key_id not in self._ring.ids:
                 raise
             raise TamperedValue(
@@ -233,7 +233,7 @@ class Executor:
             ) from None
 
     def _handed(self, sources: Iterable[int], as_json: bool) -> dict[bytes, object]:
-        """Return new copies of the values of nodes that ran before in this process, by the nodes' ids."""
+        """Return new copies of the values of nodes that ran before in this process, by the nodes' IDs."""
         self._handed_on.difference_update(sources)
         return {id: read_whole(envelope, as_json) for id, envelope in map(self._own.pop, sources)}
 

@@ -29,7 +29,7 @@ Send = Callable[[Kind, Outcome], None]
 
 
 class _Why(NamedTuple):
-    """The reason why nodes are given back. Its fields have the names of Return's fields."""
+    """The reason why nodes are returned. Its fields have the names of Return's fields."""
 
     reason: pb.ReturnReason.ValueType
     detail: str

@@ -24,7 +24,7 @@ class ChildMessages(NamedTuple):
 
     on_ready: Callable[[str], None]  #: a child can run nodes; the names of the definitions that it has loaded
     on_unfit: Callable[[str], None]  #: a child cannot start, and why
-    on_returned: Callable[[pb.Return], None]  #: a child gave back nodes that it cannot run
+    on_returned: Callable[[pb.Return], None]  #: a child returned nodes that it cannot run
     on_change: Callable[[], None]  #: something can be sent to the broker, or a wait may be over
 
 

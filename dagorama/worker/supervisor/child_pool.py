@@ -31,7 +31,7 @@ class PoolEvents(NamedTuple):
     """Callbacks for events of the child processes."""
 
     on_ready: Callable[[str], None]  #: a child can run nodes; the names of the definitions that it has loaded
-    on_returned: Callable[[pb.Return], None]  #: a child gave back nodes that it cannot run
+    on_returned: Callable[[pb.Return], None]  #: a child returned nodes that it cannot run
     on_change: Callable[[], None]  #: something can be sent to the broker, or a wait may be over
     on_started: Callable[[int, int], None]  #: slot and pid of a new child
     on_ended: Callable[[int, int], None]  #: slot that has no child any longer, and the exit code of the last one

@@ -1,7 +1,7 @@
 """Forward outcomes with large values.
 
 A report that names a refused value is changed: the attempts that need the value fail, the other attempts keep their
-results. If an object store does not answer for too long, the attempts are given back uncounted instead.
+results. If an object store does not answer for too long, the attempts are returned uncounted instead.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class GrantedNodes:
             await asyncio.sleep(LOCK_RETRY_DELAY_S)
         if returned.attempt:
             returned.reason, returned.detail = pb.VALUES, why
-            get_logger().warning("gave back %d nodes: %s", len(returned.attempt), why)
+            get_logger().warning("returned %d nodes: %s", len(returned.attempt), why)
             self._spool.release(slot.unpinned())
             self._session.give_back(slot.number, returned)
             self._on_change()

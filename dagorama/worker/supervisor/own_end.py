@@ -1,4 +1,4 @@
-"""Reasons for a worker to leave by itself: it is idle, its lifetime ends, or the process that started it is gone."""
+"""Reasons for a worker to leave by itself: it is idle, its lifetime ends, or the process that started it has ended."""
 
 from __future__ import annotations
 

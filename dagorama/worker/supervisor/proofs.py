@@ -1,4 +1,4 @@
-"""How a worker proves that its id and its claims are its own: with its secret, and with the proofs of its grants."""
+"""How a worker proves that its ID and its claims are its own: with its secret, and with the proofs of its grants."""
 
 import os
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ CLEANUP_SLACK_ATTEMPTS = 4096
 
 
 def new_identity() -> tuple[bytes, bytes]:
-    """Return the id and the secret of a new worker. The id is public; the secret is sent in Hello only."""
+    """Return the ID and the secret of a new worker. The ID is public; the secret is sent in Hello only."""
     secret = os.urandom(32)
     return sha256(secret).digest()[:16], secret
 

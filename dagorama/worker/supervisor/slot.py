@@ -41,7 +41,7 @@ class Slot:
 
     def __init__(self, number: int, memory: SlotMemory) -> None:
         self.number = number
-        self.pid = 0  #: the child's process id; 0 if there is no child
+        self.pid = 0  #: the child's process ID; 0 if there is no child
         self.ready = False  #: the child can run nodes
         self.closed = False  #: no nodes are accepted and no new child is started
         self.refusals = 0  #: forks in a row that the system has refused

@@ -51,7 +51,7 @@ class Supervisor:
         folder: Path,
         parent: ControlPipe | None,
     ) -> None:
-        """Prepare everything without connecting. `key_ids` are the ids of the signing keys that the children have."""
+        """Prepare everything without connecting. `key_ids` are the IDs of the signing keys that the children have."""
         self._options, self._memory, self._parent = options, memory, parent
         settings = Settings.from_env()
         self._address = address(settings)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
 MAX_CONCURRENT_TRANSFERS = 4
-#: Seconds for which a value is fetched from an object store that does not answer, until its nodes are given back: they
+#: Seconds for which a value is fetched from an object store that does not answer, until its nodes are returned: they
 #: are soon granted again, and meanwhile the nodes behind them in the slot run.
 FETCHING = 5.0
 #: Called with the reason for which a transfer waits.

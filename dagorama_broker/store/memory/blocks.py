@@ -1,4 +1,4 @@
-"""The blocks of a store in memory: contiguous ranges of nodes, found by key, by id and by instance."""
+"""The blocks of a store in memory: contiguous ranges of nodes, found by key, by ID and by instance."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Blocks:
         index = max(bisect_right(self.in_order, key, key=_FIRST_KEY) - 1, 0)
         block = self.in_order[index] if self.in_order else None
         if block is None or not block.first_key <= key < block.first_key + block.size:
-            raise StoreError(f"the store has no id of node {key}")
+            raise StoreError(f"the store has no ID of node {key}")
         return block
 
     def id_of(self, key: int) -> bytes:
-        """Return the id of a node. Raise StoreError if no run contains it."""
+        """Return the ID of a node. Raise StoreError if no run contains it."""
         block = self.of(key)
         return block.origin + (block.first + key - block.first_key).to_bytes(4, "big")
 
     def with_id(self, id: bytes) -> NodeBlockRow | None:
-        """Return the block that contains the node with this id."""
+        """Return the block that contains the node with this ID."""
         counter = int.from_bytes(id[12:], "big")
         block = self.last(id[:12], counter + 1)
         return block if block is not None and counter < block.first + block.size else None

@@ -1,4 +1,4 @@
-"""The facts of a store in memory about ids, names and large values, by which submissions are decided."""
+"""The facts of a store in memory about IDs, names and large values, by which submissions are decided."""
 
 from __future__ import annotations
 

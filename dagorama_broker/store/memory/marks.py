@@ -1,4 +1,4 @@
-"""The ids, labels and fair keys that users have given to the instances of a store in memory."""
+"""The IDs, labels and fair keys that users have given to the instances of a store in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Marks:
         self.turns: dict[int, TurnRow] = {}
 
     def refuse_repeats(self, names: Iterable[NameRow]) -> None:
-        """Raise StoreError if a definition has one of these ids already, or would get it twice."""
+        """Raise StoreError if a definition has one of these IDs already, or would get it twice."""
         seen = set(self.names)
         for row in names:
             if (row.definition, row.name) in seen:
@@ -42,7 +42,7 @@ class Marks:
                 self.of[row.instance] = self.of.get(row.instance, InstanceMarks())._replace(fair=row.fair)
 
     def remove(self, instance: int, definition: str) -> None:
-        """Forget the id and the labels of an instance; the id may be given again."""
+        """Forget the ID and the labels of an instance; the ID may be given again."""
         self.turns.pop(instance, None)
         marks = self.of.pop(instance, None)
         if marks is not None and marks.name:

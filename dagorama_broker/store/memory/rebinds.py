@@ -9,7 +9,7 @@ from dagorama_broker.model.rows import RebindingRow, ReboundRow
 
 
 class Rebinds:
-    """Rebound nodes by key, and rebindings by id; a rebinding is deleted with the last node that refers to it."""
+    """Rebound nodes by key, and rebindings by ID; a rebinding is deleted with the last node that refers to it."""
 
     def __init__(self) -> None:
         self.rebound: dict[int, ReboundRow] = {}

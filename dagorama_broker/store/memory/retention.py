@@ -104,7 +104,7 @@ class MemoryRetention:
 
     @property
     def removed_ids(self) -> Iterable[bytes]:
-        """The ids of removed instances, as far as they are remembered."""
+        """The IDs of removed instances, as far as they are remembered."""
         return self._removed.keys()
 
     def is_left_over(self, instance: int) -> bool:

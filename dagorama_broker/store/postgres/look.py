@@ -20,7 +20,7 @@ _NAMED = (
 
 
 def look_at_once(session: Session, wanted: Wanted) -> Seen:
-    """Return what is known of the wanted ids, origins and names, without large values."""
+    """Return what is known of the wanted IDs, origins and names, without large values."""
     seen = Seen()
     cursor = session.raw.cursor(binary=True)
     origins = list({origin for origin, _ in wanted.blocks})

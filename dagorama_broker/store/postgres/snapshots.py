@@ -30,7 +30,7 @@ class SnapshotWatch:
         """`shown`: the address of the server, for people."""
         self._shown = shown
         self._look_at = 0.0
-        self._warned: dict[int, float] = {}  #: when, by process id
+        self._warned: dict[int, float] = {}  #: when, by process ID
 
     def look(self, session: Session) -> None:
         """Warn about the oldest snapshot if it is time to look, and it is old."""

@@ -51,7 +51,7 @@ def read_node_keys(reader: Reader, instance: int, after: int, limit: int) -> lis
 
 
 def ids_between(blocks: Iterable[NodeBlockRow], low: bytes, high: bytes, most: int) -> list[bytes]:
-    """Return up to `most` node ids from `low` to `high` of these blocks, which are ordered by origin and counter."""
+    """Return up to `most` node IDs from `low` to `high` of these blocks, which are ordered by origin and counter."""
     ids = (
         block.origin + counter.to_bytes(4, "big")
         for block in blocks
@@ -126,5 +126,5 @@ def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], 
 
 
 def read_used_ids(reader: Reader, after: bytes, most: int) -> list[bytes]:
-    """Return up to `most` ids of instances and origins of nodes after this one, in their order."""
+    """Return up to `most` IDs of instances and origins of nodes after this one, in their order."""
     return [id for (id,) in reader.connection.execute(_USED_IDS, (*(after, most) * 3, most))]

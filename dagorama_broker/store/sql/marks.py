@@ -1,4 +1,4 @@
-"""Rows of what instances are started with: ids of users, which are unique within a definition, labels, turns, hooks."""
+"""Rows of what instances are started with: IDs of users, which are unique within a definition, labels, turns, hooks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAME = "SELECT instance, definition, name, digest, chk FROM instance_names"
 
 
 def write_marks(connection: Connection, names: Sequence[NameRow], labels: Sequence[LabelRow]) -> None:
-    """Write ids and labels of new instances. SQLite raises IntegrityError if a definition has an id already."""
+    """Write IDs and labels of new instances. SQLite raises IntegrityError if a definition has an ID already."""
     if names:
         connection.executemany(_WRITE_NAMES, summed(names))
     if labels:
@@ -51,13 +51,13 @@ def _checked_turns(rows: Iterable[Sequence[Any]]) -> Iterator[TurnRow]:
 
 
 def read_name(reader: Reader, definition: str, name: str) -> NameRow | None:
-    """Return the row of an id of a definition."""
+    """Return the row of an ID of a definition."""
     found = reader.connection.execute(f"{_NAME} WHERE name = ? AND definition = ?", (name, definition))
     return next((NameRow(*row) for row in checked_rows("instance_names", found)), None)
 
 
 def read_marks(reader: Reader, keys: Collection[int]) -> dict[int, InstanceMarks]:
-    """Return the ids, labels and fair keys of instances by key; instances without any are left out."""
+    """Return the IDs, labels and fair keys of instances by key; instances without any are left out."""
     found: dict[int, InstanceMarks] = {}
     for instance, _, name, digest in checked_rows("instance_names", reader.by_keys(f"{_NAME} WHERE instance IN", keys)):
         found[instance] = InstanceMarks(name, digest)

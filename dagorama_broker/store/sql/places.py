@@ -43,7 +43,7 @@ def _nodes_before(reader: StoreReader, instance: int, blocks: Collection[int]) -
 
 
 def read_ids_at(reader: StoreReader, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
-    """Return the ids of the nodes at these places of an instance, by place."""
+    """Return the IDs of the nodes at these places of an instance, by place."""
     keys: dict[int, int] = {}
     wanted = sorted(set(ordinals))
     before, after = 0, 0

@@ -174,7 +174,7 @@ class Reader:
             key: block.origin + (block.first + key - block.first_key).to_bytes(4, "big")
             for key, block in self.blocks_of(keys).items()
         }
-        return _all_found("id", keys, found)
+        return _all_found("ID", keys, found)
 
     def blocks_of(self, keys: Collection[int]) -> dict[int, NodeBlockRow]:
         """Return the blocks that contain these nodes, by node key; nodes without a block are left out."""

@@ -1,4 +1,4 @@
-"""Search for people: instances by state, definition, id, labels, function and error, page by page; nodes by error.
+"""Search for people: instances by state, definition, ID, labels, function and error, page by page; nodes by error.
 
 A search in the nodes of an instance is one statement, which runs without the interpreter lock. Checksums of these nodes
 are not compared.
@@ -60,16 +60,16 @@ def _candidates(reader: StoreReader, asked: InstanceQuery) -> Iterator[StoredIns
 
 
 def _marked(reader: StoreReader, asked: InstanceQuery) -> Iterator[StoredInstance]:
-    """Yield instances with the requested id and labels, in any state and of any definition."""
+    """Yield instances with the requested ID and labels, in any state and of any definition."""
     tables, where, parameters = _marks(asked)
     query = f"WHERE {where} AND m0.instance < ? ORDER BY m0.instance DESC"
     yield from reader.instances(query, *parameters, asked.before, tables=tables)
 
 
 def _marks(asked: InstanceQuery) -> tuple[str, str, list[str]]:
-    """Return tables, a condition and its parameters that lead to instances with the requested id and labels.
+    """Return tables, a condition and its parameters that lead to instances with the requested ID and labels.
 
-    The index of the id or of the first label leads to the instances; the other labels are looked up for each of them.
+    The index of the ID or of the first label leads to the instances; the other labels are looked up for each of them.
     """
     named = [("instance_names", "{m}.name = ?", (asked.name,))] if asked.name else []
     marks = [*named, *(("labels", "{m}.label = ? AND {m}.value = ?", label) for label in asked.labels)]

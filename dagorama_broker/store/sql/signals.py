@@ -51,7 +51,7 @@ def read_mail(connection: Connection, instance: int) -> Mail:
 
 
 def read_with_mail(reader: Reader, id: bytes) -> StoredInstance | None:
-    """Return an instance by its 16-byte id, with its signals."""
+    """Return an instance by its 16-byte ID, with its signals."""
     stored = reader.instance(id)
     return None if stored is None else stored._replace(mail=read_mail(reader.connection, stored.row.key))
 

@@ -128,13 +128,13 @@ class LogFile:
     # --- reading --------------------------------------------------------------------------------------
 
     def read(self, asked: LogQuery, after: int) -> list[KeptPart]:
-        """Return the next parts after this id, in the order in which they were added; empty at the end."""
+        """Return the next parts after this ID, in the order in which they were added; empty at the end."""
         if not self._exists:
             return []
         return self._call(lambda connection: list(_page(connection, asked, after)))
 
     def instances(self, after: bytes, most: int) -> list[bytes]:
-        """Return up to `most` ids of instances with logs, after this one, in their order."""
+        """Return up to `most` IDs of instances with logs, after this one, in their order."""
         if not self._exists:
             return []
         statement = "SELECT DISTINCT instance FROM logs WHERE instance > ? ORDER BY instance LIMIT ?"

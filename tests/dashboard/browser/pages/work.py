@@ -71,7 +71,7 @@ def speaker(folder: Path) -> Iterator[Speaker]:
 
 
 def listening(speaker: Speaker, **labels: str) -> str:
-    """Start an instance whose node listens; wait until it does, and return the id of the instance."""
+    """Start an instance whose node listens; wait until it does, and return the ID of the instance."""
     instance = started(Listening(), f"{speaker.path}", **labels)
     for now in watch(instance):
         if now.running:
@@ -86,7 +86,7 @@ def started(definition: DAGDefinition, *arguments: object, **labels: str) -> DAG
 
 
 def ended(definition: DAGDefinition, *arguments: object, **labels: str) -> str:
-    """Start an instance, wait until it has ended, and return its id."""
+    """Start an instance, wait until it has ended, and return its ID."""
     instance = started(definition, *arguments, **labels)
     for _ in watch(instance):
         pass
