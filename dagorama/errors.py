@@ -112,8 +112,7 @@ class NodeFailed(DagoramaError):
 
     `function`, `node_id` and `node_instance_id` name the node that failed: the awaited node itself, or one that it
     needed. In the second case `dependent` names the function of the awaited node, whose instance is `instance_id`.
-    `type`, `message` and `traceback` describe the last attempt of the failed node;
-    `earlier` has the attempts before it, oldest first, as far as the broker keeps them.
+    `type`, `message` and `traceback` describe the last attempt, and `earlier` the ones before it, as far as kept.
     """
 
     outcome = "failed"

@@ -21,6 +21,7 @@ from dagorama_dashboard.pages.action_kinds import ACTIONS
 from dagorama_dashboard.pages.failure_group import NamedGroup, group_in, nodes_of_group
 from dagorama_dashboard.pages.instances import search_of
 from dagorama_dashboard.pages.login import own_path
+from dagorama_dashboard.pages.operation import whole_status
 from dagorama_dashboard.web.forms import Form, form_of, parsed
 from dagorama_dashboard.web.look import Look
 from dagorama_dashboard.web.rendering import Content
@@ -124,7 +125,7 @@ async def _subject(look: Look, target: Target, count: int) -> str:
     if target.action == "rebind":
         return f"the nodes of {target.name}"
     if target.action == "drain":
-        return f"the worker {look.query('label') or target.name}"
+        return f"the worker {await _worker_name(look, target.name)}"
     if target.node:
         return f"one node of the instance {UUID(bytes=target.instances[0])}" if target.instances else "one node"
     if target.is_search:
@@ -255,6 +256,12 @@ _PERFORMERS: dict[str, Callable[[Look, Target], Awaitable[str]]] = {
     "drain": _drain, "rebind": _rebind, "pause": _pause, "resume": _pause, "pause-schedule": _change_schedule,
     "resume-schedule": _change_schedule, "remove-schedule": _change_schedule,
 }  # fmt: skip
+
+
+async def _worker_name(look: Look, id: str) -> str:
+    """Return the name of a connected worker with this ID, or the ID."""
+    status = await whole_status(look)
+    return next((worker.name for worker in status.workers if worker.worker.hex() == id), id)
 
 
 def _one(target: Target) -> bytes:

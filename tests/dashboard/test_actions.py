@@ -214,6 +214,9 @@ def test_a_worker_is_drained(pages: Dashboard) -> None:
         page = pages.page("/workers")
         assert "1 connected" in page
         id = page.split('<article class="card" id="w')[1][:32]
+        name = page.partition('<span class="strong">')[2].partition("<")[0]
+        question = pages.page(f"/confirm?action=drain&name={id}&label=another")
+        assert f"the worker {name}" in question, "the broker is asked for the name, not the address"
         assert "leaves" in pages.done(action="drain", name=id)
         for worker in workers:
             worker.join()
