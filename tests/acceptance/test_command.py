@@ -308,6 +308,8 @@ def test_a_rebinding_under_a_key_that_no_worker_holds_says_so_until_it_is_signed
 def test_what_is_cancelled_by_command_is_cancelled(broker: LaunchedBroker) -> None:
     instance, promise = Reads()("nowhere")
     assert run("cancel", instance.instance_id, promise.identifier) == "1 node cancelled\n"
+    (line,) = (line for line in run("list").splitlines() if f"{instance.instance_id}" in line)
+    assert "cancelled" in line
     with pytest.raises(NodeCancelled):
         resolve(instance, promise, timeout=WAIT)
     code, said = refusal("retry", instance.instance_id)

@@ -106,6 +106,9 @@ def test_several_instances_are_cancelled_together(pages: Dashboard) -> None:
     ids = [made() for _ in range(12)]
     assert "Cancel 12 instances?" in pages.page("/confirm?action=cancel&" + "&".join(f"id={id}" for id in ids))
     assert "12 nodes of 12 instances cancelled" in pages.done(action="cancel", id=ids)
+    row = pages.page("/instances").partition(f'id="i{ids[0]}"')[2].partition("</tr>")[0]
+    assert "cancelled</span>" in row
+    assert "failed</span>" not in row
 
 
 @pytest.mark.parametrize("action", ["cancel", "retry", "delete"])
