@@ -109,25 +109,11 @@ def encoded_call(
 
     `scheduled`: the time for which a schedule has started the instance.
     """
-    if function.json is not None:
-        return json_call(function, args, kwargs, large_from, put_large, constructor, scheduled)
-    return encode_call(
-        args, kwargs, function.function,
-        large_from=large_from, put_large=put_large, constructor=constructor, scheduled=scheduled,
-    )  # fmt: skip
-
-
-def json_call(
-    function: FunctionSpec,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    large_from: int | None,
-    put_large: PutLarge | None,
-    constructor: bytes | ValueRef | None,
-    scheduled: str = "",
-) -> Encoded:
-    """Return what `encoded_call` returns for a function with codec="json"."""
-    assert function.json is not None
+    if function.json is None:
+        return encode_call(
+            args, kwargs, function.function,
+            large_from=large_from, put_large=put_large, constructor=constructor, scheduled=scheduled,
+        )  # fmt: skip
     if constructor is not None:
         raise TypeMismatch(
             f'{function.name} has codec="json", and the arguments that its definition was constructed with would be '

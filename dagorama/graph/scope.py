@@ -20,7 +20,7 @@ from dagorama.context import OVER, Attempt, attempt_here
 from dagorama.errors import NotInInstance
 from dagorama.graph.cache import CachedRun
 from dagorama.graph.delays import Delay
-from dagorama.graph.immediate_scope import json_call, refuse_strangers
+from dagorama.graph.immediate_scope import encoded_call, refuse_strangers
 from dagorama.graph.node_batch import FunctionSpec, NodeBatch
 from dagorama.graph.start_options import Started, StartOptions
 from dagorama.graph.submission import submit
@@ -86,13 +86,13 @@ class _BatchScope:
         if self.bound is not None:
             function = self.bound(function)
         key = None if function.key_of is None else function.key_of(args, kwargs)
-        if function.json is None:
+        if function.json is None:  # as `encoded_call`, without another call: this is done for each node
             encoded = encode_call(
                 args, kwargs, function.function, large_from=self._large_from, put_large=self.put_large,
                 constructor=self.constructor, scheduled=self.scheduled,
             )  # fmt: skip
         else:
-            encoded = json_call(
+            encoded = encoded_call(
                 function, args, kwargs, self._large_from, self.put_large, self.constructor, self.scheduled
             )
         if encoded.refs:
