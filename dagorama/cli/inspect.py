@@ -209,7 +209,7 @@ def summary_state(info: broker_pb2.InstanceInfo) -> str:
         return "failing" if info.failed else "running"
     if info.used_failures and not info.failed:
         return "completed with old failures"
-    if info.entry_state == State.CANCELLED:
+    if State(info.entry_state) is State.CANCELLED:
         return "cancelled"
     return "failed" if info.failed else "completed"
 
