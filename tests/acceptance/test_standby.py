@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,12 +15,14 @@ import grpc
 import pytest
 
 from dagorama import DAGDefinition, dagorama, resolve, send, wait_for
-from dagorama.runner import launch_workers
 from dagorama_broker.launch import environment_with
 from tests.support.broker_fixtures import server_or_skip
+from tests.support.brokers import BROKER, IMPORTS
+from tests.support.forks import fork_server
 from tests.support.keda import ExternalScaler, Trigger
 from tests.support.postgres_server import PostgresServer, new_schema
 from tests.support.worker_command import await_that
+from tests.support.workers import launch_workers
 
 #: Hosts of the two brokers, which have the same port.
 HOSTS = ("127.0.0.1", "127.0.0.2")
@@ -58,12 +58,11 @@ class BrokerProcess:
         options = ["--host", host, "--port", f"{port}", "--store", store, "--values", f"file://{values}"]
         options += ["--health-port", "0"] if health else []
         variables = {"DAGORAMA_LEADER_LEASE": f"{lease}", "DAGORAMA_STORE_PATIENCE": "3600"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dagorama_broker", "serve", *options],
-            env={**os.environ, **variables}, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self.process.stderr is not None
-        self._log: IO[str] = self.process.stderr
+        log, theirs = os.pipe()
+        with open(theirs, "wb") as end, open(os.devnull, "wb") as nothing:
+            outputs = nothing.fileno(), end.fileno()
+            self.process = fork_server(IMPORTS).fork(BROKER, ["serve", *options], {**os.environ, **variables}, outputs)
+        self._log: IO[str] = open(log)  # noqa: SIM115  # closed by close()
         self.said: list[str] = []
 
     def until(self, text: str) -> str:
@@ -76,13 +75,12 @@ class BrokerProcess:
 
     def end(self, number: signal.Signals) -> int:
         """Send a signal, and return the exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
+        self.process.send(number)
+        return self.process.wait()
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
+        self.process.send(signal.SIGCONT)
+        self.process.kill()
         self.process.wait()
         self._log.close()
 
@@ -178,7 +176,7 @@ def test_a_leader_that_stood_still_leaves_when_it_wakes_up(pair: Pair) -> None:
     leader.until("serving on")
     standby = pair.start(HOSTS[1], lease=2.0)
     standby.until("waiting as a standby")
-    leader.process.send_signal(signal.SIGSTOP)
+    leader.process.send(signal.SIGSTOP)
     standby.until("serving on")
     assert leader.end(signal.SIGCONT) == 3
     with launch_workers(1):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dagorama import Cache, DAGDefinition, dagorama, execute_worker, resolve
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.commands import data, printed
 
 FUNCTION = f"{__name__}:Squares.entrypoint"

@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from dagorama.cli.exit_codes import ExitCode
+from tests.support.commands import FORKED, forked
 
 COMMAND = (sys.executable, "-m", "dagorama", "dashboard")
+#: The command as a fork of a process with its imports, which take most of the time of a refusal.
+REFUSING = FORKED._replace(imports=("dagorama.__main__", "dagorama_dashboard.cli", "dagorama_dashboard.server"))
 
 
 @contextmanager
@@ -38,10 +41,12 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 def refused(*options: str, **environment: str) -> str:
-    """Return the one sentence with which the command ends, without the address of its documentation."""
-    done = subprocess.run(
-        [*COMMAND, *options], capture_output=True, text=True, env={**os.environ, **environment}, timeout=60, check=False
-    )
+    """Return the one sentence with which the command ends."""
+    return said_by(forked("dashboard", *options, program=REFUSING, environment={**os.environ, **environment}))
+
+
+def said_by(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one sentence of a command that was refused, without the address of its documentation."""
     assert done.returncode == ExitCode.BAD_CONFIG, done
     assert done.stdout == ""
     line, *address = done.stderr.splitlines()
@@ -102,4 +107,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name, package=None: None if name == 'starlette' else find(name, package)\n"
     )
-    assert "pip install 'dagorama[dashboard]'" in refused("--http-port", "0", PYTHONPATH=f"{tmp_path}")
+    done = subprocess.run(
+        [*COMMAND, "--http-port", "0"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": f"{tmp_path}"}
+    )
+    assert "pip install 'dagorama[dashboard]'" in said_by(done)

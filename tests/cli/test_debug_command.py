@@ -13,7 +13,7 @@ from dagorama import NodeFailed, resolve
 from dagorama.values.keys import new_key
 from tests.support.brokers import launch_broker
 from tests.support.command_flows import Awaiting, Chained, Large, Refused
-from tests.support.commands import WAIT, data, process
+from tests.support.commands import WAIT, data, forked, process
 from tests.support.workers import launch_workers
 
 SIZE = 300_000  #: bytes, so that the value is stored as a file
@@ -82,7 +82,7 @@ def test_it_stops_at_the_call_that_dagorama_refuses() -> None:
 
 
 def test_a_function_that_returns_here_prints_its_result_and_drops_its_children(failed: Failed) -> None:
-    ran = process("debug", f"{failed.large}/1")
+    ran = forked("debug", f"{failed.large}/1")
     assert ran.returncode == 0
     assert "DAGPromise" in ran.stdout
     assert "the function returned; it would have created 2 nodes" in ran.stderr
@@ -105,7 +105,7 @@ def test_changed_code_is_run_and_named_as_such(failed: Failed, tmp_path: Path) -
 
 def test_inputs_that_cannot_be_verified_are_not_read(failed: Failed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
-    ran = process("debug", f"{failed.large}/3")
+    ran = forked("debug", f"{failed.large}/3")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "of the arguments is not held here" in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -117,7 +117,7 @@ def test_what_cannot_be_run_says_why(failed: Failed, tmp_path: Path) -> None:
         ((f"{failed.large}/4",), 1, "there is no node /4"),
         ((f"{failed.large}/3", "--import", "no_such_module"), 2, "there is no module no_such_module here"),
     ):
-        ran = process("debug", *arguments)
+        ran = forked("debug", *arguments)
         assert (ran.returncode, said in ran.stderr, "Traceback" in ran.stderr) == (code, True, False), ran.stderr
 
 
@@ -126,12 +126,12 @@ def test_a_node_whose_source_has_no_value_says_which() -> None:
     with launch_broker(port=0):
         instance, promise = Chained()()
         short = instance.instance_id.hex[:8]
-        ran = process("debug", f"{short}/2")
+        ran = forked("debug", f"{short}/2")
         assert (ran.returncode, ran.stdout) == (1, "")
         assert f"its source {short}/1 is QUEUED, so it has no value yet" in ran.stderr
         with launch_workers(1), pytest.raises(NodeFailed):
             resolve(instance, promise, timeout=WAIT)
-        ran = process("debug", f"{short}/2")
+        ran = forked("debug", f"{short}/2")
         assert (ran.returncode, ran.stdout) == (1, "")
         assert (
             f"{short}/2 never ran, because its source {short}/1 failed (ValueError: no value): debug that" in ran.stderr

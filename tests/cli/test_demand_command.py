@@ -10,7 +10,7 @@ import pytest
 from dagorama.api.broker_pb2 import DemandReply
 from dagorama.cli.credentials import new_token, record_of
 from dagorama.client.connection import connection
-from dagorama_broker.launch import launch_broker
+from tests.support.brokers import launch_broker
 from tests.support.command_flows import Shapes
 from tests.support.commands import data, invoke, printed, refusal
 

@@ -14,7 +14,7 @@ from dagorama import DAGDefinition, NodeFailed, QueueTimeout, dagorama, resolve
 from dagorama.cli.graph import MOST_NODES
 from tests.support.brokers import launch_broker
 from tests.support.command_flows import Recursive, Shapes
-from tests.support.commands import ROOT, WAIT, data, invoke, printed, process, refusal
+from tests.support.commands import ROOT, WAIT, data, forked, invoke, printed, refusal
 from tests.support.workers import launch_workers
 
 FLOWS = "tests.support.command_flows"
@@ -264,10 +264,10 @@ def test_mistakes_are_told_before_anything_is_started(ran: Ran, arguments: tuple
 def test_a_module_whose_own_code_is_wrong_is_told_from_a_missing_one(ran: Ran, tmp_path: Path) -> None:
     (tmp_path / "needs_another.py").write_text("import no_such_library\n")
     (tmp_path / "raises_here.py").write_text("x = 1\nraise RuntimeError('not today')\n")
-    missing = process("run", "needs_another:Class", folder=tmp_path)
+    missing = forked("run", "needs_another:Class", folder=tmp_path)
     assert missing.returncode == 1
     assert "it imports no_such_library, which is not installed here" in missing.stderr
-    raising = process("run", "raises_here:Class", folder=tmp_path)
+    raising = forked("run", "raises_here:Class", folder=tmp_path)
     assert raising.returncode == 1
     assert "raises_here cannot be imported, because its code raised RuntimeError" in raising.stderr
     assert 'raises_here.py", line 2' in raising.stderr

@@ -13,7 +13,7 @@ import pytest
 from dagorama import DAGDefinition, NodeFailed, dagorama, execute_worker, resolve
 from dagorama.values.keys import new_key
 from tests.support.brokers import launch_broker
-from tests.support.commands import data, printed, process
+from tests.support.commands import data, forked, printed
 
 
 @dataclass
@@ -112,9 +112,9 @@ def test_arguments_are_unpickled_with_the_modules_of_the_current_folder(
 
 
 def test_debug_prints_a_json_result_as_json(bill: str) -> None:
-    ran = process("debug", bill, "/2")
+    ran = forked("debug", bill, "/2")
     assert (ran.returncode, ran.stdout) == (0, "3.5\n")
-    assert "value of node" not in process("debug", bill, "/3").stdout
+    assert "value of node" not in forked("debug", bill, "/3").stdout
 
 
 class Wrong(DAGDefinition, codec="json"):

@@ -547,8 +547,10 @@ def kill_while_it_removes(path: Path) -> None:
     command = [sys.executable, "-m", "dagorama_broker", "serve", "--port", "0", "--store", f"sqlite:///{path}"]
     environment = {**os.environ, "DAGORAMA_RETENTION": "1"}
     before = counted(path, "nodes")
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stderr is not None
+            assert any("serving on" in line for line in process.stderr)
             deadline = time.monotonic() + 60
             while counted(path, "nodes") == before:
                 assert process.poll() is None

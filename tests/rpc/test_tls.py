@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,13 +18,12 @@ from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker.launch import LaunchedBroker
 from dagorama_broker.rpc.tls import server_credentials
-from tests.support.brokers import launch_broker
+from tests.support.brokers import broker_command, launch_broker
 from tests.support.certificates import Authority
-from tests.support.processes import SECONDS
+from tests.support.commands import forked
 from tests.support.raw import PATIENCE
 
 NAME = "broker.test"
-BROKER = [sys.executable, "-m", "dagorama_broker"]
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +97,7 @@ async def test_mutual_tls_wants_a_certificate_of_its_authority(
 
 
 def ask(command: str, broker: LaunchedBroker, *options: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [*BROKER, command, "--host", broker.host, "--port", f"{broker.port}", *options],
-        capture_output=True, text=True, timeout=SECONDS,
-    )  # fmt: skip
+    done = broker_command(command, "--host", broker.host, "--port", f"{broker.port}", *options)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -127,19 +121,14 @@ def test_health_presents_a_certificate_where_one_is_wanted(
 
 def test_a_token_does_not_go_to_another_machine_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", "dgt_marked")
-    done = subprocess.run(
-        [sys.executable, "-m", "dagorama", "status", "--host", "192.0.2.1"],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+    done = forked("status", "--host", "192.0.2.1")
     assert done.returncode == 78
     assert "the token would be sent to 192.0.2.1 in clear text: set DAGORAMA_TLS_CA" in done.stderr
     assert "marked" not in done.stderr
 
 
 def test_an_unfinished_pair_of_options_is_one_sentence() -> None:
-    done = subprocess.run([*BROKER, "health", "--tls-cert", "x"], capture_output=True, text=True, timeout=SECONDS)
+    done = broker_command("health", "--tls-cert", "x")
     assert done.returncode == 78
     assert done.stderr == (
         "dagorama-broker: DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY must be set together, and only with DAGORAMA_TLS_CA\n"
@@ -151,8 +140,7 @@ def test_an_unfinished_pair_of_options_is_one_sentence() -> None:
 
 
 def refused(*options: str) -> str:
-    command = [*BROKER, "serve", "--port", "0", "--store", "memory://", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    done = broker_command("serve", "--port", "0", "--store", "memory://", *options)
     assert done.returncode == 78, done.stderr
     _, address = done.stderr.splitlines()
     assert address == "See docs/reference/errors.md#settingserror"

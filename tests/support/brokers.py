@@ -6,11 +6,12 @@ They are processes as `dagorama_broker.launch` starts them, with the same option
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dagorama_broker.launch import HOST, MEMORY, LaunchedBroker, Process, launched
-from tests.support.forks import Program, fork_server
+from tests.support.forks import Program, completed, fork_server
 
 #: Modules that a broker imports until it serves.
 IMPORTS = ("dagorama_broker.cli", "dagorama_broker.server", "dagorama_broker.store.sqlite.store")
@@ -40,3 +41,10 @@ class ForkedBroker(LaunchedBroker):
         arguments = command[command.index("serve") :]
         with open(os.devnull, "wb") as nothing:
             return fork_server(IMPORTS).fork(self.program, arguments, environment, (nothing.fileno(), 2), *pipes)
+
+
+def broker_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a `dagorama-broker` command that ends by itself."""
+    program = BROKER._replace(command="dagorama-broker", has_session=False)
+    done = completed(program, list(arguments), dict(os.environ))
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

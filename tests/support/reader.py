@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ BLOCK = re.compile(
 ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 #: A command that needs no shell. It runs as a fork of a process with its imports, in a third of the time.
-PLAIN = re.compile(r"dagorama(?: [\w:./-]+)+")
+PLAIN = re.compile(r"dagorama(?: (?:[\w:./-]+|'[^']*'))+")
 #: The installed command, which imports nothing of the current folder unless it looks there itself.
 INSTALLED = FORKED._replace(has_folder=False)
 PATIENCE = 30.0  #: seconds
@@ -48,7 +49,7 @@ class Reader:
         for theirs, ours in self.ids.items():
             command = command.replace(theirs, ours).replace(theirs[:8], ours[:8])
         if PLAIN.fullmatch(command):
-            _, *arguments = command.split()
+            _, *arguments = shlex.split(command)
             done = forked(*arguments, program=INSTALLED, folder=self.folder, environment=self.environment)
         else:
             done = subprocess.run(
@@ -96,7 +97,8 @@ class Reader:
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         ours = {"PATH": path, "DAGORAMA_PORT": str(self.port), "PYTHONUNBUFFERED": "1", "HOME": str(self.folder)}
-        return {**os.environ, **ours}
+        # Plugins that the pages do not need, and that take most of the start of pytest.
+        return {**os.environ, **ours, "PYTEST_ADDOPTS": "-p no:hypothesispytest -p no:anyio -p no:xdist"}
 
 
 class Developer(Reader):
