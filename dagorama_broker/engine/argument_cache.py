@@ -62,15 +62,16 @@ class ArgumentCache(PayloadCache):
 
     def keep_rows(self, rows: Iterable[NodeRow], nodes: Container[int]) -> None:
         """Add the arguments of those rows whose keys are in `nodes`, as far as there is room."""
-        first, run, size = 0, list[bytes](), 0
+        first, following, run, size = 0, 0, list[bytes](), 0
         for key, _, _, _, arguments in rows:
             if key not in nodes:
                 continue
-            if key != first + len(run) or len(run) == LARGEST or size + len(arguments) > MOST_BYTES:
-                self._add(first, run)
-                first, run, size = key, [], 0
-            run.append(arguments)
             size += len(arguments)
+            if key != following or key - first == LARGEST or size > MOST_BYTES:
+                self._add(first, run)
+                first, run, size = key, [], len(arguments)
+            run.append(arguments)
+            following = key + 1
         self._add(first, run)
 
     def _add(self, first: int, run: list[bytes]) -> None:

@@ -30,9 +30,10 @@ class PayloadCache:
 
     def keep(self, key: int, envelope: bytes) -> None:
         """Add an envelope if there is room for it."""
-        if self.size + len(envelope) <= self.most:
+        size = self.size + len(envelope)
+        if size <= self.most:
             self.kept[key] = envelope
-            self.size += len(envelope)
+            self.size = size
 
     def find(self, key: int) -> bytes | None:
         """Return an envelope if it is here."""
@@ -89,12 +90,12 @@ class RecentResults:
     def add(self, node: Node) -> list[int]:
         """Add a final node if its value is in memory and small. Return the keys of nodes dropped for it."""
         envelope = self._values.kept.get(node.key)
-        if envelope is None or len(envelope) > LARGEST_RECENT or node.key in self._sizes:
+        if envelope is None or (size := len(envelope)) > LARGEST_RECENT or node.key in self._sizes:
             return []
         assert node.block is not None
         self._nodes[node.block.id_of(node.key)] = node
-        self._sizes[node.key] = len(envelope)
-        self._size += len(envelope)
+        self._sizes[node.key] = size
+        self._size += size
         gone = []
         while len(self._nodes) > MOST_RECENT or self._size > RECENT_BYTES:
             gone.append(self._drop(next(iter(self._nodes))))

@@ -122,7 +122,8 @@ class GrantBuilder:
         self._instance.append(self._instance_index)
         self._ids.append(run.id_of(node.key))
         self._arguments.append(arguments)
-        if len(arguments) > 1 and arguments[1] & NAMES_LARGE:
+        size = len(arguments)
+        if size > 1 and arguments[1] & NAMES_LARGE:
             self._large += large_in(arguments)
         if node.sources or self._source_counts.count:
             self._source_counts.put(place, len(node.sources))
@@ -143,7 +144,7 @@ class GrantBuilder:
             self._timeouts.put(place, function.timeout)
         if function.timeout_is_final or self._final.count:
             self._final.put(place, function.timeout_is_final)
-        self._size += len(arguments) + NODE_BYTES
+        self._size += size + NODE_BYTES
         if self._size >= MESSAGE_TARGET:
             self.cut()
 

@@ -92,9 +92,7 @@ async def take_results(broker: Broker, session: Session, sequence: int, results:
 async def _look_and_take_values(
     broker: Broker, session: Session, results: pb.Results, turn: Turn, hits: frozenset[int]
 ) -> None:
-    staged = broker.scheduler.staged_attempts
-    found = [broker.scheduler.staged_children(attempt) for attempt in results.attempt if attempt in staged]
-    blocks = [block for children in found if children is not None for block in children.blocks]
+    blocks = _staged_blocks(broker, results)
     async with broker.loading.looks.at(blocks, map(sha256_bytes, results.large)) as stored:
         await _take_values(broker, session, results, turn, stored, hits)
 
@@ -169,19 +167,19 @@ def large_by_place(results: pb.Results) -> dict[int, list[bytes]]:
     return large
 
 
+def _staged_blocks(broker: Broker, results: pb.Results) -> list[NewNodes]:
+    """Return the children that the attempts of a report have staged."""
+    staged = broker.scheduler.staged_attempts
+    found = [broker.scheduler.staged_children(attempt) for attempt in results.attempt if attempt in staged]
+    return [block for children in found if children is not None for block in children.blocks]
+
+
 async def _known(broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None) -> Mapping[bytes, Node]:
     """Return the nodes that a report names by ID, as sources of children or as promises in values.
 
     Unfinished ones are included, because they may have ended when the report is processed up to there.
     """
-    staged = broker.scheduler.staged_children
-    blocks: list[NewNodes] = [
-        block
-        for attempt in results.attempt
-        if (children := staged(attempt)) is not None
-        for block in children.blocks
-        if block.foreign
-    ]
+    blocks = [block for block in _staged_blocks(broker, results) if block.foreign]
     own = _own_promises(broker, results, refs)
     if not blocks and not results.foreign and not own:
         return {}

@@ -58,7 +58,7 @@ class Limits:
 
     def check_sources(self, sources: Iterable[Sized] | None) -> None:
         """Raise ResourceExhausted if a node has too many sources."""
-        if sources is not None and any(len(each) > self.sources_per_node for each in sources):
+        if sources is not None and max(map(len, sources), default=0) > self.sources_per_node:
             raise ResourceExhausted(f"a node has more than {self.sources_per_node} sources")
 
 
