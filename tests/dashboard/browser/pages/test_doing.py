@@ -36,7 +36,7 @@ def test_an_instance_is_cancelled(board: Board, page: Page, tmp_path: Path) -> N
     with speaker(tmp_path) as other_end:
         page.goto(board.at(f"/instances/{listening(other_end)}"))
         do(page, "Cancel", "2 nodes of 1 instance cancelled")
-        state(page, "failed")
+        state(page, "cancelled")
         expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
 
 
@@ -75,7 +75,7 @@ def test_the_nodes_of_a_group_of_failures_are_retried(board: Board, page: Page, 
     group = page.locator(".group", has_text="FileNotFoundError").filter(has_text="Reading.read")
     path.write_text("text")
     group.get_by_role("button", name="Retry", exact=True).click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Retry the failed nodes of")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Retry the nodes that failed with")
     confirm(page, "run or wait again")
     for id in ids:
         page.goto(board.at(f"/instances/{id}"))
@@ -137,7 +137,7 @@ def test_chosen_instances_are_cancelled_and_others_are_not(board: Board, page: P
     page.get_by_role("button", name="Cancel chosen").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Cancel 2 instances?")
     confirm(page, "2 nodes of 2 instances cancelled")
-    expect(page.locator("tr .state.failed")).to_have_count(2)
+    expect(page.locator("tr .state.cancelled")).to_have_count(2)
     expect(page.locator(f"#i{ids[2]}")).to_contain_text("stuck")
 
 
