@@ -51,7 +51,7 @@ def map_promises(obj: object, identifier_mapper: Callable[[DAGPromise[Any]], obj
     """
     made: dict[int, object] = {}
     mapped: dict[DAGPromise[Any], object] = {}
-    met: list[object] = []  # keeps visited objects alive, so that each ID stands for one object
+    met: list[object] = []  # keeps visited objects alive, so that each `id()` stands for one object
     unfilled: list[object] = []
 
     def new(part: object) -> Any:

@@ -78,11 +78,10 @@ def logs(
         lines = map(_json_line, named) if output is not Output.TABLE else _lines(named, not nodes, times, is_safe)
         is_empty = not _print(lines)
     if is_empty:
-        why = "nothing was printed, or it was removed, or workers have DAGORAMA_LOGS=off"
+        missing = "nothing was printed"
         if function:
-            why = f"no node of {function!r} has printed anything (the whole name is needed, 'module:Class.method'), or"
-            why += " it was removed, or workers have DAGORAMA_LOGS=off"
-        click.echo(f"No such logs are kept: {why}.", err=True)
+            missing = f"no node of {function!r} has printed anything (the whole name is needed, 'module:Class.method')"
+        click.echo(f"No such logs are kept: {missing}, or it was removed, or workers have DAGORAMA_LOGS=off.", err=True)
 
 
 def _time(text: str) -> float:

@@ -48,8 +48,8 @@ class _BatchScope:
     """The common part of InstanceScope and AttemptScope: calls become nodes of one batch until the scope is closed."""
 
     __slots__ = (
-        "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "has_nodes", "on_growth",
-        "put_large", "refresh", "scheduled", "trace",
+        "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",
+        "refresh", "runs", "scheduled", "trace",
     )  # fmt: skip
 
     asks_the_broker = False
@@ -59,7 +59,7 @@ class _BatchScope:
     ) -> None:
         self._instance = instance
         self._run = run
-        self.has_nodes = run is not None  #: whether there may be nodes to submit
+        self.runs = [] if run is None else [run]  #: its own nodes, then the nodes of each instance that it made
         self._ring = ring
         self._large_from = large_from
         self.put_large = put_large
@@ -129,7 +129,7 @@ class _BatchScope:
             if self._run is None:
                 self._run = NodeBatch(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
                 self._run.trace = self.trace
-                self.has_nodes = True
+                self.runs.insert(0, self._run)
             return self._run
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class AttemptScope(_BatchScope):
     runs, by `on_growth`.
     """
 
-    __slots__ = ("_parts", "cached", "started")
+    __slots__ = ("_scopes", "cached", "started")
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class AttemptScope(_BatchScope):
         ring: Keyring | None = None,
     ) -> None:
         super().__init__(instance, None, large_from, put_large, ring)
-        self._parts: list[tuple[NodeBatch, InstanceScope]] = []
+        self._scopes: list[InstanceScope] = []  # of the instances that it made
         self.started: Started = {}
         self.cached: CachedRun | None = None  #: of a node whose value is cached
 
@@ -207,12 +207,6 @@ class AttemptScope(_BatchScope):
         """The origin of the attempt's own nodes; None if there are none yet."""
         return None if self._run is None else self._run.origin
 
-    @property
-    def runs(self) -> list[NodeBatch]:
-        """The attempt's own nodes, then the nodes of each instance that it made."""
-        own = [] if self._run is None else [self._run]
-        return own + [run for run, _ in self._parts]
-
     def new_instance(self, instance: bytes) -> InstanceScope:
         """Return the scope of a new instance of this attempt, which is submitted if its entry point returns."""
         self._check_open("a definition was called")
@@ -220,8 +214,8 @@ class AttemptScope(_BatchScope):
         def take(run: NodeBatch) -> None:
             with _changing:
                 self._check_open("a definition was called")
-                self._parts.append((run, scope))
-                self.has_nodes = True
+                self.runs.append(run)
+                self._scopes.append(scope)
             run.trace = self.trace
             if self.on_growth is not None:
                 scope.on_growth = self.on_growth
@@ -247,12 +241,12 @@ class AttemptScope(_BatchScope):
 
     def close(self) -> None:
         super().close()
-        for _, scope in self._parts:
+        for scope in self._scopes:
             scope.close()
 
     def abandon(self) -> None:
         super().abandon()
-        for _, scope in self._parts:
+        for scope in self._scopes:
             scope.abandon()
 
 

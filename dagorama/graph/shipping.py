@@ -225,7 +225,7 @@ def _one_by_one(classes: list[type]) -> tuple[list[Parcel], dict[str, str]]:
 
 _is_worker = False
 _versions: dict[str, list[tuple[Header, Parcel]]] = {}  # by class name, the latest last
-_loaded: dict[int, tuple[Parcel, list[type]]] = {}  # by the ID of the parcel, which is kept alive here
+_loaded: dict[int, tuple[Parcel, list[type]]] = {}  # by `id(parcel)`; the parcel is kept alive here
 _registered_in: dict[str, Parcel] = {}
 failures: dict[str, str] = {}  #: why definitions of the launching program are missing, by name
 

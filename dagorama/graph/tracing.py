@@ -137,8 +137,9 @@ def sending(runs: Sequence[NodeBatch]) -> Iterator[None]:
     if span is None:
         yield
         return
+    text = to_text(span)
     for run in runs:
-        run.trace = to_text(span)
+        run.trace = text
     try:
         with trace.use_span(span, record_exception=False, set_status_on_exception=False):
             yield

@@ -55,7 +55,7 @@ class CodeReader:
         self.lines: list[str] = []
         self.watched: list[Watched] = []
         self._seen: set[int] = set()
-        self._held: list[object] = []  # keeps the objects alive, so that the IDs in `_seen` stay unique
+        self._held: list[object] = []  # keeps the objects alive, so that their `id()` in `_seen` stays unique
 
     def pass_over(self, classes: Iterable[type]) -> None:
         """Do not follow these classes: their members are added one by one."""

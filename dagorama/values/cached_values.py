@@ -51,7 +51,7 @@ def check_cache_key(ring: Statements, role: bytes, signature: bytes, key: bytes,
     """Raise TamperedValue unless the signature binds this key to this node; UnverifiedValue if its key is not held."""
     what = f"the {'proof' if role == PROOF else 'announcement'} of the cached value of node {node.hex()}"
     if len(instance) != INSTANCE_BYTES or len(node) != NODE_ID_BYTES:
-        raise TamperedValue(f"{what} of instance {instance.hex()} cannot be right: these are no ids")
+        raise TamperedValue(f"{what} of instance {instance.hex()} cannot be right: these are not IDs")
     statement = _VERSION + key + instance + node
     ring.check_statement(statement, role, signature[:KEY_ID_BYTES], signature[KEY_ID_BYTES:], what)
 

@@ -17,7 +17,14 @@ Part = tuple[str, object]
 #: Stands for a field that has no value.
 UNSET = object()
 
-_SEQUENCES = frozenset({list, tuple})
+
+def _items_of_deque(value: Any) -> list[object]:
+    """Return the items, and the number at which a deque drops some, if there is one."""
+    items = list(deque.__iter__(value))
+    return items if value.maxlen is None else [*items, UNSET, value.maxlen]
+
+
+_SEQUENCES = frozenset({list, tuple, deque})
 _IMMUTABLE, _HEAP = 1 << 8, 1 << 9  # flags of a type: classes made by a `class` statement have only the second
 #: Types of C that a class with fields may extend, and how their own content is read.
 _READ: dict[type, Callable[[Any], object] | None] = {
@@ -25,7 +32,7 @@ _READ: dict[type, Callable[[Any], object] | None] = {
     dict: lambda value: dict(dict.items(value)),
     list: lambda value: list(list.__iter__(value)),
     tuple: lambda value: tuple(tuple.__iter__(value)),
-    deque: lambda value: _items_of_deque(value),
+    deque: _items_of_deque,
     set: lambda value: frozenset(set.__iter__(value)),
     frozenset: lambda value: frozenset(frozenset.__iter__(value)),
     **{kind: kind.__repr__ for kind in (int, float, complex, str, bytes, bytearray)},
@@ -38,8 +45,8 @@ def parts_of(value: Any, kind: type) -> list[Part] | None:
 
     The fields come first, in their order, then what exists besides them.
     """
-    if kind in _SEQUENCES or kind is deque:
-        items = value if kind is not deque else _items_of_deque(value)
+    if kind in _SEQUENCES:
+        items = _items_of_deque(value) if kind is deque else value
         return [(f"[{index}]", part) for index, part in enumerate(items)]
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         members = tuple.__iter__(value)  # by position, even if a subclass has replaced the names
@@ -53,12 +60,6 @@ def parts_of(value: Any, kind: type) -> list[Part] | None:
     if (read := _READ[base]) is not None:
         parts.append(("", read(value)))
     return [*parts, *_besides(value, kind, frozenset(names))]
-
-
-def _items_of_deque(value: Any) -> list[object]:
-    """Return the items, and the number at which a deque drops some, if there is one."""
-    items = list(deque.__iter__(value))
-    return items if value.maxlen is None else [*items, UNSET, value.maxlen]
 
 
 def _field_names(value: object, kind: type) -> tuple[str, ...] | None:

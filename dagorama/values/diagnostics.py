@@ -108,7 +108,7 @@ def _raises(function: Callable[[Any], object], value: object) -> bool:
 def _first_unpicklable(parts: list[Part], fails: Callable[[object], bool]) -> Part:
     """Return the first part that fails although nothing inside it fails, except parts of a cycle."""
     whole: Part = ("a part that cannot be singled out", None)
-    seen: dict[int, object] = {}  # keeps visited objects alive, so that each ID stands for one object
+    seen: dict[int, object] = {}  # keeps visited objects alive, so that each `id()` stands for one object
     explained: set[int] = set()
     stack: list[tuple[Part, Iterator[Part]]] = [(whole, iter(parts))]
     while stack:

@@ -65,7 +65,7 @@ class OutOfBandWriter:
             return None
         index = self._by_object.get(id(found))
         if index is None and len(self) < MOST:
-            # The reference there keeps the object alive, so that its ID is not reused.
+            # The reference there keeps the object alive, so that its `id()` is not reused.
             index = self._by_object[id(found)] = self._add((found, kind))
         return index
 

@@ -1,7 +1,7 @@
-"""What a node of a wide fan costs the broker, counted: calls of its own Python functions, from message to message.
+"""Count the broker's function calls for each node of a wide fan, from message to message.
 
-No clock: the scheduler, the messages and the rows of the store are driven in this process, as the broker drives them.
-When a change makes it dearer, this says so; when one makes it cheaper, write down the new figure.
+There is no clock: the scheduler, the messages and the rows of the store are driven in this process, as the broker
+drives them. If a change needs more calls, a test fails. If a change needs fewer, write down the new figure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Count the calls of a package's own Python functions: a cost that no clock of a busy machine blurs."""
+"""Count the calls of the Python functions of a package, which do not vary with the load of the machine as time does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a node costs the process that runs it, and a child node the process that makes it, counted in calls.
+"""Count the function calls for each node in the process that runs it, and for each child node in its parent's process.
 
-No clock: grants are read, and outcomes written, in this process, as a child does it. When a change makes it dearer,
-this says so; when one makes it cheaper, write down the new figure.
+There is no clock: grants are read and outcomes are written in this process, as a child does it. If a change needs more
+calls, a test fails. If a change needs fewer, write down the new figure.
 """
 
 from collections.abc import Sequence

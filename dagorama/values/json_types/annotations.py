@@ -29,7 +29,7 @@ _LISTS: frozenset[Any] = frozenset({list, abc.Sequence, abc.MutableSequence, abc
 _SETS: dict[Any, Any] = {set: set, abc.Set: set, abc.MutableSet: set, frozenset: frozenset}
 _DICTS: frozenset[Any] = frozenset({dict, abc.Mapping, abc.MutableMapping})
 #: Types whose content is not in the fields of a dataclass that extends them.
-_WITH_CONTENT = (*(list, tuple, dict, set, frozenset, deque), *(str, bytes, bytearray, int, float, complex))
+_WITH_CONTENT = (list, tuple, dict, set, frozenset, deque, str, bytes, bytearray, int, float, complex)
 _ADVICE = 'pass the plain data that it is made from, in a dataclass, or use codec="pickle" for this function'
 
 

@@ -172,8 +172,6 @@ class Values(NamedTuple):
         envelope = self.signed.get_of(id, instance)
         if envelope is None or envelope[1] & REFS:
             return decode_promised(id, self.signed, get_large=get_large)
-        if not envelope[1]:  # a pickle without large parts, as most are
-            return decode(envelope, what="value of a node")
         return read_whole(envelope, as_json, get_large)
 
 

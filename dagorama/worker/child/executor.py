@@ -255,7 +255,7 @@ class Executor:
             leave()
         ended = monotonic_ns()
         microseconds = 0 if scope.cached is not None and scope.cached.is_hit else self._measured(call, started, ended)
-        if scope.has_nodes or scope.cached is not None or encoded.envelope[:2] not in WHOLE:
+        if scope.runs or scope.cached is not None or encoded.envelope[:2] not in WHOLE:
             signed = encoded._replace(envelope=envelope)
             self.outbox.completed_with(call.node, call.attempt, signed, scope, microseconds)
         else:
@@ -282,13 +282,13 @@ class Executor:
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
         """Report the exception of a node. Child nodes that the attempt has made are dropped with its scope."""
-        microseconds = self._measured(call, started, ended := monotonic_ns())
-        report_exception(self.outbox, self._ring, call, error, microseconds)
+        ended = monotonic_ns()
+        report_exception(self.outbox, self._ring, call, error, self._measured(call, started, ended))
         return ended
 
     def _measured(self, call: Call, started: int, ended: int) -> int:
         """Return the run time in microseconds, after counting it."""
-        microseconds = elapsed if (elapsed := (ended - started) // 1000) < MOST_US else MOST_US
+        microseconds = min((ended - started) // 1000, MOST_US)
         if self.run_times is not None:
             self.run_times.add(call.work.name, microseconds)
         return microseconds
